@@ -1,0 +1,52 @@
+# `make run` and `make test` each work as the first command on a machine that has python3.11+ and make.
+PYTHON ?= python3
+CORES ?= all
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench report status schema
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Plumbline needs Python 3.11 or later; name one with: make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+run: $(INSTALLED) ## Run every study on the embedded default, then write the report
+	$(BIN)/snakemake --cores $(CORES)
+	@$(MAKE) --no-print-directory --silent results/report.html
+
+report: results/report.html ## Write results/report.html
+
+results/report.html: $(INSTALLED) results/ablation/results.json results/ablation/figures/accuracy.png
+	$(BIN)/snakemake --cores 1 --report $@
+
+results/ablation/results.json results/ablation/figures/accuracy.png:
+	$(BIN)/snakemake --cores $(CORES)
+
+status: $(INSTALLED) ## Show how far each study is
+	@$(BIN)/plumbline status
+
+check: $(INSTALLED) ## Lint, types, formatting, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/snakemake --lint
+
+test: check ## Every check and every test
+	$(BIN)/pytest
+
+bench: $(INSTALLED) ## Measure; writes results/benchmarks/*.json
+	$(BIN)/python -m tests.benchmarks
+
+schema: $(INSTALLED) ## Write workflow/config.schema.json anew
+	$(BIN)/plumbline schema

@@ -1,0 +1,32 @@
+import pytest
+
+from plumbline.core.errors import UserError
+from plumbline.core.settings import Settings, validated
+
+
+class Inner(Settings):
+    hidden: int = 64
+
+
+class Outer(Settings):
+    seed: int
+    training: Inner = Inner()
+
+
+def test_unknown_key_is_refused_with_its_path_and_the_known_keys():
+    with pytest.raises(UserError, match=r"config: training\.hiden: no such key \(known here: hidden\)"):
+        validated(Outer, {"seed": 0, "training": {"hiden": 3}}, "config")
+
+
+def test_every_mistake_is_named_in_one_line():
+    with pytest.raises(UserError) as caught:
+        validated(Outer, {"training": {"hidden": "many"}}, "config")
+    message = str(caught.value)
+    assert "seed: missing" in message
+    assert "training.hidden" in message
+    assert "'many'" in message
+    assert "\n" not in message
+
+
+def test_valid_values_are_read():
+    assert validated(Outer, {"seed": 1, "training": {"hidden": 3}}, "config").training.hidden == 3

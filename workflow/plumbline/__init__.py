@@ -1,0 +1,1 @@
+"""Plumbline: machine-learning studies as file targets."""

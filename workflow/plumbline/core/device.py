@@ -1,0 +1,39 @@
+"""Which device a stage computes on."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from plumbline.core.errors import UserError
+
+
+def torch_device(name: str) -> torch.device:
+    """`cpu`, `cuda`, or for `auto` a GPU where there is one. Raises UserError for `cuda` without a GPU."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device: no device {name!r}; there are auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda, but torch finds no GPU; set device: auto or cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """What a record says of the device: `cpu`, or the GPU's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turns torch's own out-of-memory errors, GPU or CPU, into MemoryError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(_first_line(error)) from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):  # the CPU allocator has no error class of its own
+            raise MemoryError(_first_line(error)) from error
+        raise
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

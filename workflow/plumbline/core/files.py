@@ -1,0 +1,99 @@
+"""Outputs that appear whole or not at all."""
+
+import errno
+import glob
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from plumbline.core.errors import UserError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A partial path beside `path` to write a file or a folder at; renamed to `path` when the block ends well.
+
+    The partial is flushed to disk before the rename. After an error it is removed and `path` is as it was.
+    Raises UserError when the disk is full or the folder cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_over(path)
+        yield partial
+        _flush(partial)
+        if path.is_dir():
+            shutil.rmtree(path)
+        partial.replace(path)
+        _flush_file(path.parent)
+    except BaseException as error:
+        _remove(partial)
+        if isinstance(error, OSError) and (mistake := storage_mistake(error, path)):
+            raise mistake from error
+        raise
+
+
+def storage_mistake(error: OSError, path: Path) -> UserError | None:
+    """The message for a storage fault met while writing `path`, None when `error` is of another kind."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(f"{path}: no space left on the device; free some, then start again: finished targets stay")
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return UserError(f"{path}: cannot be written ({error.strerror}); set `results` to a folder you own")
+    return None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` to `path`, atomically."""
+    with atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` to `path` as indented JSON, atomically.."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in the JSON file `path`. Raises UserError when it is missing or no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is no JSON ({error}); delete it to have it made again") from None
+
+
+def _remove_left_over(path: Path) -> None:
+    """Removes partials of `path` that killed processes left."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        pid = int(partial.name.split(".")[-2])
+        if pid == os.getpid() or not psutil.pid_exists(pid):
+            _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    if path.is_dir():
+        for entry in path.rglob("*"):
+            _flush_file(entry)
+    _flush_file(path)
+
+
+def _flush_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

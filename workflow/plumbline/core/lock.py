@@ -1,0 +1,36 @@
+"""One run at a time writes to a results folder."""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+from plumbline.core.errors import UserError
+from plumbline.core.files import storage_mistake
+
+_held: list[IO[str]] = []
+
+
+def hold(folder: Path) -> None:
+    """Creates `folder` and holds its lock until this process ends, however it ends: the kernel lets go of it.
+
+    Raises UserError when another run holds it, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise storage_mistake(error, folder) or UserError(
+            f"results: {folder} cannot be made ({error.strerror}); name another folder with --config results=FOLDER"
+        ) from error
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.seek(0)
+        raise UserError(
+            f"{folder}: process {stream.read().strip()} is running on it; wait for it to end, or end it"
+        ) from None
+    stream.truncate(0)
+    stream.write(str(os.getpid()))
+    stream.flush()
+    _held.append(stream)

@@ -1,0 +1,103 @@
+"""The machine a record was made on: what a reader must know before comparing figures."""
+
+import os
+import platform
+import socket
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pynvml
+
+PACKAGES = ("numpy", "scipy", "torch", "transformers", "datasets", "scikit-learn", "pandas", "snakemake")
+
+
+def describe_machine() -> dict[str, Any]:
+    """CPU, cores, memory, cgroup limits, GPUs, versions, git commit; load and pressure as they are now."""
+    return {
+        **_fixed(),
+        "load_average": list(os.getloadavg()),
+        "cpu_pressure_some_avg10_percent": _cpu_pressure(),
+        "memory_available_bytes": psutil.virtual_memory().available,
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+    }
+
+
+@cache
+def _fixed() -> dict[str, Any]:
+    return {
+        "hostname": socket.gethostname(),
+        "platform": platform.platform(),
+        "cpu_model": _cpu_field("model name") or platform.processor(),
+        "cpu_flags": [flag for flag in (_cpu_field("flags") or "").split() if flag.startswith(("avx", "amx", "fma"))],
+        "cores": len(os.sched_getaffinity(0)),
+        "cgroup_cpu_max": _cgroup("cpu.max"),
+        "cgroup_memory_max": _cgroup("memory.max"),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpus": _gpus(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "git_commit": _git_commit(),
+    }
+
+
+def _cpu_field(name: str) -> str | None:
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return None
+    lines = (line.partition(":") for line in path.read_text().splitlines())
+    return next((value.strip() for key, _, value in lines if key.strip() == name), None)
+
+
+def _cgroup(name: str) -> str | None:
+    path = Path("/sys/fs/cgroup") / name
+    return path.read_text().strip() if path.exists() else None
+
+
+def _cpu_pressure() -> float | None:
+    path = Path("/proc/pressure/cpu")
+    if not path.exists():
+        return None
+    fields = dict(part.split("=") for part in path.read_text().splitlines()[0].split()[1:])
+    return float(fields["avg10"])
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _gpus() -> list[dict[str, Any]]:
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []  # no NVIDIA driver: no GPU to describe
+    try:
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [
+            {
+                "name": pynvml.nvmlDeviceGetName(handle),
+                "memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+                "sm_clock_mhz": int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)),
+                "driver": driver,
+            }
+            for handle in handles
+        ]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _git_commit() -> str | None:
+    package = Path(__file__).parent
+    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,87 @@
+"""What made an output: code closures kept by their digest, and stale outputs that Snakemake cannot see."""
+
+import base64
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from plumbline.core.errors import UserError
+from plumbline.core.files import read_json, write_json
+from plumbline.core.plan import Target, canonical, differences
+from plumbline.core.progress import read_journal
+from plumbline.core.record import read_record
+
+PIECE = 254
+"""Longest file name that Snakemake gives a metadata record."""
+
+
+def keep_code(targets: Iterable[Target], results: Path) -> None:
+    """Writes each closure below `results`/code/ under the digest that specs name it by, unless it is there."""
+    for target in targets:
+        path = _code_path(results, json.loads(target.spec)["code"])
+        if not path.exists():
+            write_json(path, target.code)
+
+
+def why_stale(spec: dict[str, Any] | None, target: Target, results: Path) -> list[str]:
+    """Where the `spec` that made a target's output differs from today's; of code, which modules. None: unknown."""
+    if spec is None:
+        return ["no spec is recorded for it"]
+    today = json.loads(target.spec)
+    clauses = differences({**spec, "code": None}, {**today, "code": None})
+    if spec.get("code") != today["code"]:
+        kept = _code_path(results, str(spec.get("code")))
+        modules = differences(read_json(kept), target.code) if kept.exists() else []
+        names = ", ".join(clause.partition(":")[0] for clause in modules)
+        clauses.append(f"code: {spec.get('code')} → {today['code']}" + (f" ({names})" if names else ""))
+    return clauses
+
+
+def recorded_spec(target: Target, folder: Path) -> dict[str, Any] | None:
+    """The spec that made the output of `target` below `folder`, from its record or its journal; None if unknown."""
+    if target.is_trial:
+        try:
+            spec = read_record(folder / target.output).get("spec")
+        except UserError:
+            return None
+        return spec if isinstance(spec, dict) else None
+    last: dict[str, Any] | None = None
+    started: dict[str, Any] | None = None
+    for event in read_journal(folder / target.journal):
+        if event.get("event") == "start":
+            started = event.get("spec")
+        elif event.get("event") == "end":
+            last = started
+    return last
+
+
+def set_aside_untraced(targets: Iterable[Target], results: Path, metadata: Path) -> list[str]:
+    """Renames outputs made from another spec than today's to `<output>.stale`, so that they are made again.
+
+    Snakemake notices a changed spec by itself from its `metadata` folder; only outputs it has no metadata of
+    (a deleted `.snakemake`, results copied from elsewhere) are looked at. Returns one line for each.
+    """
+    lines = []
+    for target in targets:
+        output = results / target.study / target.output
+        if _traced(output, metadata) or not output.exists():
+            continue
+        spec = recorded_spec(target, results / target.study)
+        if spec is not None and canonical(spec) == target.spec:
+            continue
+        output.replace(output.with_name(f"{output.name}.stale"))
+        why = "; ".join(why_stale(spec, target, results))
+        lines.append(f"{output} set aside as {output.name}.stale: {why}")
+    return lines
+
+
+def _code_path(results: Path, code: str) -> Path:
+    return results / "code" / f"{code}.json"
+
+
+def _traced(output: Path, metadata: Path) -> bool:
+    """Whether Snakemake's file backend holds a metadata record of `output`: its path in base64, in pieces if long."""
+    name = base64.urlsafe_b64encode(str(output).encode()).decode()
+    pieces = [name[start : start + PIECE] for start in range(0, len(name), PIECE)]
+    return metadata.joinpath(*(f"@{piece}" for piece in pieces[:-1]), pieces[-1]).exists()

@@ -1,0 +1,52 @@
+"""Typed settings: what a user may write, checked before any job starts."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from plumbline.core.errors import UserError
+
+
+class Settings(BaseModel):
+    """Base of every settings class: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+Model = TypeVar("Model", bound=Settings)
+
+
+def validated(model: type[Model], values: Mapping[str, Any], place: str) -> Model:
+    """`values` as a `model`. Raises UserError with one clause for each mistake, each naming the key's full path.
+
+    `place` names where the values came from, e.g. "config" or "--spec".
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        mistakes = "; ".join(_explain(mistake, model) for mistake in error.errors())
+        raise UserError(f"{place}: {mistakes}") from None
+
+
+def _explain(mistake: Any, model: type[BaseModel]) -> str:
+    path = ".".join(str(part) for part in mistake["loc"])
+    if mistake["type"] == "extra_forbidden":
+        known = ", ".join(_keys_at(model, mistake["loc"][:-1]))
+        return f"{path}: no such key (known here: {known})"
+    if mistake["type"] == "missing":
+        return f"{path}: missing"
+    message = mistake["msg"].removeprefix("Value error, ")
+    given = mistake.get("input")
+    shown = "" if isinstance(given, dict) else f" (given: {given!r})"
+    return f"{path}: {message}{shown}" if path else message
+
+
+def _keys_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)

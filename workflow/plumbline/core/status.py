@@ -1,0 +1,147 @@
+"""Where every target stands, read from records and journals alone; nothing is changed."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from plumbline.core.plan import Target, canonical
+from plumbline.core.progress import read_journal
+from plumbline.core.provenance import recorded_spec, why_stale
+from plumbline.core.record import Outcome, read_record
+
+State = Literal["done", "running", "failed", "stale", "missing"]
+STATES: tuple[State, ...] = ("done", "running", "failed", "stale", "missing")
+SILENT_SECONDS = 120.0
+"""A stage on another machine counts as running while its journal is younger than this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One target's state, and what is known of it."""
+
+    target: Target
+    state: State
+    why: tuple[str, ...] = ()
+    """For a stale target what changed, for a failed one the message, for an interrupted one how far it was."""
+    outcome: str | None = None
+    seconds: float | None = None
+    fraction: float | None = None
+    """Share done, of a running target."""
+    eta_seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The standing as JSON values."""
+        values = asdict(self)
+        target = self.target
+        return values | {"target": {"study": target.study, "stage": target.stage, "name": target.name}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """How many targets of one stage are in each state."""
+
+    study: str
+    stage: str
+    is_trial: bool
+    counts: dict[State, int]
+    seconds: float
+    """Time spent on the targets that are done."""
+    eta_seconds: float | None
+    """For what is left, at the mean time of those done and as many at once as run now; None while unknown."""
+
+    @property
+    def total(self) -> int:
+        """Number of targets."""
+        return sum(self.counts.values())
+
+
+def standings(targets: Iterable[Target], results: Path) -> list[Standing]:
+    """The standing of each of `targets`, whose outputs lie below `results`."""
+    found: dict[int, Standing] = {}
+    for target in targets:
+        upstream = [found[id(need)] for need in target.needs if id(need) in found]
+        found[id(target)] = _standing(target, results, upstream)
+    return list(found.values())
+
+
+def tallies(found: Iterable[Standing]) -> list[Tally]:
+    """One tally for each stage, in the order of the plan."""
+    groups: dict[tuple[str, str], list[Standing]] = {}
+    for standing in found:
+        groups.setdefault((standing.target.study, standing.target.stage), []).append(standing)
+    return [_tally(study, stage, group) for (study, stage), group in groups.items()]
+
+
+def _standing(target: Target, results: Path, upstream: list[Standing]) -> Standing:
+    folder = results / target.study
+    events = read_journal(folder / target.journal)
+    running = _running(events, folder / target.journal)
+    if running is not None:
+        return Standing(target=target, state="running", **running)
+    output = folder / target.output
+    if output.exists():
+        return _standing_of_output(target, results, upstream, events)
+    last = events[-1] if events else {}
+    if last.get("event") == "failed":
+        return Standing(target=target, state="failed", why=(str(last.get("message")),))
+    if events and last.get("event") != "end":
+        share = last["done"] / last["total"] if last.get("total") else 0.0
+        return Standing(target=target, state="missing", why=(f"interrupted at {share:.0%}",))
+    return Standing(target=target, state="missing")
+
+
+def _standing_of_output(
+    target: Target, results: Path, upstream: list[Standing], events: list[dict[str, Any]]
+) -> Standing:
+    folder = results / target.study
+    spec = recorded_spec(target, folder)
+    if spec is None or canonical(spec) != target.spec:
+        causes = [need for need in upstream if need.state == "stale"]
+        clauses = why_stale(spec, target, results)
+        why = [clause for clause in clauses if not (clause.startswith("inputs:") and causes)]
+        why += [f"its input {need.target.stage}/{need.target.name} is stale" for need in causes]
+        return Standing(target=target, state="stale", why=tuple(why))
+    if target.is_trial:
+        record = read_record(folder / target.output)
+        return Standing(target=target, state="done", outcome=record["outcome"], seconds=record["seconds"])
+    seconds = next((event["seconds"] for event in reversed(events) if event.get("event") == "end"), None)
+    return Standing(target=target, state="done", outcome=Outcome.OK.value, seconds=seconds)
+
+
+def _running(events: list[dict[str, Any]], journal: Path) -> dict[str, Any] | None:
+    """What is known of the process that writes the journal; None where none does."""
+    start = next((event for event in reversed(events) if event.get("event") == "start"), None)
+    if start is None or events[-1].get("event") in ("end", "failed"):
+        return None
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if boot.exists() and start.get("boot") == boot.read_text().strip():
+        if not _alive(start["pid"], start["time"]):
+            return None
+    elif time.time() - journal.stat().st_mtime > SILENT_SECONDS:
+        return None
+    last = events[-1]
+    fraction = last["done"] / last["total"] if last.get("total") else None
+    return {"fraction": fraction, "eta_seconds": last.get("eta_seconds")}
+
+
+def _alive(pid: int, noted: float) -> bool:
+    """Whether process `pid` runs and began before `noted`, so that it is no other process of the same number."""
+    try:
+        process = psutil.Process(pid)
+        return process.create_time() <= noted + 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _tally(study: str, stage: str, group: list[Standing]) -> Tally:
+    counts: dict[State, int] = {state: sum(item.state == state for item in group) for state in STATES}
+    times = [item.seconds for item in group if item.state == "done" and item.seconds is not None]
+    left = len(group) - counts["done"]
+    at_once = max(counts["running"], 1)
+    eta = left * sum(times) / len(times) / at_once if times and left else (0.0 if not left else None)
+    is_trial = group[0].target.is_trial
+    return Tally(study=study, stage=stage, is_trial=is_trial, counts=counts, seconds=sum(times), eta_seconds=eta)
