@@ -1,0 +1,1 @@
+"""Study `ablation`: what do a LoRA's weights say about what it was trained on?"""

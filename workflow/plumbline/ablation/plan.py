@@ -1,0 +1,96 @@
+"""The plan of the `ablation` study: which targets there are, and what decides each."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from plumbline.ablation.fingerprint import fingerprint
+from plumbline.ablation.settings import AblationSettings, Zoo, short_name
+from plumbline.core.plan import Target
+
+Features = Mapping[tuple[str, str], Target]
+"""(view, representation) -> the target of its whole feature file."""
+
+
+def plan(settings: AblationSettings, seed: int) -> list[Target]:
+    """Every target of the study, upstream first."""
+    zoo = list(_zoo(settings.zoo, seed)) if settings.source == "zoo" else []
+    collect = _collect(settings, zoo[1:])
+    features = list(_features(settings, collect))
+    whole = {(f.settings["view"], f.settings["representation"]): f for f in features if f.settings["shard"] is None}
+    trials = list(_trials(settings, seed, collect, whole))
+    summary = _target("summarize", "", "results.json", {}, needs=trials)
+    figures = _target("figures", "", "figures/accuracy.pdf", {}, needs=[summary])
+    return [*zoo, collect, *features, *trials, summary, figures]
+
+
+def _target(
+    stage: str,
+    name: str,
+    output: str,
+    settings: Mapping[str, Any],
+    *,
+    needs: Sequence[Target] = (),
+    modules: Sequence[str] = (),
+) -> Target:
+    return Target(
+        study="ablation",
+        stage=stage,
+        name=name,
+        output=output,
+        settings=settings,
+        needs=tuple(needs),
+        modules=tuple(modules),
+        is_trial=stage == "train",
+    )
+
+
+def _zoo(zoo: Zoo, seed: int) -> Iterator[Target]:
+    """The base, then the shards."""
+    model = zoo.model.model_dump()
+    base = {"model": model, "pretraining": zoo.pretraining.model_dump(), "seed": seed}
+    pretrain = _target("pretrain", "", "zoo/base.safetensors", base)
+    yield pretrain
+    common = {"model": model, "adapter": zoo.adapter.model_dump(), "adapters": zoo.adapters, "seed": seed}
+    for shard in range(zoo.shards):
+        values = {**common, "shard": shard, "shards": zoo.shards}
+        yield _target("adapt", str(shard), f"zoo/shard-{shard}.safetensors", values, needs=[pretrain])
+
+
+def _collect(settings: AblationSettings, shards: Sequence[Target]) -> Target:
+    options = settings.source_options()
+    own = options.get("dataset") or options.get("path")
+    seen = [Path(path) for path in (own, options.get("labels")) if path and Path(path).exists()]
+    values = {"source": settings.source, "options": options, "fingerprint": [fingerprint(path) for path in seen]}
+    module = settings.source.partition(":")[0] if ":" in settings.source else f"{_HERE}.sources.{settings.source}"
+    return _target("collect", "", "adapters/manifest.json", values, needs=shards, modules=[module])
+
+
+def _features(settings: AblationSettings, collect: Target) -> Iterator[Target]:
+    """Of each representation that any trial reads, its shards and then the whole."""
+    for view, names in settings.representations.items():
+        parts = dict.fromkeys(part for name in names for part in settings.ensembles.get(name, [name]))
+        for part in parts:
+            module = part.partition(":")[0] if ":" in part else f"{_HERE}.representations.{part}"
+            name = f"{view}/{short_name(part)}"
+            shards = [f"{name}/{index}-of-{settings.shards}" for index in range(settings.shards)]
+            for index, path in enumerate([*shards, name] if settings.shards > 1 else [name]):
+                shard = None if path == name else [index, settings.shards]
+                values = {"view": view, "representation": part, "shard": shard}
+                output = f"features/{path}.safetensors"
+                yield _target("features", path, output, values, needs=[collect], modules=[module])
+
+
+def _trials(settings: AblationSettings, seed: int, collect: Target, features: Features) -> Iterator[Target]:
+    common = {"training": settings.training.model_dump(), "runs": settings.runs, "seed": seed}
+    for view, names in settings.representations.items():
+        for layers in settings.layers:
+            for name in names:
+                parts = settings.ensembles.get(name, [name])
+                trial = f"{view}/{layers}/{short_name(name)}"
+                values = {"view": view, "layers": layers, "representation": name, "parts": parts, **common}
+                needs = [collect, *(features[view, part] for part in parts)]
+                yield _target("train", trial, f"trials/{trial}.json", values, needs=needs)
+
+
+_HERE = __package__

@@ -1,0 +1,43 @@
+"""Stage `ablation.pretrain`: the diffusion model that the zoo's adapters adapt."""
+
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from plumbline.ablation.settings import DiffusionSettings, PretrainingSettings
+from plumbline.ablation.zoo import pretraining
+from plumbline.core.device import torch_device
+from plumbline.core.files import atomic
+from plumbline.core.plan import Spec, digest
+from plumbline.core.progress import Progress
+from plumbline.core.stage import stage
+
+
+class PretrainSpec(Spec):
+    """What decides the diffusion base."""
+
+    model: DiffusionSettings
+    pretraining: PretrainingSettings
+    seed: int
+
+
+@stage
+def pretrain(spec: PretrainSpec, output: Path, device: str = "auto") -> None:
+    """Trains the base and writes its weights to `output`, goes on from its checkpoint where there is one."""
+    checkpoint = output.with_name(f".{output.stem}.{digest(spec.model_dump_json())}.checkpoint")
+    with Progress(spec.pretraining.steps, "steps") as progress:
+        weights, losses = pretraining.pretrain(
+            spec.model,
+            spec.pretraining,
+            spec.seed,
+            torch_device(device),
+            checkpoint=checkpoint,
+            progress=lambda done: progress.advance(done - progress.done),
+        )
+    with atomic(output) as partial:
+        save_file(weights, partial, metadata={"loss": ",".join(f"{loss:.5g}" for loss in losses)})
+    checkpoint.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    pretrain.main()

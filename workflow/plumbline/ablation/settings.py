@@ -1,0 +1,251 @@
+"""Settings of the `ablation` study: what its block of the config may say. Its grid of trials is in `plan`."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from plumbline.ablation.layers import LAYER_SETS
+from plumbline.core.settings import Settings
+
+View = Literal["factor", "product"]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+SOURCES = ("zoo", "hub", "disk", "adapters")
+REPRESENTATIONS = Path(__file__).parent / "representations"
+FACTOR_STATISTICS = (
+    "simple_stats",
+    "rank_based",
+    "stats",
+    "spectral",
+    "matrix_norms",
+    "distribution",
+    "frequency",
+    "info_theoretic",
+    "ensemble",
+)
+"""The nine representations of the reference experiment."""
+
+FIGURES = ("accuracy", "drop", "invariance", "confusion", "curves", "pareto", "gap")
+TABLES = ("accuracy", "metrics", "contrasts")
+
+
+class DiffusionSettings(Settings):
+    """The size of the zoo's flow-matching transformer."""
+
+    width: PositiveInt = 32
+    heads: PositiveInt = 2
+    blocks: PositiveInt = 4
+    """Transformer blocks, of 8 adapted factors each; 16 give 128."""
+    mlp_ratio: PositiveInt = 2
+    prompt_tokens: Annotated[int, Field(ge=2)] = 4
+    """Length of every prompt. Cross-attention to a single token ignores its query: `attn2.to_q` would never learn."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide width ({self.width})")
+        return self
+
+
+class PretrainingSettings(Settings):
+    """How the base is trained: AdamW, learning rate warmed up over `warmup` steps, then a cosine to zero."""
+
+    steps: PositiveInt = 800
+    batch: PositiveInt = 64
+    learning_rate: PositiveFloat = 7e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    prompt_dropout: Share = 0.2
+    """Share of images that are seen under the null prompt."""
+    warmup: PositiveInt = 50
+
+
+class AdapterSettings(Settings):
+    """How an adapter is trained."""
+
+    rank: PositiveInt = 1
+    alpha: PositiveFloat | None = None
+    """None: α = rank, a scale α/r of 1."""
+    steps: PositiveInt = 40
+    batch: PositiveInt = 4
+    """Images of the adapter's own that a step sees."""
+    learning_rate: PositiveFloat = 1e-2
+    image_count_min: PositiveInt = 4
+    image_count_max: PositiveInt = 16
+    folds: Annotated[int, Field(ge=3, le=20)] = 10
+    """Disjoint groups of images; an adapter sees images of one class and one fold."""
+    chunk: PositiveInt = 64
+    """Adapters trained at once in one batched product; the unit of resume."""
+
+    @model_validator(mode="after")
+    def _images_ordered(self) -> Self:
+        if self.image_count_min > self.image_count_max:
+            raise ValueError(
+                f"image_count_min ({self.image_count_min}) exceeds image_count_max ({self.image_count_max})"
+            )
+        return self
+
+    @property
+    def scale(self) -> float:
+        """α/r."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
+
+class Zoo(Settings):
+    """LoRAs of a real diffusion model on digits, trained here."""
+
+    adapters: Annotated[int, Field(ge=100)] = 800
+    shards: PositiveInt = 2
+    """Targets that share the training; any number gives the same adapters."""
+    model: DiffusionSettings = DiffusionSettings()
+    pretraining: PretrainingSettings = PretrainingSettings()
+    adapter: AdapterSettings = AdapterSettings()
+
+
+class Hub(Settings):
+    """A data set of adapters, read with `datasets.load_dataset`."""
+
+    dataset: str = "jacekduszenko/lora-ws-1k"
+    """Hub id, or a local folder of parquet files in the same schema."""
+    revision: str | None = None
+    split: str = "train"
+    limit: PositiveInt | None = None
+    """At most this many rows."""
+
+
+class Disk(Settings):
+    """A data set saved with `save_to_disk`, a parquet file, or a folder of parquet files."""
+
+    path: Path | None = None
+    limit: PositiveInt | None = None
+
+
+class AdapterFolder(Settings):
+    """A folder of `.safetensors` LoRAs in the PEFT, diffusers or kohya naming."""
+
+    path: Path | None = None
+    labels: Path | None = None
+    """CSV with columns adapter, label, and optionally num_images, image_ids; without it the sub-folder is the label."""
+    on_bad_adapter: Literal["fail", "skip"] = "fail"
+
+
+class ClassifierSettings(Settings):
+    """`layers` × (Linear, BatchNorm, ReLU, Dropout), Linear; Adam; plateau schedule; early stopping."""
+
+    layers: PositiveInt = 3
+    hidden: PositiveInt = 64
+    dropout: Share = 0.5
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    max_epochs: PositiveInt = 300
+    patience: PositiveInt = 15
+    """Epochs without a better validation accuracy before a run stops."""
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    plateau_patience: PositiveInt = 10
+    """Epochs without a better validation accuracy before the learning rate is scaled by `plateau_factor`."""
+
+
+class TrainingSettings(ClassifierSettings):
+    """The classifier, and which rows it learns from."""
+
+    split: Literal["resampled", "fixed"] = "resampled"
+    """`resampled` draws the 70/10/20 split anew for each run; `fixed` is the reference's one split, seed 42."""
+    split_by_images: bool = True
+    """Keep adapters that share images on one side of the split."""
+    stacked: bool = True
+    """Train all runs at once; the same numbers come from one after another, slower."""
+
+
+class AblationSettings(Settings):
+    """Study `ablation`: what do a LoRA's weights say about what it was trained on?"""
+
+    source: str = "zoo"
+    """zoo, hub, disk or adapters, each with a block of its own below; or `module:function`, with `own`."""
+    zoo: Zoo = Zoo()
+    hub: Hub = Hub()
+    disk: Disk = Disk()
+    adapters: AdapterFolder = AdapterFolder()
+    own: dict[str, Any] = {}
+    """Options of a source of your own."""
+    representations: dict[View, list[str]] = {
+        "factor": [*FACTOR_STATISTICS, "flat"],
+        "product": [*FACTOR_STATISTICS, "flat", "energies", "probes", "sketch"],
+    }
+    """For each view, names from `ablation/representations/`, ensembles, or `module:function` of your own."""
+    ensembles: dict[str, list[str]] = {
+        "ensemble": ["spectral", "matrix_norms", "distribution", "frequency", "info_theoretic"]
+    }
+    """Representations that are others side by side."""
+    layers: list[str] = list(LAYER_SETS)
+    """Layer sets, a trial each."""
+    shards: PositiveInt = 1
+    """Targets that share the work of one representation; any number gives the same bytes."""
+    runs: Annotated[int, Field(ge=2)] = 10
+    training: TrainingSettings = TrainingSettings()
+
+    @field_validator("layers")
+    @classmethod
+    def _known_layers(cls, layers: list[str]) -> list[str]:
+        for name in layers:
+            if name not in LAYER_SETS:
+                raise ValueError(f"no layer set {name!r}; there are {', '.join(LAYER_SETS)}")
+        return _distinct(layers)
+
+    @model_validator(mode="after")
+    def _known_representations(self) -> Self:
+        known = available_representations()
+        for name, parts in self.ensembles.items():
+            for part in parts:
+                if part not in known and ":" not in part:
+                    raise ValueError(f"ensembles.{name}: no representation {part!r}; there are {', '.join(known)}")
+        for view, names in self.representations.items():
+            for name in names:
+                if name not in known and name not in self.ensembles and ":" not in name:
+                    there = ", ".join([*known, *self.ensembles])
+                    raise ValueError(
+                        f"representations.{view}: no representation {name!r}; there are {there};"
+                        " your own is named module:function"
+                    )
+            _distinct([short_name(name) for name in names])
+        return self
+
+    @model_validator(mode="after")
+    def _known_source(self) -> Self:
+        if self.source not in SOURCES and ":" not in self.source:
+            raise ValueError(f"source: no source {self.source!r}; there are {', '.join(SOURCES)}, or module:function")
+        if self.source in ("disk", "adapters") and getattr(self, self.source).path is None:
+            raise ValueError(f"{self.source}.path: missing, and source is {self.source!r}")
+        return self
+
+    def source_options(self) -> dict[str, Any]:
+        """What the chosen source's `load` is called with, in JSON values."""
+        if self.source == "zoo":
+            return {"scale": self.zoo.adapter.scale}
+        block = self.own if self.source not in SOURCES else getattr(self, self.source).model_dump(mode="json")
+        return dict(block)
+
+
+def available_representations() -> list[str]:
+    """Names of the representations in the registry, by its files; nothing is imported."""
+    files = sorted(path.stem for path in REPRESENTATIONS.glob("*.py"))
+    return [name for name in files if name not in ("__init__", "interface")]
+
+
+def short_name(representation: str) -> str:
+    """The name a representation has in paths and tables: the function's, for `module:function`."""
+    return representation.rpartition(":")[2]
+
+
+def _distinct(names: list[str]) -> list[str]:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} is named twice")
+    return names
+
+
+def parts_of(settings: AblationSettings, representation: str) -> list[str]:
+    """Short names of the representations whose features make up `representation`, itself unless an ensemble."""
+    return [short_name(part) for part in settings.ensembles.get(representation, [representation])]

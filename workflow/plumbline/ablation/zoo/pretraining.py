@@ -1,0 +1,123 @@
+"""Trains the zoo's base on all the digits, with the class as the prompt and now and then the null prompt."""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plumbline.ablation.settings import DiffusionSettings, PretrainingSettings
+from plumbline.ablation.zoo.diffusion import NULL_PROMPT, Diffusion, flow_losses
+from plumbline.ablation.zoo.images import digits
+from plumbline.core.errors import UserError
+from plumbline.core.files import atomic
+
+log = logging.getLogger("plumbline")
+
+
+def pretrain(
+    model: DiffusionSettings,
+    settings: PretrainingSettings,
+    seed: int,
+    device: torch.device | str = "cpu",
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 30.0,
+    progress: Callable[[int], object] = lambda steps: None,
+) -> tuple[dict[str, Tensor], list[float]]:
+    """The trained weights by name, on the CPU, and the loss of every step.
+
+    Goes on from `checkpoint` where that holds this very training, and ends with the same bits as without a stop;
+    `progress` is told the steps done, after each.
+    """
+    run = _Pretraining(model, settings, seed, device)
+    if checkpoint is not None:
+        run.resume(checkpoint)
+    saved = time.monotonic()
+    while len(run.losses) < settings.steps:
+        run.step()
+        if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
+            run.save(checkpoint)
+            saved = time.monotonic()
+        progress(len(run.losses))
+    return {name: weight.cpu() for name, weight in run.model.state_dict().items()}, torch.stack(run.losses).tolist()
+
+
+class _Pretraining:
+    """A base in training: model, optimizer, generator and losses are all of its state."""
+
+    def __init__(
+        self, model: DiffusionSettings, settings: PretrainingSettings, seed: int, device: torch.device | str
+    ) -> None:
+        self.identity = json.dumps([model.model_dump(), settings.model_dump(), seed, str(device)], sort_keys=True)
+        self.settings, self.device = settings, device
+        # Draws are made on the CPU, so that they do not depend on the device.
+        self.random = torch.Generator().manual_seed(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = Diffusion(model).to(device)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), weight_decay=settings.weight_decay, betas=(0.9, 0.99), fused=True
+        )
+        self.losses: list[Tensor] = []
+        images = digits()
+        self.pixels, self.labels = torch.from_numpy(images.pixels), torch.from_numpy(images.labels)
+
+    def step(self) -> None:
+        """One update on a batch drawn with replacement."""
+        batch, random = self.settings.batch, self.random
+        chosen = torch.randint(len(self.labels), (batch,), generator=random)
+        dropped = torch.rand(batch, generator=random) < self.settings.prompt_dropout
+        prompts = self.labels[chosen].masked_fill(dropped, NULL_PROMPT)
+        images = self.pixels[chosen][:, None]
+        noise = torch.randn(images.shape, generator=random)
+        times = torch.rand(batch, 1, generator=random)
+        rate = self._learning_rate(len(self.losses))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        inputs = (tensor.to(self.device) for tensor in (images, noise, times, prompts))
+        loss = flow_losses(self.model, *inputs).mean()
+        if not loss.isfinite():
+            raise UserError(
+                f"ablation.zoo.pretraining.learning_rate: the base diverges at {self.settings.learning_rate:g}"
+                f" (step {len(self.losses)}); lower it"
+            )
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.losses.append(loss.detach().cpu())
+
+    def _learning_rate(self, step: int) -> float:
+        settings = self.settings
+        decay = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+        return settings.learning_rate * min(1.0, (step + 1) / settings.warmup) * decay
+
+    def save(self, path: Path) -> None:
+        """Writes the state to `path`, whole or not at all."""
+        state = {
+            "identity": self.identity,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": self.random.get_state(),
+            "losses": self.losses,
+        }
+        with atomic(path) as partial:
+            torch.save(state, partial)
+
+    def resume(self, path: Path) -> None:
+        """Takes up the state in `path`, if there is one of this very training."""
+        if not path.exists():
+            return
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if state["identity"] != self.identity:
+            log.warning("%s: a checkpoint of other settings; training starts from the beginning", path)
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.random.set_state(state["random"])
+        self.losses = state["losses"]
+        log.info("%s: goes on after step %d of %d", path, len(self.losses), self.settings.steps)
