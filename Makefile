@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench report status schema
+.PHONY: help run test check bench report status schema envs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,11 @@ test: check ## Every check and every test
 
 bench: $(INSTALLED) ## Measure; writes results/benchmarks/*.json
 	$(BIN)/python -m tests.benchmarks
+
+envs: ## Write envs/plumbline.yaml anew from requirements.txt
+	@sed -n '1,/pip:$$/p' envs/plumbline.yaml > envs/.new
+	@sed -n 's/^[A-Za-z]/      - &/p' requirements.txt >> envs/.new
+	@mv envs/.new envs/plumbline.yaml
 
 schema: $(INSTALLED) ## Write workflow/config.schema.json anew
 	$(BIN)/plumbline schema

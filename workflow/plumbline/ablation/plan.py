@@ -59,7 +59,7 @@ def _zoo(zoo: Zoo, seed: int) -> Iterator[Target]:
 
 def _collect(settings: AblationSettings, shards: Sequence[Target]) -> Target:
     options = settings.source_options()
-    own = options.get("dataset") or options.get("path")
+    own = options.get("id") or options.get("path")
     seen = [Path(path) for path in (own, options.get("labels")) if path and Path(path).exists()]
     values = {"source": settings.source, "options": options, "fingerprint": [fingerprint(path) for path in seen]}
     module = settings.source.partition(":")[0] if ":" in settings.source else f"{_HERE}.sources.{settings.source}"

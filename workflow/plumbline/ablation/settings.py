@@ -35,7 +35,7 @@ TABLES = ("accuracy", "metrics", "contrasts")
 class DiffusionSettings(Settings):
     """The size of the zoo's flow-matching transformer."""
 
-    width: PositiveInt = 32
+    width: PositiveInt = 24
     heads: PositiveInt = 2
     blocks: PositiveInt = 4
     """Transformer blocks, of 8 adapted factors each; 16 give 128."""
@@ -53,7 +53,7 @@ class DiffusionSettings(Settings):
 class PretrainingSettings(Settings):
     """How the base is trained: AdamW, learning rate warmed up over `warmup` steps, then a cosine to zero."""
 
-    steps: PositiveInt = 800
+    steps: PositiveInt = 600
     batch: PositiveInt = 64
     learning_rate: PositiveFloat = 7e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -96,7 +96,7 @@ class AdapterSettings(Settings):
 class Zoo(Settings):
     """LoRAs of a real diffusion model on digits, trained here."""
 
-    adapters: Annotated[int, Field(ge=100)] = 800
+    adapters: Annotated[int, Field(ge=100)] = 700
     shards: PositiveInt = 2
     """Targets that share the training; any number gives the same adapters."""
     model: DiffusionSettings = DiffusionSettings()
@@ -107,7 +107,7 @@ class Zoo(Settings):
 class Hub(Settings):
     """A data set of adapters, read with `datasets.load_dataset`."""
 
-    dataset: str = "jacekduszenko/lora-ws-1k"
+    id: str = "jacekduszenko/lora-ws-1k"
     """Hub id, or a local folder of parquet files in the same schema."""
     revision: str | None = None
     split: str = "train"
@@ -119,6 +119,8 @@ class Disk(Settings):
     """A data set saved with `save_to_disk`, a parquet file, or a folder of parquet files."""
 
     path: Path | None = None
+    split: str | None = None
+    """Which one, where several were saved together."""
     limit: PositiveInt | None = None
 
 
@@ -172,7 +174,7 @@ class AblationSettings(Settings):
     """Options of a source of your own."""
     representations: dict[View, list[str]] = {
         "factor": [*FACTOR_STATISTICS, "flat"],
-        "product": [*FACTOR_STATISTICS, "flat", "energies", "probes", "sketch"],
+        "product": [*FACTOR_STATISTICS, "flat", "energies", "probes"],
     }
     """For each view, names from `ablation/representations/`, ensembles, or `module:function` of your own."""
     ensembles: dict[str, list[str]] = {

@@ -64,7 +64,7 @@ class Stage(Generic[Arguments]):
         seconds = time.perf_counter() - began
         progress.note(event="end", seconds=seconds)
         log.info("%s ends after %.2f s", name, seconds)
-        sys.exit(0)
+        _leave()
 
     def _parse(self, argv: list[str]) -> tuple[dict[str, Any], Path | None]:
         parser = argparse.ArgumentParser(description=self.__doc__, allow_abbrev=False)
@@ -102,6 +102,13 @@ def _settings(kind: type[Settings], text: str) -> Settings:
     except json.JSONDecodeError as error:
         raise UserError(f"--spec: is no JSON ({error})") from None
     return validated(kind, values, "--spec")
+
+
+def _leave() -> NoReturn:
+    """Ends the process at once: everything is written by now, and tearing torch down would take 0.8 s a job."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _fail(message: str) -> NoReturn:

@@ -1,0 +1,142 @@
+import itertools
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from ablation.trial_records import grid, trial_record, write
+from plumbline.ablation.contrasts import contrasts_frame
+from plumbline.ablation.figures import DRAWINGS, figures
+from plumbline.ablation.labels import representation_label
+from plumbline.ablation.plots.cost import pareto_front
+from plumbline.ablation.plots.panels import Tables
+from plumbline.ablation.plots.training import confusion_shares, held_curves
+from plumbline.ablation.records import runs_frame, summary_frame
+from plumbline.ablation.settings import FIGURES
+from plumbline.ablation.summarize import summarize
+from plumbline.core.plotting import style
+
+
+def tables_of(records: list[dict[str, Any]]) -> Tables:
+    runs = runs_frame(records)
+    summary = summary_frame(records, runs)
+    return Tables(summary=summary, runs=runs, contrasts=contrasts_frame(summary, runs), records=records)
+
+
+def texts(figure: Figure) -> list[Text]:
+    """What a reader sees written: without empty texts, and without the labels of ticks beyond the axes' ends."""
+    beyond = set()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        beyond |= {id(tick.label1) for tick in ticks if not low <= tick.get_loc() <= high}
+    found = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_visible())
+    return [text for text in found if text.get_text().strip() and id(text) not in beyond]
+
+
+@pytest.fixture(scope="module")
+def with_faults() -> Tables:
+    records = [record for record in grid(runs=4) if record["layers"] != "text_only"]
+    records[3] |= {"outcome": "out_of_memory", "runs": []}
+    records[21] |= {"outcome": "timeout", "runs": []}
+    return tables_of(records)
+
+
+def test_every_figure_is_written_as_pdf_and_png(tmp_path: Path) -> None:
+    records = [record for record in grid(runs=3) if record["representation"] in ("stats", "flat", "probes")]
+    summarize(write(records, tmp_path / "trials"), tmp_path)
+    names = ["results.json", "runs.csv", "summary.csv", "contrasts.csv"]
+    figures(*(tmp_path / name for name in names), tmp_path / "figures")
+    expected = {f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_of_a_figure_covers_another(with_faults: Tables, name: str) -> None:
+    with style():
+        figure = DRAWINGS[name](with_faults)
+        figure.draw_without_rendering()
+        renderer = figure.canvas.get_renderer()
+        shown = [text for text in texts(figure) if text.get_window_extent(renderer).width > 0]
+        boxes = [Text.get_window_extent(text, renderer) for text in shown]
+        page = figure.bbox
+    plt.close(figure)
+    for (one, first), (two, second) in itertools.combinations(zip(shown, boxes, strict=True), 2):
+        shared = type(first).intersection(first, second)
+        assert shared is None or min(shared.width, shared.height) < 2, (one.get_text(), two.get_text())
+    for text, box in zip(shown, boxes, strict=True):
+        inside = page.x0 - 2 <= box.x0 and box.x1 <= page.x1 + 2 and page.y0 - 2 <= box.y0 and box.y1 <= page.y1 + 2
+        assert inside, text.get_text()
+
+
+@pytest.mark.parametrize("name", ["accuracy", "drop", "gap", "curves", "invariance"])
+def test_failed_trials_are_named_in_the_figure(with_faults: Tables, name: str) -> None:
+    with style():
+        figure = DRAWINGS[name](with_faults)
+    said = " ".join(text.get_text() for text in texts(figure))
+    plt.close(figure)
+    assert "OOM" in said
+    assert "timed out" in said
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("outcome", ["ok", "out_of_memory"])
+def test_grid_of_one_trial_is_still_drawn(name: str, outcome: str) -> None:
+    with style():
+        figure = DRAWINGS[name](
+            tables_of([trial_record("factor", "all_layers", "stats", 0.4, runs=1, outcome=outcome)])
+        )
+        figure.draw_without_rendering()
+    said = [text.get_text() for text in texts(figure)]
+    plt.close(figure)
+    assert said
+
+
+def test_star_marks_exactly_the_significant_drops() -> None:
+    tables = tables_of([record for record in grid(runs=10) if record["layers"] != "text_only"])
+    drops = tables.contrasts[tables.contrasts["kind"] == "visual_drop"]
+    with style():
+        figure = DRAWINGS["drop"](tables)
+    stars = [text for text in texts(figure) if text.get_text() == "∗"]
+    plt.close(figure)
+    assert 0 < len(stars) == drops["significant"].sum() < len(drops)
+
+
+def test_names_in_figures_are_words() -> None:
+    assert representation_label("matrix_norms") == "Matrix norms"
+    assert representation_label("my_lab.features:mean_curvature") == "Mean curvature"
+
+
+points = st.tuples(st.integers(1, 9), st.integers(0, 9))
+
+
+@given(st.lists(points, min_size=1, max_size=15))
+def test_pareto_front_is_what_no_other_point_beats(sample: list[tuple[int, int]]) -> None:
+    seconds, accuracy = np.array(sample, dtype=float).T
+    front = pareto_front(seconds, accuracy)
+    unbeaten = {(s, a) for s, a in sample if not any((t <= s and b >= a) and (t, b) != (s, a) for t, b in sample)}
+    assert {(int(seconds[i]), int(accuracy[i])) for i in front} == unbeaten
+    assert len(front) == len(unbeaten)
+    assert (np.diff(seconds[front]) > 0).all()
+
+
+def test_confusion_sums_runs_and_each_true_class_to_a_hundred() -> None:
+    record = trial_record("factor", "all_layers", "stats", 0.5, runs=3)
+    counts = sum(np.array(run["confusion"]) for run in record["runs"])
+    np.testing.assert_allclose(confusion_shares(record), 100 * counts / counts.sum(axis=1, keepdims=True))
+    record["runs"] = [run | {"confusion": [[0, 0], [1, 3]]} for run in record["runs"]]
+    np.testing.assert_array_equal(confusion_shares(record), [[np.nan, np.nan], [25, 75]])
+
+
+def test_stopped_run_counts_on_with_the_weights_it_kept() -> None:
+    series = ([0.1, 0.5, 0.3], [0.2, 0.3, 0.4, 0.6, 0.5])
+    runs = [{"outcome": "ok", "curves": {"validation_accuracy": values}} for values in series]
+    held = held_curves({"runs": [*runs, {"outcome": "diverged"}]})
+    np.testing.assert_array_equal(held.T, [[0.1, 0.5, 0.3, 0.5, 0.5], [0.2, 0.3, 0.4, 0.6, 0.5]])

@@ -1,0 +1,225 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from ablation.trial_records import grid, trial_record, write
+from plumbline.ablation.contrasts import best_trial, contrasts_frame
+from plumbline.ablation.records import read_records, runs_frame, summary_frame
+from plumbline.ablation.settings import TABLES
+from plumbline.ablation.summarize import summarize
+from plumbline.core.errors import UserError
+
+
+def summarized(records: list[dict[str, Any]], folder: Path) -> Path:
+    summarize(write(records, folder / "trials"), folder / "out")
+    return folder / "out"
+
+
+def frames(records: list[dict[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    runs = runs_frame(records)
+    summary = summary_frame(records, runs)
+    return summary, contrasts_frame(summary, runs)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return summarized(grid(), tmp_path_factory.mktemp("whole"))
+
+
+def test_every_trial_has_a_row_with_the_means_of_its_runs(whole: Path) -> None:
+    summary = pd.read_csv(whole / "summary.csv").set_index("trial")
+    records = grid()
+    assert set(summary.index) == {record["trial"] for record in records}
+    for record in records[::7]:
+        row = summary.loc[record["trial"]]
+        for measure in ("accuracy", "macro_f1", "macro_precision", "macro_recall"):
+            values = [run["test"][measure] for run in record["runs"]]
+            assert row[f"test_{measure}"] == pytest.approx(np.mean(values))
+            assert row[f"test_{measure}_sd"] == pytest.approx(np.std(values, ddof=1))
+            assert row[f"test_{measure}_low"] <= np.mean(values) <= row[f"test_{measure}_high"]
+        gaps = [run["train"]["accuracy"] - run["test"]["accuracy"] for run in record["runs"]]
+        assert row["gap"] == pytest.approx(np.mean(gaps))
+        assert row["feature_width"] == record["feature_width"]
+        assert row["training_seconds"] == record["seconds"]
+    assert (summary["chance"] == 0.1).all()
+
+
+def test_results_hold_all_records_unchanged_and_runs_all_runs(whole: Path) -> None:
+    merged = json.loads((whole / "results.json").read_text())["trials"]
+    records = grid()
+    assert {record["trial"]: record for record in merged} == {record["trial"]: record for record in records}
+    assert len(pd.read_csv(whole / "runs.csv")) == sum(len(record["runs"]) for record in records)
+
+
+def test_same_records_in_another_order_give_the_same_bytes(tmp_path: Path) -> None:
+    records = [record for record in grid(runs=4) if record["representation"] in ("stats", "flat", "probes")]
+    one = summarized(records, tmp_path / "one")
+    two = summarized(records[::-1], tmp_path / "two")
+    names = sorted(str(path.relative_to(one)) for path in one.rglob("*") if path.is_file())
+    assert names == sorted(
+        ["summary.csv", "runs.csv", "contrasts.csv", "results.json", "findings.md"]
+        + [f"tables/{name}.tex" for name in TABLES]
+    )
+    for name in names:
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def test_drop_is_paired_by_seed_and_not_by_position() -> None:
+    whole_layers = trial_record("factor", "all_layers", "stats", 0.6)
+    visual = trial_record("factor", "visual_only", "stats", 0.4)
+    before = frames([whole_layers, visual])[1]
+    visual["runs"] = visual["runs"][::-1]
+    pd.testing.assert_frame_equal(frames([whole_layers, visual])[1], before)
+    ours = before[before["kind"] == "visual_drop"].iloc[0]
+    by_seed = {run["seed"]: run["test"]["accuracy"] for run in visual["runs"]}
+    differences = [by_seed[run["seed"]] - run["test"]["accuracy"] for run in whole_layers["runs"]]
+    assert ours["difference"] == pytest.approx(np.mean(differences))
+    assert ours["p_value"] == pytest.approx(stats.wilcoxon(np.round(differences, 12)).pvalue)
+
+
+def test_drops_of_a_view_are_one_family_and_layer_sets_another(whole: Path) -> None:
+    contrasts = pd.read_csv(whole / "contrasts.csv")
+    sizes = contrasts["family"].value_counts()
+    assert sizes["visual_drop/factor"] == 10
+    assert sizes["visual_drop/product"] == 14
+    assert sizes["product_against_factor/visual_only"] == 10 + 5 + 2  # twins; the others and flat; best of, mean of
+    for _, family in contrasts.groupby("family"):
+        least = family["p_value"].min()
+        assert family["p_holm"].min() == pytest.approx(min(1, least * len(family)))
+    assert set(contrasts.loc[contrasts["significant"], "p_holm"] <= 0.05) == {True}
+
+
+def test_best_is_chosen_by_validation_and_compared_by_test_accuracy() -> None:
+    lucky, honest = (trial_record("factor", "all_layers", name, 0.5) for name in ("stats", "spectral"))
+    for run in lucky["runs"]:
+        run["test"]["accuracy"], run["validation"]["accuracy"] = 0.9, 0.3
+    product = trial_record("product", "all_layers", "probes", 0.95)
+    summary, contrasts = frames([lucky, honest, product])
+    assert best_trial(summary[summary["view"] == "factor"])["representation"] == "spectral"
+    chosen = contrasts[contrasts["kind"].isin(["over_best_statistic", "best_of"])]
+    assert list(chosen["baseline_representation"]) == ["spectral", "spectral"]
+    assert chosen["difference"].min() > 0.3
+
+
+def test_mean_of_twins_averages_runs_before_it_compares() -> None:
+    records = [
+        trial_record(view, "all_layers", name, level)
+        for name in ("stats", "spectral", "frequency")
+        for view, level in (("factor", 0.3), ("product", 0.5))
+    ]
+    contrasts = frames(records)[1]
+    row = contrasts[contrasts["kind"] == "mean_of_twins"].iloc[0]
+    by_view = {
+        view: np.mean([[run["test"]["accuracy"] for run in r["runs"]] for r in records if r["view"] == view], axis=0)
+        for view in ("factor", "product")
+    }
+    assert row["mean"] == pytest.approx(by_view["product"].mean())
+    assert row["difference"] == pytest.approx((by_view["product"] - by_view["factor"]).mean())
+
+
+@pytest.mark.parametrize(
+    ("outcome", "cell"), [("out_of_memory", "OOM"), ("diverged", "diverged"), ("timeout", "timed out")]
+)
+def test_failed_trial_is_shown_and_never_dropped(tmp_path: Path, outcome: str, cell: str) -> None:
+    records = [trial_record("factor", "all_layers", "stats", 0.4), trial_record("factor", "visual_only", "stats", 0.3)]
+    records.append(trial_record("factor", "all_layers", "flat", 0, outcome=outcome))
+    records.append(trial_record("factor", "visual_only", "flat", 0.2))
+    out = summarized(records, tmp_path)
+    row = pd.read_csv(out / "summary.csv").set_index("trial").loc["factor/all_layers/flat"]
+    assert (row["outcome"], row["runs_ok"]) == (outcome, 0)
+    assert math.isnan(row["test_accuracy"])
+    contrast = pd.read_csv(out / "contrasts.csv").set_index("representation").loc["flat"]
+    assert contrast["outcome"] == outcome
+    assert math.isnan(contrast["p_holm"])
+    assert not contrast["significant"]
+    for table in TABLES:
+        assert cell in (out / f"tables/{table}.tex").read_text()
+    assert f"factor/all_layers/flat: {cell}" in (out / "findings.md").read_text()
+
+
+def test_diverged_runs_leave_the_pairs_and_are_counted(tmp_path: Path) -> None:
+    first, second = (trial_record("factor", layers, "stats", 0.4) for layers in ("all_layers", "visual_only"))
+    nothing = dict.fromkeys(("train", "validation", "test", "best_epoch", "confusion"))
+    second["runs"][3] |= {"outcome": "diverged", **nothing}
+    summary, contrasts = frames([first, second])
+    assert list(summary["runs_ok"]) == [10, 9]
+    assert contrasts["pairs"].iloc[0] == 9
+    out = summarized([first, second], tmp_path)
+    assert "9 of 10 runs" in (out / "tables/accuracy.tex").read_text()
+
+
+def test_records_of_two_machines_are_flagged_in_every_place(tmp_path: Path) -> None:
+    here = trial_record("factor", "all_layers", "stats", 0.4)
+    there = trial_record("factor", "visual_only", "stats", 0.3, cpu_model="EPYC 9554")
+    out = summarized([here, there], tmp_path)
+    assert pd.read_csv(out / "summary.csv")["different_machines"].all()
+    assert pd.read_csv(out / "contrasts.csv")["different_machines"].all()
+    for path in [*out.glob("tables/*.tex"), out / "findings.md"]:
+        assert "EPYC 9554: 1 trials" in path.read_text(), path
+    alone = summarized([here], tmp_path / "alone")
+    assert not pd.read_csv(alone / "summary.csv")["different_machines"].any()
+    assert "different machines" not in (alone / "findings.md").read_text()
+
+
+def test_too_few_runs_for_significance_are_said_to_be(tmp_path: Path) -> None:
+    out = summarized([record for record in grid(runs=3) if record["representation"] == "stats"], tmp_path)
+    text = (out / "findings.md").read_text()
+    assert "3 pairs cannot give a p-value below 0.250" in text
+    assert not pd.read_csv(out / "contrasts.csv")["significant"].any()
+
+
+def test_accuracy_near_chance_is_not_claimed_below_it() -> None:
+    from plumbline.ablation.findings import findings
+
+    record = trial_record("factor", "all_layers", "stats", 0.1)
+    for run, accuracy in zip(record["runs"], np.linspace(0.08, 0.11, 10), strict=True):
+        run["test"]["accuracy"] = accuracy
+    text = findings(*frames([record]))
+    assert "1 of 1 trials are not told apart from chance" in text
+    assert "0 of 1 trials are below chance" in text
+
+
+def edited(tmp_path: Path, **changes: Any) -> list[Path]:
+    record = trial_record("factor", "all_layers", "stats", 0.4, runs=2) | changes
+    return write([{key: value for key, value in record.items() if value != "absent"}], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"schema": 99}, "no record of study ablation, schema 1"),
+        ({"study": "throughput"}, "no record of study ablation"),
+        ({"classes": "absent"}, "lacks classes"),
+    ],
+)
+def test_foreign_record_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        read_records(edited(tmp_path, **changes))
+    assert "stats.json" in str(caught.value)
+
+
+def test_trial_recorded_twice_is_refused(tmp_path: Path) -> None:
+    record = trial_record("factor", "all_layers", "stats", 0.4, runs=2)
+    paths = write([record], tmp_path / "a") + write([record], tmp_path / "b")
+    with pytest.raises(UserError, match="recorded twice"):
+        read_records(paths)
+
+
+def test_records_of_two_data_sets_are_not_compared() -> None:
+    records = [
+        trial_record("factor", "all_layers", "stats", 0.4),
+        trial_record("factor", "all_layers", "flat", 0.4, classes=["cat", "dog"]),
+    ]
+    with pytest.raises(UserError, match="different classes"):
+        summary_frame(records, runs_frame(records))
+
+
+def test_no_record_at_all_says_what_to_do() -> None:
+    with pytest.raises(UserError, match="run the trials first"):
+        read_records([])

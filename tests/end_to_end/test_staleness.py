@@ -1,0 +1,106 @@
+"""Only stale targets run again, and `plumbline status` says why."""
+
+import copy
+import json
+import os
+import shutil
+import time
+
+import pytest
+
+from house import TINY, TRIALS
+
+NOTHING = "Nothing to be done"
+
+
+def only(waiting, **jobs):
+    """Whether `waiting` is exactly these jobs, summary, figures and the study's own target aside from them."""
+    return {name: count for name, count in waiting.items() if name != "ablation"} == jobs
+
+
+def test_second_run_has_nothing_to_do(house):
+    assert NOTHING in house.snakemake()
+
+
+def test_deleting_three_trials_runs_exactly_those_and_the_summaries(house):
+    trials = sorted((house.study / "trials").rglob("*.json"))
+    assert len(trials) == TRIALS
+    times = {path: path.stat().st_mtime_ns for path in trials}
+    for path in trials[::4]:
+        path.unlink()
+    assert only(house.waiting(), ablation_train=3, ablation_summarize=1, ablation_figures=1)
+    house.snakemake()
+    assert {path for path in trials if path.stat().st_mtime_ns != times[path]} == set(trials[::4])
+    assert NOTHING in house.snakemake()
+
+
+def test_editing_a_representation_runs_it_its_ensemble_and_what_follows(house):
+    house.edit("ablation/representations/simple_stats.py", "import numpy as np", "import numpy as np\n\nEDIT = 1")
+    # Factor view: simple_stats and the ensemble `pair`, in two layer sets; the product view does not hold it.
+    assert only(house.waiting(), ablation_features=1, ablation_train=4, ablation_summarize=1, ablation_figures=1)
+    status = house.plumbline("status", "--configfile", "tiny.yaml")
+    assert "(plumbline.ablation.representations.simple_stats)" in status
+
+
+def test_editing_a_helper_runs_exactly_what_reaches_it(house):
+    house.edit("core/statistics.py", "import numpy as np", "import numpy as np\n\nEDIT = 1")
+    assert only(house.waiting(), ablation_summarize=1, ablation_figures=1)
+
+
+def test_comments_formatting_and_docstrings_make_nothing_stale(house):
+    house.edit("core/statistics.py", "import numpy as np", "import numpy as np  # a comment\n\n\n")
+    house.edit("ablation/train.py", '"""What decides one trial."""', '"""Decides one trial."""')
+    assert NOTHING in house.snakemake()
+
+
+@pytest.mark.parametrize(
+    "part", ["workflow/plumbline/core/files.py", "results/ablation/features/factor/spectral.safetensors"]
+)
+def test_a_touched_file_makes_nothing_stale(house, part):
+    later = time.time() + 5
+    os.utime(house.root / part, (later, later))
+    assert NOTHING in house.snakemake()
+
+
+def test_swapped_values_are_noticed(house):
+    settings = copy.deepcopy(TINY)
+    training = settings["ablation"]["training"]
+    training["layers"], training["max_epochs"] = training["max_epochs"], training["layers"]
+    house.configure(settings)
+    assert only(house.waiting(), ablation_train=TRIALS, ablation_summarize=1, ablation_figures=1)
+    status = house.plumbline("status", "--configfile", "tiny.yaml")
+    assert "training.layers: 2 → 4; training.max_epochs: 4 → 2" in status
+
+
+def test_a_lost_snakemake_folder_loses_nothing(house):
+    shutil.rmtree(house.root / ".snakemake")
+    assert NOTHING in house.snakemake()
+
+
+def test_a_changed_setting_is_noticed_even_without_the_snakemake_folder(house):
+    shutil.rmtree(house.root / ".snakemake")
+    settings = copy.deepcopy(TINY)
+    settings["ablation"]["runs"] = 3
+    house.configure(settings)
+    text = house.snakemake("--dry-run")
+    assert "set aside" in text
+    assert "runs: 2 → 3" in text
+    assert only(house.waiting(), ablation_train=TRIALS, ablation_summarize=1, ablation_figures=1)
+
+
+def test_status_counts_every_trial_without_importing_torch(house):
+    status = json.loads(house.plumbline("status", "--json", "--configfile", "tiny.yaml"))
+    (trials,) = [stage for stage in status["stages"] if stage["trials"]]
+    assert (trials["done"], trials["total"]) == (TRIALS, TRIALS)
+    assert f"{TRIALS}/{TRIALS} (100.0%)" in house.plumbline("status", "--configfile", "tiny.yaml")
+
+
+def test_features_are_the_same_bytes_for_any_number_of_shards(house):
+    path = house.study / "features" / "factor" / "spectral.safetensors"
+    whole = path.read_bytes()
+    settings = copy.deepcopy(TINY)
+    settings["ablation"]["shards"] = 3
+    house.configure(settings)
+    house.snakemake("results/ablation/features/factor/spectral.safetensors")
+    assert len(list(path.with_suffix("").glob("*-of-3.safetensors"))) == 3
+    assert path.read_bytes() == whole

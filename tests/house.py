@@ -1,0 +1,116 @@
+"""A small house in a folder of its own: the project's files, a tiny config, and the means to run it."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import yaml
+
+PROJECT = Path(__file__).parents[1]
+PARTS = ("Snakefile", "config.yaml", "workflow", "profiles", "presets")
+TINY = {
+    "ablation": {
+        "zoo": {
+            "adapters": 200,
+            "shards": 2,
+            "model": {"width": 8, "heads": 1, "blocks": 1},
+            "pretraining": {"steps": 20, "batch": 32, "warmup": 5},
+            "adapter": {"steps": 4, "chunk": 20},
+        },
+        "representations": {"factor": ["simple_stats", "spectral", "pair"], "product": ["spectral", "flat"]},
+        "ensembles": {"pair": ["simple_stats", "spectral"]},
+        "layers": ["all_layers", "visual_only"],
+        "runs": 2,
+        "training": {"hidden": 8, "layers": 2, "max_epochs": 4},
+    }
+}
+TRIALS = 10
+
+
+class House:
+    """A copy of the project at `root`, with `tiny.yaml` laid over its config."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.study = root / "results" / "ablation"
+
+    def configure(self, settings: dict) -> None:
+        (self.root / "tiny.yaml").write_text(yaml.safe_dump(settings))
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "tiny.yaml", *arguments]
+
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return kept | {"HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(self.root / ".cache")}
+
+    def snakemake(self, *arguments: str, succeeds: bool = True) -> str:
+        """Runs Snakemake and returns all it printed."""
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.root,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert (done.returncode == 0) is succeeds, done.stdout
+        return done.stdout
+
+    def waiting(self, *arguments: str) -> Counter[str]:
+        """Jobs that a run would have, by rule."""
+        text = self.snakemake("--dry-run", *arguments)
+        table = text.partition("Job stats:")[2].partition("total")[0]
+        rows = re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)
+        return Counter({rule: int(count) for rule, count in rows if rule not in ("job", "all")})
+
+    def plumbline(self, *arguments: str) -> str:
+        command = [sys.executable, "-c", "from plumbline.cli import main; main()", *arguments]
+        environment = self.environment() | {"PYTHONPATH": str(self.root / "workflow")}
+        done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Starts Snakemake as the leader of a process group of its own."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.root,
+            env=self.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def edit(self, module: str, old: str, new: str) -> None:
+        """Replaces text in a module of this copy of the package."""
+        path = self.root / "workflow" / "plumbline" / module
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kills the process and all it started, at once."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def build(root: Path) -> House:
+    root.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        source = PROJECT / part
+        if source.is_dir():
+            shutil.copytree(source, root / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, root / part)
+    house = House(root)
+    house.configure(TINY)
+    return house

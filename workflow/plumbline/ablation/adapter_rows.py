@@ -1,0 +1,88 @@
+"""The table of adapters: what each was trained on, and which of them share training images.
+
+Columns: category_label int64 (position in the classes), category_name, num_images int64 (null where unknown),
+rank int64 (the largest of its modules), group int64, image_ids list<int64> (empty where unknown), adapter (its name).
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from plumbline.core.errors import UserError
+
+
+@dataclass(kw_only=True)
+class AdapterRows:
+    """The rows of a store, gathered in order; all lists have one entry per adapter.
+
+    labels: any integers; names: the classes' names.
+    """
+
+    labels: list[int] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    adapters: list[str] = field(default_factory=list)
+    num_images: list[int | None] = field(default_factory=list)
+    image_ids: list[list[int]] = field(default_factory=list)
+
+    def table(self, *, place: str, rank: int, groups: np.ndarray | None = None) -> tuple[pa.Table, list[str]]:
+        """The table and the classes, in the order of their labels; labels are renumbered from 0 without gaps.
+
+        groups: (rows,) int64, or None to form them from shared images. Raises UserError for no rows, a single class,
+        a class of one adapter, a label with two names or a name with two labels.
+        """
+        if not self.labels:
+            raise UserError(f"{place}: holds no adapters")
+        classes = _classes(self.labels, self.names, place)
+        numbers = {label: number for number, label in enumerate(classes)}
+        columns = {
+            "category_label": pa.array([numbers[label] for label in self.labels], pa.int64()),
+            "category_name": pa.array(self.names, pa.string()),
+            "num_images": pa.array(self.num_images, pa.int64()),
+            "rank": pa.array([rank] * len(self.labels), pa.int64()),
+            "group": pa.array(image_groups(self.image_ids) if groups is None else groups, pa.int64()),
+            "image_ids": pa.array(self.image_ids, pa.list_(pa.int64())),
+            "adapter": pa.array(self.adapters, pa.string()),
+        }
+        return pa.table(columns), list(classes.values())
+
+
+def image_groups(image_ids: Sequence[Sequence[int]]) -> np.ndarray:
+    """(rows,) int64: rows linked by shared images, however many steps apart, have one number; numbered in row order.
+
+    A row without known images is a group of its own.
+    """
+    rows = len(image_ids)
+    lengths = np.array([len(ids) for ids in image_ids], dtype=np.int64)
+    flat = np.fromiter((image for ids in image_ids for image in ids), np.int64, int(lengths.sum()))
+    images, image = np.unique(flat, return_inverse=True)
+    nodes = rows + len(images)
+    links = coo_array((np.ones(len(flat), bool), (np.repeat(np.arange(rows), lengths), rows + image)), (nodes, nodes))
+    components = connected_components(links, directed=False)[1][:rows]
+    _, first, number = np.unique(components, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[number].astype(np.int64)
+
+
+def _classes(labels: Sequence[int], names: Sequence[str], place: str) -> dict[int, str]:
+    """Label → name in the order of the labels."""
+    pairs = Counter(zip(labels, names, strict=True))
+    classes: dict[int, str] = {}
+    for label, name in sorted(pairs):
+        if label in classes:
+            raise UserError(f"{place}: label {label} has two names, {classes[label]!r} and {name!r}; give it one")
+        if name in classes.values():
+            raise UserError(f"{place}: the name {name!r} stands for two labels, one of them {label}; give it one")
+        classes[label] = name
+    for (label, name), count in pairs.items():
+        if count == 1:
+            raise UserError(
+                f"{place}: class {name!r} (label {label}) has only one adapter; it cannot be both learnt and tested:"
+                " add adapters of it or leave it out"
+            )
+    if len(classes) == 1:
+        raise UserError(f"{place}: all adapters are of one class, {classes.popitem()[1]!r}; at least two are needed")
+    return classes

@@ -1,0 +1,29 @@
+"""Stage `ablation.collect`: the adapters of the chosen source, in the one form that the features read."""
+
+from pathlib import Path
+from typing import Any
+
+from plumbline.ablation.sources.interface import source
+from plumbline.ablation.zoo.images import CLASSES
+from plumbline.core.plan import Spec
+from plumbline.core.stage import stage
+
+
+class CollectSpec(Spec):
+    """What decides the adapter store."""
+
+    source: str
+    options: dict[str, Any]
+    fingerprint: list[str]
+    """Of the user's files or folders, where there are some."""
+
+
+@stage
+def collect(spec: CollectSpec, output: Path, shards: list[Path] | None = None) -> None:
+    """Writes the adapter store whose manifest is `output`. shards: of the zoo, where that is the source."""
+    more: dict[str, Any] = {"shards": shards, "classes": CLASSES} if spec.source == "zoo" else {}
+    source(spec.source)(output.parent, **spec.options, **more)
+
+
+if __name__ == "__main__":
+    collect.main()

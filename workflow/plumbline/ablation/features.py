@@ -1,0 +1,59 @@
+"""Stage `ablation.features`: one representation of every adapter."""
+
+import time
+from pathlib import Path
+
+from plumbline.ablation.feature_file import feature_writer, join, seconds_of
+from plumbline.ablation.feature_pass import feature_blocks, width
+from plumbline.ablation.representations import interface
+from plumbline.ablation.settings import View, short_name
+from plumbline.ablation.store import AdapterStore
+from plumbline.core.files import write_json
+from plumbline.core.plan import Spec
+from plumbline.core.progress import Progress
+from plumbline.core.stage import stage
+
+
+class FeaturesSpec(Spec):
+    """What decides the features of one representation; with `shard` those of one share of the layers."""
+
+    view: View
+    representation: str
+    shard: tuple[int, int] | None = None
+    """(index, count), None for the whole."""
+
+
+@stage
+def features(spec: FeaturesSpec, adapters: Path, output: Path, shards: list[Path] | None = None) -> None:
+    """Writes one representation of every adapter to `output`, joined from `shards` where there are some.
+
+    `adapters` is the manifest of the store. The seconds it took stand beside the output, as .json.
+    """
+    began = time.perf_counter()
+    if shards:
+        join(shards, output)
+    else:
+        compute(spec, AdapterStore(adapters.parent), output)
+    seconds = time.perf_counter() - began + sum(seconds_of(shard) for shard in shards or [])
+    write_json(output.with_suffix(".json"), {"seconds": seconds})
+
+
+def compute(spec: FeaturesSpec, store: AdapterStore, output: Path) -> None:
+    """Computes the features of the layers in the spec's shard and writes them to `output`."""
+    represent = interface.load(spec.representation)
+    index, count = spec.shard or (0, 1)
+    names = [layer.name for layer in (store.blocks if spec.view == "factor" else store.modules)]
+    share = names[len(names) * index // count : len(names) * (index + 1) // count]
+    widths = {name: width(store, represent, spec.view, name) for name in share}
+    metadata = {"view": spec.view, "representation": short_name(spec.representation)}
+    with (
+        feature_writer(output, store.rows, widths, metadata) as writer,
+        Progress(store.rows * len(share), "matrices") as progress,
+    ):
+        for name, _, chunk in feature_blocks(store, represent, spec.view, share):
+            writer.write(name, chunk)
+            progress.advance(len(chunk))
+
+
+if __name__ == "__main__":
+    features.main()

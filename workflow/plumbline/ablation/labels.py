@@ -1,0 +1,65 @@
+"""What a reader of a table or a figure calls the views, layer sets, representations and outcomes."""
+
+from types import MappingProxyType
+
+VIEWS = MappingProxyType({"factor": "Factor view", "product": "Product view"})
+
+LAYERS = MappingProxyType({"all_layers": "All layers", "visual_only": "Visual only", "text_only": "Text only"})
+
+REPRESENTATIONS = MappingProxyType(
+    {
+        "simple_stats": "Simple statistics",
+        "rank_based": "Percentiles",
+        "stats": "Moments",
+        "spectral": "Singular values",
+        "matrix_norms": "Matrix norms",
+        "distribution": "Distribution",
+        "frequency": "Frequency",
+        "info_theoretic": "Histogram entropy",
+        "ensemble": "Ensemble",
+        "flat": "Flat entries",
+        "energies": "Energies",
+        "probes": "Random probes",
+        "sketch": "Bilinear sketch",
+    }
+)
+
+OUTCOMES = MappingProxyType(
+    {
+        "ok": "ok",
+        "out_of_memory": "OOM",
+        "diverged": "diverged",
+        "invalid_output": "invalid output",
+        "unavailable": "unavailable",
+        "timeout": "timed out",
+    }
+)
+
+METRICS = MappingProxyType(
+    {"accuracy": "Accuracy", "macro_f1": "Macro F1", "macro_precision": "Precision", "macro_recall": "Recall"}
+)
+
+
+def view_label(name: str) -> str:
+    """`factor` -> Factor view."""
+    return VIEWS.get(name, _spoken(name))
+
+
+def layers_label(name: str) -> str:
+    """`all_layers` -> All layers."""
+    return LAYERS.get(name, _spoken(name))
+
+
+def representation_label(name: str) -> str:
+    """`matrix_norms` -> Matrix norms; `my_lab.features:curvature` -> Curvature."""
+    return REPRESENTATIONS.get(name, _spoken(name.rpartition(":")[2].rpartition(".")[2]))
+
+
+def outcome_label(name: str) -> str:
+    """`out_of_memory` -> OOM."""
+    return OUTCOMES.get(name, name.replace("_", " "))
+
+
+def _spoken(name: str) -> str:
+    words = name.replace("_", " ").strip()
+    return words[:1].upper() + words[1:]

@@ -1,0 +1,154 @@
+"""Mean, standard deviation, skewness and kurtosis of the entries of matrices, dense or known by their factors."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+CONSTANT = 1e-7
+"""Entries whose standard deviation is below this part of their root mean square count as all equal."""
+
+
+class Moments(NamedTuple):
+    """Each (R,), float64. `kurtosis` is m4/m2² (3 for a Gaussian). Constant entries have 0 in the last three."""
+
+    mean: np.ndarray
+    sd: np.ndarray
+    skewness: np.ndarray
+    kurtosis: np.ndarray
+
+
+def entries(stack: np.ndarray) -> np.ndarray:
+    """(R, m, n) -> (R, m·n), without a copy."""
+    return stack.reshape(len(stack), -1)
+
+
+def total(rows: np.ndarray) -> np.ndarray:
+    """Σ over the last axis. A dot product per row: faster than `sum`, and a row's bits depend on the row alone."""
+    return np.vecdot(rows, np.ones(rows.shape[-1], rows.dtype))
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """numerator / denominator, 0 where the denominator is 0."""
+    quotient = np.zeros(np.broadcast_shapes(numerator.shape, denominator.shape))
+    return np.divide(numerator, denominator, out=quotient, where=denominator != 0)
+
+
+def centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean (R,), sd (R,) and the float64 deviations from the mean (R, k) of each row; two passes."""
+    values = rows.astype(np.float64)
+    k = values.shape[-1]
+    mean = total(values) / k
+    square = np.vecdot(values, values) / k
+    values -= mean[:, None]
+    return mean, _sd(np.vecdot(values, values) / k, square), values
+
+
+def moments(rows: np.ndarray) -> tuple[Moments, np.ndarray]:
+    """Moments of each row of `rows` (R, k), float32 or float64, and the mean absolute deviation (R,).
+
+    The mean is summed in float64; the deviations, in units of the root mean square, keep the dtype of `rows`.
+    """
+    k = rows.shape[-1]
+    values = rows.astype(np.float64)
+    mean, rms = total(values) / k, np.sqrt(np.vecdot(values, values) / k)
+    shift = mean.astype(rows.dtype)
+    deviation = rows - shift[:, None]
+    deviation *= ratio(np.ones(1), rms).astype(rows.dtype)[:, None]
+    squared = deviation * deviation
+    sums = total(deviation), np.vecdot(deviation, deviation), np.vecdot(squared, deviation)
+    first, second, third = (each.astype(np.float64) / k for each in sums)
+    fourth = np.vecdot(squared, squared).astype(np.float64) / k
+    sd = _sd(second - first**2, np.where(rms > 0, 1.0, 0.0))
+    third -= 3 * first * second
+    fourth -= 4 * first * third
+    absolute = total(np.abs(deviation, out=deviation)) / k
+    return Moments(mean, sd * rms, *_standardised(sd, third, fourth)), absolute * rms
+
+
+def product_mean(up: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """Mean entry (R,) of up · down: (1ᵀ up)(down 1) / mn."""
+    m, n = up.shape[-2], down.shape[-1]
+    return np.vecdot(total(up.mT), total(down)) / (m * n)
+
+
+def product_sd(up: np.ndarray, down: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Standard deviation (R,) of the entries of up · down, from Grams of the factors of up · down − mean."""
+    left, right = _augmented(up, down, mean)
+    mn = left.shape[-1] * right.shape[-1]
+    left_gram, right_gram = gram(left), gram(right)
+    square = _inner(left_gram[:, :-1, :-1], right_gram[:, :-1, :-1]) / mn
+    return _sd(_inner(left_gram, right_gram) / mn, square)
+
+
+def product_moments(up: np.ndarray, down: np.ndarray) -> Moments:
+    """Moments of the entries of up · down (`up` (R, m, r), `down` (R, r, n)) without forming the product.
+
+    With L = [1, up], R = [1; down] and weights w = (−μ, 1, …, 1), the centred product is C = L diag(w) R, and
+    Σ C^{p+q} is an inner product of the weighted power sums of the factors, which are Grams of their face-splitting
+    products. Those of second order hold the lower ones too, for they hold L's column of ones: one Gram a factor
+    gives all four moments. At high rank, where that is more work, the product is formed.
+    """
+    m, n, r = up.shape[-2], down.shape[-1], up.shape[-1]
+    pairs = (r + 1) * (r + 2) // 2
+    if pairs * pairs * (m + n) > 16 * m * n:
+        return _dense_product_moments(up, down)
+    sums = _pair_gram(up.mT) * _pair_gram(down) / (m * n)
+    first, second = np.triu_indices(r + 1)
+    mean = total(np.ascontiguousarray(sums[:, 0, 1 : r + 1]))
+    weight = np.ones((len(up), r + 1))
+    weight[:, 0] = -mean
+    # A pair of two different columns stands for both of its orders.
+    of_pair = weight[:, first] * weight[:, second] * np.where(first == second, 1.0, 2.0)
+    variance = np.vecdot(sums[:, 0], of_pair)
+    square = np.vecdot(sums[:, 0, r + 1 :], of_pair[:, r + 1 :])
+    third = np.vecdot(np.matmul(sums[:, : r + 1], of_pair[:, :, None])[..., 0], weight)
+    fourth = np.vecdot(np.matmul(sums, of_pair[:, :, None])[..., 0], of_pair)
+    sd = _sd(variance, square)
+    return Moments(mean, sd, *_standardised(sd, third, fourth))
+
+
+def gram(rows: np.ndarray) -> np.ndarray:
+    """rows · rowsᵀ for `rows` (R, r, k), as a general product: faster here than the symmetric one numpy picks."""
+    return np.matmul(rows, rows.copy().mT)
+
+
+def _augmented(up: np.ndarray, down: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    (count, m, r), n = up.shape, down.shape[-1]
+    left, right = np.empty((count, r + 1, m)), np.empty((count, r + 1, n))
+    left[:, :r], left[:, r] = up.mT, -mean[:, None]
+    right[:, :r], right[:, r] = down, 1.0
+    return left, right
+
+
+def _pair_gram(rows: np.ndarray) -> np.ndarray:
+    """Gram (R, p, p) of the products of pairs of [1; rows], `rows` (R, r, k), in the order of np.triu_indices."""
+    count, r, k = rows.shape
+    lifted = np.empty((count, (r + 1) * (r + 2) // 2, k))
+    lifted[:, 0], lifted[:, 1 : r + 1] = 1.0, rows
+    end = r + 1
+    for i in range(1, r + 1):
+        start, end = end, end + r + 1 - i
+        np.multiply(lifted[:, i : i + 1], lifted[:, i : r + 1], out=lifted[:, start:end])
+    found = np.empty((count, end, end))
+    # Without the row of ones it is no product with its own transpose, which numpy hands to a slower kernel.
+    np.matmul(lifted[:, 1:], lifted.mT, out=found[:, 1:])
+    found[:, 0, 1:], found[:, 0, 0] = found[:, 1:, 0], k
+    return found
+
+
+def _dense_product_moments(up: np.ndarray, down: np.ndarray) -> Moments:
+    parts = [moments(entries(np.matmul(up[i : i + 1], down[i : i + 1])))[0] for i in range(len(up))]
+    return Moments(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _inner(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    return np.vecdot(entries(left), entries(right))
+
+
+def _sd(variance: np.ndarray, square: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.where(variance > CONSTANT**2 * square, variance, 0.0))
+
+
+def _standardised(sd: np.ndarray, third: np.ndarray, fourth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # Divided step by step: sd⁴ leaves the float64 range before the moments themselves do.
+    return ratio(ratio(third, sd * sd), sd), ratio(ratio(fourth, sd * sd), sd * sd)

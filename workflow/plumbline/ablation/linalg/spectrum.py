@@ -1,0 +1,59 @@
+"""Singular values of stacks of matrices and of products known by their factors."""
+
+from typing import cast
+
+import numpy as np
+
+from plumbline.ablation.linalg.moments import entries, gram
+
+RANK_TOLERANCE = 1e-10
+"""Singular values below this part of the largest are zero: beyond the rank they are rounding."""
+GRAM_LIMIT = 1e-6
+"""The Gram route is kept while σ_r² is above this part of tr(G_B) tr(G_A): its σ are then within 1e-9 or so."""
+
+
+def singular_values(stack: np.ndarray) -> np.ndarray:
+    """Singular values (R, min(m, n)) in float64, falling, of `stack` (R, m, n). A long matrix goes by its QR core."""
+    _, m, n = stack.shape
+    if min(m, n) == 1:
+        values = entries(stack).astype(np.float64)
+        return np.sqrt(np.vecdot(values, values))[:, None]
+    tall = (stack if m >= n else stack.mT).astype(np.float64)
+    core = _triangle(tall) if max(m, n) >= 2 * min(m, n) else tall
+    return _without_rounding(np.linalg.svdvals(core))
+
+
+def product_singular_values(up: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """Singular values (R, min(m, n, r)) in float64 of up · down, `up` (R, m, r), `down` (R, r, n).
+
+    By Grams: with G_B = upᵀup = VΛVᵀ and G_A = down downᵀ, σ² are the eigenvalues of Λ^½Vᵀ G_A VΛ^½. That halves
+    the digits of small σ, so products whose σ spread too far go by the QR cores of the factors instead.
+    """
+    r = up.shape[-1]
+    if r > min(up.shape[-2], down.shape[-1]):
+        return _by_qr_cores(up, down)
+    left, right = gram(up.mT), gram(down)
+    if r == 1:
+        return np.sqrt(left[..., 0]) * np.sqrt(right[..., 0])
+    scale, axes = np.linalg.eigh(left)
+    half = np.sqrt(np.maximum(scale, 0.0))[:, :, None] * axes.mT
+    squares = np.linalg.eigvalsh(np.matmul(np.matmul(half, right), half.mT))[:, ::-1]
+    size = np.trace(left, axis1=1, axis2=2) * np.trace(right, axis1=1, axis2=2)
+    sigma = np.sqrt(np.maximum(squares, 0.0))
+    spread = np.flatnonzero(~(squares[:, -1] > GRAM_LIMIT * size))
+    if len(spread):
+        sigma[spread] = _by_qr_cores(up[spread], down[spread])
+    return sigma
+
+
+def _by_qr_cores(up: np.ndarray, down: np.ndarray) -> np.ndarray:
+    return _without_rounding(np.linalg.svdvals(np.matmul(_triangle(up), _triangle(down.mT).mT)))
+
+
+def _triangle(stack: np.ndarray) -> np.ndarray:
+    return cast(np.ndarray, np.linalg.qr(stack, mode="r"))
+
+
+def _without_rounding(sigma: np.ndarray) -> np.ndarray:
+    sigma[sigma <= RANK_TOLERANCE * sigma[:, :1]] = 0.0
+    return sigma

@@ -1,0 +1,1 @@
+"""Figures of the study, each a function from its tables to a figure."""

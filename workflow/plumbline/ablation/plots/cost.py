@@ -1,0 +1,109 @@
+"""Figure of what accuracy costs: seconds against test accuracy, with the Pareto front."""
+
+import textwrap
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from plumbline.ablation.labels import layers_label, representation_label, view_label
+from plumbline.ablation.plots.panels import Tables, legend_below, view_entries, view_style
+from plumbline.ablation.records import machine_note
+from plumbline.core.plotting import FAULT, GREY, WIDTH, label_front, message_figure
+
+
+def pareto(tables: Tables) -> Figure:
+    """Seconds of features and training together against test accuracy, a panel per layer set.
+
+    The line joins the trials that no other beats in both, and these are the ones that are named. Trials
+    without an accuracy or without a time have no place on the axes: they are listed below them.
+    """
+    summary = with_total_seconds(tables.summary)
+    placed = summary["test_accuracy"].notna() & summary["total_seconds"].notna()
+    layer_sets = [name for name in tables.layer_sets if (placed & (summary["layers"] == name)).any()]
+    if not layer_sets:
+        return message_figure("No trial has both an accuracy and its seconds.")
+    figure, axes = plt.subplots(
+        len(layer_sets), 1, figsize=(WIDTH, 0.9 + 2.5 * len(layer_sets)), sharex=True, squeeze=False
+    )
+    for panel, layers in zip(axes[:, 0], layer_sets, strict=True):
+        panel.set_title(layers_label(layers))
+        _draw_points(panel, summary[placed & (summary["layers"] == layers)], tables.chance)
+    axes[-1, 0].set_xlabel("\n".join(["Features and training (seconds)", *_left_out(summary[~placed])]))
+    legend_below(figure, view_entries(tables.views), chance=tables.chance)
+    if note := machine_note(summary):
+        figure.suptitle(note, fontsize=7, color=FAULT, wrap=True)
+    seconds = summary.loc[placed, "total_seconds"]
+    decades = max(np.log10(seconds.max() / seconds.min()), 0.3)
+    axes[0, 0].set_xlim(seconds.min() / 10 ** (0.42 * decades), seconds.max() * 10 ** (0.04 * decades))
+    figure.draw_without_rendering()  # the layout must stand before labels are placed in it
+    figure.set_layout_engine("none")
+    for panel, layers in zip(axes[:, 0], layer_sets, strict=True):
+        _name_front(panel, summary[placed & (summary["layers"] == layers)])
+    return figure
+
+
+def with_total_seconds(summary: pd.DataFrame) -> pd.DataFrame:
+    """The summary with `total_seconds`: the feature pass and the training; NaN when either is unknown."""
+    return summary.assign(total_seconds=summary["feature_seconds"] + summary["training_seconds"])
+
+
+def pareto_front(seconds: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
+    """Indices of the points that no other point beats: faster or as fast, and more accurate; by seconds.
+
+    Of equal points the first is kept.
+    """
+    order = np.lexsort((-accuracy, seconds))
+    best = np.maximum.accumulate(np.concatenate([[-np.inf], accuracy[order]]))[:-1]
+    return order[accuracy[order] > best]
+
+
+def _draw_points(axes: Axes, frame: pd.DataFrame, chance: float) -> None:
+    axes.set_xscale("log")
+    axes.axhline(100 * chance, color=GREY, ls=(0, (4, 2)), lw=0.9, zorder=1)
+    seconds, accuracy = _coordinates(frame)
+    front = pareto_front(seconds, accuracy)
+    axes.step(seconds[front], accuracy[front], where="post", color="black", lw=0.8, zorder=2)
+    for view, group in frame.groupby("view", sort=False):
+        colour, marker = view_style(str(view))
+        x, y = _coordinates(group)
+        axes.plot(x, y, marker, color=colour, ms=5, mew=0.4, mec="white", zorder=3)
+    axes.set_ylim(0, 125)  # room for names above the last points
+    axes.set_yticks(range(0, 101, 20))
+    axes.set_ylabel("Test accuracy (%)")
+    axes.grid(axis="both")
+    axes.set_axisbelow(True)
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_major_formatter(plain)
+    if seconds.max() < 20 * seconds.min():
+        axes.xaxis.set_minor_formatter(FuncFormatter(_leading_digit))
+
+
+def _name_front(axes: Axes, frame: pd.DataFrame) -> None:
+    seconds, accuracy = _coordinates(frame)
+    front = pareto_front(seconds, accuracy)
+    names = [
+        f"{representation_label(row['representation'])} ({view_label(row['view']).split()[0].lower()})"
+        for _, row in frame.iloc[front].iterrows()
+    ]
+    label_front(axes, [(seconds[index], accuracy[index]) for index in front], names)
+
+
+def _coordinates(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    return frame["total_seconds"].to_numpy(dtype=np.float64), 100 * frame["test_accuracy"].to_numpy(dtype=np.float64)
+
+
+def _leading_digit(value: float, _: int) -> str:
+    digit = f"{value:e}"[0]
+    return f"{value:g}" if digit in "235" else ""
+
+
+def _left_out(frame: pd.DataFrame) -> list[str]:
+    """Lines that name the trials without a place on the axes."""
+    if frame.empty:
+        return []
+    names = ", ".join(f"{row['trial']}" for _, row in frame.iterrows())
+    return textwrap.wrap(f"Not placed, for want of an accuracy or a time: {names}", 110)

@@ -1,0 +1,1 @@
+"""One module per representation; its name, the representation's and the function's are the same."""

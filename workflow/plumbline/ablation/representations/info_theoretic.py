@@ -1,0 +1,23 @@
+"""Entropy of the histogram of the entries."""
+
+import numpy as np
+import scipy.special
+
+from plumbline.ablation.linalg.histogram import histograms
+from plumbline.ablation.linalg.moments import entries, total
+from plumbline.ablation.representations.interface import representation
+
+BINS = 50
+
+
+@representation(width=2)
+def info_theoretic(stack: np.ndarray) -> np.ndarray:
+    """Entropy in nats of a histogram of 50 equal bins on [min, max], and the same over ln 50.
+
+    (R, m, n) -> (R, 2). A constant matrix has 0. A count is not continuous: an entry that lies on the edge of a bin
+    to rounding may be counted on either side, which then moves the entropy by about ln(k)/k for k entries.
+    """
+    rows = entries(stack)
+    shares = histograms(rows, BINS) / rows.shape[-1]
+    entropy = total(scipy.special.entr(shares))
+    return np.stack([entropy, entropy / np.log(BINS)], axis=-1)

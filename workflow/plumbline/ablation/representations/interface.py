@@ -1,0 +1,154 @@
+"""What a representation is: a map from stacks of matrices to a fixed number of features per matrix."""
+
+import importlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from plumbline.core.errors import UserError
+
+View = Literal["factor", "product"]
+Dense = Callable[[np.ndarray], np.ndarray]
+FromFactors = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+BLOCK_VALUES = 3 << 14
+"""Matrix entries worked on at a time: with their temporaries they stay in a core's second-level cache."""
+FACTOR_VALUES = 3 << 14
+"""Entries of `up` and `down` worked on at a time on the exact routes, for the same reason."""
+
+
+class Representation:
+    """A named map (…, m, n) -> (…, width); see `representation` for how one is made.
+
+    `views` tells where it applies: "factor" (each stored tensor by itself) and "product" (ΔW = up · down).
+    """
+
+    def __init__(
+        self,
+        dense: Dense,
+        *,
+        name: str,
+        width: int | Callable[[int, int], int],
+        views: tuple[View, ...] = ("factor", "product"),
+    ) -> None:
+        self.name = name
+        self.views = views
+        self._dense = dense
+        self._width = width
+        self._from_factors: FromFactors | None = None
+
+    def of_product(self, from_factors: FromFactors) -> FromFactors:
+        """Decorator: the exact route from `up` (R, m, r) and `down` (R, r, n), float64, to (R, width)."""
+        self._from_factors = from_factors
+        return from_factors
+
+    def width(self, rows: int, columns: int) -> int:
+        """Features of one matrix of `rows` × `columns`."""
+        return self._width if isinstance(self._width, int) else self._width(rows, columns)
+
+    def __call__(self, stack: np.ndarray) -> np.ndarray:
+        """Features (…, width) in float64 of the matrices `stack` (…, m, n), float32 or float64.
+
+        Every matrix is worked on by itself: its features are the same bits whatever stack it comes in.
+        """
+        *leading, m, n = stack.shape
+        matrices = stack.reshape(-1, m, n)
+        if matrices.dtype not in (np.float32, np.float64):
+            matrices = matrices.astype(np.float64)
+        features = np.empty((len(matrices), self.width(m, n)))
+        step = max(1, BLOCK_VALUES // (m * n))
+        for start in range(0, len(matrices), step):
+            rows = slice(start, start + step)
+            features[rows] = self._dense(np.ascontiguousarray(matrices[rows]))
+        return features.reshape(*leading, -1)
+
+    def product(self, up: np.ndarray, down: np.ndarray) -> np.ndarray:
+        """Features (…, width) in float64 of up · down; `up` (…, m, r), `down` (…, r, n), α/r inside `up`.
+
+        The exact route is taken where there is one; else the products are formed, a few at a time.
+        """
+        *leading, m, r = up.shape
+        n = down.shape[-1]
+        up = np.ascontiguousarray(up, np.float64).reshape(-1, m, r)
+        down = np.ascontiguousarray(down, np.float64).reshape(-1, r, n)
+        features = np.empty((len(up), self.width(m, n)))
+        step = max(1, FACTOR_VALUES // (r * (m + n)))
+        for start in range(0, len(up), step):
+            rows = slice(start, start + step)
+            if self._from_factors is None:
+                features[rows] = dense_route(self._dense, up[rows], down[rows])
+            else:
+                features[rows] = self._from_factors(up[rows], down[rows])
+        return features.reshape(*leading, -1)
+
+
+def dense_route(function: Dense, up: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """`function` of the products up · down (R, m, n), formed in blocks of bounded memory."""
+    step = max(1, BLOCK_VALUES // (up.shape[-2] * down.shape[-1]))
+    blocks = (slice(start, start + step) for start in range(0, len(up), step))
+    return np.concatenate([function(np.matmul(up[rows], down[rows])) for rows in blocks])
+
+
+def representation(
+    *, width: int | Callable[[int, int], int], views: tuple[View, ...] = ("factor", "product")
+) -> Callable[[Dense], Representation]:
+    """Decorator that makes a `Representation` of a function (R, m, n) -> (R, width), named as the function.
+
+    The function defines the representation of any matrix. `@name.of_product` adds the exact route from factors.
+    """
+
+    def decorate(dense: Dense) -> Representation:
+        return Representation(dense, name=dense.__name__, width=width, views=views)
+
+    return decorate
+
+
+def names() -> list[str]:
+    """The representations of this folder, sorted, found by their files."""
+    files = Path(__file__).parent.glob("*.py")
+    return sorted(file.stem for file in files if file.stem not in ("__init__", "interface"))
+
+
+def load(name: str) -> Representation:
+    """The representation `name` of this folder, or one from elsewhere, as in `my_lab.features:curvature`.
+
+    One from elsewhere is a `Representation`, or a plain function (…, m, n) -> (…, width).
+    Raises UserError when there is none of that name.
+    """
+    if ":" in name:
+        return _load_from_elsewhere(name)
+    if name not in names():
+        raise UserError(
+            f"representation {name!r} does not exist; there are {', '.join(names())};"
+            " name one of yours as module:function"
+        )
+    return getattr(importlib.import_module(f"plumbline.ablation.representations.{name}"), name)
+
+
+def _load_from_elsewhere(path: str) -> Representation:
+    module_name, _, attribute = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there; what it imports is not
+        raise UserError(f"representation {path}: no module {module_name}; is it on PYTHONPATH?") from None
+    found = getattr(module, attribute, None)
+    if isinstance(found, Representation):
+        return found
+    if not callable(found):
+        raise UserError(f"representation {path}: {module_name} has no function {attribute}")
+    return Representation(found, name=attribute, width=lambda m, n: _trial_width(found, path, m, n))
+
+
+def _trial_width(function: Dense, path: str, m: int, n: int) -> int:
+    trial = np.random.default_rng(0).standard_normal((2, m, n))
+    features = np.asarray(function(trial))
+    if features.ndim != 2 or len(features) != 2:
+        raise UserError(
+            f"representation {path}: makes shape {features.shape} of a stack (2, {m}, {n}); (2, width) is needed"
+        )
+    return math.prod(features.shape[1:])

@@ -1,0 +1,202 @@
+"""Adapters in a folder of `.safetensors` files, labelled by sub-folder or by a CSV.
+
+By sub-folder: `<class>/<adapter>.safetensors` or `<class>/<adapter>/<any name>.safetensors`, with PEFT's
+`adapter_config.json` beside the latter. CSV: columns `adapter` (path in the folder) and `label`, and, where known,
+`num_images` and `image_ids` (numbers separated by spaces).
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from plumbline.ablation.adapter_files import (
+    BadAdapter,
+    Factors,
+    Layout,
+    difference,
+    outline,
+    read_factors,
+)
+from plumbline.ablation.adapter_rows import AdapterRows
+from plumbline.ablation.store import StoreWriter
+from plumbline.core.errors import UserError
+from plumbline.core.progress import track
+
+CHUNK_BYTES = 64 * 2**20
+"""How much is gathered before it is written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """An adapter file. name: its path in the folder; label: its class."""
+
+    name: str
+    file: Path
+    label: str
+    num_images: int | None = None
+    image_ids: tuple[int, ...] = ()
+
+
+def load(
+    output: Path,
+    *,
+    path: Path | str,
+    labels: Path | str | None = None,
+    on_bad_adapter: Literal["fail", "skip"] = "fail",
+) -> None:
+    """Writes the adapters in the folder `path` to a store at `output`. labels: a CSV, None for labels by sub-folder.
+
+    All must have the factors, of the shapes, that most of them have. One that has not, or that cannot be read, is an
+    error, or left out and listed in the manifest (`on_bad_adapter: skip`). Text encoders' factors are left out and
+    counted. α/r is 1 where neither the file nor a configuration beside it states α; the manifest counts those.
+    """
+    path, labels = Path(path), None if labels is None else Path(labels)
+    if not path.is_dir():
+        raise UserError(f"ablation.adapters.path: {path} is no folder")
+    adapters = labelled_by_folder(path) if labels is None else labelled_by_csv(path, labels)
+    _Import(path, skip=on_bad_adapter == "skip").write(output, adapters, labels)
+
+
+def labelled_by_folder(path: Path) -> list[Adapter]:
+    """The adapters under `path` in the order of their names, labelled by the first folder on the way to them."""
+    adapters: dict[str, Adapter] = {}
+    for file in sorted(path.rglob("*.safetensors")):
+        parts = file.relative_to(path).parts
+        if len(parts) not in (2, 3):
+            raise UserError(
+                f"{file}: has no class; put it at <class>/<adapter>.safetensors or <class>/<adapter>/, or give a CSV"
+            )
+        name = "/".join(parts[:2])
+        if name in adapters:
+            raise UserError(
+                f"{path / name}: holds several .safetensors files; leave one for the adapter, or give a CSV"
+            )
+        adapters[name] = Adapter(name=name, file=_inside(path, "/".join(parts), str(path)), label=parts[0])
+    if not adapters:
+        raise UserError(f"{path}: holds no .safetensors files")
+    return list(adapters.values())
+
+
+def labelled_by_csv(path: Path, labels: Path) -> list[Adapter]:
+    """The adapters that the CSV `labels` names, in its order. Raises UserError naming the line that is wrong."""
+    try:
+        with labels.open(newline="", encoding="utf-8-sig") as stream:
+            lines = csv.DictReader(stream)
+            if missing := {"adapter", "label"} - set(lines.fieldnames or ()):
+                raise UserError(f"{labels}: has no column {min(missing)}; it needs `adapter` and `label`")
+            adapters = [_from_line(path, line, f"{labels}, line {lines.line_num}") for line in lines]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"ablation.adapters.labels: {labels} cannot be read as a CSV in UTF-8: {error}") from None
+    if not adapters:
+        raise UserError(f"{labels}: names no adapters")
+    files = Counter(adapter.file.resolve() for adapter in adapters)
+    if twice := [file for file, count in files.items() if count > 1]:
+        raise UserError(f"{labels}: names {twice[0]} more than once; leave one line")
+    return adapters
+
+
+def _from_line(path: Path, line: dict[str, str | None], place: str) -> Adapter:
+    name, label = (line["adapter"] or "").strip(), (line["label"] or "").strip()
+    if not name or not label:
+        raise UserError(f"{place}: `adapter` or `label` is empty")
+    file = _inside(path, name, place)
+    if not file.is_file():
+        raise UserError(f"{place}: {name} is no file in {path}")
+    try:
+        images = (line.get("num_images") or "").strip()
+        ids = tuple(int(image) for image in (line.get("image_ids") or "").split())
+        count = int(images) if images else len(ids) or None
+    except ValueError as error:
+        raise UserError(f"{place}: num_images and image_ids must be whole numbers: {error}") from None
+    return Adapter(name=name, file=file, label=label, num_images=count, image_ids=ids)
+
+
+def _inside(path: Path, name: str, place: str) -> Path:
+    file = path / name
+    if not file.resolve().is_relative_to(path.resolve()):
+        raise UserError(f"{place}: {name} leads out of {path}; only files in that folder are read")
+    return file
+
+
+class _Import:
+    """One import: what was skipped and what the manifest will tell."""
+
+    def __init__(self, path: Path, *, skip: bool) -> None:
+        self.path, self.skip = path, skip
+        self.skipped: list[dict[str, str]] = []
+        self.text_encoder_keys = self.unknown_scales = 0
+
+    def write(self, output: Path, adapters: list[Adapter], labels: Path | None) -> None:
+        alike, layout = self._alike(adapters)
+        rows, scales = AdapterRows(), []
+        numbers = {label: number for number, label in enumerate(sorted({adapter.label for adapter in adapters}))}
+        with StoreWriter(output, dict(layout), place=str(self.path)) as writer:
+            modules = [module.name for module in writer.modules]
+            for chunk in self._chunks(alike, layout):
+                writer.append({name: np.stack([read.factors[name] for _, read in chunk]) for name, _ in layout})
+                for adapter, read in chunk:
+                    rows.labels.append(numbers[adapter.label])
+                    rows.names.append(adapter.label)
+                    rows.adapters.append(adapter.name)
+                    rows.num_images.append(adapter.num_images)
+                    rows.image_ids.append(list(adapter.image_ids))
+                    scales.append([read.scales.get(module, 1.0) for module in modules])
+                    self.unknown_scales += any(module not in read.scales for module in modules)
+            table, classes = rows.table(place=str(self.path), rank=max(module.rank for module in writer.modules))
+            source = {
+                "kind": "adapters",
+                "path": str(self.path),
+                "labels": None if labels is None else str(labels),
+                "on_bad_adapter": "skip" if self.skip else "fail",
+                "text_encoder_keys_left_out": self.text_encoder_keys,
+                "adapters_without_alpha": self.unknown_scales,
+            }
+            writer.finish(table, classes=classes, source=source, scales=np.array(scales), skipped=self.skipped)
+
+    def _alike(self, adapters: list[Adapter]) -> tuple[list[Adapter], Layout]:
+        """The adapters that have the most common layout, and that layout; headers alone are read."""
+        outlines = {}
+        for adapter in adapters:
+            try:
+                outlines[adapter.name] = outline(adapter.file)
+            except BadAdapter as error:
+                self._refuse(adapter, str(error))
+        if not outlines:
+            raise UserError(f"{self.path}: none of its {len(adapters)} adapters can be read")
+        layout = Counter(found.layout for found in outlines.values()).most_common(1)[0][0]
+        alike = []
+        for adapter in adapters:
+            if (found := outlines.get(adapter.name)) is None:
+                continue
+            if found.layout == layout:
+                alike.append(adapter)
+                self.text_encoder_keys += found.text_encoder_keys
+            else:
+                self._refuse(adapter, f"differs from most: {difference(found.layout, layout)}")
+        return alike, layout
+
+    def _chunks(self, adapters: list[Adapter], layout: Layout) -> Iterator[list[tuple[Adapter, Factors]]]:
+        """The adapters with their factors, as many at a time as `CHUNK_BYTES` hold, and one at least."""
+        size = 4 * sum(rows * columns for _, (rows, columns) in layout)
+        chunk: list[tuple[Adapter, Factors]] = []
+        for adapter in track(adapters, len(adapters), "adapters"):
+            try:
+                chunk.append((adapter, read_factors(adapter.file)))
+            except BadAdapter as error:
+                self._refuse(adapter, str(error))
+            if len(chunk) * size >= CHUNK_BYTES:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+
+    def _refuse(self, adapter: Adapter, reason: str) -> None:
+        """Raises, or notes the adapter as skipped."""
+        if not self.skip:
+            raise UserError(f"{adapter.file}: {reason}; mend or remove it, or set `on_bad_adapter: skip`")
+        self.skipped.append({"adapter": adapter.name, "reason": reason})

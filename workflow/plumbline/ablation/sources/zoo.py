@@ -1,0 +1,79 @@
+"""Adapters of the zoo, from the shards it was trained in."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from plumbline.ablation.adapter_rows import AdapterRows
+from plumbline.ablation.layers import factor_name
+from plumbline.ablation.store import StoreWriter
+from plumbline.core.errors import UserError
+from plumbline.core.progress import track
+
+_COLUMNS = ("labels", "folds", "num_images", "image_ids")
+_PADDING = -1
+
+
+def load(output: Path, *, shards: Sequence[Path], classes: Sequence[str], scale: float = 1.0) -> None:
+    """Merges shards, in the order given, into a store at `output`.
+
+    A shard is a safetensors file: one tensor per factor, (adapters, …) float32, and labels, folds, num_images:
+    (adapters,), image_ids: (adapters, most) padded with −1. classes: their names by label; scale: α/r of all.
+    An adapter's group is its fold: folds share no image.
+    """
+    if not shards:
+        raise UserError("zoo: has no shards")
+    place = f"zoo ({shards[0].parent})"
+    rows, folds = AdapterRows(), []
+    with StoreWriter(output, _shapes(shards[0]), place=place) as writer:
+        for factors, columns in track(map(_read, shards), len(shards), "shards"):
+            writer.append(factors)
+            _add_rows(rows, columns, classes)
+            folds.append(columns["folds"])
+        groups = np.concatenate(folds).astype(np.int64)
+        _check_folds(rows, groups, place)
+        table, used = rows.table(place=place, rank=max(module.rank for module in writer.modules), groups=groups)
+        scales = np.full((writer.rows, len(writer.modules)), scale)
+        writer.finish(table, classes=used, source={"kind": "zoo", "shards": len(shards)}, scales=scales)
+
+
+def _shapes(shard: Path) -> dict[str, tuple[int, int]]:
+    return {name: (values.shape[1], values.shape[2]) for name, values in _read(shard)[0].items()}
+
+
+def _read(shard: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The factors and the columns of a shard."""
+    try:
+        with safe_open(shard, framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{shard}: is no whole shard of the zoo ({error}); delete it to have it made again") from None
+    if missing := set(_COLUMNS) - set(tensors):
+        raise UserError(f"{shard}: has no tensor {min(missing)}; delete it to have it made again")
+    factors = {name: values for name, values in tensors.items() if factor_name(name) == name}
+    return factors, {name: tensors[name] for name in _COLUMNS}
+
+
+def _add_rows(rows: AdapterRows, columns: dict[str, np.ndarray], classes: Sequence[str]) -> None:
+    labels = columns["labels"].tolist()
+    first = len(rows.labels)
+    rows.labels.extend(labels)
+    rows.names.extend(classes[label] for label in labels)
+    rows.adapters.extend(f"zoo {first + row}" for row in range(len(labels)))
+    rows.num_images.extend(columns["num_images"].tolist())
+    rows.image_ids.extend(ids[ids != _PADDING].tolist() for ids in columns["image_ids"])
+
+
+def _check_folds(rows: AdapterRows, folds: np.ndarray, place: str) -> None:
+    """Raises UserError when an image is seen in two folds: the shards are then of different zoos."""
+    fold_of: dict[int, int] = {}
+    for ids, fold in _pairs(rows, folds):
+        for image in ids:
+            if fold_of.setdefault(image, fold) != fold:
+                raise UserError(f"{place}: image {image} is in two folds; delete the shards to have them made again")
+
+
+def _pairs(rows: AdapterRows, folds: np.ndarray) -> Iterator[tuple[list[int], int]]:
+    return zip(rows.image_ids, folds.tolist(), strict=True)

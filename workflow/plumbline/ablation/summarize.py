@@ -1,0 +1,145 @@
+"""Stage `ablation.summarize`: the records of all trials as tidy tables, LaTeX tables and findings."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from plumbline.ablation.contrasts import contrasts_frame
+from plumbline.ablation.findings import findings
+from plumbline.ablation.labels import METRICS, layers_label, outcome_label, representation_label, view_label
+from plumbline.ablation.records import SCHEMA, machine_note, read_records, runs_frame, summary_frame
+from plumbline.ablation.settings import TABLES
+from plumbline.core.files import write_text
+from plumbline.core.plan import Spec
+from plumbline.core.stage import stage
+from plumbline.core.tables import MISSING, p_text, with_interval, write_csv, write_latex
+
+KINDS = {
+    "visual_drop": "Visual only − all layers",
+    "twin": "Product − factor twin",
+    "over_best_statistic": "Product − best factor statistic",
+    "mean_of_twins": "Mean of twins",
+    "best_of": "Best product − best factor statistic",
+}
+
+
+class SummarizeSpec(Spec):
+    """What decides the summary: its code and the trials' specs."""
+
+
+@stage
+def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
+    """Merges the records `trials` and writes everything that is computed from them to the folder `output`.
+
+    summary.csv has a row per trial, runs.csv a row per run, contrasts.csv a row per comparison; results.json all
+    records as they are; findings.md the study's answers; tables/ one `.tex` per name in TABLES. Raises
+    UserError when a record cannot be read or does not belong to the others.
+    """
+    records = read_records(trials)
+    runs = runs_frame(records)
+    summary = summary_frame(records, runs)
+    contrasts = contrasts_frame(summary, runs)
+    write_csv(summary, output / "summary.csv")
+    write_csv(runs, output / "runs.csv")
+    write_csv(contrasts, output / "contrasts.csv")
+    merged = {"schema": SCHEMA, "study": "ablation", "trials": records}
+    write_text(output / "results.json", json.dumps(merged, ensure_ascii=False, separators=(",", ":")) + "\n")
+    write_text(output / "findings.md", findings(summary, contrasts))
+    write_tables(summary, contrasts, output / "tables")
+
+
+def write_tables(summary: pd.DataFrame, contrasts: pd.DataFrame, folder: Path) -> None:
+    """Writes the tables named in TABLES to `folder`, each with what its figures are in the caption."""
+    note = machine_note(summary)
+    about = "Mean over the runs of a trial with its bootstrap 95% interval"
+    level = f"chance is {100 * summary['chance'].iloc[0]:.1f}%"
+    captions = {
+        "accuracy": f"Test accuracy in %, and its drop from all layers to visual only. {about}; {level}.",
+        "metrics": f"All measures, in %. {about}; {level}. F1, precision and recall are macro averages.",
+        "contrasts": "Paired contrasts of test accuracy, in points, with bootstrap 95% intervals; p: two-sided "
+        "Wilcoxon signed-rank test, Holm-corrected within the product-against-factor contrasts of a layer set "
+        "and within the drops of a view; r: matched-pairs rank-biserial correlation.",
+    }
+    frames = {
+        "accuracy": accuracy_table(summary, contrasts),
+        "metrics": metrics_table(summary),
+        "contrasts": contrasts_table(contrasts),
+    }
+    for name in TABLES:
+        caption = f"{captions[name]} {note}".strip()
+        first = frames[name].columns[0]
+        write_latex(
+            frames[name],
+            folder / f"{name}.tex",
+            caption=caption,
+            label=f"tab:ablation-{name}",
+            group_by=first,
+        )
+
+
+def accuracy_table(summary: pd.DataFrame, contrasts: pd.DataFrame) -> pd.DataFrame:
+    """View, representation, test accuracy in every layer set, and the drop from all layers to visual only."""
+    lost = contrasts[contrasts["kind"] == "visual_drop"]
+    drops = {(row["view"], row["representation"]): row for _, row in lost.iterrows()}
+    rows = []
+    layer_sets = list(dict.fromkeys(summary["layers"]))
+    for (view, representation), group in summary.groupby(["view", "representation"], sort=False):
+        row = {"View": view_label(str(view)), "Representation": representation_label(str(representation))}
+        cells = {trial["layers"]: _percent(trial, "test_accuracy") for _, trial in group.iterrows()}
+        row |= {layers_label(name): cells.get(name, MISSING) for name in layer_sets}
+        drop = drops.get((view, representation))
+        if drops:
+            row["Drop (points)"] = MISSING if drop is None else _points(-drop[["difference", "high", "low"]])
+            columns = ["relative", "relative_high", "relative_low"]
+            row["Drop (%)"] = MISSING if drop is None else _points(-drop[columns])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def metrics_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """Every trial with its four test measures, the train accuracy and the width of its features."""
+    rows = []
+    for _, trial in summary.iterrows():
+        row = {"View": f"{view_label(trial['view'])}, {layers_label(trial['layers']).lower()}"}
+        row["Representation"] = representation_label(trial["representation"])
+        width = trial["feature_width"]
+        row["Width"] = MISSING if pd.isna(width) else f"{int(width)}"
+        row |= {title: _percent(trial, f"test_{name}") for name, title in METRICS.items()}
+        row["Train accuracy"] = _percent(trial, "train_accuracy")
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def contrasts_table(contrasts: pd.DataFrame) -> pd.DataFrame:
+    """Every comparison with its difference, p-values and effect size."""
+    rows = []
+    for _, row in contrasts.iterrows():
+        name, baseline = (representation_label(row[f"{side}representation"]) for side in ("", "baseline_"))
+        good = row["outcome"] == "ok"
+        where = view_label(row["view"]) if row["kind"] == "visual_drop" else layers_label(row["layers"])
+        cells = {"Contrast": f"{KINDS[row['kind']]}, {where.lower()}"}
+        cells["Representation"] = name if name == baseline else f"{name} − {baseline}"
+        cells["Difference"] = _points(row[["difference", "low", "high"]]) if good else outcome_label(row["outcome"])
+        cells["p"], cells["p (Holm)"] = p_text(row["p_value"]), p_text(row["p_holm"])
+        cells["r"] = f"{row['rank_biserial']:.2f}".replace("-", "−") if good else MISSING
+        rows.append(cells)
+    columns = ["Contrast", "Representation", "Difference", "p", "p (Holm)", "r"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _percent(trial: pd.Series, name: str) -> str:
+    """The measure with its interval in percent, or what the trial found instead."""
+    if trial["runs_ok"] == 0:
+        return outcome_label(trial["outcome"])
+    text = with_interval(*(100 * trial[f"{name}{end}"] for end in ("", "_low", "_high")))
+    return text if trial["runs_ok"] == trial["runs"] else f"{text} ({trial['runs_ok']} of {trial['runs']} runs)"
+
+
+def _points(ends: pd.Series) -> str:
+    mean, low, high = (100 * float(value) for value in ends)
+    return with_interval(mean, low, high, signed=True)
+
+
+if __name__ == "__main__":
+    summarize.main()

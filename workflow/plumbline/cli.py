@@ -1,0 +1,109 @@
+"""The `plumbline` command."""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from plumbline import config as configuration
+from plumbline.core.errors import UserError
+from plumbline.core.files import write_json
+from plumbline.core.status import STATES, Standing, Tally, standings, tallies
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+ConfigFiles = Annotated[
+    list[Path] | None, typer.Option("--configfile", help="YAML laid over config.yaml; may be repeated.")
+]
+TABLE_COLUMNS = 110
+SCHEMA = Path(__file__).parents[1] / "config.schema.json"
+
+
+@app.callback()
+def plumbline() -> None:
+    """Machine-learning studies as file targets."""
+
+
+@app.command()
+def status(
+    configfile: ConfigFiles = None,
+    results: Annotated[str | None, typer.Option(help="Results folder, in place of the config's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """How far each study is, and why each stale target is stale."""
+    config = configuration.load([Path("config.yaml"), *(configfile or [])])
+    folder = Path(results or config.results)
+    found = standings(config.plan(), folder)
+    if as_json:
+        values = {"results": str(folder), "stages": [_tally_json(tally) for tally in tallies(found)]}
+        values["targets"] = [standing.to_json() for standing in found]
+        typer.echo(json.dumps(values, indent=1))
+        return
+    console = Console(soft_wrap=True, highlight=False)
+    console.width = max(console.width, TABLE_COLUMNS)
+    console.print(_table(tallies(found), folder))
+    _print_details(console, found)
+
+
+@app.command()
+def schema(
+    output: Annotated[Path, typer.Option(help="Where to write it.")] = SCHEMA,
+) -> None:
+    """Writes the JSON Schema of the config, for editors."""
+    write_json(output, configuration.Config.model_json_schema())
+    typer.echo(f"{output} written")
+
+
+def main() -> None:
+    """Runs the command; a user's mistake is one line and exit status 1."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"plumbline: {error}", err=True)
+        sys.exit(1)
+
+
+def _tally_json(tally: Tally) -> dict[str, object]:
+    values = {"study": tally.study, "stage": tally.stage, "trials": tally.is_trial, "total": tally.total}
+    return values | tally.counts | {"spent_seconds": tally.seconds, "eta_seconds": tally.eta_seconds}
+
+
+def _table(rows: list[Tally], folder: Path) -> Table:
+    table = Table(title=f"{folder}/", title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for heading in ("study", "stage", *STATES, "spent", "ETA"):
+        table.add_column(heading, justify="left" if heading in ("study", "stage") else "right", no_wrap=True)
+    for row in rows:
+        done = f"{row.counts['done']}/{row.total} ({100 * row.counts['done'] / row.total:.1f}%)"
+        others = [str(row.counts[state]) if row.counts[state] else "·" for state in STATES[1:]]
+        name = f"{row.stage} (trials)" if row.is_trial else row.stage
+        style = "bold" if row.is_trial else ""
+        table.add_row(row.study, name, done, *others, _time(row.seconds), _time(row.eta_seconds), style=style)
+    return table
+
+
+def _print_details(console: Console, found: list[Standing]) -> None:
+    for standing in found:
+        target = standing.target
+        name = f"{target.study}/{target.stage}/{target.name}".rstrip("/")
+        if standing.state == "running" and standing.fraction is not None:
+            console.print(f"running {name}: {standing.fraction:.1%}, ETA {_time(standing.eta_seconds)}")
+        elif standing.why:
+            console.print(f"{standing.state} {name}: {'; '.join(standing.why)}", markup=False)
+    outcomes = Counter(item.outcome for item in found if item.target.is_trial and item.outcome not in (None, "ok"))
+    for outcome, count in outcomes.items():
+        console.print(f"{count} trials found: {outcome}")
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

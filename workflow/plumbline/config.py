@@ -1,0 +1,66 @@
+"""The whole config: what config.yaml may say, and the plan it stands for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from plumbline.ablation.plan import plan as plan_ablation
+from plumbline.ablation.settings import AblationSettings
+from plumbline.core.errors import UserError
+from plumbline.core.plan import Target
+from plumbline.core.settings import Settings, validated
+
+STUDIES = {"ablation": plan_ablation}
+"""Study -> function from its settings and the seed to its plan."""
+
+
+class Config(Settings):
+    """Plumbline's config. Every key has a default; unknown keys are refused."""
+
+    results: str = "results"
+    """Folder that everything is written to."""
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU where there is one; `cuda` without one is an error."""
+    ablation: AblationSettings = AblationSettings()
+
+    def plan(self) -> list[Target]:
+        """Every target of every study, upstream first."""
+        return [target for study, plan in STUDIES.items() for target in plan(getattr(self, study), self.seed)]
+
+
+def check(values: Mapping[str, Any]) -> Config:
+    """`values` as a Config. Raises UserError naming each wrong key by its path."""
+    return validated(Config, values, "config")
+
+
+def load(paths: list[Path]) -> Config:
+    """The config in the YAML files `paths`, each laid over the ones before it."""
+    merged: dict[str, Any] = {}
+    for path in paths:
+        merged = lay_over(merged, _read_yaml(path))
+    return check(merged)
+
+
+def lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` with the keys of `above` laid over it, mappings merged key by key as Snakemake's --configfile does."""
+    merged = dict(below)
+    for key, value in above.items():
+        inner = merged.get(key)
+        both = isinstance(inner, dict) and isinstance(value, Mapping)
+        merged[key] = lay_over(inner, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: does not exist; run from the project's folder or name a --configfile") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is no YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: holds no settings")
+    return values

@@ -1,0 +1,116 @@
+"""The look of every figure, and how figures are saved: PDF with embedded fonts, PNG at 300 dpi, no dates."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # before pyplot: figures are files, also where no display is
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+
+from plumbline.core.files import atomic
+
+WIDTH = 7.2
+"""Inches: the text width of a two-column page."""
+
+PALETTE: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
+"""Okabe and Ito's colours and Tol's wine, told apart with any colour vision and in print."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P")
+GREY, FAULT = "#6E6E6E", "#B00020"
+LABEL_POINTS = 6.5
+
+RC = MappingProxyType(
+    {
+        **sns.axes_style("ticks"),
+        "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+        "font.size": 8.0,
+        "axes.titlesize": 9.0,
+        "axes.labelsize": 8.0,
+        "xtick.labelsize": 7.5,
+        "ytick.labelsize": 7.5,
+        "legend.fontsize": 7.5,
+        "legend.frameon": False,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.7,
+        "xtick.major.width": 0.7,
+        "ytick.major.width": 0.7,
+        "grid.linewidth": 0.5,
+        "grid.color": "#E3E3E3",
+        "lines.linewidth": 1.2,
+        "lines.markersize": 4.5,
+        "figure.dpi": 300,  # text is laid out as wide as it is drawn
+        "savefig.dpi": 300,
+        "pdf.fonttype": 42,
+        "ps.fonttype": 42,
+        "figure.constrained_layout.use": True,
+    }
+)
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of every figure drawn and saved inside the block; afterwards matplotlib is as before."""
+    with matplotlib.rc_context(dict(RC)):
+        yield
+
+
+def save(figure: Figure, pdf_path: Path, png_path: Path) -> None:
+    """Writes the figure as PDF (fonts embedded) and as 300-dpi PNG, each atomically, and closes it.
+
+    Neither file holds a date, so that the same figure gives the same bytes.
+    """
+    with style():
+        figure.draw_without_rendering()  # settles the layout once for both files
+        figure.set_layout_engine("none")
+        metadata: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
+        for path, kind in ((pdf_path, "pdf"), (png_path, "png")):
+            with atomic(path) as partial:
+                figure.savefig(partial, format=kind, dpi=300, metadata=metadata[kind])
+    plt.close(figure)
+
+
+def message_figure(text: str) -> Figure:
+    """A figure that says why there is nothing to draw."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 1.2))
+    axes.axis("off")
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, wrap=True)
+    return figure
+
+
+def label_front(axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[str]) -> list[Annotation]:
+    """Names the points of a front that rises to the right, each name left of its point and above the one before.
+
+    Names are pushed up as far as their height asks, so that neither they nor their leaders cross the front or
+    each other. The layout of the figure must be settled: places are computed from it.
+    """
+    step = LABEL_POINTS * 1.35
+    to_points = 72 / axes.figure.dpi
+    notes: list[Annotation] = []
+    lowest = float("-inf")
+    for (x, y), label in sorted(zip(points, labels, strict=True), key=lambda pair: pair[0][1]):
+        height = axes.transData.transform((x, y))[1] * to_points
+        lowest = max(height, lowest + step)
+        note = axes.annotate(
+            label,
+            (x, y),
+            xytext=(-8, lowest - height),
+            textcoords="offset points",
+            fontsize=LABEL_POINTS,
+            ha="right",
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.4, "shrinkA": 0, "shrinkB": 2, "relpos": (1, 0.5)},
+            annotation_clip=False,
+        )
+        note.set_in_layout(False)
+        notes.append(note)
+    return notes

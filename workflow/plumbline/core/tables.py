@@ -1,0 +1,132 @@
+"""Tables on disk: tidy CSV for machines, booktabs LaTeX for papers."""
+
+import math
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from plumbline.core.files import atomic, write_text
+
+MINUS = "\N{MINUS SIGN}"
+MISSING = "\N{EN DASH}"
+
+_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    MINUS: "$-$",
+    MISSING: "--",
+    "\N{MULTIPLICATION SIGN}": r"$\times$",
+    "\N{GREEK SMALL LETTER SIGMA}": r"$\sigma$",
+    "\N{GREEK CAPITAL LETTER DELTA}": r"$\Delta$",
+}
+
+_TEMPLATE = jinja2.Environment(
+    variable_start_string="<<",
+    variable_end_string=">>",
+    block_start_string="<%",
+    block_end_string="%>",
+    comment_start_string="<#",
+    comment_end_string="#>",
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    undefined=jinja2.StrictUndefined,
+    autoescape=False,  # LaTeX, not HTML: every cell goes through escape()
+).from_string(
+    r"""% needs \usepackage{booktabs}
+\begin{table}
+\centering
+\caption{<< caption >>}
+\label{<< label >>}
+\begin{tabular}{<< alignment >>}
+\toprule
+<< header >> \\
+<% for group in groups %>
+\midrule
+<% for row in group %>
+<< row >> \\
+<% endfor %>
+<% endfor %>
+\bottomrule
+\end{tabular}
+\end{table}
+"""
+)
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Writes `frame` to `path` without its index, atomically; floats in full: reading gives them back."""
+    with atomic(path) as partial:
+        frame.to_csv(partial, index=False)
+
+
+def write_latex(frame: pd.DataFrame, path: Path, *, caption: str, label: str, group_by: str | None = None) -> None:
+    """Writes a frame of texts as a booktabs table to `path`, atomically.
+
+    Cells, headings and caption are plain text and are escaped here; a missing cell becomes a dash. A rule is
+    drawn wherever the column `group_by` changes. Raises TypeError for a float in a cell: a bare mean has no
+    place in a table, `with_interval` makes the text that has.
+    """
+    groups: list[list[str]] = []
+    previous: object = None
+    for row in frame.to_dict("records"):
+        key = row[group_by] if group_by else None
+        if not groups or key != previous:
+            groups.append([])
+        previous = key
+        groups[-1].append(" & ".join(_cell(value) for value in row.values()))
+    text = _TEMPLATE.render(
+        caption=escape(caption),
+        label=label,
+        alignment="l" + "".join("l" if _is_name(frame[column]) else "r" for column in frame.columns[1:]),
+        header=" & ".join(escape(str(column)) for column in frame.columns),
+        groups=groups,
+    )
+    write_text(path, text)
+
+
+def with_interval(mean: float, low: float, high: float, *, digits: int = 1, signed: bool = False) -> str:
+    """`61.8 [60.2, 63.1]`; a dash when the mean is missing, `61.8 [–]` when one sample gave no interval."""
+    if math.isnan(mean):
+        return MISSING
+    if math.isnan(low) or math.isnan(high):
+        return f"{number(mean, digits, signed)} [{MISSING}]"
+    return f"{number(mean, digits, signed)} [{number(low, digits, signed)}, {number(high, digits, signed)}]"
+
+
+def number(value: float, digits: int = 1, signed: bool = False) -> str:
+    """`value` with a true minus sign, and with a plus where `signed`; what rounds to zero has no sign."""
+    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return text.replace("-", MINUS)
+
+
+def p_text(p_value: float) -> str:
+    """A p-value to three decimals, `< 0.001` below that, a dash when it is missing."""
+    if math.isnan(p_value):
+        return MISSING
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def escape(text: str) -> str:
+    """`text` with every character that is special in LaTeX made printable."""
+    return "".join(_ESCAPES.get(sign, sign) for sign in text)
+
+
+def _cell(value: object) -> str:
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return escape(MISSING)
+    if isinstance(value, float):
+        raise TypeError(f"a table cell holds the bare number {value!r}; format it with its interval")
+    return escape(str(value))
+
+
+def _is_name(column: pd.Series) -> bool:
+    """Whether a column holds words (set left) and not figures (set right)."""
+    return not any(sign.isdigit() for value in column.dropna() for sign in str(value))

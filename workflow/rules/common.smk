@@ -1,0 +1,70 @@
+# What every rules file uses: the checked config, the plan, and `spec_of`.
+import os
+import sys
+from pathlib import Path
+
+PACKAGES = Path(workflow.basedir) / "workflow"
+sys.path.insert(0, str(PACKAGES))
+
+from plumbline import config as configuration
+from plumbline.core import lock
+from plumbline.core.errors import UserError
+from plumbline.core.files import write_json
+from plumbline.core.plan import by_name
+from plumbline.core.provenance import keep_code, set_aside_untraced
+from snakemake.exceptions import WorkflowError
+
+# Jobs find this package, and the interpreter that runs Snakemake; a conda environment's own comes before it.
+for variable, folders in {
+    "PYTHONPATH": [str(PACKAGES), os.getcwd()],
+    "PATH": [str(Path(sys.executable).parent)],
+}.items():
+    os.environ[variable] = os.pathsep.join([*folders, os.environ.get(variable, "")])
+
+try:
+    CONFIG = configuration.check(config)
+    PLAN = CONFIG.plan()
+    SPECS = {name: target.spec for name, target in by_name(PLAN).items()}
+    if workflow.is_main_process:
+        for line in set_aside_untraced(
+            PLAN, Path(CONFIG.results), Path(".snakemake/metadata")
+        ):
+            logger.warning(line)
+except UserError as error:
+    raise WorkflowError(str(error))
+
+
+pathvars:
+    results=CONFIG.results,
+
+
+def spec_of(stage):
+    """The spec, as canonical JSON, of the target of `stage` that a rule's wildcards name."""
+    return lambda wildcards: SPECS[stage, "/".join(wildcards)]
+
+
+def outputs_of(study, stage):
+    """Paths of all outputs of one stage of a study."""
+    return [
+        f"{CONFIG.results}/{study}/{target.output}"
+        for target in PLAN
+        if (target.study, target.stage) == (study, stage)
+    ]
+
+
+wildcard_constraints:
+    view="factor|product",
+    layers="[^/]+",
+    representation="[^/]+",
+    shard=r"\d+(-of-\d+)?",
+
+
+onstart:
+    try:
+        lock.hold(Path(CONFIG.results))
+        write_json(
+            Path(CONFIG.results) / "config.json", CONFIG.model_dump(mode="json")
+        )
+        keep_code(PLAN, Path(CONFIG.results))
+    except UserError as error:
+        raise WorkflowError(str(error))
