@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 PROJECT = Path(__file__).parents[1]
-PARTS = ("Snakefile", "config.yaml", "workflow", "profiles", "presets")
+PARTS = ("Snakefile", "config.yaml", "workflow", "profiles", "presets", "envs")
 TINY = {
     "ablation": {
         "zoo": {
@@ -43,7 +43,7 @@ class House:
         (self.root / "tiny.yaml").write_text(yaml.safe_dump(settings))
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "tiny.yaml", *arguments]
+        return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--configfile", "tiny.yaml"]
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

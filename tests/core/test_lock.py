@@ -39,5 +39,5 @@ def test_killed_run_leaves_no_lock_behind(tmp_path, holder):
 
 def test_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/results cannot be made .*--config results="):
+    with pytest.raises(UserError, match=r"file/results cannot be made, .* is a file; .*--config results="):
         hold(tmp_path / "file" / "results")

@@ -21,7 +21,7 @@ def refuse(house, *arguments):
         ({"ablation": {"source": "adapters"}}, "adapters.path: missing"),
         ({"ablation": {"representations": {"factor": ["spectrum"]}}}, "no representation 'spectrum'; there are"),
         ({"ablation": {"representations": {"factor": ["nowhere.at_all:f"]}}}, "module nowhere.at_all: not found"),
-        ({"ablation": {"zoo": {"model": {"heads": 3}}}}, "heads (3) must divide width (32)"),
+        ({"ablation": {"zoo": {"model": {"heads": 5}}}}, "heads (5) must divide width (24)"),
     ],
 )
 def test_mistakes_in_the_config_are_named_before_any_job_starts(empty_house, settings, message):

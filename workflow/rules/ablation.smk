@@ -5,8 +5,9 @@ from plumbline.ablation.settings import FIGURES, TABLES, parts_of
 
 
 rule ablation:
-    """The whole study."""
+    """The whole study. Names the trials too: one that is deleted is wanted again, though figures exist."""
     input:
+        outputs_of("ablation", "train"),
         "<results>/ablation/results.json",
         expand("<results>/ablation/figures/{figure}.pdf", figure=FIGURES),
 

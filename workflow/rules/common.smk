@@ -23,6 +23,7 @@ for variable, folders in {
 
 try:
     CONFIG = configuration.check(config)
+    lock.check_writable(Path(CONFIG.results))
     PLAN = CONFIG.plan()
     SPECS = {name: target.spec for name, target in by_name(PLAN).items()}
     if workflow.is_main_process:

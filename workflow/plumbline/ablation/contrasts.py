@@ -145,7 +145,7 @@ def _product_against_factor(summary: pd.DataFrame) -> Iterator[Comparison]:
         whole = [name for name in twins if {trial["product", name], trial["factor", name]} <= good]
         if len(whole) > 1:
             sides = [[trial[view, name] for name in whole] for view in ("product", "factor")]
-            yield compare("mean_of_twins", NONE, NONE, *sides)
+            yield compare("mean_of_twins", NONE, NONE, sides[0], sides[1])
 
 
 def _accuracy_by_trial(runs: pd.DataFrame) -> dict[str, pd.Series]:

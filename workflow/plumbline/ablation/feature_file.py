@@ -113,7 +113,7 @@ def seconds_of(path: Path) -> float:
 
 def _header(rows: int, widths: Mapping[str, int], metadata: Mapping[str, str]) -> bytes:
     """The length and the JSON header, padded so that the data is aligned to 8 bytes, as the format asks."""
-    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     offset = 0
     for name, width in widths.items():
         size = rows * width * FLOAT32.itemsize

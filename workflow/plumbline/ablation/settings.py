@@ -96,7 +96,7 @@ class AdapterSettings(Settings):
 class Zoo(Settings):
     """LoRAs of a real diffusion model on digits, trained here."""
 
-    adapters: Annotated[int, Field(ge=100)] = 700
+    adapters: Annotated[int, Field(ge=100)] = 600
     shards: PositiveInt = 2
     """Targets that share the training; any number gives the same adapters."""
     model: DiffusionSettings = DiffusionSettings()

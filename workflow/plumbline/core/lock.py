@@ -8,7 +8,17 @@ from typing import IO
 from plumbline.core.errors import UserError
 from plumbline.core.files import storage_mistake
 
+WAY_OUT = "name another folder with --config results=FOLDER"
 _held: list[IO[str]] = []
+
+
+def check_writable(folder: Path) -> None:
+    """Raises UserError unless `folder`, or the nearest folder above it that exists, can be written to."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"results: {folder} cannot be made, {there} is a file; {WAY_OUT}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"results: {folder} cannot be written, {there} is not yours to write to; {WAY_OUT}")
 
 
 def hold(folder: Path) -> None:
@@ -16,13 +26,12 @@ def hold(folder: Path) -> None:
 
     Raises UserError when another run holds it, or the folder cannot be written.
     """
+    check_writable(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / ".lock").open("a+", encoding="utf-8")
     except OSError as error:
-        raise storage_mistake(error, folder) or UserError(
-            f"results: {folder} cannot be made ({error.strerror}); name another folder with --config results=FOLDER"
-        ) from error
+        raise storage_mistake(error, folder) or error from error
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

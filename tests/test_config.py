@@ -1,0 +1,70 @@
+"""The config, its schema, the presets and the pins agree with each other."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from plumbline import config as configuration
+from plumbline.core.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_schema_is_current():
+    written = json.loads((ROOT / "workflow" / "config.schema.json").read_text())
+    assert written == configuration.Config.model_json_schema(), "run `make schema`"
+
+
+def test_config_points_editors_to_the_schema():
+    first = (ROOT / "config.yaml").read_text().splitlines()[0]
+    assert (ROOT / first.partition("$schema=")[2]).is_file()
+
+
+def test_default_config_states_what_an_empty_one_means():
+    """config.yaml shows the main keys; none of them says something else than the default it stands for."""
+    assert configuration.load([ROOT / "config.yaml"]) == configuration.Config()
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "presets").glob("*.yaml")), ids=lambda path: path.stem)
+def test_presets_are_valid_and_state_command_runtime_and_score(preset):
+    config = configuration.load([ROOT / "config.yaml", preset])
+    assert config.results != "results"
+    head = preset.read_text().partition("\nresults:")[0]
+    assert f"--configfile presets/{preset.name}" in head
+    assert "Runtime:" in head
+    assert "Score:" in head
+
+
+def test_source_grid_is_eighteen_trials_of_ten_runs():
+    """The nine representations of the source, all layers against visual only."""
+    config = configuration.load([ROOT / "config.yaml", ROOT / "presets" / "lora-ws-50k.yaml"])
+    trials = [target for target in config.plan() if target.is_trial]
+    source = [
+        target.name for target in trials if target.name.startswith("factor/") and not target.name.endswith("/flat")
+    ]
+    assert len(source) == 18
+    assert all(target.settings["runs"] == 10 for target in trials)
+
+
+def test_presets_are_laid_over_the_config_key_by_key():
+    below = {"a": {"b": 1, "c": 2}, "d": [1, 2]}
+    assert configuration.lay_over(below, {"a": {"b": 3}, "d": [4]}) == {"a": {"b": 3, "c": 2}, "d": [4]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[1, 2", "is no YAML"), ("- 1", "holds no settings")],
+)
+def test_unreadable_config_is_named(tmp_path, text, message):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=rf"x\.yaml: {message}"):
+        configuration.load([tmp_path / "x.yaml"])
+
+
+def test_conda_environment_has_the_pins_of_the_lock():
+    lock = {line for line in (ROOT / "requirements.txt").read_text().splitlines() if line[:1].isalpha()}
+    pip = yaml.safe_load((ROOT / "envs" / "plumbline.yaml").read_text())["dependencies"][-1]["pip"]
+    assert set(pip) == lock, "run `make envs`"
+    assert all("==" in line for line in lock)
