@@ -8,6 +8,7 @@ rule ablation:
     """The whole study. Names the trials too: one that is deleted is wanted again, though figures exist."""
     input:
         outputs_of("ablation", "train"),
+        outputs_of("ablation", "samples"),
         "<results>/ablation/results.json",
         expand("<results>/ablation/figures/{figure}.pdf", figure=FIGURES),
 
@@ -51,6 +52,29 @@ if CONFIG.ablation.source == "zoo":
         shell:
             "python -m plumbline.ablation.adapt --spec {params.spec:q} --device {resources.device}"
             " --base {input.base} --output {output} --log {log} 2>> {log}"
+
+    rule ablation_samples:
+        """What the zoo's base and adapters draw."""
+        input:
+            base="<results>/ablation/zoo/base.safetensors",
+            shard="<results>/ablation/zoo/shard-0.safetensors",
+        output:
+            pdf="<results>/ablation/figures/zoo.pdf",
+            png=report(
+                "<results>/ablation/figures/zoo.png",
+                caption="../report/ablation-zoo.rst",
+                category="ablation",
+                labels={"figure": "zoo"},
+            ),
+        log:
+            "<results>/ablation/logs/samples/all.log",
+        conda:
+            "../../envs/plumbline.yaml"
+        params:
+            spec=spec_of("ablation.samples"),
+        shell:
+            "python -m plumbline.ablation.samples --spec {params.spec:q} --base {input.base}"
+            " --shard {input.shard} --output {output.png} --log {log} 2>> {log}"
 
 
 rule ablation_collect:

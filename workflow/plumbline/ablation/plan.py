@@ -21,7 +21,8 @@ def plan(settings: AblationSettings, seed: int) -> list[Target]:
     trials = list(_trials(settings, seed, collect, whole))
     summary = _target("summarize", "", "results.json", {}, needs=trials)
     figures = _target("figures", "", "figures/accuracy.pdf", {}, needs=[summary])
-    return [*zoo, collect, *features, *trials, summary, figures]
+    pictures = [_samples(settings.zoo, seed, *zoo[:2])] if zoo else []
+    return [*zoo, *pictures, collect, *features, *trials, summary, figures]
 
 
 def _target(
@@ -55,6 +56,11 @@ def _zoo(zoo: Zoo, seed: int) -> Iterator[Target]:
     for shard in range(zoo.shards):
         values = {**common, "shard": shard, "shards": zoo.shards}
         yield _target("adapt", str(shard), f"zoo/shard-{shard}.safetensors", values, needs=[pretrain])
+
+
+def _samples(zoo: Zoo, seed: int, pretrain: Target, shard: Target) -> Target:
+    values = {"model": zoo.model.model_dump(), "scale": zoo.adapter.scale, "seed": seed}
+    return _target("samples", "", "figures/zoo.png", values, needs=[pretrain, shard])
 
 
 def _collect(settings: AblationSettings, shards: Sequence[Target]) -> Target:

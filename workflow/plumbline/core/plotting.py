@@ -110,6 +110,7 @@ def label_front(axes: Axes, points: Sequence[tuple[float, float]], labels: Seque
             va="center",
             arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.4, "shrinkA": 0, "shrinkB": 2, "relpos": (1, 0.5)},
             annotation_clip=False,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
         )
         note.set_in_layout(False)
         notes.append(note)

@@ -1,8 +1,12 @@
 """Mean, standard deviation, skewness and kurtosis of the entries of matrices, dense or known by their factors."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+
+from plumbline.ablation.linalg.blocks import in_blocks
 
 CONSTANT = 1e-7
 """Entries whose standard deviation is below this part of their root mean square count as all equal."""
@@ -33,36 +37,82 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=quotient, where=denominator != 0)
 
 
-def centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean (R,), sd (R,) and the float64 deviations from the mean (R, k) of each row; two passes."""
-    values = rows.astype(np.float64)
-    k = values.shape[-1]
-    mean = total(values) / k
-    square = np.vecdot(values, values) / k
-    values -= mean[:, None]
-    return mean, _sd(np.vecdot(values, values) / k, square), values
+def mean_and_sd(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (R,) in float64 of each row of `rows` (R, k), float32 or float64."""
+    sums, unit = _in_range(_spread, rows)
+    shift, first, second = sums.T
+    mean = shift + first
+    return mean * unit, _sd(second - first**2, second + shift**2 + 2 * shift * first) * unit
 
 
-def moments(rows: np.ndarray) -> tuple[Moments, np.ndarray]:
-    """Moments of each row of `rows` (R, k), float32 or float64, and the mean absolute deviation (R,).
+def moments(rows: np.ndarray) -> Moments:
+    """Moments of each row of `rows` (R, k), float32 or float64."""
+    return _from_sums(*_in_range(_power_sums, rows))
 
-    The mean is summed in float64; the deviations, in units of the root mean square, keep the dtype of `rows`.
+
+def moments_and_deviation(rows: np.ndarray) -> tuple[Moments, np.ndarray]:
+    """Moments of each row of `rows` (R, k), float32 or float64, and the mean absolute deviation (R,) from the mean."""
+    sums, unit = _in_range(_power_sums_and_deviation, rows)
+    return _from_sums(sums[:, :5], unit), sums[:, 5] * unit
+
+
+def _from_sums(sums: np.ndarray, unit: np.ndarray) -> Moments:
+    shift, first, second, third, fourth = sums.T
+    sd = _sd(second - first**2, second + shift**2 + 2 * shift * first)
+    third = third - 3 * first * second
+    fourth = fourth - 4 * first * third
+    return Moments((shift + first) * unit, sd * unit, *_standardised(sd, third, fourth))
+
+
+def _in_range(kernel: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums by `kernel`, whose third column is the mean square deviation, and the unit (R,) that they are in.
+
+    The unit is 1, save for rows whose fourth powers leave the range of float32: theirs is the largest magnitude.
     """
-    k = rows.shape[-1]
-    values = rows.astype(np.float64)
-    mean, rms = total(values) / k, np.sqrt(np.vecdot(values, values) / k)
-    shift = mean.astype(rows.dtype)
-    deviation = rows - shift[:, None]
-    deviation *= ratio(np.ones(1), rms).astype(rows.dtype)[:, None]
-    squared = deviation * deviation
-    sums = total(deviation), np.vecdot(deviation, deviation), np.vecdot(squared, deviation)
-    first, second, third = (each.astype(np.float64) / k for each in sums)
-    fourth = np.vecdot(squared, squared).astype(np.float64) / k
-    sd = _sd(second - first**2, np.where(rms > 0, 1.0, 0.0))
-    third -= 3 * first * second
-    fourth -= 4 * first * third
-    absolute = total(np.abs(deviation, out=deviation)) / k
-    return Moments(mean, sd * rms, *_standardised(sd, third, fourth)), absolute * rms
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = in_blocks(kernel, rows)
+    unit = np.ones(len(rows))
+    extreme = np.flatnonzero(~((sums[:, 2] > 1e-16) & (sums[:, 2] < 1e16)))
+    if len(extreme):
+        size = np.abs(rows[extreme]).max(axis=-1)
+        size[size == 0] = 1
+        sums[extreme], unit[extreme] = kernel(rows[extreme] / size[:, None]), size
+    return sums, unit
+
+
+def _deviations(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Deviations in the dtype of `rows` from a shift (R,): the mean but for rounding, which their own mean mends."""
+    shift = total(rows) / rows.dtype.type(rows.shape[-1])
+    return rows - shift[:, None], shift
+
+
+def _means(k: int, shift: np.ndarray, *sums: np.ndarray) -> np.ndarray:
+    found = np.stack([shift, *sums], axis=-1).astype(np.float64)
+    found[:, 1:] /= k
+    return found
+
+
+def _spread(rows: np.ndarray) -> np.ndarray:
+    deviation, shift = _deviations(rows)
+    return _means(rows.shape[-1], shift, total(deviation), np.vecdot(deviation, deviation))
+
+
+def _power_sums(rows: np.ndarray) -> np.ndarray:
+    deviation, shift = _deviations(rows)
+    return _means(rows.shape[-1], shift, *_powers(deviation))
+
+
+def _power_sums_and_deviation(rows: np.ndarray) -> np.ndarray:
+    deviation, shift = _deviations(rows)
+    _, *powers = _powers(deviation)
+    # sd/|mean| of a mean near zero takes all the digits that there are.
+    rest = total(rows.astype(np.float64)) - rows.shape[-1] * shift.astype(np.float64)
+    return _means(rows.shape[-1], shift, rest, *powers, total(np.abs(deviation, out=deviation)))
+
+
+def _powers(values: np.ndarray) -> tuple[np.ndarray, ...]:
+    squared = values * values
+    return total(values), total(squared), np.vecdot(squared, values), np.vecdot(squared, squared)
 
 
 def product_mean(up: np.ndarray, down: np.ndarray) -> np.ndarray:
@@ -137,7 +187,7 @@ def _pair_gram(rows: np.ndarray) -> np.ndarray:
 
 
 def _dense_product_moments(up: np.ndarray, down: np.ndarray) -> Moments:
-    parts = [moments(entries(np.matmul(up[i : i + 1], down[i : i + 1])))[0] for i in range(len(up))]
+    parts = [moments(entries(np.matmul(up[i : i + 1], down[i : i + 1]))) for i in range(len(up))]
     return Moments(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 

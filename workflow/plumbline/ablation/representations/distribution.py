@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from plumbline.ablation.linalg.moments import Moments, entries, moments, product_moments, ratio, total
+from plumbline.ablation.linalg.moments import Moments, entries, moments_and_deviation, product_moments, ratio, total
 from plumbline.ablation.linalg.order_statistics import quantiles
 from plumbline.ablation.representations.interface import dense_route, representation
 
@@ -17,7 +17,7 @@ def distribution(stack: np.ndarray) -> np.ndarray:
     (R, m, n) -> (R, 12). The deviation is from the mean. sd/|mean| is 0 where the mean is.
     """
     rows = entries(stack)
-    of, deviation = moments(rows)
+    of, deviation = moments_and_deviation(rows)
     return _features(of, _quantiles(rows), deviation)
 
 

@@ -14,6 +14,9 @@ View = Literal["factor", "product"]
 Dense = Callable[[np.ndarray], np.ndarray]
 FromFactors = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
+STACK_VALUES = 1 << 20
+"""Stored entries worked on at a time: many, for what is done once a call costs more than what is done to an entry.
+The functions that pass over the entries more than once do so in blocks of their own that stay in cache."""
 BLOCK_VALUES = 3 << 14
 """Matrix entries worked on at a time: with their temporaries they stay in a core's second-level cache."""
 FACTOR_VALUES = 3 << 14
@@ -59,7 +62,7 @@ class Representation:
         if matrices.dtype not in (np.float32, np.float64):
             matrices = matrices.astype(np.float64)
         features = np.empty((len(matrices), self.width(m, n)))
-        step = max(1, BLOCK_VALUES // (m * n))
+        step = max(1, STACK_VALUES // (m * n))
         for start in range(0, len(matrices), step):
             rows = slice(start, start + step)
             features[rows] = self._dense(np.ascontiguousarray(matrices[rows]))

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from plumbline.ablation.linalg.moments import centred, entries, product_mean, product_sd
-from plumbline.ablation.linalg.order_statistics import outer_extremes
+from plumbline.ablation.linalg.moments import entries, mean_and_sd, product_mean, product_sd
+from plumbline.ablation.linalg.order_statistics import extremes, outer_extremes
 from plumbline.ablation.linalg.spectrum import product_singular_values
 from plumbline.ablation.representations.interface import dense_route, representation
 
@@ -12,8 +12,9 @@ from plumbline.ablation.representations.interface import dense_route, representa
 def simple_stats(stack: np.ndarray) -> np.ndarray:
     """Frobenius norm, mean, standard deviation, largest and smallest entry; (R, m, n) -> (R, 5)."""
     rows = entries(stack)
-    mean, sd, _ = centred(rows)
-    return _features(np.sqrt(rows.shape[-1]) * np.hypot(mean, sd), mean, sd, rows.max(axis=-1), rows.min(axis=-1))
+    mean, sd = mean_and_sd(rows)
+    low, high = extremes(rows)
+    return _features(np.sqrt(rows.shape[-1]) * np.hypot(mean, sd), mean, sd, high, low)
 
 
 @simple_stats.of_product
@@ -29,8 +30,8 @@ def _(up: np.ndarray, down: np.ndarray) -> np.ndarray:
 
 
 def _extremes(stack: np.ndarray) -> np.ndarray:
-    rows = entries(stack)
-    return np.stack([rows.max(axis=-1), rows.min(axis=-1)], axis=-1)
+    low, high = extremes(entries(stack))
+    return np.stack([high, low], axis=-1)
 
 
 def _features(*columns: np.ndarray) -> np.ndarray:

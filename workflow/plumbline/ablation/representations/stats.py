@@ -3,7 +3,7 @@
 import numpy as np
 
 from plumbline.ablation.linalg.moments import Moments, entries, moments, product_moments
-from plumbline.ablation.linalg.order_statistics import medians
+from plumbline.ablation.linalg.order_statistics import median_and_extremes
 from plumbline.ablation.representations.interface import dense_route, representation
 
 
@@ -13,7 +13,7 @@ def stats(stack: np.ndarray) -> np.ndarray:
 
     (R, m, n) -> (R, 7). Skewness and kurtosis of a constant matrix are 0.
     """
-    return _features(moments(entries(stack))[0], _middle_and_extremes(stack))
+    return _features(moments(entries(stack)), _middle_and_extremes(stack))
 
 
 @stats.of_product
@@ -22,8 +22,7 @@ def _(up: np.ndarray, down: np.ndarray) -> np.ndarray:
 
 
 def _middle_and_extremes(stack: np.ndarray) -> np.ndarray:
-    rows = entries(stack)
-    return np.stack([medians(rows), rows.min(axis=-1), rows.max(axis=-1)], axis=-1)
+    return median_and_extremes(entries(stack))
 
 
 def _features(of: Moments, middle: np.ndarray) -> np.ndarray:

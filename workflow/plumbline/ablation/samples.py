@@ -1,0 +1,74 @@
+"""Stage `ablation.samples`: what the zoo's models draw, to see that they are real."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.functional import pad
+
+from plumbline.ablation.layers import DOWN, UP
+from plumbline.ablation.settings import DiffusionSettings
+from plumbline.ablation.zoo.diffusion import load_base
+from plumbline.ablation.zoo.images import CLASSES, digits
+from plumbline.ablation.zoo.sampling import adapter_samples, base_samples
+from plumbline.core.plan import Spec
+from plumbline.core.plotting import WIDTH, save, style
+from plumbline.core.stage import stage
+
+SHOWN = 4
+"""Images in each cell of the figure."""
+
+
+class SamplesSpec(Spec):
+    """What decides the picture of the zoo."""
+
+    model: DiffusionSettings
+    scale: float
+    """α/r of the adapters."""
+    seed: int
+
+
+@stage
+def samples(spec: SamplesSpec, base: Path, shard: Path, output: Path) -> None:
+    """Draws, for each class, images of the base under its prompt, training images and samples of one adapter.
+
+    shard: of the zoo, of which the first adapter of each class is taken; output: a PNG, with a PDF beside it.
+    """
+    torch.set_num_threads(1)
+    model = load_base(base, spec.model)
+    tensors = load_file(shard)
+    labels = tensors["labels"].tolist()
+    chosen = [labels.index(label) for label in range(len(CLASSES))]
+    factors = {name: tensor[chosen] for name, tensor in tensors.items() if name.endswith((DOWN, UP))}
+    seen = tensors["image_ids"][chosen, :SHOWN]
+    rows = {
+        "Base, prompted with the class": base_samples(model, SHOWN, spec.seed)[: len(CLASSES)],
+        "Images an adapter was trained on": torch.from_numpy(digits().pixels)[seen],
+        "That adapter, without a prompt": adapter_samples(model, factors, spec.scale, SHOWN, spec.seed),
+    }
+    with style():
+        save(_grid(rows), output.with_suffix(".pdf"), output)
+
+
+def _grid(rows: dict[str, Tensor]) -> Figure:
+    """One row of cells for each entry: images (classes, SHOWN, 8, 8) in [−1, 1], two by two, a gap between them."""
+    figure = plt.figure(figsize=(WIDTH, 3.0), layout="constrained")
+    parts = np.ravel(figure.subfigures(len(rows), 1))
+    for part, (title, images) in zip(parts, rows.items(), strict=True):
+        part.suptitle(title, fontsize=7.5)
+        framed = pad(images.clamp(-1, 1), (1, 1, 1, 1), value=-1)
+        for cell, image, name in zip(part.subplots(1, len(CLASSES)), framed, CLASSES, strict=True):
+            tiled = torch.cat([torch.cat(list(image[:2]), 1), torch.cat(list(image[2:]), 1)], 0)
+            cell.imshow(tiled, cmap="gray_r", vmin=-1, vmax=1)
+            cell.set(xticks=[], yticks=[])
+            cell.set_xlabel(name, fontsize=6.5)
+            cell.spines[:].set_visible(False)
+    return figure
+
+
+if __name__ == "__main__":
+    samples.main()
