@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from safetensors.torch import load_file
@@ -57,7 +56,7 @@ def samples(spec: SamplesSpec, base: Path, shard: Path, output: Path) -> None:
 def _grid(rows: dict[str, Tensor]) -> Figure:
     """One row of cells for each entry: images (classes, SHOWN, 8, 8) in [−1, 1], two by two, a gap between them."""
     figure = plt.figure(figsize=(WIDTH, 3.0), layout="constrained")
-    parts = np.ravel(figure.subfigures(len(rows), 1))
+    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for part, (title, images) in zip(parts, rows.items(), strict=True):
         part.suptitle(title, fontsize=7.5)
         framed = pad(images.clamp(-1, 1), (1, 1, 1, 1), value=-1)

@@ -14,3 +14,20 @@ def in_blocks(kernel: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> n
     if len(rows) <= step:
         return kernel(rows)
     return np.concatenate([kernel(rows[start : start + step]) for start in range(0, len(rows), step)])
+
+
+def in_range(kernel: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """kernel(rows) in blocks and the unit (R,) of each row in which it was computed; column 2 must be a variance.
+
+    The unit is 1, save for rows whose fourth powers leave the range of float32: theirs is the largest magnitude.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = in_blocks(kernel, rows)
+    unit = np.ones(len(rows))
+    extreme = np.flatnonzero(~((found[:, 2] > 1e-16) & (found[:, 2] < 1e16)))
+    if len(extreme):
+        size = np.abs(rows[extreme].reshape(len(extreme), -1)).max(axis=-1)
+        size[size == 0] = 1
+        scaled = rows[extreme] / size.reshape(-1, *[1] * (rows.ndim - 1))
+        found[extreme], unit[extreme] = in_blocks(kernel, scaled), size
+    return found, unit

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.fft
 
-from plumbline.ablation.linalg.moments import ratio, total
+from plumbline.ablation.linalg.blocks import in_range
+from plumbline.ablation.linalg.moments import total
 from plumbline.ablation.linalg.order_statistics import largest
 
 
@@ -19,40 +20,48 @@ class Magnitudes(NamedTuple):
 
 
 def magnitudes(stack: np.ndarray, count: int) -> Magnitudes:
-    """Summary of |fft2| of each matrix of `stack` (R, m, n); float32 stays float32 in the transform."""
-    return summarize_half(half_magnitudes(stack), stack.shape[-1] if stack.shape[-1] > 1 else stack.shape[-2], count)
-
-
-def half_magnitudes(stack: np.ndarray) -> np.ndarray:
-    """|fft2| at the n // 2 + 1 column frequencies that determine the others, (R, m, n // 2 + 1).
+    """Summary of |fft2| of each matrix of `stack` (R, m, n); float32 stays float32 in the transform.
 
     A column (m × 1) is taken as a row: the transform of the transpose has the same magnitudes.
     """
-    if stack.shape[-1] == 1:
-        stack = stack.mT
-    if stack.shape[-2] == 1:
-        return np.abs(scipy.fft.rfft(stack, axis=-1))
-    return np.abs(scipy.fft.rfft2(stack))
+    rows = stack.mT if stack.shape[-1] == 1 else stack
+    n = rows.shape[-1]
+    found, unit = in_range(lambda block: _half_summary(_half_magnitudes(block), n, count), rows)
+    return _of_all(found, unit, count)
 
 
 def summarize_half(half: np.ndarray, n: int, count: int) -> Magnitudes:
-    """Summary of all magnitudes from the half (R, m, n // 2 + 1) of a real transform of n columns; destroys `half`.
+    """Summary of all magnitudes from the half (R, m, n // 2 + 1) of a real transform of n columns."""
+    return _of_all(_half_summary(half, n, count), np.ones(len(half)), count)
+
+
+def _half_magnitudes(stack: np.ndarray) -> np.ndarray:
+    return np.abs(scipy.fft.rfft(stack, axis=-1) if stack.shape[-2] == 1 else scipy.fft.rfft2(stack))
+
+
+def _half_summary(half: np.ndarray, n: int, count: int) -> np.ndarray:
+    """Mean, mean square and variance of all magnitudes, the largest that stand for two, the largest that stand alone.
 
     Column frequency 0, and n/2 for even n, stand for themselves; each of the others stands for two.
     """
     (rows, m, columns), alone = half.shape, [0, n // 2] if n % 2 == 0 else [0]
-    peak = half.max(axis=(1, 2))
-    # In units of the largest, squares stay in the range of float32 whatever the size of the weights.
-    half *= ratio(np.ones(1), peak).astype(half.dtype)[:, None, None]
     single = np.ascontiguousarray(half[:, :, alone]).reshape(rows, -1)
     double = np.ascontiguousarray(half[:, :, 1 : columns - (n % 2 == 0)]).reshape(rows, -1)
-    mean = (total(single) + 2.0 * total(double)) / (m * n)
-    square = (np.vecdot(single, single) + 2.0 * np.vecdot(double, double)) / (m * n)
-    variance = (_spread(single, mean) + 2.0 * _spread(double, mean)) / (m * n)
-    twice = np.repeat(largest(double, (count + 1) // 2), 2, axis=-1)
-    top = largest(np.concatenate([largest(single, count), twice], axis=-1), count).astype(np.float64)
-    unit = peak.astype(np.float64)
-    return Magnitudes(top * unit[:, None], mean * unit, square * unit**2, np.sqrt(variance) * unit)
+    twice = (count + 1) // 2
+    found = np.empty((rows, 3 + twice + count))
+    found[:, 0] = mean = (total(single) + 2 * total(double)) / (m * n)
+    found[:, 1] = (np.vecdot(single, single) + 2 * np.vecdot(double, double)) / (m * n)
+    found[:, 2] = (_spread(single, mean) + 2 * _spread(double, mean)) / (m * n)
+    found[:, 3 : 3 + twice] = largest(double, twice)
+    found[:, 3 + twice :] = largest(single, count)
+    return found
+
+
+def _of_all(found: np.ndarray, unit: np.ndarray, count: int) -> Magnitudes:
+    twice = (count + 1) // 2
+    candidates = np.concatenate([np.repeat(found[:, 3 : 3 + twice], 2, axis=-1), found[:, 3 + twice :]], axis=-1)
+    top = largest(candidates, count)
+    return Magnitudes(top * unit[:, None], found[:, 0] * unit, found[:, 1] * unit**2, np.sqrt(found[:, 2]) * unit)
 
 
 def _spread(values: np.ndarray, centre: np.ndarray) -> np.ndarray:

@@ -1,12 +1,11 @@
 """Mean, standard deviation, skewness and kurtosis of the entries of matrices, dense or known by their factors."""
 
-from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
-from plumbline.ablation.linalg.blocks import in_blocks
+from plumbline.ablation.linalg.blocks import in_range
 
 CONSTANT = 1e-7
 """Entries whose standard deviation is below this part of their root mean square count as all equal."""
@@ -39,7 +38,7 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 def mean_and_sd(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation (R,) in float64 of each row of `rows` (R, k), float32 or float64."""
-    sums, unit = _in_range(_spread, rows)
+    sums, unit = in_range(_spread, rows)
     shift, first, second = sums.T
     mean = shift + first
     return mean * unit, _sd(second - first**2, second + shift**2 + 2 * shift * first) * unit
@@ -47,12 +46,12 @@ def mean_and_sd(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def moments(rows: np.ndarray) -> Moments:
     """Moments of each row of `rows` (R, k), float32 or float64."""
-    return _from_sums(*_in_range(_power_sums, rows))
+    return _from_sums(*in_range(_power_sums, rows))
 
 
 def moments_and_deviation(rows: np.ndarray) -> tuple[Moments, np.ndarray]:
     """Moments of each row of `rows` (R, k), float32 or float64, and the mean absolute deviation (R,) from the mean."""
-    sums, unit = _in_range(_power_sums_and_deviation, rows)
+    sums, unit = in_range(_power_sums_and_deviation, rows)
     return _from_sums(sums[:, :5], unit), sums[:, 5] * unit
 
 
@@ -62,22 +61,6 @@ def _from_sums(sums: np.ndarray, unit: np.ndarray) -> Moments:
     third = third - 3 * first * second
     fourth = fourth - 4 * first * third
     return Moments((shift + first) * unit, sd * unit, *_standardised(sd, third, fourth))
-
-
-def _in_range(kernel: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums by `kernel`, whose third column is the mean square deviation, and the unit (R,) that they are in.
-
-    The unit is 1, save for rows whose fourth powers leave the range of float32: theirs is the largest magnitude.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        sums = in_blocks(kernel, rows)
-    unit = np.ones(len(rows))
-    extreme = np.flatnonzero(~((sums[:, 2] > 1e-16) & (sums[:, 2] < 1e16)))
-    if len(extreme):
-        size = np.abs(rows[extreme]).max(axis=-1)
-        size[size == 0] = 1
-        sums[extreme], unit[extreme] = kernel(rows[extreme] / size[:, None]), size
-    return sums, unit
 
 
 def _deviations(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

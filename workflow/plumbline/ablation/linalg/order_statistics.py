@@ -81,7 +81,7 @@ def largest(rows: np.ndarray, count: int) -> np.ndarray:
     """
     k = rows.shape[-1]
     top = np.zeros((len(rows), count), rows.dtype)
-    if k <= 8 * count:
+    if k <= max(8 * count, RUN):
         kept = min(k, count)
         top[:, :kept] = np.sort(rows, axis=-1)[:, : k - kept - 1 if k > kept else None : -1]
         return top
