@@ -25,11 +25,8 @@ run: $(INSTALLED) ## Run every study on the embedded default, then write the rep
 
 report: results/report.html ## Write results/report.html
 
-results/report.html: $(INSTALLED) results/ablation/results.json results/ablation/figures/accuracy.png
+results/report.html: $(INSTALLED) $(wildcard results/*/figures/*.png) $(wildcard results/*/results.json)
 	$(BIN)/snakemake --cores 1 --report $@
-
-results/ablation/results.json results/ablation/figures/accuracy.png:
-	$(BIN)/snakemake --cores $(CORES)
 
 status: $(INSTALLED) ## Show how far each study is
 	@$(BIN)/plumbline status

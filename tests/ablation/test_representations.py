@@ -7,6 +7,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plumbline.ablation.linalg.order_statistics import quantiles
 from plumbline.ablation.representations.interface import Representation, load, names
 from plumbline.core.errors import UserError
 
@@ -198,6 +199,19 @@ def test_order_statistics_of_long_rows_are_those_of_numpy(name: str) -> None:
     up, down = factors(130, 2, 140, seed=4, count=2)
     expected = np.stack([reference(name, w) for w in up @ down])
     assert_close(load(name).product(up, down), expected, 1e-9)
+
+
+@pytest.mark.parametrize("k", [512, 513, 640, 768, 1025, 1279, 1280, 1281])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_quantiles_are_those_of_numpy_whatever_the_order_of_the_values(k: int, dtype: type) -> None:
+    rng, levels = np.random.default_rng(k), np.linspace(0, 1, 41)
+    drawn = rng.standard_normal(k)
+    rising = np.sort(drawn)
+    folded = np.concatenate([rising[::2], rising[1::2][::-1]])
+    steps = np.repeat(rng.standard_normal(5), -(-k // 5))[:k]
+    ties = rng.integers(0, 3, k)
+    rows = np.stack([drawn, rising, rising[::-1], folded, steps, ties, np.roll(rising, 300)]).astype(dtype)
+    np.testing.assert_allclose(quantiles(rows, levels), np.quantile(rows.astype(float), levels, axis=-1).T, rtol=1e-12)
 
 
 def test_kurtosis_is_not_excess() -> None:

@@ -23,7 +23,7 @@ from plumbline.ablation.linalg.moments import product_moments
 from plumbline.ablation.linalg.spectrum import product_singular_values
 from plumbline.ablation.representations.interface import load, names
 
-SIDE, RANK, MODULES, BLOCK = 1280, 4, 256, 4
+SIDE, RANK, MODULES = 1280, 4, 256
 
 
 def best_seconds(function: Callable[[], Any], repeats: int) -> float:
@@ -37,11 +37,8 @@ def best_seconds(function: Callable[[], Any], repeats: int) -> float:
 
 
 def from_factors(up: np.ndarray, down: np.ndarray) -> None:
-    """Both, a few modules at a time as the passes do it, so that they stay in cache."""
-    for start in range(0, len(up), BLOCK):
-        rows = slice(start, start + BLOCK)
-        product_singular_values(up[rows], down[rows])
-        product_moments(up[rows], down[rows])
+    product_singular_values(up, down)
+    product_moments(up, down)
 
 
 def speed(up: np.ndarray, down: np.ndarray, repeats: int) -> dict[str, float]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from plumbline.core.plan import Target
-from plumbline.core.provenance import keep_code, set_aside_untraced
+from plumbline.core.provenance import keep_code, set_aside, untraced_outputs
 from plumbline.core.status import standings, tallies
 
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -112,7 +112,7 @@ def test_untraced_stale_output_is_set_aside_and_a_current_one_stays(house):
     current, stale = target("a", hidden=64), target("b", hidden=128)
     house.record(current)
     house.record(stale, spec=json.loads(target("b", hidden=64).spec))
-    (line,) = set_aside_untraced([current, stale], house.root, house.root / "no-metadata")
+    (line,) = set_aside(untraced_outputs([current, stale], house.root, house.root / "no-metadata"))
     assert "hidden: 64 → 128" in line
     assert sorted(path.name for path in (house.root / "ablation/train").iterdir()) == ["a.json", "b.json.stale"]
 

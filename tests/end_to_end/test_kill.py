@@ -6,6 +6,7 @@ import subprocess
 import time
 
 from house import House, kill_group
+from plumbline.core.progress import read_journal
 
 KILLS = 12
 LONGEST_SECONDS = 7.0
@@ -32,6 +33,16 @@ def contents(house: House):
     return found
 
 
+def interrupted_stages(house: House) -> set[str]:
+    """Stages of which some journal holds a start that no end or failure follows before the next."""
+    found = set()
+    for path in (house.study / "logs").rglob("*.jsonl"):
+        events = [event["event"] for event in read_journal(path) if "event" in event]
+        if "start start" in " ".join(events):
+            found.add(path.relative_to(house.study / "logs").parts[0])
+    return found
+
+
 def test_run_killed_at_random_moments_ends_as_an_undisturbed_one(finished_house, empty_house):
     seed = random.randrange(2**32)
     moments = random.Random(seed)
@@ -49,6 +60,8 @@ def test_run_killed_at_random_moments_ends_as_an_undisturbed_one(finished_house,
             for path in ("trials/factor/all_layers/pair.json", "features/factor/spectral.safetensors", "results.json"):
                 (empty_house.study / path).unlink()
     assert killed >= 10, f"only {killed} kills within the time"
+    hit = interrupted_stages(empty_house)
+    assert {"train"} < hit and hit & {"pretrain", "adapt"}, f"the kills hit only {hit}, seed {seed}"
     assert "100%" in empty_house.snakemake()
     assert contents(empty_house) == contents(finished_house), f"differs after kills with seed {seed}"
     left_over = [

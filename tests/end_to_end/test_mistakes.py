@@ -1,6 +1,13 @@
 """A user's mistake is one clear line, before any job starts, and nothing is lost."""
 
+import subprocess
+import sys
+import time
+
 import pytest
+
+from plumbline.core import lock
+from plumbline.core.errors import UserError
 
 
 def refuse(house, *arguments):
@@ -21,6 +28,14 @@ def refuse(house, *arguments):
         ({"ablation": {"source": "adapters"}}, "adapters.path: missing"),
         ({"ablation": {"representations": {"factor": ["spectrum"]}}}, "no representation 'spectrum'; there are"),
         ({"ablation": {"representations": {"factor": ["nowhere.at_all:f"]}}}, "module nowhere.at_all: not found"),
+        ({"ablation": {"representations": {"factor": ["probes"]}}}, "'probes' is for the product view alone"),
+        (
+            {"ablation": {"representations": {"factor": []}}},
+            "ablation.representations.factor: List should have at least 1",
+        ),
+        ({"ablation": {"ensembles": {"flat": ["stats"]}}}, "ensembles.flat: is the name of a representation"),
+        ({"ablation": {"zoo": {"shards": 11}}}, "shards (11) exceeds the 10 chunks of adapters"),
+        ({"results": ""}, "results: String should have at least 1 character"),
         ({"ablation": {"zoo": {"model": {"heads": 5}}}}, "heads (5) must divide width (24)"),
     ],
 )
@@ -34,6 +49,25 @@ def test_results_folder_that_cannot_be_made_is_named(empty_house):
     (empty_house.root / "file").write_text("")
     text = refuse(empty_house, "--config", "results=file/results")
     assert "file/results cannot be made" in text
+
+
+def test_results_folder_without_permission_is_named(monkeypatch, tmp_path):
+    # Root may write anywhere, so that the kernel's answer for another user is put in its place.
+    monkeypatch.setattr(lock.os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"results cannot be written, .* is not yours to write to; .*--config results="):
+        lock.check_writable(tmp_path / "results")
+
+
+def test_second_run_at_the_same_time_is_refused(finished_house, tmp_path):
+    holder = "from pathlib import Path; from plumbline.core.lock import hold; hold(Path('results')); input()"
+    environment = finished_house.environment() | {"PYTHONPATH": str(finished_house.root / "workflow")}
+    with subprocess.Popen(
+        [sys.executable, "-c", holder], cwd=finished_house.root, env=environment, stdin=-1
+    ) as process:
+        while (finished_house.root / "results" / ".lock").read_text() != str(process.pid):
+            time.sleep(0.05)
+        assert f"process {process.pid} is running on it" in refuse(finished_house)
+        process.communicate(b"\n")
 
 
 def test_missing_configfile_is_named_by_status(empty_house):

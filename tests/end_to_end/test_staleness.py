@@ -4,6 +4,8 @@ import copy
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -83,12 +85,33 @@ def test_a_changed_setting_is_noticed_even_without_the_snakemake_folder(house):
     settings["ablation"]["runs"] = 3
     house.configure(settings)
     text = house.snakemake("--dry-run")
-    assert "set aside" in text
+    assert "results.json will be set aside and made again" in text
     assert "runs: 2 → 3" in text
-    assert only(house.waiting(), ablation_train=TRIALS, ablation_summarize=1, ablation_figures=1)
+    assert not list(house.study.rglob("*.stale")), "a dry run moves nothing"
+    trial = "trials/factor/all_layers/pair.json"
+    house.snakemake(f"results/ablation/{trial}")
+    assert len(json.loads((house.study / trial).read_text())["runs"]) == 3
+    assert len(json.loads((house.study / f"{trial}.stale").read_text())["runs"]) == 2
 
 
-def test_status_counts_every_trial_without_importing_torch(house):
+def test_any_deleted_output_is_made_again(house):
+    for name in ("findings.md", "tables/accuracy.tex", "figures/gap.png"):
+        (house.study / name).unlink()
+    assert only(house.waiting(), ablation_summarize=1, ablation_figures=1)
+    (house.study / "features/factor/spectral.json").unlink()
+    (house.study / "trials/factor/all_layers/spectral.json").unlink()
+    assert house.waiting()["ablation_features"] == 1
+
+
+def test_status_imports_neither_torch_nor_pandas(house):
+    program = "import sys; from plumbline.cli import app; app(standalone_mode=False); print(*sys.modules, sep=chr(10))"
+    command = [sys.executable, "-c", program, "status", "--json", "--configfile", "tiny.yaml"]
+    environment = house.environment() | {"PYTHONPATH": str(house.root / "workflow")}
+    done = subprocess.run(command, cwd=house.root, env=environment, capture_output=True, text=True, check=True)
+    assert {"torch", "pandas", "transformers"}.isdisjoint(done.stdout.splitlines())
+
+
+def test_status_counts_every_trial(house):
     status = json.loads(house.plumbline("status", "--json", "--configfile", "tiny.yaml"))
     (trials,) = [stage for stage in status["stages"] if stage["trials"]]
     assert (trials["done"], trials["total"]) == (TRIALS, TRIALS)
@@ -96,11 +119,12 @@ def test_status_counts_every_trial_without_importing_torch(house):
 
 
 def test_features_are_the_same_bytes_for_any_number_of_shards(house):
-    path = house.study / "features" / "factor" / "spectral.safetensors"
-    whole = path.read_bytes()
+    paths = [house.study / "features" / name for name in ("factor/spectral.safetensors", "product/flat.safetensors")]
+    whole = [path.read_bytes() for path in paths]
     settings = copy.deepcopy(TINY)
-    settings["ablation"]["shards"] = 3
-    house.configure(settings)
-    house.snakemake("results/ablation/features/factor/spectral.safetensors")
-    assert len(list(path.with_suffix("").glob("*-of-3.safetensors"))) == 3
-    assert path.read_bytes() == whole
+    for shards in (3, 5):  # of 8 factors and 4 modules: with five, a shard of the modules is empty
+        settings["ablation"]["shards"] = shards
+        house.configure(settings)
+        house.snakemake(*(str(path.relative_to(house.root)) for path in paths))
+        assert all(len(list(path.with_suffix("").glob(f"*-of-{shards}.safetensors"))) == shards for path in paths)
+        assert [path.read_bytes() for path in paths] == whole

@@ -61,6 +61,7 @@ def schema(
 
 def main() -> None:
     """Runs the command; a user's mistake is one line and exit status 1."""
+    sys.path.insert(0, str(Path.cwd()))  # where representations of one's own live; console scripts leave it out
     try:
         app()
     except UserError as error:

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import Field
 
 from plumbline.ablation.plan import plan as plan_ablation
 from plumbline.ablation.settings import AblationSettings
@@ -19,7 +20,7 @@ STUDIES = {"ablation": plan_ablation}
 class Config(Settings):
     """Plumbline's config. Every key has a default; unknown keys are refused."""
 
-    results: str = "results"
+    results: Annotated[str, Field(min_length=1)] = "results"
     """Folder that everything is written to."""
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"

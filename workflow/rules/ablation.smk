@@ -4,13 +4,23 @@
 from plumbline.ablation.settings import FIGURES, TABLES, parts_of
 
 
-rule ablation:
-    """The whole study. Names the trials too: one that is deleted is wanted again, though figures exist."""
-    input:
-        outputs_of("ablation", "train"),
-        outputs_of("ablation", "samples"),
-        "<results>/ablation/results.json",
-        expand("<results>/ablation/figures/{figure}.pdf", figure=FIGURES),
+def feature_shards(wildcards, suffix):
+    """Files of the shards that a representation's features are joined from; none where it is computed in one."""
+    count = CONFIG.ablation.shards
+    folder = f"<results>/ablation/features/{wildcards.view}/{wildcards.representation}"
+    return [
+        f"{folder}/{index}-of-{count}.{suffix}"
+        for index in range(count if count > 1 else 0)
+    ]
+
+
+def feature_files(wildcards, suffix):
+    """Files of the representations that a trial reads side by side."""
+    parts = parts_of(CONFIG.ablation, wildcards.representation)
+    return [
+        f"<results>/ablation/features/{wildcards.view}/{part}.{suffix}"
+        for part in parts
+    ]
 
 
 if CONFIG.ablation.source == "zoo":
@@ -122,11 +132,8 @@ rule ablation_features:
     """One representation of every adapter, over all layers; joined from its shards where there are some."""
     input:
         adapters="<results>/ablation/adapters/manifest.json",
-        shards=lambda wildcards: [
-            f"<results>/ablation/features/{wildcards.view}/{wildcards.representation}/{index}-of-{count}.safetensors"
-            for count in [CONFIG.ablation.shards]
-            for index in range(count if count > 1 else 0)
-        ],
+        shards=lambda wildcards: feature_shards(wildcards, "safetensors"),
+        seconds=lambda wildcards: feature_shards(wildcards, "json"),
     output:
         features="<results>/ablation/features/{view}/{representation}.safetensors",
         seconds="<results>/ablation/features/{view}/{representation}.json",
@@ -147,11 +154,8 @@ rule ablation_train:
     """One trial: the classifier, ten times, on one representation of one layer set."""
     input:
         adapters="<results>/ablation/adapters/manifest.json",
-        features=lambda wildcards: expand(
-            "<results>/ablation/features/{view}/{part}.safetensors",
-            view=wildcards.view,
-            part=parts_of(CONFIG.ablation, wildcards.representation),
-        ),
+        features=lambda wildcards: feature_files(wildcards, "safetensors"),
+        seconds=lambda wildcards: feature_files(wildcards, "json"),
     output:
         "<results>/ablation/trials/{view}/{layers}/{representation}.json",
     log:
@@ -220,3 +224,12 @@ rule ablation_figures:
         "python -m plumbline.ablation.figures --spec {params.spec:q} --results {input.results} --runs {input.runs}"
         " --summary {input.summary} --contrasts {input.contrasts}"
         " --output $(dirname {output.pdf[0]}) --log {log} 2>> {log}"
+
+
+rule ablation:
+    """The whole study. Names every trial, table and figure: one that is deleted is made again."""
+    input:
+        outputs_of("ablation", "train"),
+        rules.ablation_samples.output if CONFIG.ablation.source == "zoo" else [],
+        rules.ablation_summarize.output,
+        rules.ablation_figures.output,

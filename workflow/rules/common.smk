@@ -11,7 +11,7 @@ from plumbline.core import lock
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
 from plumbline.core.plan import by_name
-from plumbline.core.provenance import keep_code, set_aside_untraced
+from plumbline.core.provenance import keep_code, set_aside, untraced_outputs
 from snakemake.exceptions import WorkflowError
 
 # Jobs find this package, and the interpreter that runs Snakemake; a conda environment's own comes before it.
@@ -21,16 +21,29 @@ for variable, folders in {
 }.items():
     os.environ[variable] = os.pathsep.join([*folders, os.environ.get(variable, "")])
 
+# Snakemake's options that run no job: with these nothing is locked or moved.
+LOOKS_ONLY = set(
+    "-n --dry-run --dryrun --lint --report --summary -S --detailed-summary -D --dag --rulegraph --filegraph --d3dag"
+    " --list-rules --list -l --list-target-rules --list-changes --list-input-changes --list-params-changes"
+    " --list-untracked --unlock --cleanup-metadata --archive --containerize --export-cwl".split()
+)
+
 try:
     CONFIG = configuration.check(config)
     lock.check_writable(Path(CONFIG.results))
     PLAN = CONFIG.plan()
     SPECS = {name: target.spec for name, target in by_name(PLAN).items()}
     if workflow.is_main_process:
-        for line in set_aside_untraced(
+        untraced = untraced_outputs(
             PLAN, Path(CONFIG.results), Path(".snakemake/metadata")
-        ):
-            logger.warning(line)
+        )
+        if LOOKS_ONLY & set(sys.argv):
+            for output, why in untraced.items():
+                logger.warning(f"{output} will be set aside and made again: {why}")
+        else:
+            lock.hold(Path(CONFIG.results))
+            for line in set_aside(untraced):
+                logger.warning(line)
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -62,7 +75,6 @@ wildcard_constraints:
 
 onstart:
     try:
-        lock.hold(Path(CONFIG.results))
         write_json(
             Path(CONFIG.results) / "config.json", CONFIG.model_dump(mode="json")
         )

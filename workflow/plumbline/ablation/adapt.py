@@ -34,7 +34,6 @@ def adapt(spec: AdaptSpec, base: Path, output: Path, device: str = "auto") -> No
 
     Each finished chunk is kept in a folder beside the output until all are done, so that a killed run goes on.
     """
-    torch.set_num_threads(1)  # shards share the machine, and sums over several threads have other bits
     chunks = chunks_of(spec.adapters, spec.adapter.chunk)
     mine = chunks[len(chunks) * spec.shard // spec.shards : len(chunks) * (spec.shard + 1) // spec.shards]
     finished = output.with_name(f".{output.stem}.{digest(spec.model_dump_json())}.chunks")

@@ -156,6 +156,8 @@ def _configured_scales(path: Path, ranks: Mapping[str, int]) -> dict[str, float]
             # PEFT matches a pattern to the end of the module's name, from a dot on.
             own = next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), alpha)
             scales[module] = float(own) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+            if not math.isfinite(scales[module]):
+                raise ValueError(f"α/r of {module} is not finite")
     except (ValueError, TypeError, AttributeError, re.error) as error:
         raise BadAdapter(f"its configuration ({_CONFIG} or metadata) cannot be read: {error}") from None
     if config.get("use_dora"):

@@ -4,8 +4,8 @@
 - `twin`: the product view of a representation against the factor view of the same one;
 - `over_best_statistic`: a product representation that is none of the nine statistics (energies, probes, flat
   product, ...) against the best factor statistic;
-- `mean_of_twins`: the average over all twins, product against factor;
-- `best_of`: the best product representation against the best factor statistic.
+- `mean_of_twins`: the average over the nine statistics, product against factor;
+- `best_of`: the same for the best product representation, where that is itself one of the nine.
 
 "Best" is chosen by mean validation accuracy, never by the test accuracy that is then compared. Runs are paired
 by seed: the same seed draws the same split. The p-values are corrected (Holm) within a family: the drops of one
@@ -138,11 +138,15 @@ def _product_against_factor(summary: pd.DataFrame) -> Iterator[Comparison]:
             baseline, against = str(best_statistic["representation"]), [str(best_statistic["trial"])]
             for row in products[~products["representation"].isin(FACTOR_STATISTICS)].itertuples():
                 yield compare("over_best_statistic", str(row.representation), baseline, [str(row.trial)], against)
-            if best_product is not None:
+            if best_product is not None and best_product["representation"] in FACTOR_STATISTICS:
                 chosen = str(best_product["representation"])
                 yield compare("best_of", chosen, baseline, [str(best_product["trial"])], against)
         good = set(group.loc[group["runs_ok"] > 0, "trial"])
-        whole = [name for name in twins if {trial["product", name], trial["factor", name]} <= good]
+        whole = [
+            name
+            for name in twins
+            if name in FACTOR_STATISTICS and {trial["product", name], trial["factor", name]} <= good
+        ]
         if len(whole) > 1:
             sides = [[trial[view, name] for name in whole] for view in ("product", "factor")]
             yield compare("mean_of_twins", NONE, NONE, sides[0], sides[1])

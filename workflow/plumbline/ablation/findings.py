@@ -65,20 +65,20 @@ def _invariance(contrasts: pd.DataFrame) -> Iterator[str]:
         good = group[group["outcome"] == "ok"]
         for _, row in good[good["kind"] == "mean_of_twins"].iterrows():
             yield (
-                f"{where}: over the {row['trials'] // 2} representations that both views have, the product "
-                f"view's mean test accuracy is {_against(row)}: {difference_text(row)}."
+                f"{where}: over the {row['trials'] // 2} statistics, the mean test accuracy on products against that "
+                f"on factors is {_against(row)}: {difference_text(row)}."
             )
-        twins = good[good["kind"] == "twin"]
+        twins = good[(good["kind"] == "twin") & good["representation"].isin(FACTOR_STATISTICS)]
         if len(twins):
             better = int((twins["significant"] & (twins["difference"] > 0)).sum())
             worse = int((twins["significant"] & (twins["difference"] < 0)).sum())
             yield (
-                f"{where}: of {len(twins)} such twins the product one is better for {better} and worse for "
+                f"{where}: of these {len(twins)} statistics the product one is better for {better} and worse for "
                 f"{worse}; undecided at {100 * ALPHA:.0f}% after Holm's correction: {len(twins) - better - worse}."
             )
-        for _, row in good[good["kind"] == "best_of"].iterrows():
+        for _, row in good[good["kind"].isin(["over_best_statistic", "best_of"])].iterrows():
             yield (
-                f"{where}: the best product representation ({representation_label(row['representation'])}) "
+                f"{where}: the product's {representation_label(row['representation'])} "
                 f"against the best factor statistic ({representation_label(row['baseline_representation'])}) "
                 f"is {_against(row)}: {difference_text(row)}."
             )

@@ -66,7 +66,7 @@ def _samples(zoo: Zoo, seed: int, pretrain: Target, shard: Target) -> Target:
 def _collect(settings: AblationSettings, shards: Sequence[Target]) -> Target:
     options = settings.source_options()
     own = options.get("id") or options.get("path")
-    seen = [Path(path) for path in (own, options.get("labels")) if path and Path(path).exists()]
+    seen = [Path(str(path)) for path in (own, options.get("labels")) if path and Path(str(path)).exists()]
     values = {"source": settings.source, "options": options, "fingerprint": [fingerprint(path) for path in seen]}
     module = settings.source.partition(":")[0] if ":" in settings.source else f"{_HERE}.sources.{settings.source}"
     return _target("collect", "", "adapters/manifest.json", values, needs=shards, modules=[module])

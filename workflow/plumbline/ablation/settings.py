@@ -1,5 +1,7 @@
 """Settings of the `ablation` study: what its block of the config may say. Its grid of trials is in `plan`."""
 
+import ast
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -103,6 +105,15 @@ class Zoo(Settings):
     pretraining: PretrainingSettings = PretrainingSettings()
     adapter: AdapterSettings = AdapterSettings()
 
+    @model_validator(mode="after")
+    def _shards_have_work(self) -> Self:
+        chunks = math.ceil(self.adapters / self.adapter.chunk)
+        if self.shards > chunks:
+            raise ValueError(
+                f"shards ({self.shards}) exceeds the {chunks} chunks of adapters; lower it or adapter.chunk"
+            )
+        return self
+
 
 class Hub(Settings):
     """A data set of adapters, read with `datasets.load_dataset`."""
@@ -172,7 +183,7 @@ class AblationSettings(Settings):
     adapters: AdapterFolder = AdapterFolder()
     own: dict[str, Any] = {}
     """Options of a source of your own."""
-    representations: dict[View, list[str]] = {
+    representations: dict[View, Annotated[list[str], Field(min_length=1)]] = {
         "factor": [*FACTOR_STATISTICS, "flat"],
         "product": [*FACTOR_STATISTICS, "flat", "energies", "probes"],
     }
@@ -181,7 +192,7 @@ class AblationSettings(Settings):
         "ensemble": ["spectral", "matrix_norms", "distribution", "frequency", "info_theoretic"]
     }
     """Representations that are others side by side."""
-    layers: list[str] = list(LAYER_SETS)
+    layers: Annotated[list[str], Field(min_length=1)] = list(LAYER_SETS)
     """Layer sets, a trial each."""
     shards: PositiveInt = 1
     """Targets that share the work of one representation; any number gives the same bytes."""
@@ -211,7 +222,22 @@ class AblationSettings(Settings):
                         f"representations.{view}: no representation {name!r}; there are {there};"
                         " your own is named module:function"
                     )
-            _distinct([short_name(name) for name in names])
+        return self
+
+    @model_validator(mode="after")
+    def _plain_and_distinct_names(self) -> Self:
+        known = available_representations()
+        for name in [*self.ensembles, *(short_name(name) for names in self.representations.values() for name in names)]:
+            if not name.isidentifier():
+                raise ValueError(f"representations: {name!r} is no plain name; it becomes the name of a file")
+        if shadowed := set(self.ensembles) & set(known):
+            raise ValueError(f"ensembles.{min(shadowed)}: is the name of a representation; choose another")
+        for view, names in self.representations.items():
+            parts = dict.fromkeys(part for name in names for part in self.ensembles.get(name, [name]))
+            _distinct([short_name(part) for part in parts])
+            for part in parts:
+                if part in known and view not in views_of(part):
+                    raise ValueError(f"representations.{view}: {part!r} is for the {views_of(part)[0]} view alone")
         return self
 
     @model_validator(mode="after")
@@ -234,6 +260,13 @@ def available_representations() -> list[str]:
     """Names of the representations in the registry, by its files; nothing is imported."""
     files = sorted(path.stem for path in REPRESENTATIONS.glob("*.py"))
     return [name for name in files if name not in ("__init__", "interface")]
+
+
+def views_of(representation: str) -> list[str]:
+    """The views that a representation of the registry is made for, read from its decorator; nothing is imported."""
+    tree = ast.parse((REPRESENTATIONS / f"{representation}.py").read_text(encoding="utf-8"))
+    found = [node.value for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "views"]
+    return list(ast.literal_eval(found[0])) if found else ["factor", "product"]
 
 
 def short_name(representation: str) -> str:

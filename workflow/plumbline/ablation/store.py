@@ -58,7 +58,7 @@ class AdapterStore:
 
     def __init__(self, path: Path) -> None:
         if not (path / MANIFEST).is_file():
-            raise UserError(f"{path}: is no adapter store (no {MANIFEST}); make it with the stage `ablation.adapters`")
+            raise UserError(f"{path}: is no adapter store (no {MANIFEST}); make it with the stage `ablation.collect`")
         manifest = read_json(path / MANIFEST)
         if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
             raise UserError(f"{path / MANIFEST}: is not of schema {SCHEMA}; delete {path} to have it made again")

@@ -19,7 +19,7 @@ KINDS = {
     "visual_drop": "Visual only − all layers",
     "twin": "Product − factor twin",
     "over_best_statistic": "Product − best factor statistic",
-    "mean_of_twins": "Mean of twins",
+    "mean_of_twins": "Mean of the nine statistics, product − factor",
     "best_of": "Best product − best factor statistic",
 }
 

@@ -12,7 +12,7 @@ from plumbline.core.errors import UserError
 
 
 def code_of(modules: Iterable[str]) -> dict[str, str]:
-    """Module name -> 12 hex digits of its code, for `modules` and all they import inside their own package.
+    """Module name -> 12 hex digits of its code, for `modules` and all they import of their own package and ours.
 
     Found statically: nothing is imported. Comments, formatting and docstrings do not count.
     Raises UserError for a module that cannot be found or parsed.
@@ -43,7 +43,7 @@ def _read(name: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _imports(tree: ast.Module, name: str, *, is_package: bool) -> set[str]:
-    """Modules of the same top-level package that `tree` imports, with the packages that hold them."""
+    """Modules of the same top-level package, or of this one, that `tree` imports, with the packages that hold them."""
     package = name if is_package else name.rpartition(".")[0]
     names: set[str] = set()
     for node in ast.walk(tree):
@@ -56,8 +56,8 @@ def _imports(tree: ast.Module, name: str, *, is_package: bool) -> set[str]:
                 base = ".".join([*parents, base] if base else parents)
             names.add(base)
             names.update(f"{base}.{alias.name}" for alias in node.names)
-    top = name.partition(".")[0]
-    parts = (item.split(".") for item in [*names, name] if item.partition(".")[0] == top)
+    tops = {name.partition(".")[0], __name__.partition(".")[0]}
+    parts = (item.split(".") for item in [*names, name] if item.partition(".")[0] in tops)
     prefixes = {".".join(item[:length]) for item in parts for length in range(1, len(item) + 1)}
     return {prefix for prefix in prefixes if prefix != name and _source(prefix) is not None}
 

@@ -1,5 +1,6 @@
 """Which device a stage computes on."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,12 @@ from plumbline.core.errors import UserError
 
 
 def torch_device(name: str) -> torch.device:
-    """`cpu`, `cuda`, or for `auto` a GPU where there is one. Raises UserError for `cuda` without a GPU."""
+    """`cpu`, `cuda`, or for `auto` a GPU where there is one. Raises UserError for `cuda` without a GPU.
+
+    Torch computes on as many threads as OMP_NUM_THREADS says, one without it: sums over more have other bits, so
+    that a stage run by hand must not take all the machine has.
+    """
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if name not in ("auto", "cpu", "cuda"):
         raise UserError(f"device: no device {name!r}; there are auto, cpu, cuda")
     if name == "cuda" and not torch.cuda.is_available():

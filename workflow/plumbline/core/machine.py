@@ -4,6 +4,7 @@ import os
 import platform
 import socket
 import subprocess
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -83,14 +84,23 @@ def _gpus() -> list[dict[str, Any]]:
         return [
             {
                 "name": pynvml.nvmlDeviceGetName(handle),
-                "memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-                "sm_clock_mhz": int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)),
+                "memory_bytes": _asked(pynvml.nvmlDeviceGetMemoryInfo, handle, field="total"),
+                "sm_clock_mhz": _asked(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM),
                 "driver": driver,
             }
             for handle in handles
         ]
     finally:
         pynvml.nvmlShutdown()
+
+
+def _asked(question: Callable[..., Any], *arguments: Any, field: str | None = None) -> int | None:
+    """The driver's answer, or a field of it; None where this GPU has none, as for clocks under MIG."""
+    try:
+        answer = question(*arguments)
+    except pynvml.NVMLError:
+        return None
+    return int(getattr(answer, field) if field else answer)
 
 
 def _git_commit() -> str | None:

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,22 +56,27 @@ def recorded_spec(target: Target, folder: Path) -> dict[str, Any] | None:
     return last
 
 
-def set_aside_untraced(targets: Iterable[Target], results: Path, metadata: Path) -> list[str]:
-    """Renames outputs made from another spec than today's to `<output>.stale`, so that they are made again.
+def untraced_outputs(targets: Iterable[Target], results: Path, metadata: Path) -> dict[Path, str]:
+    """Outputs made from another spec than today's that Snakemake will not notice, each with why it is stale.
 
     Snakemake notices a changed spec by itself from its `metadata` folder; only outputs it has no metadata of
-    (a deleted `.snakemake`, results copied from elsewhere) are looked at. Returns one line for each.
+    (a deleted `.snakemake`, results copied from elsewhere) are looked at.
     """
-    lines = []
+    found = {}
     for target in targets:
         output = results / target.study / target.output
-        if _traced(output, metadata) or not output.exists():
-            continue
-        spec = recorded_spec(target, results / target.study)
-        if spec is not None and canonical(spec) == target.spec:
-            continue
+        if not _traced(output, metadata) and output.exists():
+            spec = recorded_spec(target, results / target.study)
+            if spec is None or canonical(spec) != target.spec:
+                found[output] = "; ".join(why_stale(spec, target, results))
+    return found
+
+
+def set_aside(untraced: Mapping[Path, str]) -> list[str]:
+    """Renames each output to `<output>.stale`, so that it is made again. Returns a line for each."""
+    lines = []
+    for output, why in untraced.items():
         output.replace(output.with_name(f"{output.name}.stale"))
-        why = "; ".join(why_stale(spec, target, results))
         lines.append(f"{output} set aside as {output.name}.stale: {why}")
     return lines
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,9 +35,8 @@ class Standing:
 
     def to_json(self) -> dict[str, Any]:
         """The standing as JSON values."""
-        values = asdict(self)
-        target = self.target
-        return values | {"target": {"study": target.study, "stage": target.stage, "name": target.name}}
+        target = {"study": self.target.study, "stage": self.target.stage, "name": self.target.name}
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"target": target}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,9 +35,12 @@ def fingerprint(
     splits: list[Split],
     settings: ClassifierSettings,
     seeds: list[int],
+    device: torch.device,
 ) -> str:
     """A hash of all that decides a fit."""
-    digest = hashlib.sha256(json.dumps([settings.model_dump(), seeds, str(features.dtype), features.shape]).encode())
+    digest = hashlib.sha256(
+        json.dumps([settings.model_dump(), seeds, str(device), str(features.dtype), features.shape]).encode()
+    )
     arrays = [features, labels, *(getattr(split, side) for split in splits for side in SIDES)]
     for array in arrays:
         digest.update(str(array.shape).encode())

@@ -244,7 +244,7 @@ def fit_stacked(
     began = time.perf_counter()
     fit = StackedFit(features, labels, splits, classes, settings, seeds, device)
     fit.seconds = time.perf_counter() - began
-    mark = checkpoints.fingerprint(features, labels, splits, settings, seeds) if checkpoint else ""
+    mark = checkpoints.fingerprint(features, labels, splits, settings, seeds, device) if checkpoint else ""
     if checkpoint is not None:
         checkpoints.load(checkpoint, fit, mark)
     saved = time.monotonic()

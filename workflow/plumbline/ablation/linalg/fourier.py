@@ -44,7 +44,8 @@ def _half_summary(half: np.ndarray, n: int, count: int) -> np.ndarray:
 
     Column frequency 0, and n/2 for even n, stand for themselves; each of the others stands for two.
     """
-    (rows, m, columns), alone = half.shape, [0, n // 2] if n % 2 == 0 else [0]
+    rows, m, columns = half.shape
+    alone = slice(0, columns, columns - 1) if n % 2 == 0 and n > 1 else slice(0, 1)
     single = np.ascontiguousarray(half[:, :, alone]).reshape(rows, -1)
     double = np.ascontiguousarray(half[:, :, 1 : columns - (n % 2 == 0)]).reshape(rows, -1)
     twice = (count + 1) // 2

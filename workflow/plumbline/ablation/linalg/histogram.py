@@ -5,8 +5,8 @@ import numpy as np
 from plumbline.ablation.linalg.blocks import in_blocks
 from plumbline.ablation.linalg.order_statistics import extremes
 
-LIFT = 1e-9
-"""Lifts what lies exactly on an edge, as values on a lattice do, over the rounding of its position, to its own bin."""
+EDGE = 1 + 2.0**-50
+"""Lifts what lies exactly on an edge, as values on a lattice do, over the rounding of the division, to its own bin."""
 
 
 def histograms(rows: np.ndarray, bins: int) -> np.ndarray:
@@ -24,11 +24,11 @@ def _histograms(rows: np.ndarray, bins: int) -> np.ndarray:
     constant = width <= 1e-12 * np.maximum(np.abs(low), np.abs(high))
     position = rows.astype(np.float64)
     position -= low[:, None]
-    position *= (bins / np.where(constant, np.inf, width))[:, None]
-    position += np.arange(0, len(rows) * (bins + 1), bins + 1)[:, None] + LIFT
-    # One bin more than asked for: what is exactly at max falls there, and is added to the last one. By way of int32,
-    # for AVX-512 turns that into the int64 of `bincount` faster than the compiler's loop does float64.
-    index = position.astype(np.int32).astype(np.intp)
-    counts = np.bincount(index.ravel(), minlength=len(rows) * (bins + 1)).reshape(-1, bins + 1)
+    position *= (bins * EDGE / np.where(constant, np.inf, width))[:, None]
+    # By way of int32: AVX-512 has no fast way from float64 to int64, and the sum takes half the time.
+    index = position.astype(np.int32)
+    # One bin more than asked for: what is exactly at max falls there, and is added to the last one.
+    index += np.arange(0, len(rows) * (bins + 1), bins + 1, dtype=np.int32)[:, None]
+    counts = np.bincount(index.astype(np.intp).ravel(), minlength=len(rows) * (bins + 1)).reshape(-1, bins + 1)
     counts[:, bins - 1] += counts[:, bins]
     return counts[:, :bins]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from plumbline.ablation.linalg.blocks import in_range
+from plumbline.ablation.linalg.blocks import in_factor_blocks, in_range
 
 CONSTANT = 1e-7
 """Entries whose standard deviation is below this part of their root mean square count as all equal."""
@@ -118,14 +118,16 @@ def product_moments(up: np.ndarray, down: np.ndarray) -> Moments:
 
     With L = [1, up], R = [1; down] and weights w = (−μ, 1, …, 1), the centred product is C = L diag(w) R, and
     Σ C^{p+q} is an inner product of the weighted power sums of the factors, which are Grams of their face-splitting
-    products. Those of second order hold the lower ones too, for they hold L's column of ones: one Gram a factor
+    products. Those of second order hold the lower ones too, for they hold L's column of ones: one product a factor
     gives all four moments. At high rank, where that is more work, the product is formed.
     """
     m, n, r = up.shape[-2], down.shape[-1], up.shape[-1]
     pairs = (r + 1) * (r + 2) // 2
     if pairs * pairs * (m + n) > 16 * m * n:
         return _dense_product_moments(up, down)
-    sums = _pair_gram(up.mT) * _pair_gram(down) / (m * n)
+    sums = in_factor_blocks(lambda *factors: _power_sums_of(factors[0].mT) * _power_sums_of(factors[1]), up, down)
+    row, column = _places(r)
+    sums = (sums / (m * n))[:, row, column]
     first, second = np.triu_indices(r + 1)
     mean = total(np.ascontiguousarray(sums[:, 0, 1 : r + 1]))
     weight = np.ones((len(up), r + 1))
@@ -153,20 +155,43 @@ def _augmented(up: np.ndarray, down: np.ndarray, mean: np.ndarray) -> tuple[np.n
     return left, right
 
 
-def _pair_gram(rows: np.ndarray) -> np.ndarray:
-    """Gram (R, p, p) of the products of pairs of [1; rows], `rows` (R, r, k), in the order of np.triu_indices."""
+@cache
+def _lifted_pairs(r: int) -> tuple[list[tuple[int, int]], int]:
+    """Pairs i ≤ j of the rows 0 … r of [1; rows], and how many of the first of them, with all, give every sum of four.
+
+    Those are (0, 0) and the pairs of equal parity: of any three rows two have the same, so any sum over four of
+    which at most one is row 0 is one of such a pair times another pair. That spares a third of the work.
+    """
+    alike = [(i, j) for i in range(1, r + 1) for j in range(i, r + 1, 2)]
+    unlike = [(i, j) for i in range(1, r + 1) for j in range(i + 1, r + 1, 2)]
+    return [(0, 0), *alike, *unlike, *((0, j) for j in range(1, r + 1))], 1 + len(alike)
+
+
+@cache
+def _places(r: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column in `_power_sums_of` of the sum over two pairs, (p, p) each, in the order of np.triu_indices."""
+    pairs, kept = _lifted_pairs(r)
+    found = {
+        tuple(sorted(pairs[row] + pairs[column])): (row, column) for row in range(kept) for column in range(len(pairs))
+    }
+    ordered = list(zip(*(each.tolist() for each in np.triu_indices(r + 1)), strict=True))
+    places = np.array([[found[tuple(sorted(one + other))] for other in ordered] for one in ordered])
+    return places[..., 0], places[..., 1]
+
+
+def _power_sums_of(rows: np.ndarray) -> np.ndarray:
+    """Σ over k of every product of four of [1; rows], `rows` (R, r, k), where `_places` tells; (R, kept, pairs)."""
     count, r, k = rows.shape
-    lifted = np.empty((count, (r + 1) * (r + 2) // 2, k))
-    lifted[:, 0], lifted[:, 1 : r + 1] = 1.0, rows
-    end = r + 1
-    for i in range(1, r + 1):
-        start, end = end, end + r + 1 - i
-        np.multiply(lifted[:, i : i + 1], lifted[:, i : r + 1], out=lifted[:, start:end])
-    found = np.empty((count, end, end))
-    # Without the row of ones it is no product with its own transpose, which numpy hands to a slower kernel.
-    np.matmul(lifted[:, 1:], lifted.mT, out=found[:, 1:])
-    found[:, 0, 1:], found[:, 0, 0] = found[:, 1:, 0], k
-    return found
+    pairs, kept = _lifted_pairs(r)
+    lifted, end = np.empty((count, len(pairs), k)), 1
+    rows = np.ascontiguousarray(rows)
+    lifted[:, 0], lifted[:, -r:] = 1.0, rows
+    for step in (0, 1):
+        for i in range(r):
+            partners = rows[:, i + step :: 2]
+            start, end = end, end + partners.shape[1]
+            np.multiply(rows[:, i : i + 1], partners, out=lifted[:, start:end])
+    return np.matmul(lifted[:, :kept], lifted.mT)
 
 
 def _dense_product_moments(up: np.ndarray, down: np.ndarray) -> Moments:

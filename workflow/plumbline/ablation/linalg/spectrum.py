@@ -4,6 +4,7 @@ from typing import cast
 
 import numpy as np
 
+from plumbline.ablation.linalg.blocks import in_factor_blocks
 from plumbline.ablation.linalg.moments import entries, gram
 
 RANK_TOLERANCE = 1e-10
@@ -32,7 +33,8 @@ def product_singular_values(up: np.ndarray, down: np.ndarray) -> np.ndarray:
     r = up.shape[-1]
     if r > min(up.shape[-2], down.shape[-1]):
         return _by_qr_cores(up, down)
-    left, right = gram(up.mT), gram(down)
+    grams = in_factor_blocks(_grams, up, down)
+    left, right = grams[:, 0], grams[:, 1]
     if r == 1:
         return np.sqrt(left[..., 0]) * np.sqrt(right[..., 0])
     scale, axes = np.linalg.eigh(left)
@@ -44,6 +46,10 @@ def product_singular_values(up: np.ndarray, down: np.ndarray) -> np.ndarray:
     if len(spread):
         sigma[spread] = _by_qr_cores(up[spread], down[spread])
     return sigma
+
+
+def _grams(up: np.ndarray, down: np.ndarray) -> np.ndarray:
+    return np.stack([np.matmul(up.mT, up.copy()), gram(down)], axis=1)
 
 
 def _by_qr_cores(up: np.ndarray, down: np.ndarray) -> np.ndarray:

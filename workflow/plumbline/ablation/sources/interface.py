@@ -1,6 +1,7 @@
 """A source is a module with `load(output, **options)`, which writes an adapter store at `output`, whole or not at all.
 
-To add one, put a file into this folder, or name `my_lab.sources:load_ours` in the config.
+Name `my_lab.sources:load_ours` in the config for one of your own; one that is to stay gets a file in this folder and
+a block of options in `ablation.settings`.
 """
 
 import importlib

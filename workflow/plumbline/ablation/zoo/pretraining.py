@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -112,7 +113,10 @@ class _Pretraining:
         """Takes up the state in `path`, if there is one of this very training."""
         if not path.exists():
             return
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise UserError(f"{path}: is no checkpoint ({error}); delete it to start anew") from error
         if state["identity"] != self.identity:
             log.warning("%s: a checkpoint of other settings; training starts from the beginning", path)
             return

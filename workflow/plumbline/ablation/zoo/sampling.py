@@ -16,7 +16,7 @@ def sample(model: Diffusion, prompts: Tensor, images: int, seed: int, steps: int
     The values are the model's own; those outside [−1, 1] are to be cut when drawn.
     """
     noise = torch.randn(len(prompts), images, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
-    x, prompts = noise.to(prompts.device), prompts
+    x = noise.to(prompts.device)
     length = 1 / steps
     for step in range(steps):
         start = torch.full(x.shape[:2], step * length, device=x.device)
