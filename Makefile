@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench report status schema envs
+.PHONY: help run test test-cluster check bench report status schema envs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +41,9 @@ check: $(INSTALLED) ## Lint, types, formatting, import contracts
 
 test: check ## Every check and every test
 	$(BIN)/pytest
+
+test-cluster: $(INSTALLED) ## Run the tiny study on a Slurm cluster made on this host; root on Debian
+	$(BIN)/python -m tests.cluster
 
 bench: $(INSTALLED) ## Measure; writes results/benchmarks/*.json
 	$(BIN)/python -m tests.benchmarks

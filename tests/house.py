@@ -1,5 +1,6 @@
 """A small house in a folder of its own: the project's files, a tiny config, and the means to run it."""
 
+import json
 import os
 import re
 import shutil
@@ -101,6 +102,26 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     """Kills the process and all it started, at once."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def comparable(record):
+    """A record without what time and machine put into it."""
+    if isinstance(record, dict):
+        left_out = {"seconds", "started", "machine", "feature_seconds"}
+        return {key: comparable(value) for key, value in record.items() if key not in left_out}
+    return [comparable(value) for value in record] if isinstance(record, list) else record
+
+
+def contents(house: House):
+    """Every record, feature file and adapter block of the study."""
+    found = {}
+    for path in sorted((house.study / "trials").rglob("*.json")):
+        found[str(path.relative_to(house.study))] = comparable(json.loads(path.read_text()))
+    for path in sorted((house.study / "features").rglob("*.safetensors")):
+        found[str(path.relative_to(house.study))] = path.read_bytes()
+    for path in sorted((house.study / "adapters" / "blocks").iterdir()):
+        found[path.name] = path.read_bytes()
+    return found
 
 
 def build(root: Path) -> House:

@@ -12,14 +12,14 @@ from matplotlib.text import Text
 
 from ablation.trial_records import grid, trial_record, write
 from plumbline.ablation.contrasts import contrasts_frame
-from plumbline.ablation.figures import DRAWINGS, figures
+from plumbline.ablation.figures import DRAWINGS, FiguresSpec, figures
 from plumbline.ablation.labels import representation_label
 from plumbline.ablation.plots.cost import pareto_front
 from plumbline.ablation.plots.panels import Tables
 from plumbline.ablation.plots.training import confusion_shares, held_curves
 from plumbline.ablation.records import runs_frame, summary_frame
 from plumbline.ablation.settings import FIGURES
-from plumbline.ablation.summarize import summarize
+from plumbline.ablation.summarize import SummarizeSpec, summarize
 from plumbline.core.plotting import style
 
 
@@ -50,9 +50,9 @@ def with_faults() -> Tables:
 
 def test_every_figure_is_written_as_pdf_and_png(tmp_path: Path) -> None:
     records = [record for record in grid(runs=3) if record["representation"] in ("stats", "flat", "probes")]
-    summarize(write(records, tmp_path / "trials"), tmp_path)
+    summarize(SummarizeSpec(code="", inputs=""), write(records, tmp_path / "trials"), tmp_path)
     names = ["results.json", "runs.csv", "summary.csv", "contrasts.csv"]
-    figures(*(tmp_path / name for name in names), tmp_path / "figures")
+    figures(FiguresSpec(code="", inputs=""), *(tmp_path / name for name in names), tmp_path / "figures")
     expected = {f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
     assert not plt.get_fignums()

@@ -12,12 +12,12 @@ from ablation.trial_records import grid, trial_record, write
 from plumbline.ablation.contrasts import best_trial, contrasts_frame
 from plumbline.ablation.records import read_records, runs_frame, summary_frame
 from plumbline.ablation.settings import TABLES
-from plumbline.ablation.summarize import summarize
+from plumbline.ablation.summarize import SummarizeSpec, summarize
 from plumbline.core.errors import UserError
 
 
 def summarized(records: list[dict[str, Any]], folder: Path) -> Path:
-    summarize(write(records, folder / "trials"), folder / "out")
+    summarize(SummarizeSpec(code="", inputs=""), write(records, folder / "trials"), folder / "out")
     return folder / "out"
 
 

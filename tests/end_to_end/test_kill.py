@@ -1,36 +1,15 @@
 """A run killed at any moment goes on, and ends with what an undisturbed run ends with."""
 
-import json
 import random
 import subprocess
 import time
 
-from house import House, kill_group
+from house import House, contents, kill_group
 from plumbline.core.progress import read_journal
 
 KILLS = 12
 LONGEST_SECONDS = 7.0
 """A run of the tiny study takes some 30 s, of which Snakemake's start is 2."""
-
-
-def comparable(record):
-    """A record without what time and machine put into it."""
-    if isinstance(record, dict):
-        left_out = {"seconds", "started", "machine", "feature_seconds"}
-        return {key: comparable(value) for key, value in record.items() if key not in left_out}
-    return [comparable(value) for value in record] if isinstance(record, list) else record
-
-
-def contents(house: House):
-    """Every record, feature file and adapter block of the study."""
-    found = {}
-    for path in sorted((house.study / "trials").rglob("*.json")):
-        found[str(path.relative_to(house.study))] = comparable(json.loads(path.read_text()))
-    for path in sorted((house.study / "features").rglob("*.safetensors")):
-        found[str(path.relative_to(house.study))] = path.read_bytes()
-    for path in sorted((house.study / "adapters" / "blocks").iterdir()):
-        found[path.name] = path.read_bytes()
-    return found
 
 
 def interrupted_stages(house: House) -> set[str]:
@@ -61,7 +40,8 @@ def test_run_killed_at_random_moments_ends_as_an_undisturbed_one(finished_house,
                 (empty_house.study / path).unlink()
     assert killed >= 10, f"only {killed} kills within the time"
     hit = interrupted_stages(empty_house)
-    assert {"train"} < hit and hit & {"pretrain", "adapt"}, f"the kills hit only {hit}, seed {seed}"
+    assert "train" in hit, f"the kills hit only {hit}, seed {seed}"
+    assert hit & {"pretrain", "adapt"}, f"the kills hit only {hit}, seed {seed}"
     assert "100%" in empty_house.snakemake()
     assert contents(empty_house) == contents(finished_house), f"differs after kills with seed {seed}"
     left_over = [

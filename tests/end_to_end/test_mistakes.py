@@ -31,7 +31,7 @@ def refuse(house, *arguments):
         ({"ablation": {"representations": {"factor": ["probes"]}}}, "'probes' is for the product view alone"),
         (
             {"ablation": {"representations": {"factor": []}}},
-            "ablation.representations.factor: List should have at least 1",
+            "representations.factor: List should have at least 1",
         ),
         ({"ablation": {"ensembles": {"flat": ["stats"]}}}, "ensembles.flat: is the name of a representation"),
         ({"ablation": {"zoo": {"shards": 11}}}, "shards (11) exceeds the 10 chunks of adapters"),

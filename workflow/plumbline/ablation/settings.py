@@ -109,9 +109,7 @@ class Zoo(Settings):
     def _shards_have_work(self) -> Self:
         chunks = math.ceil(self.adapters / self.adapter.chunk)
         if self.shards > chunks:
-            raise ValueError(
-                f"shards ({self.shards}) exceeds the {chunks} chunks of adapters; lower it or adapter.chunk"
-            )
+            raise ValueError(f"shards ({self.shards}) exceeds the {chunks} chunks of adapters")
         return self
 
 

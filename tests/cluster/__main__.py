@@ -1,0 +1,205 @@
+"""Runs the tiny ablation study on a Slurm cluster of two nodes on this host: `make test-cluster`.
+
+Needs root on a Debian machine; Slurm and munge are installed if they are absent. The cluster has a key, a state folder
+and ports of its own. Slurm's commands read one file only once they are inside a job, /etc/slurm/slurm.conf, so that is
+where its configuration goes; it is taken away at the end, and one that is not from here is never touched.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.house import TRIALS, House, build, contents
+
+CONFIGURATION = Path("/etc/slurm/slurm.conf")
+MARK = "# Written by Plumbline's `make test-cluster`, and taken away when it ends.\n"
+PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
+CONTROLLER_PORT = 17817
+NODES = {"plumb1": 17818, "plumb2": 17819}
+OPTIONS = ("--slurm-status-command=squeue", "--slurm-init-seconds-before-status-checks=5")
+"""Over the profile: this cluster keeps no accounts, and its jobs are short."""
+TEMPLATE = """\
+ClusterName=plumbline
+SlurmctldHost={host}({address})
+SlurmctldPort={controller_port}
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/%n.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+MpiDefault=none
+MinJobAge=3600
+KillWait=5
+ReturnToService=2
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+# The nodes have the memory that profiles/slurm asks for, whether the host does or not.
+SlurmdParameters=config_overrides
+{nodes}
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+class ClusterHouse(House):
+    """A house whose jobs go to Slurm."""
+
+    def command(self, *arguments: str) -> list[str]:
+        options = ("--profile", "profiles/slurm", *OPTIONS)
+        return [sys.executable, "-m", "snakemake", *options, *arguments, "--configfile", "tiny.yaml"]
+
+
+def check_machine() -> None:
+    """Exits with one line where the cluster cannot be set up."""
+    if os.geteuid() != 0:
+        sys.exit("make test-cluster: needs root, to start the daemons of a Slurm cluster")
+    if CONFIGURATION.exists() and not CONFIGURATION.read_text().startswith(MARK):
+        sys.exit(f"make test-cluster: {CONFIGURATION} is not from this test; run it on a machine without Slurm")
+    for port in (CONTROLLER_PORT, *NODES.values()):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", port))
+            except OSError:
+                sys.exit(f"make test-cluster: port {port} is in use; is another `make test-cluster` running?")
+
+
+def install() -> None:
+    if all(map(shutil.which, PROGRAMS)):
+        return
+    if not shutil.which("apt-get"):
+        sys.exit("make test-cluster: needs Slurm and munge; without apt-get, install them first")
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    packages = ("install", "--yes", "--quiet", "--no-install-recommends", "slurm-wlm", "munge")
+    for arguments in (("update", "--quiet"), packages):
+        subprocess.run(("apt-get", *arguments), env=environment, check=True)
+
+
+def wait_for(what: str, ready: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            sys.exit(f"make test-cluster: not within {seconds:.0f} s: {what}")
+        time.sleep(0.2)
+
+
+def slurm(*command: str) -> str:
+    """What a Slurm command prints; nothing where it fails."""
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
+
+
+def start(stack: ExitStack, log: Path, *command: str) -> None:
+    """Starts a program that runs in the foreground, in a session of its own; it ends with the stack."""
+    with log.open("w") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True)
+    stack.callback(stop, process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[None]:
+    """Two nodes that take jobs, until the block ends. Their state and logs go to `folder`."""
+    host = socket.gethostname().partition(".")[0]
+    address = socket.gethostbyname(host)
+    cpus = max(1, (os.cpu_count() or 1) // len(NODES))
+    nodes = [
+        f"NodeName={name} NodeHostname={host} NodeAddr={address} Port={port} CPUs={cpus} RealMemory=16000"
+        for name, port in NODES.items()
+    ]
+    text = TEMPLATE.format(
+        host=host, address=address, controller_port=CONTROLLER_PORT, folder=folder, nodes="\n".join(nodes)
+    )
+    (folder / "state").mkdir()
+    subprocess.run(("mungekey", "--create", f"--keyfile={folder}/munge.key"), check=True)
+    files = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
+    with ExitStack() as stack:
+        stack.callback(CONFIGURATION.unlink, missing_ok=True)
+        CONFIGURATION.write_text(MARK + text)
+        start(stack, folder / "munged.log", "munged", "--foreground", f"--socket={folder}/munge.socket", *files)
+        wait_for("munged answers", (folder / "munge.socket").exists)
+        start(stack, folder / "slurmctld.log", "slurmctld", "-D")
+        for node in NODES:
+            start(stack, folder / f"{node}.log", "slurmd", "-D", "-N", node)
+        wait_for("all nodes are idle", lambda: slurm("sinfo", "-h", "-N", "-o", "%T").split() == ["idle"] * len(NODES))
+        stack.callback(end_jobs)
+        yield
+
+
+def end_jobs() -> None:
+    """Jobs outlive the daemons of their nodes, so they end first."""
+    slurm("scancel", "--user=root")
+    wait_for("all jobs have ended", lambda: not slurm("squeue", "-h", "-t", "PENDING,RUNNING,COMPLETING").strip())
+
+
+def slurm_jobs() -> list[dict[str, str]]:
+    """Every job that the cluster remembers, by field."""
+    jobs = slurm("scontrol", "show", "jobs", "--oneliner").splitlines()
+    return [dict(re.findall(r"(\w+)=(\S*)", job)) for job in jobs if job.startswith("JobId=")]
+
+
+def check_study(house: House, local: House) -> None:
+    """The study runs as Slurm jobs, once, and ends with what a local run ends with."""
+    expected = house.waiting()
+    began = time.monotonic()
+    house.snakemake()
+    print(f"ran {expected.total()} jobs on the cluster in {time.monotonic() - began:.0f} s", flush=True)
+
+    jobs = slurm_jobs()
+    ran = Counter(re.sub("^rule_|_wildcards_.*", "", job["Comment"]) for job in jobs)
+    assert ran == expected, f"Slurm ran {ran}, not {expected}"
+    assert {job["JobState"] for job in jobs} == {"COMPLETED"}, jobs
+    assert {job["BatchHost"] for job in jobs} == set(NODES), "a node ran nothing"
+
+    records = [json.loads(path.read_text()) for path in (house.study / "trials").rglob("*.json")]
+    assert [record["outcome"] for record in records] == ["ok"] * TRIALS, records
+    assert "Nothing to be done" in house.snakemake()
+    assert len(slurm_jobs()) == len(jobs), "the second run submitted jobs"
+    print("every trial has its record; a second run has nothing to do", flush=True)
+
+    local.snakemake()
+    here, there = contents(local), contents(house)
+    assert here.keys() == there.keys(), here.keys() ^ there.keys()
+    different = [path for path in here if here[path] != there[path]]
+    assert not different, f"differs between cluster and local run: {', '.join(different)}"
+    print(f"{len(here)} records, feature files and adapter blocks are those of a local run", flush=True)
+
+
+def main() -> None:
+    check_machine()
+    install()
+    os.environ["OMP_NUM_THREADS"] = "1"  # sums over several threads have other bits
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("make test-cluster: terminated"))
+    folder = Path(tempfile.mkdtemp(prefix="plumbline-cluster-"))
+    folder.chmod(0o755)  # munged wants its socket where anyone may go
+    print(f"two nodes on {socket.gethostname()}, everything in {folder}", flush=True)
+    with cluster(folder):
+        check_study(ClusterHouse(build(folder / "cluster").root), build(folder / "local"))
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
