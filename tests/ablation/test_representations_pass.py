@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from plumbline.ablation.feature_pass import feature_blocks, width
-from plumbline.ablation.representations.interface import Representation, load
+from plumbline.ablation.representations.interface import Representation, load, representation
 from plumbline.core.errors import UserError
 
 
@@ -81,3 +81,9 @@ def test_features_that_are_not_finite_are_told_with_their_row(adapters: FolderAd
     represent = Representation(roots, name="roots", width=1)
     with pytest.raises(UserError, match=f"row {worst}:"):
         list(feature_blocks(adapters, represent, "factor", [name]))
+
+
+def test_a_representation_of_the_wrong_shape_is_named_with_both_shapes():
+    flawed = representation(width=1)(lambda stack: stack.max(axis=(-2, -1)))
+    with pytest.raises(UserError, match=r"makes shape \(5,\) of 5 matrices; \(5, 1\) is needed"):
+        flawed(np.ones((5, 2, 3)))

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +38,8 @@ def status(
     """How far each study is, and why each stale target is stale."""
     config = configuration.load([Path("config.yaml"), *(configfile or [])])
     folder = Path(results or config.results)
+    if not folder.exists():
+        typer.echo(f"{folder}/ does not exist yet: nothing was run", err=True)
     found = standings(config.plan(), folder)
     if as_json:
         values = {"results": str(folder), "stages": [_tally_json(tally) for tally in tallies(found)]}
@@ -88,13 +90,16 @@ def _table(rows: list[Tally], folder: Path) -> Table:
 
 
 def _print_details(console: Console, found: list[Standing]) -> None:
+    alike: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for standing in found:
-        target = standing.target
-        name = f"{target.study}/{target.stage}/{target.name}".rstrip("/")
+        name = f"{standing.target.study}/{standing.target.path}"
         if standing.state == "running" and standing.fraction is not None:
             console.print(f"running {name}: {standing.fraction:.1%}, ETA {_time(standing.eta_seconds)}")
         elif standing.why:
-            console.print(f"{standing.state} {name}: {'; '.join(standing.why)}", markup=False)
+            alike[standing.state, standing.target.stage, "; ".join(standing.why)].append(name)
+    for (state, _, why), names in alike.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        console.print(f"{state} {names[0]}{more}: {why}", markup=False)
     outcomes = Counter(item.outcome for item in found if item.target.is_trial and item.outcome not in (None, "ok"))
     for outcome, count in outcomes.items():
         console.print(f"{count} trials found: {outcome}")

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 from plumbline.ablation.contrasts import best_trial
 from plumbline.ablation.labels import layers_label, outcome_label, representation_label, view_label
 from plumbline.ablation.records import machine_note
 from plumbline.ablation.settings import FACTOR_STATISTICS
-from plumbline.core.statistics import ALPHA
+from plumbline.core.statistics import ALPHA, holm
 from plumbline.core.tables import number, p_text, with_interval
 
 
@@ -112,16 +114,20 @@ def _against_chance(summary: pd.DataFrame) -> Iterator[str]:
         return
     level = good["chance"].iloc[0]
     yield f"Chance, one over the number of classes, is {100 * level:.1f}%."
-    groups = {
-        "above chance (interval wholly above it)": good["test_accuracy_low"] > level,
-        "not told apart from chance (interval holds it)": (good["test_accuracy_low"] <= level)
-        & (good["test_accuracy_high"] >= level),
-        "below chance (interval wholly below it)": good["test_accuracy_high"] < level,
-    }
-    for title, members in groups.items():
-        names = ", ".join(f"{row['trial']} {accuracy_text(row)}" for _, row in good[members].iterrows())
-        few = members.sum() and not title.startswith("above")
-        yield f"{members.sum()} of {len(good)} trials are {title}" + (f": {names}." if few else ".")
+    p_values = [_chance_p(row["test_accuracy"], int(row["test_rows"]), level) for _, row in good.iterrows()]
+    above = holm(np.array(p_values)) < ALPHA
+    yield (
+        f"{above.sum()} of {len(good)} trials are above chance: exact binomial test of the mean accuracy as that of a "
+        f"single run's {int(good['test_rows'].min())} or more test adapters, Holm-corrected at {100 * ALPHA:.0f}%."
+    )
+    if not above.all():
+        names = ", ".join(f"{row['trial']} {accuracy_text(row)}" for _, row in good[~above].iterrows())
+        yield f"{(~above).sum()} of {len(good)} trials are not told apart from chance: {names}."
+
+
+def _chance_p(accuracy: float, rows: int, level: float) -> float:
+    """One-sided p-value of `accuracy` on `rows` test rows against guessing. Runs share adapters: they add no rows."""
+    return float(binomtest(round(accuracy * rows), rows, level, alternative="greater").pvalue) if rows else 1.0
 
 
 def _cautions(summary: pd.DataFrame, contrasts: pd.DataFrame) -> Iterator[str]:
@@ -130,6 +136,8 @@ def _cautions(summary: pd.DataFrame, contrasts: pd.DataFrame) -> Iterator[str]:
         "initialisation and the batches, on these adapters. The runs share adapters, so that it is narrower than "
         "an interval over new adapters would be, and the p-values are smaller."
     )
+    if skipped := int(summary["adapters_skipped"].max()):
+        yield f"{skipped} adapters could not be read and were skipped; adapters/manifest.json names each."
     good = contrasts[contrasts["outcome"] == "ok"]
     for family, group in good.groupby("family", sort=False):
         least = group["p_floor"].min() * len(group)

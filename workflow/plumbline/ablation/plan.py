@@ -6,6 +6,7 @@ from typing import Any
 
 from plumbline.ablation.fingerprint import fingerprint
 from plumbline.ablation.settings import AblationSettings, Zoo, short_name
+from plumbline.core.errors import UserError
 from plumbline.core.plan import Target
 
 Features = Mapping[tuple[str, str], Target]
@@ -66,6 +67,9 @@ def _samples(zoo: Zoo, seed: int, pretrain: Target, shard: Target) -> Target:
 def _collect(settings: AblationSettings, shards: Sequence[Target]) -> Target:
     options = settings.source_options()
     own = options.get("id") or options.get("path")
+    for key in ("path", "labels"):
+        if settings.source in ("disk", "adapters") and options.get(key) and not Path(options[key]).exists():
+            raise UserError(f"config: ablation.{settings.source}.{key}: {options[key]} does not exist")
     seen = [Path(str(path)) for path in (own, options.get("labels")) if path and Path(str(path)).exists()]
     values = {"source": settings.source, "options": options, "fingerprint": [fingerprint(path) for path in seen]}
     module = settings.source.partition(":")[0] if ":" in settings.source else f"{_HERE}.sources.{settings.source}"

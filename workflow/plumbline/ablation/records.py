@@ -106,8 +106,10 @@ def summary_frame(records: Sequence[dict[str, Any]], runs: pd.DataFrame) -> pd.D
         row: dict[str, Any] = {"trial": record["trial"], **{name: record[name] for name in KEYS}}
         row |= {"outcome": trial_outcome(record), "message": record.get("message")}
         row |= {"runs": len(record["runs"]), "runs_ok": len(good), "chance": level}
+        row["test_rows"] = min((int(np.sum(run["confusion"])) for run in record["runs"] if run["confusion"]), default=0)
         row |= _described(good[list(SUMMARISED)].to_numpy(dtype=np.float64))
         row |= {name: record.get(name) for name in ("rows", "layer_count", "feature_width", "feature_width_used")}
+        row["adapters_skipped"] = record.get("adapters", {}).get("skipped", 0)
         row["feature_seconds"] = record.get("feature_seconds")
         row["training_seconds"] = record.get("seconds")
         row |= {"machine": machine, "different_machines": len(set(machines)) > 1}

@@ -58,6 +58,11 @@ class Target:
         return canonical({**self.settings, "code": digest(canonical(self.code)), "inputs": inputs})
 
     @property
+    def path(self) -> str:
+        """Its stage and name, for messages: train/factor/all_layers/stats."""
+        return f"{self.stage}/{self.name}".rstrip("/")
+
+    @property
     def log(self) -> str:
         """Path of its log file below results/<study>/; the journal stands beside it as .jsonl."""
         return f"logs/{self.stage}/{self.name or 'all'}.log"

@@ -29,7 +29,12 @@ def why_stale(spec: dict[str, Any] | None, target: Target, results: Path) -> lis
     if spec is None:
         return ["no spec is recorded for it"]
     today = json.loads(target.spec)
-    clauses = differences({**spec, "code": None}, {**today, "code": None})
+    told_apart = dict.fromkeys(("code", "inputs", "fingerprint"))
+    clauses = differences({**spec, **told_apart}, {**today, **told_apart})
+    if spec.get("fingerprint") != today.get("fingerprint"):
+        clauses.append("files: those it was made from have changed")
+    if spec.get("inputs") != today["inputs"]:
+        clauses.append("inputs: other targets than before, or made anew")
     if spec.get("code") != today["code"]:
         kept = _code_path(results, str(spec.get("code")))
         modules = differences(read_json(kept), target.code) if kept.exists() else []

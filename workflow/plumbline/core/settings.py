@@ -30,12 +30,14 @@ def validated(model: type[Model], values: Mapping[str, Any], place: str) -> Mode
 
 
 def _explain(mistake: Any, model: type[BaseModel]) -> str:
-    path = ".".join(str(part) for part in mistake["loc"])
+    path = ".".join(str(part) for part in mistake["loc"] if part != "[key]")
     if mistake["type"] == "extra_forbidden":
         known = ", ".join(_keys_at(model, mistake["loc"][:-1]))
         return f"{path}: no such key (known here: {known})"
     if mistake["type"] == "missing":
         return f"{path}: missing"
+    if mistake["type"] == "model_type":
+        return f"{path}: wants keys below it (given: {mistake['input']!r})"
     message = mistake["msg"].removeprefix("Value error, ")
     given = mistake.get("input")
     shown = "" if isinstance(given, dict) else f" (given: {given!r})"

@@ -58,6 +58,9 @@ class Stage(Generic[Arguments]):
                 _fail(str(mistake))
             _note_failure(repr(error))
             raise
+        except KeyboardInterrupt:
+            log.error("interrupted; start again to go on")
+            sys.exit(130)
         except BaseException as error:
             _note_failure(repr(error))
             raise

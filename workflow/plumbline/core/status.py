@@ -102,7 +102,7 @@ def _standing_of_output(
         causes = [need for need in upstream if need.state == "stale"]
         clauses = why_stale(spec, target, results)
         why = [clause for clause in clauses if not (clause.startswith("inputs:") and causes)]
-        why += [f"its input {need.target.stage}/{need.target.name} is stale" for need in causes]
+        why += [f"its input {need.target.path} is stale" for need in causes]
         return Standing(target=target, state="stale", why=tuple(why))
     if target.is_trial:
         record = read_record(folder / target.output)

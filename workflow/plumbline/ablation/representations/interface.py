@@ -65,7 +65,7 @@ class Representation:
         step = max(1, STACK_VALUES // (m * n))
         for start in range(0, len(matrices), step):
             rows = slice(start, start + step)
-            features[rows] = self._dense(np.ascontiguousarray(matrices[rows]))
+            features[rows] = self._checked(self._dense(np.ascontiguousarray(matrices[rows])), features[rows])
         return features.reshape(*leading, -1)
 
     def product(self, up: np.ndarray, down: np.ndarray) -> np.ndarray:
@@ -82,10 +82,20 @@ class Representation:
         for start in range(0, len(up), step):
             rows = slice(start, start + step)
             if self._from_factors is None:
-                features[rows] = dense_route(self._dense, up[rows], down[rows])
+                made = dense_route(self._dense, up[rows], down[rows])
             else:
-                features[rows] = self._from_factors(up[rows], down[rows])
+                made = self._from_factors(up[rows], down[rows])
+            features[rows] = self._checked(made, features[rows])
         return features.reshape(*leading, -1)
+
+    def _checked(self, made: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """`made`, once it has the shape of its `place`. Raises UserError naming both."""
+        if np.shape(made) != place.shape:
+            raise UserError(
+                f"representation {self.name}: makes shape {np.shape(made)} of {len(place)} matrices;"
+                f" {place.shape} is needed, (matrices, width)"
+            )
+        return made
 
 
 def dense_route(function: Dense, up: np.ndarray, down: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ By sub-folder: `<class>/<adapter>.safetensors` or `<class>/<adapter>/<any name>.
 """
 
 import csv
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from plumbline.ablation.adapter_rows import AdapterRows
 from plumbline.ablation.store import StoreWriter
 from plumbline.core.errors import UserError
 from plumbline.core.progress import track
+
+log = logging.getLogger("plumbline")
 
 CHUNK_BYTES = 64 * 2**20
 """How much is gathered before it is written."""
@@ -199,4 +202,5 @@ class _Import:
         """Raises, or notes the adapter as skipped."""
         if not self.skip:
             raise UserError(f"{adapter.file}: {reason}; mend or remove it, or set `on_bad_adapter: skip`")
+        log.warning("%s skipped: %s", adapter.file, reason)
         self.skipped.append({"adapter": adapter.name, "reason": reason})
