@@ -1,27 +1,7 @@
 # Study `ablation`: LoRA weights -> adapter store -> features -> trials -> tables and figures.
 # Needs: nothing for the zoo; a data set or a folder of adapters for the other sources.
 # Makes: results/ablation/{adapters,features,trials,tables,figures}, results.json, summary.csv, runs.csv, contrasts.csv.
-from plumbline.ablation.settings import FIGURES, TABLES, parts_of
-
-
-def feature_shards(wildcards, suffix):
-    """Files of the shards that a representation's features are joined from; none where it is computed in one."""
-    count = CONFIG.ablation.shards
-    folder = f"<results>/ablation/features/{wildcards.view}/{wildcards.representation}"
-    return [
-        f"{folder}/{index}-of-{count}.{suffix}"
-        for index in range(count if count > 1 else 0)
-    ]
-
-
-def feature_files(wildcards, suffix):
-    """Files of the representations that a trial reads side by side."""
-    parts = parts_of(CONFIG.ablation, wildcards.representation)
-    return [
-        f"<results>/ablation/features/{wildcards.view}/{part}.{suffix}"
-        for part in parts
-    ]
-
+from plumbline.ablation.settings import FIGURES, TABLES
 
 if CONFIG.ablation.source == "zoo":
 
