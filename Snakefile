@@ -10,6 +10,7 @@ configfile: "config.yaml"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/inputs.smk"
 include: "workflow/rules/ablation.smk"
+include: "workflow/rules/lr_sweep.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -19,3 +20,4 @@ rule all:
     default_target: True
     input:
         rules.ablation.input,
+        rules.lr_sweep.input,

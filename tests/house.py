@@ -28,23 +28,33 @@ TINY = {
         "layers": ["all_layers", "visual_only"],
         "runs": 2,
         "training": {"hidden": 8, "layers": 2, "max_epochs": 4},
-    }
+    },
+    "lr_sweep": {
+        "corpus": {"limit_bytes": 200_000},
+        "model": {"vocabulary": 300, "context": 16, "width": 16, "hidden": 32, "layers": 1, "heads": 2},
+        "training": {"batch": 4, "steps": 60, "validate_every": 20, "validation_windows": 8},
+        "learning_rates": [0.004, 0.064],
+        "seeds": [0],
+    },
 }
 TRIALS = 10
 
 
 class House:
-    """A copy of the project at `root`, with `tiny.yaml` laid over its config."""
+    """A copy of the project at `root`, with `tiny.yaml` laid over its config; runs `study` unless told a target."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, study: str = "ablation") -> None:
         self.root = root
-        self.study = root / "results" / "ablation"
+        self.study = root / "results" / study
 
     def configure(self, settings: dict) -> None:
         (self.root / "tiny.yaml").write_text(yaml.safe_dump(settings))
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--configfile", "tiny.yaml"]
+        named = any(argument.startswith("results/") for argument in arguments)
+        target = [] if named else [self.study.name]
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *target, *arguments]
+        return [*command, "--configfile", "tiny.yaml"]
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -70,7 +80,7 @@ class House:
         text = self.snakemake("--dry-run", *arguments)
         table = text.partition("Job stats:")[2].partition("total")[0]
         rows = re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)
-        return Counter({rule: int(count) for rule, count in rows if rule not in ("job", "all")})
+        return Counter({rule: int(count) for rule, count in rows if rule not in ("job", "all", self.study.name)})
 
     def plumbline(self, *arguments: str) -> str:
         command = [sys.executable, "-c", "from plumbline.cli import main; main()", *arguments]
@@ -124,7 +134,7 @@ def contents(house: House):
     return found
 
 
-def build(root: Path) -> House:
+def build(root: Path, study: str = "ablation") -> House:
     root.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
         source = PROJECT / part
@@ -132,6 +142,6 @@ def build(root: Path) -> House:
             shutil.copytree(source, root / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(source, root / part)
-    house = House(root)
+    house = House(root, study)
     house.configure(TINY)
     return house

@@ -40,7 +40,7 @@ def test_presets_are_valid_and_state_command_runtime_and_score(preset):
 def test_source_grid_is_eighteen_trials_of_ten_runs():
     """The nine representations of the source, all layers against visual only."""
     config = configuration.load([ROOT / "config.yaml", ROOT / "presets" / "lora-ws-50k.yaml"])
-    trials = [target for target in config.plan() if target.is_trial]
+    trials = [target for target in config.plan() if target.study == "ablation" and target.is_trial]
     source = [
         target.name for target in trials if target.name.startswith("factor/") and not target.name.endswith("/flat")
     ]

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plumbline.ablation.adapter_rows import AdapterRows, image_groups
-from plumbline.ablation.fingerprint import fingerprint
 from plumbline.ablation.store import AdapterStore, StoreWriter
 from plumbline.core.errors import UserError
+from plumbline.core.fingerprint import fingerprint
 
 SHAPES = {
     "blocks.10.to_q.lora.up.weight": (5, 2),
@@ -237,32 +237,8 @@ def test_classes_that_cannot_be_learnt_are_refused(labels: list[int], names: lis
         table_of(labels, names)
 
 
-def test_fingerprint_changes_with_the_files_and_with_nothing_else(tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    (folder / "cat").mkdir(parents=True)
-    (folder / "cat" / "a").write_text("one")
-    first = fingerprint(folder)
-    assert fingerprint(folder) == first
-    (folder / ".hidden").write_text("x")
-    assert fingerprint(folder.rename(tmp_path / "moved")) == first
-    folder = tmp_path / "moved"
-    status = (folder / "cat" / "a").stat()
-    os.utime(folder / "cat" / "a", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    touched = fingerprint(folder)
-    (folder / "cat" / "a").rename(folder / "cat" / "b")
-    renamed = fingerprint(folder)
-    (folder / "cat" / "c").write_text("")
-    assert len({first, touched, renamed, fingerprint(folder), fingerprint(folder / "cat" / "b")}) == 5
-
-
-def test_fingerprint_of_nothing_is_a_users_mistake(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not exist"):
-        fingerprint(tmp_path / "nowhere")
-
-
-def test_store_and_fingerprint_import_what_they_need_alone() -> None:
+def test_store_imports_what_it_needs_alone() -> None:
     script = (
-        "import sys; import plumbline.ablation.fingerprint; assert 'numpy' not in sys.modules;"
-        "import plumbline.ablation.store; assert not {'torch', 'pandas', 'datasets'} & set(sys.modules)"
+        "import sys; import plumbline.ablation.store; assert not {'torch', 'pandas', 'datasets'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | {"PYTHONPATH": "workflow"})

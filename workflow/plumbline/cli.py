@@ -53,6 +53,29 @@ def status(
 
 
 @app.command()
+def diagnose(
+    study: Annotated[str, typer.Argument(help="The study: lr_sweep.")],
+    configfile: ConfigFiles = None,
+    results: Annotated[str | None, typer.Option(help="Results folder, in place of the config's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Whether it is as fast as it should be, and if not, why. Exits with 0: healthy, 1: slower, 2: cannot tell."""
+    from plumbline.lr_sweep.diagnosis.assessment import EXIT_STATUS
+    from plumbline.lr_sweep.diagnosis.report import diagnose_study, in_words
+
+    try:
+        if study != "lr_sweep":
+            raise UserError(f"diagnose: there is nothing to diagnose of {study!r}; there is lr_sweep")
+        config = configuration.load([Path("config.yaml"), *(configfile or [])])
+        diagnosis = diagnose_study(Path(results or config.results) / study, _trials(config, study, results))
+    except UserError as error:
+        typer.echo(f"plumbline: {error}", err=True)
+        raise typer.Exit(2) from None  # 1 would say that it is slow
+    typer.echo(json.dumps(diagnosis, indent=1) if as_json else "\n".join(in_words(diagnosis)))
+    raise typer.Exit(EXIT_STATUS[diagnosis["status"]])
+
+
+@app.command()
 def schema(
     output: Annotated[Path, typer.Option(help="Where to write it.")] = SCHEMA,
 ) -> None:
@@ -69,6 +92,14 @@ def main() -> None:
     except UserError as error:
         typer.echo(f"plumbline: {error}", err=True)
         sys.exit(1)
+
+
+def _trials(config: configuration.Config, study: str, results: str | None) -> list[str]:
+    """The study's trials: those that the config asks for, and of the optional ones those that have begun."""
+    folder = Path(results or config.results) / study
+    trials = [target for target in config.plan() if target.study == study and target.is_trial]
+    begun = (t.name for t in trials if not t.optional or any((folder / p).exists() for p in (t.output, t.journal)))
+    return list(begun)
 
 
 def _tally_json(tally: Tally) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """The whole config: what config.yaml may say, and the plan it stands for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,8 +12,10 @@ from plumbline.ablation.settings import AblationSettings
 from plumbline.core.errors import UserError
 from plumbline.core.plan import Target
 from plumbline.core.settings import Settings, validated
+from plumbline.lr_sweep.plan import plan as plan_lr_sweep
+from plumbline.lr_sweep.settings import LrSweepSettings
 
-STUDIES = {"ablation": plan_ablation}
+STUDIES: dict[str, Callable[[Any, int], list[Target]]] = {"ablation": plan_ablation, "lr_sweep": plan_lr_sweep}
 """Study -> function from its settings and the seed to its plan."""
 
 
@@ -26,6 +28,7 @@ class Config(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU where there is one; `cuda` without one is an error."""
     ablation: AblationSettings = AblationSettings()
+    lr_sweep: LrSweepSettings = LrSweepSettings()
 
     def plan(self) -> list[Target]:
         """Every target of every study, upstream first."""

@@ -71,6 +71,8 @@ wildcard_constraints:
     layers="[^/]+",
     representation="[^/]+",
     shard=r"\d+(-of-\d+)?",
+    trial="[^/]+",
+    round=r"\d+",
 
 
 onstart:

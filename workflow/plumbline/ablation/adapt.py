@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from plumbline.ablation.settings import AdapterSettings, DiffusionSettings
 from plumbline.ablation.zoo.adapters import ZooChunk, chunks_of, train_chunk
 from plumbline.ablation.zoo.diffusion import load_base
 from plumbline.core.device import torch_device
-from plumbline.core.files import atomic
+from plumbline.core.files import write_bytes
 from plumbline.core.plan import Spec, digest
 from plumbline.core.progress import Progress
 from plumbline.core.stage import stage
@@ -52,14 +52,12 @@ def adapt(spec: AdaptSpec, base: Path, output: Path, device: str = "auto") -> No
 
 def _write(path: Path, chunk: ZooChunk) -> None:
     columns = {name: getattr(chunk, name) for name in ("labels", "folds", "num_images", "image_ids", "losses")}
-    with atomic(path) as partial:
-        save_file({name: tensor.contiguous() for name, tensor in (chunk.factors | columns).items()}, partial)
+    write_bytes(path, save({name: tensor.contiguous() for name, tensor in (chunk.factors | columns).items()}))
 
 
 def _join(files: Sequence[Path], output: Path) -> None:
     parts = [load_file(file) for file in files]
-    with atomic(output) as partial:
-        save_file({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, partial)
+    write_bytes(output, save({name: torch.cat([part[name] for part in parts]) for name in parts[0]}))
 
 
 if __name__ == "__main__":

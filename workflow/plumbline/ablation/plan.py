@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plumbline.ablation.fingerprint import fingerprint
 from plumbline.ablation.settings import AblationSettings, Zoo, short_name
 from plumbline.core.errors import UserError
+from plumbline.core.fingerprint import fingerprint
 from plumbline.core.plan import Target
 
 Features = Mapping[tuple[str, str], Target]

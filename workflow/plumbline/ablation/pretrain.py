@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from plumbline.ablation.settings import DiffusionSettings, PretrainingSettings
 from plumbline.ablation.zoo import pretraining
 from plumbline.core.device import torch_device
-from plumbline.core.files import atomic
+from plumbline.core.files import write_bytes
 from plumbline.core.plan import Spec, digest
 from plumbline.core.progress import Progress
 from plumbline.core.stage import stage
@@ -34,8 +34,7 @@ def pretrain(spec: PretrainSpec, output: Path, device: str = "auto") -> None:
             checkpoint=checkpoint,
             progress=lambda done: progress.advance(done - progress.done),
         )
-    with atomic(output) as partial:
-        save_file(weights, partial, metadata={"loss": ",".join(f"{loss:.5g}" for loss in losses)})
+    write_bytes(output, save(weights, metadata={"loss": ",".join(f"{loss:.5g}" for loss in losses)}))
     checkpoint.unlink(missing_ok=True)
 
 

@@ -54,6 +54,12 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes `data` to `path`, atomically."""
+    with atomic(path) as partial:
+        partial.write_bytes(data)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` to `path` as indented JSON, atomically.."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -45,6 +45,8 @@ class Target:
     modules: tuple[str, ...] = field(default=())
     """Code that the stage loads by name, besides what it imports."""
     is_trial: bool = False
+    optional: bool = False
+    """Whether it may never be asked for: a trial that only an extension of the grid would add."""
 
     @cached_property
     def code(self) -> dict[str, str]:

@@ -71,6 +71,8 @@ def tallies(found: Iterable[Standing]) -> list[Tally]:
     """One tally for each stage, in the order of the plan."""
     groups: dict[tuple[str, str], list[Standing]] = {}
     for standing in found:
+        if standing.target.optional and standing.state == "missing":
+            continue
         groups.setdefault((standing.target.study, standing.target.stage), []).append(standing)
     return [_tally(study, stage, group) for (study, stage), group in groups.items()]
 

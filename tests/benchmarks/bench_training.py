@@ -1,0 +1,200 @@
+"""The study's training loop against a plain one, in the manner of nanoGPT's train.py, on the same model.
+
+    python tests/benchmarks/bench_training.py --output training.json [--device cuda] [--blocks 12]
+
+Each loop has a process of its own, as a trial has, with one thread on a CPU; they take turns, block by block, and the
+ratio is that of all tokens over all seconds. Both start from the same weights. The plain loop is eager, with torch's
+own AdamW and clipping and a batch stacked window by window; on a GPU it has bf16 autocast and fused AdamW as nanoGPT
+does. The study's loop runs with what its probe chose and with its metrics; what these and checkpoints cost is read
+from its spans. About a minute on a CPU.
+"""
+
+import argparse
+import multiprocessing
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from plumbline.core.files import write_json
+from plumbline.core.machine import describe_machine
+from plumbline.lr_sweep.allocator import keep_freed_memory
+from plumbline.lr_sweep.data import Tokens
+from plumbline.lr_sweep.loop import Fit, Run, learning_rate
+from plumbline.lr_sweep.model import Transformer
+from plumbline.lr_sweep.precision import choose
+from plumbline.lr_sweep.settings import LrSweepSettings, ModelSettings, OperationSettings, TrainingSettings
+
+SHAPES = {
+    "default": LrSweepSettings().model,
+    "wider": ModelSettings(vocabulary=1024, context=128, width=128, hidden=352, layers=3, heads=4),
+}
+LOG_STEPS = OperationSettings().log_steps
+CHECKPOINT_SECONDS = OperationSettings().checkpoint_seconds
+
+
+def corpus(vocabulary: int) -> Tokens:
+    tokens = np.random.default_rng(0).integers(vocabulary, size=500_000).astype("<u2")
+    return Tokens(
+        train=tokens,
+        validation=tokens[:20_000],
+        vocabulary=vocabulary,
+        end_of_text=0,
+        unigram_entropy=np.log(vocabulary),
+    )
+
+
+class PlainLoop:
+    """A training loop as one writes it."""
+
+    def __init__(self, run: Run, tokens: Tokens, device: torch.device) -> None:
+        torch.manual_seed(run.seed)
+        self.run, self.tokens, self.device, self.step = run, tokens.train, device, 0
+        self.model = Transformer(run.model).to(device)
+        training = run.training
+        groups = [
+            {"params": [w for w in self.model.parameters() if w.dim() >= 2], "weight_decay": training.weight_decay},
+            {"params": [w for w in self.model.parameters() if w.dim() < 2], "weight_decay": 0.0},
+        ]
+        on_gpu = device.type == "cuda"
+        betas = (training.beta1, training.beta2)
+        self.optimizer = torch.optim.AdamW(groups, lr=run.rate, betas=betas, fused=True if on_gpu else None)
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=on_gpu)
+
+    def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        context = self.run.model.context
+        starts = torch.randint(len(self.tokens) - context, (self.run.training.batch,))
+        x = torch.stack([torch.from_numpy(self.tokens[i : i + context].astype(np.int64)) for i in starts])
+        y = torch.stack([torch.from_numpy(self.tokens[i + 1 : i + 1 + context].astype(np.int64)) for i in starts])
+        if self.device.type == "cuda":
+            return x.pin_memory().to(self.device, non_blocking=True), y.pin_memory().to(self.device, non_blocking=True)
+        return x, y
+
+    def advance(self) -> None:
+        rate = learning_rate(self.run, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        x, y = self.batch()
+        with self.autocast:
+            loss = self.model(x, y)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.run.training.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        if self.step % LOG_STEPS == 0:
+            loss.item()
+
+
+class StudyLoop:
+    """The study's, with its metrics."""
+
+    def __init__(self, run: Run, tokens: Tokens, device: torch.device) -> None:
+        keep_freed_memory()
+        self.fit = Fit(run, tokens, device)
+        self.fit.prepare(choose(run.model, run.training, tokens, device))
+
+    def advance(self) -> None:
+        self.fit.advance()
+        if self.fit.step % LOG_STEPS == 0:
+            self.fit.log()
+
+
+def serve(way: str, shape: str, device_name: str, steps: int, pipe: Connection) -> None:
+    """Answers each request with the seconds, on the wall and on the CPU, of so many steps; at None with the costs."""
+    torch.set_num_threads(1)
+    device = torch.device(device_name)
+    training = TrainingSettings(steps=steps, validate_every=steps)
+    run = Run(model=SHAPES[shape], training=training, rate=1e-3, seed=0, identity="{}")
+    loop = {"plain": PlainLoop, "study": StudyLoop}[way](run, corpus(run.model.vocabulary), device)
+    pipe.send("ready")
+    while (count := pipe.recv()) is not None:
+        began, worked = time.perf_counter(), time.process_time()
+        for _ in range(count):
+            loop.advance()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        pipe.send((time.perf_counter() - began, time.process_time() - worked))
+    pipe.send(costs(loop.fit) if isinstance(loop, StudyLoop) else {})
+
+
+def costs(fit: Fit) -> dict[str, Any]:
+    """Percent of the training time that metrics take, and checkpoints at their default interval."""
+    fit.spans.settle()
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(5):
+            fit.save(Path(folder) / "checkpoint")
+    fit.spans.settle()
+    spent, checkpoint = fit.spans.seconds, fit.spans.seconds["checkpoint"] / 5
+    return {
+        "metrics_percent": 100 * spent["logging"] / fit.spans.training,
+        "checkpoint_seconds": checkpoint,
+        "checkpoints_percent": 100 * checkpoint / CHECKPOINT_SECONDS,
+        "chosen": {switch: finding["chosen"] for switch, finding in fit.choices.found.items()},
+    }
+
+
+def compare(shape: str, device: str, blocks: int, steps: int) -> dict[str, Any]:
+    """Tokens a second of both loops, and their ratio, from `blocks` turns of `steps` steps each."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = {}, []
+    for way in ("plain", "study"):
+        pipes[way], theirs = context.Pipe()
+        arguments = (way, shape, device, (blocks + 1) * steps, theirs)
+        processes.append(context.Process(target=serve, args=arguments, daemon=True))
+        processes[-1].start()
+        pipes[way].recv()
+    seconds: dict[str, list[float]] = {"plain": [], "study": []}
+    cpu_seconds: dict[str, list[float]] = {"plain": [], "study": []}
+    for block in range(blocks + 1):
+        for way in ("plain", "study") if block % 2 else ("study", "plain"):
+            pipes[way].send(steps)
+            wall, cpu = pipes[way].recv()
+            if block:  # the first warms up
+                seconds[way].append(wall)
+                cpu_seconds[way].append(cpu)
+    for pipe in pipes.values():
+        pipe.send(None)
+    found = {way: pipe.recv() for way, pipe in pipes.items()}
+    for process in processes:
+        process.join()
+    tokens = blocks * steps * TrainingSettings().batch * SHAPES[shape].context
+    return {
+        "shape": shape,
+        "plain_tokens_per_second": tokens / sum(seconds["plain"]),
+        "study_tokens_per_second": tokens / sum(seconds["study"]),
+        "ratio": sum(seconds["plain"]) / sum(seconds["study"]),
+        "ratio_of_cpu_seconds": sum(cpu_seconds["plain"]) / sum(cpu_seconds["study"]),
+        **found["study"],
+        "plain_block_seconds": seconds["plain"],
+        "study_block_seconds": seconds["study"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--blocks", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=30)
+    options = parser.parse_args()
+    figures = {}
+    for shape in SHAPES:
+        steps = options.steps if shape == "default" else max(options.steps // 6, 2)
+        found = figures[shape] = compare(shape, options.device, options.blocks, steps)
+        print(
+            f"{shape}: study {found['study_tokens_per_second']:,.0f} tokens/s, plain"
+            f" {found['plain_tokens_per_second']:,.0f}, ratio {found['ratio']:.2f} (CPU seconds"
+            f" {found['ratio_of_cpu_seconds']:.2f}); metrics {found['metrics_percent']:.2f}%, a checkpoint"
+            f" {1e3 * found['checkpoint_seconds']:.0f} ms, {found['checkpoints_percent']:.2f}% at the default interval",
+            flush=True,
+        )
+    write_json(options.output, {"benchmark": "training", "figures": figures, "machine": describe_machine()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+import json
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from lr_sweep.training_runs import MODEL, VOCABULARY, spec_of, write_tokens
+from plumbline.core.errors import UserError
+from plumbline.lr_sweep.best import BestSpec, best, pick
+from plumbline.lr_sweep.train import train
+
+SPEC = BestSpec(code="", inputs="")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """A byte-level BPE of the model's vocabulary."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator(["the quick brown fox jumps over the lazy dog, again and again"] * 9, trainer)
+    made.save(str(folder / "tokenizer.json"))
+    configuration = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(configuration))
+    return folder / "tokenizer.json"
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    return write_tokens(tmp_path_factory.mktemp("best") / "tokens") / "meta.json"
+
+
+@pytest.fixture(scope="module")
+def trials(tokens, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trials")
+    paths = []
+    for rate in (0.001, 0.02, 1e25):
+        for seed in (0, 1):
+            paths.append(folder / f"lr{rate:g}-seed{seed}" / "record.json")
+            train(spec_of(rate=rate, seed=seed), tokens, paths[-1])
+    return paths
+
+
+@pytest.fixture(scope="module")
+def folder(trials, tokenizer, tmp_path_factory):
+    output = tmp_path_factory.mktemp("results") / "best_model" / "manifest.json"
+    best(SPEC, trials, tokenizer, output)
+    return output.parent
+
+
+def record(folder, rate, seed, loss, outcome="ok"):
+    path = folder / f"lr{rate:g}-seed{seed}" / "record.json"
+    path.parent.mkdir()
+    found = {"schema": 1, "rate": rate, "seed": seed, "outcome": outcome, "final_validation_loss": loss}
+    path.write_text(json.dumps(found))
+    return path
+
+
+def test_best_trial_is_the_best_seed_of_the_rate_that_is_best_on_average(tmp_path):
+    lucky = [record(tmp_path, 0.1, 0, 1.0), record(tmp_path, 0.1, 1, 3.0)]
+    steady = [record(tmp_path, 0.2, 0, 1.9), record(tmp_path, 0.2, 1, 1.7)]
+    assert pick([*lucky, *steady]) == (steady[1], pytest.approx(1.8))
+
+
+def test_rate_with_a_diverged_seed_is_passed_over(tmp_path):
+    broken = [record(tmp_path, 0.1, 0, 1.0), record(tmp_path, 0.1, 1, "nan", "diverged")]
+    steady = [record(tmp_path, 0.2, 0, 1.9)]
+    assert pick([*broken, *steady])[0] == steady[0]
+
+
+def test_no_finished_trial_is_a_mistake_that_names_the_setting(tmp_path):
+    with pytest.raises(UserError, match=r"lr_sweep\.learning_rates: at none of 1 rates"):
+        pick([record(tmp_path, 0.1, 0, "inf", "diverged")])
+
+
+def test_manifest_names_the_trial(folder, trials):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    losses = {path: json.loads(path.read_text())["final_validation_loss"] for path in trials if "lr0.02" in str(path)}
+    chosen = min(losses, key=losses.get)
+    assert manifest["trial"] == chosen.parent.name
+    assert manifest["final_validation_loss"] == losses[chosen]
+    assert manifest["relative_logit_difference"] < 1e-4
+
+
+def test_transformers_generates_text_with_the_folder_alone(folder):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    prompt = tokenizer("the dog", return_tensors="pt", return_token_type_ids=False)
+    with torch.no_grad():
+        made = model.generate(**prompt, max_length=MODEL.context, do_sample=False, eos_token_id=None)
+    text = tokenizer.decode(made[0])
+    assert made.shape[1] == MODEL.context
+    assert text.startswith("the dog")
+    assert len(text) > len("the dog")

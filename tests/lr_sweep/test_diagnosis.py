@@ -1,0 +1,355 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from plumbline.core.progress import append_to, note
+from plumbline.lr_sweep import clocks as clocks_module
+from plumbline.lr_sweep.clocks import clocks
+from plumbline.lr_sweep.diagnosis.assessment import assess, progress
+from plumbline.lr_sweep.diagnosis.causes import interface
+from plumbline.lr_sweep.diagnosis.evidence import Interval, TrialEvidence, from_events, read_trials, with_company
+from plumbline.lr_sweep.diagnosis.ledger import ledger
+from plumbline.lr_sweep.diagnosis.machine import Gpu, Machine, Neighbour, observe
+from plumbline.lr_sweep.diagnosis.report import in_words
+from plumbline.lr_sweep.settings import ModelSettings, TrainingSettings
+
+STEP = 0.02
+MACHINE = Machine(cores=2)
+MODEL = ModelSettings(width=16, hidden=32, layers=1, heads=2, context=16, vocabulary=257)
+
+
+class Clockwork:
+    """A probe with made-up times: a step takes STEP, times what the trial's change of it is said to cost."""
+
+    def __init__(self, **factors: float) -> None:
+        self.factors = factors
+
+    def step_seconds(self, trial, *, threads=None, dtype=None, batch=None, device=None, switches=None):
+        seconds = STEP
+        if (threads or trial.threads) > 1:
+            seconds *= self.factors.get("threads", 0.6)
+        if (dtype or trial.dtype) == "float64":
+            seconds *= self.factors.get("float64", 2.0)
+        if batch:
+            seconds *= self.factors.get("batch", batch / trial.training["batch"])
+        if device == "cuda":
+            seconds *= self.factors.get("cuda", 0.1)
+        for name, on in (switches or {}).items():
+            seconds *= self.factors.get(name, 1.0) if on else 1.0
+        return seconds
+
+    def ceiling(self, trial):
+        return 1e11
+
+
+def interval(**changes) -> Interval:
+    """Ten steps of STEP, all of it computing."""
+    busy = 10 * STEP
+    spans = {"forward": 0.4 * busy, "backward": 0.5 * busy, "optimizer": 0.1 * busy}
+    values = {"steps": 10, "monotonic": busy, "process": busy, "run_delay": 0.0, "suspended": 0.0, "spans": spans}
+    return Interval(**values | changes)
+
+
+def trial(intervals=None, **changes) -> TrialEvidence:
+    """A healthy trial of 300 steps, or one made of the given intervals."""
+    intervals = tuple(intervals or [interval()] * 30)
+    spans: dict[str, float] = {}
+    for one in intervals:
+        for name, seconds in one.spans.items():
+            spans[name] = spans.get(name, 0.0) + seconds
+    values = {
+        "name": "lr0.01-seed0",
+        "state": "done",
+        "done": round(sum(one.steps for one in intervals)),
+        "total": 300,
+        "tokens_per_step": 1024,
+        "model": MODEL.model_dump(),
+        "training": TrainingSettings().model_dump(),
+        "spans": spans,
+        "intervals": intervals,
+        "wall": sum(one.monotonic + one.suspended for one in intervals),
+    }
+    return TrialEvidence(**values | changes)
+
+
+def first_cause(evidence: TrialEvidence, machine: Machine = MACHINE, **factors: float) -> str | None:
+    diagnosis = assess([evidence], machine, Clockwork(**factors))
+    assert (diagnosis["status"] == "slower_than_expected") is bool(diagnosis["causes"])
+    return diagnosis["causes"][0]["cause"] if diagnosis["causes"] else None
+
+
+def with_span(name: str, seconds: float) -> TrialEvidence:
+    spans = {**interval().spans, name: seconds}
+    return trial([interval(spans=spans, monotonic=10 * STEP + seconds)] * 30)
+
+
+def test_a_healthy_trial_has_no_cause_and_no_alarm():
+    diagnosis = assess([trial()], MACHINE, Clockwork())
+    assert (diagnosis["status"], diagnosis["causes"]) == ("healthy", [])
+
+
+@pytest.mark.parametrize(
+    ("span", "cause"),
+    [
+        ("data_wait", "data_wait"),
+        ("validation", "frequent_validation"),
+        ("checkpoint", "frequent_checkpoints"),
+        ("logging", "frequent_logging"),
+    ],
+)
+def test_a_span_that_takes_half_of_the_time_is_the_first_cause(span, cause):
+    assert first_cause(with_span(span, 0.2)) == cause
+    assert first_cause(with_span(span, 0.002)) is None
+
+
+def test_threads_that_make_a_step_slower_are_named_and_threads_that_pay_are_not():
+    slow = interval(spans={"forward": 1.0}, monotonic=1.0, process=2.0)  # 100 ms a step
+    assert first_cause(trial([slow] * 30, threads=2), threads=5.0) == "too_many_threads"
+    assert first_cause(trial(threads=2), threads=0.9) is None
+
+
+def test_threads_are_not_named_when_only_the_probe_is_slow_on_them():
+    assert first_cause(trial(threads=2), threads=5.0) is None
+
+
+def test_float64_is_named_with_both_steps_measured():
+    diagnosis = assess([trial(dtype="float64")], MACHINE, Clockwork())
+    assert diagnosis["causes"][0]["cause"] == "float64"
+    assert diagnosis["causes"][0]["counterfactual"] == "a step in float64: 40 ms; in float32: 20 ms"
+
+
+def test_a_batch_whose_fourfold_takes_hardly_longer_is_too_small():
+    assert first_cause(trial(), batch=1.2) == "small_batch"
+    assert first_cause(trial(), batch=3.0) is None
+
+
+def test_waiting_for_a_core_is_contention_and_a_neighbours_where_one_is_busy_now():
+    waits = trial([interval(run_delay=0.2, monotonic=0.4)] * 30, pressure_percent=60.0)
+    assert first_cause(waits) == "cpu_contention"
+    neighbour = Machine(cores=2, neighbours=(Neighbour(pid=7, name="encoder", cores=1.0),))
+    assert first_cause(replace(waits, state="running"), neighbour) == "cpu_neighbour"
+    assert first_cause(replace(waits, state="running", threads_at_once=6.0), neighbour) == "cpu_contention"
+
+
+def test_time_neither_running_nor_ready_to_run_is_a_stopped_process():
+    gap = interval(monotonic=10.2)
+    gap = replace(gap, spans={**gap.spans, "forward": gap.spans["forward"] + 10.0})
+    diagnosis = assess([trial([*[interval()] * 15, gap, *[interval()] * 14])], MACHINE, Clockwork())
+    assert diagnosis["causes"][0]["cause"] == "stopped_process"
+    assert diagnosis["causes"][0]["seconds_lost"] == pytest.approx(10.0)
+    assert diagnosis["unexplained_seconds"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_trial_that_is_stopped_now_is_named_with_the_way_out():
+    stopped = trial(state="running", process_status=psutil.STATUS_STOPPED, silent_seconds=60.0, pid=4711)
+    diagnosis = assess([stopped], MACHINE, Clockwork())
+    assert diagnosis["causes"][0]["cause"] == "stopped_process"
+    assert diagnosis["causes"][0]["advice"] == "kill -CONT 4711"
+
+
+def test_a_machine_that_gets_slower_is_throttled_and_one_that_always_was_slow_is_not():
+    slow = {name: 2 * seconds for name, seconds in interval().spans.items()}
+    later = interval(spans=slow, monotonic=0.4, process=0.4)
+    assert first_cause(trial([*[interval()] * 10, *[later] * 20])) == "throttling"
+    diagnosis = assess([trial([later] * 30)], MACHINE, Clockwork())
+    assert (diagnosis["causes"], diagnosis["status"]) == ([], "slower_than_expected")
+    assert diagnosis["unexplained_seconds"] == pytest.approx(6.0)
+    assert any("unexplained: 6.0 s" in line for line in in_words(diagnosis))
+
+
+def test_compiling_that_a_short_run_does_not_win_back_is_named():
+    start = interval(spans={"forward": 20.0, "backward": 10.0}, monotonic=30.0, process=30.0)
+    on = {"precision": {"compile": {"chosen": True}, "graph_breaks": 3}}
+    diagnosis = assess([trial([start, *[interval()] * 29], **on)], MACHINE, Clockwork())
+    assert diagnosis["causes"][0]["cause"] == "compile_not_paying"
+    assert "3 graph breaks" in diagnosis["causes"][0]["evidence"]
+
+
+def test_gpu_causes_read_what_nvml_and_the_record_say():
+    hot = Machine(cores=8, gpus=(Gpu(name="G", throttles=("too hot",), sm_clock_mhz=600, sm_clock_limit_mhz=1800),))
+    on_gpu = trial(device="cuda", state="running", precision={"tf32": False, "bf16": False})
+    assert first_cause(on_gpu, hot) == "throttling"
+    shared = Machine(cores=8, gpus=(Gpu(name="G", processes=(99,)),))
+    assert first_cause(on_gpu, shared) == "gpu_neighbour"
+    idle = Machine(cores=8, gpus=(Gpu(name="G"),))
+    assert first_cause(trial(), idle) == "wrong_device"
+    assert first_cause(on_gpu, idle, tf32=0.4) == "tf32_off"
+    asked_off = trial(device="cuda", training=TrainingSettings(precision="off", tf32="on").model_dump())
+    assert first_cause(asked_off, idle, bf16=0.4) == "no_reduced_precision"
+
+
+def test_causes_are_ranked_by_seconds_lost_over_all_trials():
+    trials = [replace(with_span("data_wait", 0.2), name="a"), replace(with_span("checkpoint", 0.8), name="b")]
+    diagnosis = assess(trials, MACHINE, Clockwork())
+    assert [item["cause"] for item in diagnosis["causes"]] == ["frequent_checkpoints", "data_wait"]
+    assert diagnosis["causes"][0]["worst_trial"] == "b"
+
+
+def test_nothing_to_judge_cannot_be_told_and_needs_no_measurement():
+    diagnosis = assess([TrialEvidence(name="a", state="waiting", done=0, total=0, tokens_per_step=0)], MACHINE, None)
+    assert diagnosis["status"] == "cannot_tell"
+
+
+def test_a_run_on_another_machine_without_a_cause_cannot_be_told():
+    class Elsewhere(Clockwork):
+        def step_seconds(self, *args, **kwargs):
+            return None
+
+    assert assess([trial(is_here=False)], MACHINE, Elsewhere())["status"] == "cannot_tell"
+
+
+def test_progress_counts_steps_and_not_lines():
+    running = trial(name="b", state="running", done=150)
+    waiting = TrialEvidence(name="c", state="waiting", done=0, total=0, tokens_per_step=0)
+    values = progress([trial(), running, waiting])
+    assert (values["done"], values["running"], values["left"]) == (1, 1, 1)
+    assert (values["steps_done"], values["steps"]) == (450, 900)
+    assert values["tokens_per_second_now"] == pytest.approx(1024 / STEP)
+    assert values["eta_seconds"] == pytest.approx(450 * STEP)
+
+
+def test_ledger_adds_up_to_the_wall_time():
+    sleeping = trial([*[interval()] * 29, interval(suspended=100.0)])
+    spans = ledger(replace(sleeping, wall=sleeping.wall + 2.5))
+    assert sum(spans.values()) == pytest.approx(30 * 10 * STEP + 100.0 + 2.5)
+    assert (spans["suspended"], spans["outside_loop"]) == (pytest.approx(100.0), pytest.approx(2.5))
+
+
+def write_run(study: Path, name: str, steps: int, *, log_every: int = 10, says_done: bool = True, **fields) -> None:
+    """A journal written as a training writes it, of a run that sleeps instead of computing."""
+    append_to(study / "logs" / "train" / f"{name}.jsonl")
+    spec = {"model": MODEL.model_dump(), "training": TrainingSettings(steps=steps).model_dump()}
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    note(event="start", pid=os.getpid(), boot=boot.read_text().strip() if boot.exists() else None, spec=spec)
+    spans = {"forward_seconds": 0.0, "data_wait_seconds": 0.0}
+    for step in range(0, steps + 1, log_every):
+        note(
+            spans=spans,
+            clock=clocks(),
+            tokens_per_step=256,
+            **({"done": step, "total": steps} if says_done else {}),
+            **fields,
+        )
+        if step == 0:
+            note(done=0, total=steps)
+        begun = time.perf_counter()
+        time.sleep(0.01)
+        spans = {**spans, "data_wait_seconds": spans["data_wait_seconds"] + time.perf_counter() - begun}
+    note(done=steps, total=steps)
+    append_to(None)
+
+
+@pytest.mark.parametrize("says_done", [True, False])
+def test_journals_are_read_step_by_step_while_the_trial_runs(tmp_path, says_done):
+    write_run(tmp_path, "a", 100, says_done=says_done)
+    (found,) = read_trials(tmp_path)
+    assert (found.state, found.done, found.total, found.tokens_per_step) == ("running", 100, 100, 256)
+    assert [one.steps for one in found.intervals] == [10.0] * 10
+    assert sum(one.idle for one in found.intervals) < 0.05
+
+
+def test_suspension_shows_as_the_boot_clock_running_ahead(tmp_path, monkeypatch):
+    real, calls = time.clock_gettime, iter(range(10**6))
+    # an hour passes on the boot clock alone, half way
+    monkeypatch.setattr(clocks_module.time, "clock_gettime", lambda clock: real(clock) + 3600.0 * (next(calls) >= 5))
+    write_run(tmp_path, "a", 100)
+    (found,) = read_trials(tmp_path)
+    finding = interface.load("suspended")(found, MACHINE, Clockwork())
+    assert finding is not None
+    assert finding.seconds_lost == pytest.approx(3600.0, abs=0.1)
+
+
+def test_no_interval_spans_a_restart(tmp_path):
+    write_run(tmp_path, "a", 50)
+    write_run(tmp_path, "a", 50)
+    (found,) = read_trials(tmp_path)
+    assert len(found.intervals) == 2 * 5
+
+
+def test_threads_at_once_is_the_average_over_a_trials_life():
+    first, second = trial(name="a", began=0.0, ended=10.0), trial(name="b", began=5.0, ended=10.0, threads=2)
+    assert [one.threads_at_once for one in with_company([first, second])] == [2.0, 3.0]
+
+
+def test_a_trial_whose_process_is_gone_is_interrupted():
+    events = [
+        {
+            "time": time.time(),
+            "event": "start",
+            "pid": 2**22 + 1,
+            "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            "spec": {},
+        },
+        {"time": time.time(), "done": 1, "total": 9},
+    ]
+    assert from_events("a", events, None).state == "interrupted"
+
+
+def test_a_busy_process_is_seen_as_a_neighbour_unless_it_is_ours():
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            seen = {one.pid for one in observe([], seconds=1.0).neighbours}
+            own = {one.pid for one in observe([busy.pid], seconds=0.3).neighbours}
+        finally:
+            busy.kill()
+    assert busy.pid in seen
+    assert busy.pid not in own
+
+
+def test_replayed_step_is_measured_once_for_each_way():
+    from plumbline.lr_sweep.diagnosis.expected import StepProbe
+
+    probe = StepProbe()
+    first = probe.step_seconds(trial())
+    assert first is not None
+    assert first > 0
+    assert probe.step_seconds(trial(name="another")) == first
+    assert probe.step_seconds(trial(), batch=64) > first
+    assert probe.ceiling(trial()) > 1e8
+
+
+def test_nothing_is_measured_when_the_time_is_spent():
+    from plumbline.lr_sweep.diagnosis.expected import StepProbe
+
+    assert StepProbe(budget_seconds=0.0).step_seconds(trial()) is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: torch finds none here")
+def test_replayed_step_runs_on_the_gpu():
+    from plumbline.lr_sweep.diagnosis.expected import StepProbe
+
+    assert StepProbe().step_seconds(trial(), device="cuda") is not None
+
+
+def test_reading_evidence_imports_no_torch():
+    program = "import sys, plumbline.lr_sweep.diagnosis.report; print('torch' in sys.modules)"
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=_environment()
+    )
+    assert answer.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(("study", "says"), [("lr_sweep", "cannot tell"), ("ablation", "nothing to diagnose")])
+def test_command_exits_with_2_when_it_cannot_tell(tmp_path, study, says):
+    (tmp_path / "config.yaml").write_text(f"results: {tmp_path}/results\n")
+    command = [sys.executable, "-c", "from plumbline.cli import main; main()", "diagnose", study]
+    done = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert says in done.stdout + done.stderr
+
+
+def test_diagnosis_is_json(tmp_path):
+    assert json.loads(json.dumps(assess([trial()], MACHINE, Clockwork())))["status"] == "healthy"
+
+
+def _environment() -> dict[str, str]:
+    package = Path(clocks_module.__file__).parents[2]
+    return os.environ | {"PYTHONPATH": str(package)}

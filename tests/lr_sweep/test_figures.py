@@ -1,0 +1,149 @@
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from lr_sweep.sweep_records import RATES, sweep, trial, unfinished, write
+from plumbline.core.plotting import style
+from plumbline.lr_sweep.figures import DRAWINGS, FiguresSpec, figures
+from plumbline.lr_sweep.plots.panels import Tables
+from plumbline.lr_sweep.records import SPANS, read_records
+from plumbline.lr_sweep.settings import FIGURES
+from plumbline.lr_sweep.summarize import SummarizeSpec, summarize
+
+GRIDS = {
+    "usual": sweep(),
+    "no edge": sweep(kinds={}),
+    "all diverged": sweep(kinds=dict.fromkeys(RATES, "diverged")),
+    "one seed": sweep(seeds=(0,)),
+    "one trial": [trial(0.01, 0)],
+    "two machines": [*sweep(seeds=(0,)), *sweep(seeds=(1, 2), cpu="EPYC")],
+    "no loss": [unfinished(0.01, 0)],
+}
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def grids(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tables]:
+    return {name: tables_of(records, tmp_path_factory.mktemp("grid")) for name, records in GRIDS.items()}
+
+
+def tables_of(records: list[dict[str, Any]], folder: Path) -> Tables:
+    return Tables(records=read_records(write(records, folder)))
+
+
+def drawn(name: str, tables: Tables) -> Figure:
+    with style():
+        return DRAWINGS[name](tables)
+
+
+def texts(figure: Figure) -> list[Text]:
+    """What a reader sees written: without empty texts and without labels of ticks beyond the axes' ends."""
+    beyond = set()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        beyond |= {id(label) for t in ticks if not low <= t.get_loc() <= high for label in (t.label1, t.label2)}
+    found = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_visible())
+    return [text for text in found if text.get_text().strip() and id(text) not in beyond]
+
+
+def said(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in texts(figure))
+
+
+def test_every_figure_is_written_as_pdf_and_png(tmp_path: Path) -> None:
+    head = {"code": "", "inputs": ""}
+    summarize(SummarizeSpec(**head), write(sweep(), tmp_path / "trials"), tmp_path)
+    figures(FiguresSpec(**head), tmp_path / "results.json", tmp_path / "figures")
+    expected = {f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("grid", ["usual", "all diverged", "one trial", "two machines"])
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_covers_another_or_leaves_the_page(name: str, grid: str, grids: dict[str, Tables]) -> None:
+    figure = drawn(name, grids[grid])
+    with style():
+        figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    shown = [text for text in texts(figure) if text.get_text() != "×"]
+    boxes = [Text.get_window_extent(text, renderer) for text in shown]
+    assert shown
+    for (one, first), (two, second) in itertools.combinations(zip(shown, boxes, strict=True), 2):
+        shared = type(first).intersection(first, second)
+        assert shared is None or min(shared.width, shared.height) < 2, (one.get_text(), two.get_text())
+    page = figure.bbox
+    for text, box in zip(shown, boxes, strict=True):
+        inside = page.x0 - 2 <= box.x0 and box.x1 <= page.x1 + 2 and page.y0 - 2 <= box.y0 and box.y1 <= page.y1 + 2
+        assert inside, text.get_text()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_sweep_of_a_single_seed_is_still_drawn(name: str, grids: dict[str, Tables]) -> None:
+    assert drawn(name, grids["one seed"]).axes[0].lines or name == "time_spent"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_sweep_without_a_loss_says_so_in_the_figure(name: str, grids: dict[str, Tables]) -> None:
+    assert said(drawn(name, grids["no loss"])).startswith("No trial")
+
+
+@pytest.mark.parametrize("name", ["loss_by_rate", "edge"])
+def test_each_diverged_trial_has_a_cross(name: str, grids: dict[str, Tables]) -> None:
+    figure = drawn(name, grids["usual"])
+    assert said(figure).count("×\n×") == 1
+    assert "Diverged" in said(figure)
+
+
+@pytest.mark.parametrize("name", ["loss_by_rate", "curves", "edge"])
+def test_no_divergence_is_shown_where_there_was_none(name: str, grids: dict[str, Tables]) -> None:
+    assert "Diverged" not in said(drawn(name, grids["no edge"]))
+
+
+def test_mean_line_has_a_gap_at_a_rate_with_a_diverged_seed(tmp_path: Path) -> None:
+    records = sweep(kinds={})
+    records[9] = trial(0.1, 1, "diverged")
+    axes = drawn("loss_by_rate", tables_of(records, tmp_path)).axes[0]
+    line = next(line for line in axes.lines if line.get_label() == "Mean over seeds")
+    assert [rate for rate, mean in zip(*line.get_data(), strict=True) if np.isnan(mean)] == [0.1]
+
+
+def test_unreached_edge_is_not_drawn_and_said(grids: dict[str, Tables]) -> None:
+    text = said(drawn("edge", grids["no edge"]))
+    assert "edge of stability not reached" in text
+    assert "Gap that holds the edge" not in text
+
+
+def test_stable_region_ends_at_the_edge_and_begins_above_a_plateau(tmp_path: Path) -> None:
+    records = sweep(kinds={1e-3: "plateaued", 10.0: "diverged"})
+    figure = drawn("edge", tables_of(records, tmp_path))
+    region = figure.axes[0].patches[0]
+    assert (region.get_x(), region.get_x() + region.get_width()) == pytest.approx((3e-3, np.sqrt(30)))
+
+
+def test_bars_of_a_trial_add_up_to_its_spans(grids: dict[str, Tables]) -> None:
+    tables = grids["usual"]
+    axes = drawn("time_spent", tables).axes[0]
+    assert len(axes.patches) == len(SPANS) * len(tables.records)
+    for row, record in enumerate(tables.records):
+        bars = [bar for bar in axes.patches if round(bar.get_y() + bar.get_height() / 2) == row]
+        assert sum(bar.get_width() for bar in bars) == pytest.approx(sum(record["spans"].values()))
+
+
+@pytest.mark.parametrize("name", ["throughput", "time_spent"])
+def test_different_machines_are_said_in_figures_of_time(name: str, grids: dict[str, Tables]) -> None:
+    assert "different machines" in said(drawn(name, grids["two machines"]))
+    assert "different machines" not in said(drawn(name, grids["usual"]))

@@ -1,0 +1,171 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lr_sweep.sweep_records import ENTROPY, INITIAL, RATES, sweep, trial, unfinished, write
+from plumbline.core.errors import UserError
+from plumbline.lr_sweep.frames import overall_speed, rates_frame, trials_frame
+from plumbline.lr_sweep.records import read_records
+from plumbline.lr_sweep.settings import TABLES
+from plumbline.lr_sweep.summarize import SummarizeSpec, summarize
+
+SPEC = SummarizeSpec(code="", inputs="")
+
+
+def summarized(records: list[dict[str, Any]], folder: Path) -> Path:
+    summarize(SPEC, write(records, folder / "trials"), folder / "out")
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return summarized(sweep(), tmp_path_factory.mktemp("whole"))
+
+
+def answers(folder: Path) -> str:
+    return (folder / "lr_sweep_analysis.md").read_text()
+
+
+def test_every_trial_has_a_row_with_its_numbers(whole: Path) -> None:
+    summary = pd.read_csv(whole / "summary.csv").set_index("trial")
+    records = sweep()
+    assert set(summary.index) == {record["trial"] for record in records}
+    for record in records:
+        row = summary.loc[record["trial"]]
+        for name in ("rate", "seed", "class", "tokens", "tokens_per_second", "peak_rss_bytes", "parameters"):
+            assert row[name] == record[name]
+        assert row["backward_seconds"] == record["spans"]["backward_seconds"]
+        assert str(row["final_validation_loss"]) == str(record["final_validation_loss"])
+
+
+def test_every_rate_has_the_mean_of_its_seeds_and_the_count_of_each_class(whole: Path) -> None:
+    rates = pd.read_csv(whole / "rates.csv").set_index("rate")
+    assert list(rates.index) == sorted(RATES)
+    for rate in RATES[:-1]:
+        values = [record["final_validation_loss"] for record in sweep() if record["rate"] == rate]
+        assert rates.loc[rate, "final_validation_loss"] == pytest.approx(np.mean(values))
+        assert min(values) <= rates.loc[rate, "final_validation_loss_low"] <= np.mean(values)
+    assert rates.loc[10.0, "diverged"] == 2
+    assert math.isnan(rates.loc[10.0, "final_validation_loss"])
+    assert rates.loc[10.0, "capped_loss"] == INITIAL
+
+
+def test_speed_of_a_rate_is_all_tokens_over_all_seconds() -> None:
+    records = [trial(0.01, 0) | {"tokens_per_second": 100.0}, trial(0.01, 1) | {"tokens_per_second": 300.0}]
+    assert overall_speed(trials_frame(records)) == pytest.approx(150)
+    assert rates_frame(trials_frame(records))["tokens_per_second"].item() == pytest.approx(150)
+
+
+def test_results_hold_all_records_unchanged_with_their_validation_curves(whole: Path) -> None:
+    merged = json.loads((whole / "results.json").read_text())
+    records = {record["trial"]: record for record in sweep()}
+    assert merged["trials"][0].keys() >= {"curve"}
+    for record in merged["trials"]:
+        curve, original = record.pop("curve"), records[record["trial"]]
+        rows = original.pop("metrics")
+        assert record == original
+        assert curve["step"] == [row["step"] for row in rows]
+        np.testing.assert_allclose([float(x) for x in curve["validation_loss"]], [row["val_loss"] for row in rows])
+
+
+def test_non_finite_losses_are_strings_in_json_and_never_bare(whole: Path) -> None:
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    merged = json.loads((whole / "results.json").read_text(), parse_constant=refuse)
+    assert merged["trials"][-1]["final_validation_loss"] == "nan"
+    assert "inf" in merged["trials"][-1]["curve"]["validation_loss"]
+
+
+def test_answers_name_the_best_rate_the_edge_and_every_class(whole: Path) -> None:
+    text = answers(whole)
+    analysis = json.loads((whole / "results.json").read_text())["analysis"]
+    for said in (
+        f"{analysis['best_rate']:.3g} has the lowest final validation loss",
+        "between 1, the last good rate, and 3, the first bad one: 1.73",
+        f"{analysis['sensitivity']['value']:.3f} [",
+        f"unigram entropy, {ENTROPY:.3f} nats",
+        "12 converged, 2 spiked, 2 plateaued, 2 diverged",
+        "Diverged: 10.",
+        "2 seeds: the intervals over them are rough",
+    ):
+        assert said in text, said
+
+
+def test_unreached_edge_and_best_rate_at_the_end_are_said(tmp_path: Path) -> None:
+    records = [trial(rate, seed, loss=4 - 0.1 * place) for place, rate in enumerate(RATES) for seed in (0, 1)]
+    text = answers(summarized(records, tmp_path))
+    assert "Not reached: no rate above the best one diverged, up to 10." in text
+    assert "is an end of the grid" in text
+
+
+def test_sweep_that_wholly_diverged_claims_no_best_rate(tmp_path: Path) -> None:
+    text = answers(summarized(sweep(kinds=dict.fromkeys(RATES, "diverged")), tmp_path))
+    assert "there is no best one" in text
+    assert "nan" not in text
+
+
+def test_single_seed_is_said_to_give_no_interval(tmp_path: Path) -> None:
+    text = answers(summarized(sweep(seeds=(0,)), tmp_path))
+    assert "one seed: no interval" in text
+    assert "1 seeds" not in text
+    assert "nan" not in text
+
+
+def test_different_machines_are_said_so_and_one_machine_is_not(whole: Path, tmp_path: Path) -> None:
+    mixed = summarized([*sweep(seeds=(0,)), *sweep(seeds=(1,), cpu="EPYC")], tmp_path)
+    for text in (answers(mixed), (mixed / "tables" / "rates.tex").read_text()):
+        assert "different machines (Xeon: 9 trials, EPYC: 9 trials)" in text
+    assert pd.read_csv(mixed / "summary.csv")["different_machines"].all()
+    assert "different machines" not in answers(whole)
+
+
+def test_trial_that_ran_out_of_memory_is_named_and_in_no_mean(tmp_path: Path) -> None:
+    folder = summarized([*sweep()[:-1], unfinished(10.0, 1)], tmp_path)
+    assert "lr10-seed1: out of memory (tried to get 9 GiB); it is in no mean." in answers(folder)
+    row = pd.read_csv(folder / "rates.csv").set_index("rate").loc[10.0]
+    assert (row["seeds"], row["with_loss"], row["diverged"]) == (2, 1, 1)
+    assert "1 diverged, 1 without a loss" in (folder / "tables" / "rates.tex").read_text()
+
+
+def test_every_table_of_the_settings_is_written(whole: Path) -> None:
+    assert {path.stem for path in (whole / "tables").iterdir()} == set(TABLES)
+
+
+def test_same_records_in_another_order_give_the_same_bytes(whole: Path, tmp_path: Path) -> None:
+    other = summarized(sweep()[::-1], tmp_path)
+    for name in ("summary.csv", "rates.csv", "results.json", "lr_sweep_analysis.md", "tables/rates.tex"):
+        assert (other / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"schema": 99}, "no record of schema 1"),
+        ({"study": "ablation"}, "no record of study lr_sweep"),
+        ({"spans": "absent"}, "lacks spans"),
+        ({"metrics": "absent"}, r"metrics.csv: does not exist"),
+        ({"metrics": [{"step": 1, "val_loss": "much"}]}, r"is no metrics.csv"),
+    ],
+)
+def test_foreign_record_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    record = {key: value for key, value in (trial(0.01, 0) | changes).items() if value != "absent"}
+    paths = write([record], tmp_path)
+    with pytest.raises(UserError, match=said) as caught:
+        read_records(paths)
+    assert "lr0.01-seed0" in str(caught.value)
+
+
+def test_trial_recorded_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="recorded twice"):
+        read_records(write([trial(0.01, 0)], tmp_path / "a") + write([trial(0.01, 0)], tmp_path / "b"))
+
+
+def test_no_record_at_all_says_what_to_do() -> None:
+    with pytest.raises(UserError, match="run the trials first"):
+        read_records([])

@@ -1,0 +1,1 @@
+"""Study `lr_sweep`: which learning rate, where is the edge, and is this run as fast as it should be?"""

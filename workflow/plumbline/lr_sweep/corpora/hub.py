@@ -1,0 +1,119 @@
+"""Text in a data set on the Hugging Face hub, or in a local folder laid out like one."""
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import datasets
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+from plumbline.core.errors import UserError
+from plumbline.lr_sweep.corpora.interface import Document, Source, within
+from plumbline.lr_sweep.settings import CorpusSettings, HubCorpus
+
+# HTTPError is what the hub's HTTP client raises without an answer; which client that is differs between versions.
+_UNREACHABLE = (HfHubHTTPError, HTTPError, ConnectionError)
+_READ_ROWS = 1000
+
+
+def load(settings: CorpusSettings) -> Source:
+    """The rows of the training split, then those of the validation split where one is named; streamed.
+
+    The data set is read at the commit that `revision` (None: the default branch) stands for now. Of `limit_bytes`, a
+    named validation split gets the share `validation_share`. Raises UserError for a data set that cannot be reached
+    or read, or has no such split, or column of text.
+    """
+    hub = settings.hub
+    local = Path(hub.id).is_dir()
+    if local and hub.revision is not None:
+        raise UserError(f"lr_sweep.corpus.hub.revision: {hub.id} is a folder, which has none; remove the key")
+    commit = None if local else _commit(hub)
+    splits = {hub.train_split: False} | ({hub.validation_split: True} if hub.validation_split else {})
+    rows = {split: _opened(hub, commit, split) for split in splits}
+    if hub.validation_split is None:
+        documents = within(_documents(rows[hub.train_split], hub, hub.train_split, None), settings.limit_bytes)
+    else:
+        documents = chain.from_iterable(
+            within(_documents(rows[split], hub, split, validation), _limit(settings, validation))
+            for split, validation in splits.items()
+        )
+    sizes = [(rows[split].info.splits or {}).get(split) for split in splits]
+    return Source(
+        described={"kind": "hub", "commit": commit, **hub.model_dump(mode="json")},
+        documents=documents,
+        expected_bytes=sum(size.num_bytes for size in sizes if size) or None,
+    )
+
+
+def _limit(settings: CorpusSettings, validation: bool) -> int | None:
+    if settings.limit_bytes is None:
+        return None
+    kept = int(settings.limit_bytes * settings.validation_share)
+    return kept if validation else settings.limit_bytes - kept
+
+
+def _opened(hub: HubCorpus, commit: str | None, split: str) -> datasets.IterableDataset:
+    try:
+        return datasets.load_dataset(hub.id, revision=commit, split=split, streaming=True)
+    except _UNREACHABLE as error:
+        raise _unreachable(hub, error) from error
+    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+        raise UserError(f"{hub.id} ({split}): cannot be read as a data set: {_line(error)}") from error
+
+
+def _documents(
+    rows: datasets.IterableDataset, hub: HubCorpus, split: str, validation: bool | None
+) -> Iterator[Document]:
+    number = 0
+    for batch in _batches(rows, hub):
+        if hub.column not in batch:
+            raise UserError(
+                f"lr_sweep.corpus.hub.column: {hub.id} ({split}) has no column {hub.column!r};"
+                f" there are {', '.join(sorted(batch))}"
+            )
+        for text in batch[hub.column]:
+            if text is not None and not isinstance(text, str):
+                raise UserError(
+                    f"lr_sweep.corpus.hub.column: {hub.id} ({split}), row {number}: {hub.column!r} holds"
+                    f" {type(text).__name__}, not text; name another column"
+                )
+            yield Document(f"{split}/{number}", text or "", validation)
+            number += 1
+
+
+def _batches(rows: datasets.IterableDataset, hub: HubCorpus) -> Iterator[dict[str, list[Any]]]:
+    """Columns of a thousand rows at a time; the network can fail at any."""
+    if hub.column in (rows.column_names or ()):
+        rows = rows.select_columns([hub.column])
+    try:
+        yield from rows.iter(batch_size=_READ_ROWS)
+    except _UNREACHABLE as error:
+        raise _unreachable(hub, error) from error
+    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+        raise UserError(f"{hub.id}: cannot be read as a data set: {_line(error)}") from error
+
+
+def _commit(hub: HubCorpus) -> str:
+    """The commit that `revision` stands for, so that the manifest names text that cannot change."""
+    try:
+        commit = HfApi().dataset_info(hub.id, revision=hub.revision).sha
+    except _UNREACHABLE as error:
+        raise _unreachable(hub, error) from error
+    except ValueError as error:  # an id that the hub's client refuses
+        raise UserError(f"lr_sweep.corpus.hub.id: {hub.id} is no folder here and no id: {_line(error)}") from error
+    if commit is None:
+        raise UserError(f"{hub.id}: the hub names no commit; give lr_sweep.corpus.hub.revision")
+    return commit
+
+
+def _unreachable(hub: HubCorpus, error: BaseException) -> UserError:
+    return UserError(
+        f"lr_sweep.corpus.hub.id: {hub.id} is no folder here, and the hub does not give it ({_line(error)}); check the"
+        " id and the network, or download it elsewhere and give the folder"
+    )
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

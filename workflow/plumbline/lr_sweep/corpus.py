@@ -1,0 +1,79 @@
+"""Stage `lr_sweep.corpus`: the text of the chosen source as documents, some kept for validation."""
+
+import platform
+from contextlib import nullcontext
+from pathlib import Path
+
+from plumbline.core.errors import UserError
+from plumbline.core.files import atomic, write_json
+from plumbline.core.plan import Spec
+from plumbline.core.progress import Progress
+from plumbline.core.stage import stage
+from plumbline.lr_sweep.corpora.interface import Source, source
+from plumbline.lr_sweep.documents import DocumentWriter, is_held_out
+from plumbline.lr_sweep.settings import CorpusSettings
+
+
+class CorpusSpec(Spec):
+    """What decides the corpus."""
+
+    corpus: CorpusSettings
+    fingerprint: list[str]
+    """Of the user's files or folder, where there are some."""
+    python: str | None
+    """The version whose manual and docstrings are read, for the source `pydoc`."""
+
+
+@stage
+def corpus(spec: CorpusSpec, output: Path) -> None:
+    """Writes the documents, and beside them manifest.json with counts, source and digest, to the folder of `output`.
+
+    Documents without text are left out, and counted. Raises UserError when no document is left.
+    """
+    version = platform.python_version()
+    if spec.python not in (None, version):
+        raise UserError(
+            f"lr_sweep.corpus: Snakemake runs on Python {spec.python} and this job on {version}, whose manual differs;"
+            " run both on the same, or set lr_sweep.corpus.source to files or hub"
+        )
+    opened = source(spec.corpus)
+    with atomic(output.parent) as folder:
+        folder.mkdir()
+        with DocumentWriter(folder) as writer:
+            blank = _write(opened, spec.corpus, writer)
+        if not sum(writer.documents.values()):
+            limit = spec.corpus.limit_bytes
+            within = f" within lr_sweep.corpus.limit_bytes ({limit}); raise it" if limit else "; name another"
+            raise UserError(f"lr_sweep.corpus: the source {spec.corpus.source} holds no document{within}")
+        manifest = {
+            "documents": sum(writer.documents.values()),
+            "validation_documents": writer.documents["validation"],
+            "blank_documents": blank,
+            "bytes": sum(writer.bytes.values()),
+            "validation_bytes": writer.bytes["validation"],
+            "sha256": writer.sha256,
+            "source": opened.described,
+            "python": spec.python,
+        }
+        write_json(folder / "manifest.json", manifest)
+
+
+def _write(opened: Source, settings: CorpusSettings, writer: DocumentWriter) -> int:
+    """Writes the source's documents; returns how many were left out for want of text."""
+    limits = [size for size in (opened.expected_bytes, settings.limit_bytes) if size]
+    blank = 0
+    with Progress(min(limits), "bytes") if limits else nullcontext() as progress:
+        for name, text, own in opened.documents:
+            if not text.strip():
+                blank += 1
+                continue
+            size = writer.write(name, text, is_held_out(text, settings.validation_share) if own is None else own)
+            if progress:
+                progress.advance(size)
+        if progress:
+            progress.total = progress.done  # until here it was an estimate
+    return blank
+
+
+if __name__ == "__main__":
+    corpus.main()

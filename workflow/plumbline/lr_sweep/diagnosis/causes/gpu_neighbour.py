@@ -1,0 +1,20 @@
+"""Another process computes on the GPU."""
+
+from plumbline.lr_sweep.diagnosis.causes.interface import Finding, Probe
+from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence
+from plumbline.lr_sweep.diagnosis.machine import Machine
+
+
+def gpu_neighbour(trial: TrialEvidence, machine: Machine, probe: Probe) -> Finding | None:
+    """Processes that NVML sees on the GPU beside ours, while a trial runs on it."""
+    shared = next((gpu for gpu in machine.gpus if gpu.processes), None)
+    if trial.device == "cpu" or trial.state != "running" or shared is None:
+        return None
+    share = len(shared.processes) / (len(shared.processes) + 1)
+    return Finding(
+        seconds_lost=share * trial.compute_seconds,
+        evidence=f"{shared.name}: processes {', '.join(map(str, shared.processes))} compute on it as well;"
+        " the loss assumes that they share it evenly",
+        advice="end them, or choose another GPU (CUDA_VISIBLE_DEVICES)",
+        in_compute=True,
+    )

@@ -1,0 +1,36 @@
+"""The process was stopped: by a signal, a debugger, a freezer, a scheduler that pre-empts."""
+
+import psutil
+
+from plumbline.lr_sweep.diagnosis.causes.interface import Finding, Probe
+from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence
+from plumbline.lr_sweep.diagnosis.machine import Machine
+
+IDLE_SECONDS = 0.5
+"""Shortest stop that is counted."""
+
+
+def stopped_process(trial: TrialEvidence, machine: Machine, probe: Probe) -> Finding | None:
+    """Time in which the process neither ran, nor was ready to run, nor waited for data or a disk."""
+    if trial.device != "cpu" or trial.chose("compile"):
+        return _stopped_now(trial)  # a process that waits for its GPU, or for its compiler, is idle as well
+    gaps = [gap.idle for gap in trial.intervals if gap.idle > IDLE_SECONDS and gap.idle > 0.5 * gap.monotonic]
+    now = _stopped_now(trial)
+    if not gaps:
+        return now
+    return Finding(
+        seconds_lost=sum(gaps) + (now.seconds_lost if now else 0.0),
+        evidence=f"{len(gaps)} × the process neither ran nor was ready to run, for {max(gaps):.1f} s at the longest",
+        advice="see who stops it: a job-control signal (SIGSTOP, Ctrl-Z), a debugger, a cgroup freezer",
+        in_compute=True,
+    )
+
+
+def _stopped_now(trial: TrialEvidence) -> Finding | None:
+    if trial.process_status not in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
+        return None
+    return Finding(
+        seconds_lost=trial.silent_seconds,
+        evidence=f"process {trial.pid} is stopped ({trial.process_status}), silent for {trial.silent_seconds:.0f} s",
+        advice=f"kill -CONT {trial.pid}",
+    )

@@ -1,0 +1,314 @@
+"""What trials say of themselves, running or finished: their journals and records, read only."""
+
+import math
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from plumbline.core.progress import read_journal
+from plumbline.core.record import read_record
+from plumbline.core.status import SILENT_SECONDS
+
+State = Literal["done", "running", "interrupted", "failed", "waiting"]
+SPANS = ("data_wait", "forward", "backward", "optimizer", "validation", "checkpoint", "logging", "other")
+COMPUTE = ("forward", "backward", "optimizer")
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """Between two looks at the clocks in one process. All in seconds."""
+
+    steps: float
+    monotonic: float
+    process: float
+    """CPU time of all threads."""
+    run_delay: float | None
+    """The main thread was ready to run and no core was free; None where the system does not tell."""
+    suspended: float
+    spans: Mapping[str, float]
+
+    @property
+    def compute(self) -> float:
+        """Forward, backward, optimizer."""
+        return sum(self.spans.get(name, 0.0) for name in COMPUTE)
+
+    @property
+    def waiting_for_core(self) -> float:
+        """`run_delay`; where the system does not tell it, nothing is assumed."""
+        return self.run_delay or 0.0
+
+    @property
+    def idle(self) -> float:
+        """Neither running, nor ready to run, nor in a span that waits for data or a disk."""
+        waits = sum(self.spans.get(name, 0.0) for name in ("data_wait", "checkpoint", "logging"))
+        return max(0.0, self.monotonic - self.process - self.waiting_for_core - waits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialEvidence:
+    """One trial, as far as it is."""
+
+    name: str
+    state: State
+    done: int
+    total: int
+    tokens_per_step: int
+    model: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    spans: Mapping[str, float] = field(default_factory=dict)
+    """Seconds since the trial's first step, restarts included, by `SPANS`."""
+    intervals: tuple[Interval, ...] = ()
+    began: float | None = None
+    """Time of day, in seconds, of its first start."""
+    ended: float | None = None
+    """Of its last sign of life."""
+    wall: float = 0.0
+    """Seconds by the clock on the wall, over all its processes, suspension and start included."""
+    threads: int = 1
+    threads_at_once: float = 1.0
+    """Threads of all trials that ran while this one did, itself included, averaged over its time."""
+    dtype: str = "float32"
+    device: str = "cpu"
+    precision: Mapping[str, Any] = field(default_factory=dict)
+    """What was chosen of bf16, TF32, compile and fused, and why."""
+    pressure_percent: float | None = None
+    """Mean over its time of the system's CPU pressure."""
+    silent_seconds: float = 0.0
+    """Of a running trial: since its last sign of life."""
+    process_status: str | None = None
+    """Of a running trial on this machine: as psutil names it."""
+    pid: int | None = None
+    is_here: bool = True
+    """Whether it ran on this machine."""
+
+    @property
+    def training_seconds(self) -> float:
+        """All spans: the time of the training loop."""
+        return sum(self.spans.values())
+
+    @property
+    def compute_seconds(self) -> float:
+        """Forward, backward, optimizer."""
+        return sum(self.spans.get(name, 0.0) for name in COMPUTE)
+
+    @property
+    def run_delay_seconds(self) -> float:
+        """Ready to run, and no core was free."""
+        return sum(interval.waiting_for_core for interval in self.intervals)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Over the whole training loop so far."""
+        seconds = self.training_seconds
+        return self.done * self.tokens_per_step / seconds if seconds > 0 and self.done else None
+
+    def rate(self, intervals: Sequence[Interval]) -> float | None:
+        """Tokens a second over `intervals`."""
+        seconds = sum(interval.monotonic for interval in intervals)
+        return sum(interval.steps for interval in intervals) * self.tokens_per_step / seconds if seconds > 0 else None
+
+    def chose(self, feature: str) -> bool:
+        """Whether the run used `feature`: bf16, tf32, compile, fused. Before its record says so, what was asked for."""
+        asked = self.training.get("precision" if feature == "bf16" else feature)
+        return used(self.precision, feature) if feature in self.precision else asked == "on"
+
+
+def used(precision: Mapping[str, Any], feature: str) -> bool:
+    """Whether a record's precision choices say that `feature` was on."""
+    value = precision.get(feature)
+    if isinstance(value, Mapping):
+        value = value.get("chosen", value.get("on", value.get("used")))
+    return value is True or value == "on"
+
+
+def read_trials(study: Path, names: Sequence[str] | None = None) -> list[TrialEvidence]:
+    """The trials `names` of the study folder (None: all that left a trace there), with how many ran at once."""
+    if names is None:
+        traces = [path.parent.name for path in study.glob("trials/*/record.json")]
+        traces += [path.stem for path in study.glob("logs/train/*.jsonl")]
+        names = sorted(set(traces))
+    return with_company([read_trial(study, name) for name in names])
+
+
+def read_trial(study: Path, name: str) -> TrialEvidence:
+    """The trial `name` of the study folder, from its journal and, where it is finished, its record."""
+    events = read_journal(study / "logs" / "train" / f"{name}.jsonl")
+    path = study / "trials" / name / "record.json"
+    record = read_record(path) if path.exists() else None
+    if record is None and not any(event.get("event") == "start" for event in events):
+        return TrialEvidence(name=name, state="waiting", done=0, total=0, tokens_per_step=0)
+    return from_events(name, events, record)
+
+
+def from_events(
+    name: str, events: Sequence[Mapping[str, Any]], record: Mapping[str, Any] | None, now: float | None = None
+) -> TrialEvidence:
+    """A trial's evidence from the events of its journal and its record, None while it has none."""
+    now = time.time() if now is None else now
+    starts = [event for event in events if event.get("event") == "start"]
+    start = starts[-1] if starts else {}
+    spec = (record or start).get("spec") or {}
+    model, training = spec.get("model", {}), spec.get("training", {})
+    looks = [event for event in events if "spans" in event]
+    last = looks[-1] if looks else {}
+    counts = [event for event in events if "done" in event]
+    done = int(record["steps"]) if record else int(counts[-1]["done"]) if counts else 0
+    times = [event["time"] for event in events]
+    state = _state(events, start, record)
+    seen = record or {}
+    here = _is_here(start, record)
+    dtype = str(last.get("dtype") or seen.get("dtype") or "float32")
+    # autocast computes in bf16 and keeps its parameters in float32
+    precision = {"bf16": dtype == "bfloat16"} | dict(seen.get("precision") or last.get("precision") or {})
+    return TrialEvidence(
+        name=name,
+        state=state,
+        done=done,
+        total=int(training.get("steps", done)),
+        tokens_per_step=int(last.get("tokens_per_step") or training.get("batch", 0) * model.get("context", 0)),
+        model=model,
+        training=training,
+        spans=_spans(seen.get("spans") or last.get("spans") or {}),
+        intervals=tuple(_intervals(events)),
+        began=times[0] if times else None,
+        ended=times[-1] if times else None,
+        wall=_wall(events) if events else float(seen.get("seconds", 0.0)),
+        threads=int(last.get("threads") or seen.get("threads") or 1),
+        dtype="float32" if dtype == "bfloat16" else dtype,
+        device=str(last.get("device") or seen.get("device") or "cpu"),
+        precision=precision,
+        pressure_percent=_pressure(looks),
+        silent_seconds=now - times[-1] if state == "running" and times else 0.0,
+        process_status=_process_status(start) if state == "running" and here else None,
+        pid=start.get("pid"),
+        is_here=here,
+    )
+
+
+def with_company(trials: Sequence[TrialEvidence]) -> list[TrialEvidence]:
+    """`trials`, each told how many threads of all of them ran while it did."""
+    lives = [(trial.began, trial.ended, trial.threads) for trial in trials]
+    found = []
+    for trial in trials:
+        if trial.began is None or trial.ended is None or trial.ended <= trial.began:
+            found.append(replace(trial, threads_at_once=float(trial.threads)))
+            continue
+        shared = sum(
+            threads * max(0.0, min(end, trial.ended) - max(begin, trial.began))
+            for begin, end, threads in lives
+            if begin is not None and end is not None
+        )
+        found.append(replace(trial, threads_at_once=shared / (trial.ended - trial.began)))
+    return found
+
+
+def _spans(values: Mapping[str, Any]) -> dict[str, float]:
+    return {key.removesuffix("_seconds"): float(value) for key, value in values.items()}
+
+
+def _intervals(events: Sequence[Mapping[str, Any]]) -> list[Interval]:
+    """Between consecutive looks at the clocks; none spans a restart."""
+    found: list[Interval] = []
+    for life in _lives(events):
+        looks = [event for event in life if "spans" in event and "clock" in event]
+        steps = _steps_at(life, looks)
+        pairs = zip(looks, looks[1:], steps, steps[1:], strict=False)
+        found += [_interval(old, new, after - before) for old, new, before, after in pairs]
+    return found
+
+
+def _lives(events: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The events of each process that worked on the trial."""
+    lives: list[list[Mapping[str, Any]]] = [[]]
+    for event in events:
+        if event.get("event") == "start":
+            lives.append([])
+        lives[-1].append(event)
+    return lives
+
+
+def _steps_at(life: Sequence[Mapping[str, Any]], looks: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The step of each look. One that does not say its own stands at an even share of those counted in its life."""
+    if all("done" in look for look in looks):
+        return [float(look["done"]) for look in looks]
+    counts = [event for event in life if "done" in event]
+    if not counts:
+        return [0.0] * len(looks)
+    first, last = counts[0], counts[-1]
+    since = [look for look in looks if look["time"] > first["time"]]
+    counted = sum(look["time"] <= last["time"] for look in since)
+    each = (last["done"] - first["done"]) / counted if counted else 0.0
+    before = len(looks) - len(since)
+    return [first["done"] + each * max(0, index - before + 1) for index in range(len(looks))]
+
+
+def _interval(first: Mapping[str, Any], last: Mapping[str, Any], steps: float) -> Interval:
+    old, new = first["clock"], last["clock"]
+    delays = old.get("run_delay"), new.get("run_delay")
+    spans_before = _spans(first["spans"])
+    return Interval(
+        steps=steps,
+        monotonic=new["monotonic"] - old["monotonic"],
+        process=new["process"] - old["process"],
+        run_delay=None if delays[0] is None or delays[1] is None else delays[1] - delays[0],
+        suspended=(new["boottime"] - new["monotonic"]) - (old["boottime"] - old["monotonic"]),
+        spans={name: value - spans_before.get(name, 0.0) for name, value in _spans(last["spans"]).items()},
+    )
+
+
+def _wall(events: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds from each start to that process's last sign of life."""
+    total, began, latest = 0.0, None, 0.0
+    for event in events:
+        if event.get("event") == "start":
+            total += 0.0 if began is None else latest - began
+            began = event["time"]
+        latest = event["time"]
+    return total if began is None else total + latest - began
+
+
+def _pressure(looks: Sequence[Mapping[str, Any]]) -> float | None:
+    values = [look.get("clock", {}).get("pressure_cpu_avg10") for look in looks]
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return sum(known) / len(known) if known else None
+
+
+def _state(events: Sequence[Mapping[str, Any]], start: Mapping[str, Any], record: Mapping[str, Any] | None) -> State:
+    last = events[-1] if events else {}
+    alive = bool(start) and last.get("event") not in ("end", "failed") and _process_lives(start, float(last["time"]))
+    if alive:
+        return "running"
+    if record is not None:
+        return "done"
+    return "failed" if last.get("event") == "failed" else "interrupted"
+
+
+def _process_lives(start: Mapping[str, Any], latest: float) -> bool:
+    if not _same_boot(start):
+        return time.time() - latest < SILENT_SECONDS
+    return _process_status(start) not in (None, psutil.STATUS_ZOMBIE)
+
+
+def _process_status(start: Mapping[str, Any]) -> str | None:
+    try:
+        process = psutil.Process(int(start["pid"]))
+        return process.status() if process.create_time() <= start["time"] + 1 else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _same_boot(start: Mapping[str, Any]) -> bool:
+    return BOOT.exists() and start.get("boot") == BOOT.read_text().strip()
+
+
+def _is_here(start: Mapping[str, Any], record: Mapping[str, Any] | None) -> bool:
+    """Whether it ran on this machine: by the record's host name, else by the boot that its journal names."""
+    if record is not None and "hostname" in record.get("machine", {}):
+        return bool(record["machine"]["hostname"] == socket.gethostname())
+    return _same_boot(start)

@@ -1,0 +1,148 @@
+"""This machine as it is now: cores, who else uses them, what its GPU says."""
+
+import os
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pynvml
+
+BUSY_SHARE = 0.25
+"""Of a core, from which on another process counts as a neighbour."""
+THROTTLES = {
+    "nvmlClocksEventReasonSwPowerCap": "power cap",
+    "nvmlClocksEventReasonHwSlowdown": "hardware slowdown",
+    "nvmlClocksEventReasonSwThermalSlowdown": "too hot (software)",
+    "nvmlClocksEventReasonHwThermalSlowdown": "too hot (hardware)",
+    "nvmlClocksEventReasonHwPowerBrakeSlowdown": "power brake",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbour:
+    """Another process that computes on this machine."""
+
+    pid: int
+    name: str
+    cores: float
+    """CPU seconds a second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """A GPU as NVML tells."""
+
+    name: str
+    throttles: tuple[str, ...] = ()
+    """Why its clock is held down now."""
+    sm_clock_mhz: int = 0
+    sm_clock_limit_mhz: int = 0
+    processes: tuple[int, ...] = ()
+    """Process ids that compute on it, ours left out."""
+    utilisation_percent: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the causes ask about the machine."""
+
+    cores: int
+    neighbours: tuple[Neighbour, ...] = ()
+    pressure_percent: float | None = None
+    steal_share: float = 0.0
+    """Of the CPU time, taken by the hypervisor for other guests."""
+    gpus: tuple[Gpu, ...] = field(default=())
+    cpu_mhz: float | None = None
+    cpu_mhz_limit: float | None = None
+
+
+def observe(ours: Collection[int], seconds: float = 0.5) -> Machine:
+    """Watches this machine for `seconds`. ours: process ids of the trials; they and this command are no neighbours."""
+    own = _family(ours)
+    before, began, steal = _cpu_times(own), time.monotonic(), psutil.cpu_times()
+    time.sleep(seconds)
+    elapsed = time.monotonic() - began
+    after, steal_after = _cpu_times(own), psutil.cpu_times()
+    busy = [
+        Neighbour(pid=pid, name=name, cores=(cpu - before[pid, name]) / elapsed)
+        for (pid, name), cpu in after.items()
+        if (pid, name) in before and cpu - before[pid, name] >= BUSY_SHARE * elapsed
+    ]
+    cores = core_count()
+    stolen = getattr(steal_after, "steal", 0.0) - getattr(steal, "steal", 0.0)
+    frequency = psutil.cpu_freq()
+    return Machine(
+        cores=cores,
+        neighbours=tuple(sorted(busy, key=lambda neighbour: -neighbour.cores)),
+        pressure_percent=_pressure(),
+        steal_share=stolen / (elapsed * (psutil.cpu_count() or cores)),
+        gpus=_gpus(own),
+        cpu_mhz=frequency.current if frequency else None,
+        cpu_mhz_limit=frequency.max or None if frequency else None,
+    )
+
+
+def core_count() -> int:
+    """Cores that this process may use: by its affinity and its cgroup's quota, at least 1."""
+    cores = len(os.sched_getaffinity(0))
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.exists():
+        limit, period = quota.read_text().split()
+        if limit != "max":
+            cores = min(cores, max(1, int(limit) // int(period)))
+    return cores
+
+
+def _family(ours: Collection[int]) -> set[int]:
+    """`ours`, this process, all that it descends from, and the processes that `ours` started."""
+    family = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    for pid in ours:
+        try:
+            process = psutil.Process(pid)
+            family |= {pid, *(child.pid for child in process.children(recursive=True))}
+        except psutil.NoSuchProcess:
+            continue  # it ended meanwhile
+    return family
+
+
+def _cpu_times(own: Collection[int]) -> dict[tuple[int, str], float]:
+    times = {}
+    for process in psutil.process_iter(["pid", "name", "cpu_times"]):
+        cpu = process.info["cpu_times"]
+        if cpu is not None and process.info["pid"] not in own:
+            times[process.info["pid"], process.info["name"]] = cpu.user + cpu.system
+    return times
+
+
+def _pressure() -> float | None:
+    try:
+        return float(Path("/proc/pressure/cpu").read_text().split()[1].removeprefix("avg10="))
+    except OSError:  # the kernel keeps no account of pressure
+        return None
+
+
+def _gpus(own: Collection[int]) -> tuple[Gpu, ...]:
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return ()  # no NVIDIA driver, no GPU
+    try:
+        return tuple(_gpu(pynvml.nvmlDeviceGetHandleByIndex(i), own) for i in range(pynvml.nvmlDeviceGetCount()))
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu(handle: object, own: Collection[int]) -> Gpu:
+    reasons = pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
+    throttles = (text for name, text in THROTTLES.items() if reasons & getattr(pynvml, name, 0))
+    processes = (process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
+    return Gpu(
+        name=pynvml.nvmlDeviceGetName(handle),
+        throttles=tuple(throttles),
+        sm_clock_mhz=int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)),
+        sm_clock_limit_mhz=int(pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM)),
+        processes=tuple(pid for pid in processes if pid not in own),
+        utilisation_percent=int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+    )

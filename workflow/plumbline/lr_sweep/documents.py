@@ -1,0 +1,123 @@
+"""The corpus file: a parquet table of documents in the corpus folder, written and read a row group at a time."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from plumbline.core.errors import UserError
+
+FILE = "documents.parquet"
+SCHEMA = pa.schema([("name", pa.string()), ("text", pa.string()), ("validation", pa.bool_())])
+GROUP_BYTES = 2**20
+"""Text in one row group: what a reader holds at a time, but for a longer document."""
+
+
+def is_held_out(text: str, share: float) -> bool:
+    """Whether a document is for validation: the same answer for the same text, True for about `share` of them."""
+    first = hashlib.sha256(text.encode()).digest()[:8]
+    return int.from_bytes(first, "big") < share * 2**64
+
+
+class DocumentWriter:
+    """Writes documents to the corpus `folder`, and counts them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.documents = {"training": 0, "validation": 0}
+        self.bytes = {"training": 0, "validation": 0}
+        self._digest = hashlib.sha256()
+        self._file = pq.ParquetWriter(folder / FILE, SCHEMA, compression="zstd")
+        self._rows: list[tuple[str, str, bool]] = []
+        self._waiting = 0
+
+    def write(self, name: str, text: str, validation: bool) -> int:
+        """Adds a document; returns the bytes of its text."""
+        data, side = text.encode(), "validation" if validation else "training"
+        self._digest.update(len(data).to_bytes(8, "little") + data)
+        self.documents[side] += 1
+        self.bytes[side] += len(data)
+        self._rows.append((name, text, validation))
+        self._waiting += len(data)
+        if self._waiting >= GROUP_BYTES:
+            self._write_group()
+        return len(data)
+
+    @property
+    def sha256(self) -> str:
+        """Over all texts in order: of each its length as eight bytes, little-endian, and its UTF-8."""
+        return self._digest.hexdigest()
+
+    def _write_group(self) -> None:
+        if self._rows:
+            columns = zip(*self._rows, strict=True)
+            self._file.write_table(pa.Table.from_arrays([pa.array(values) for values in columns], schema=SCHEMA))
+        self._rows, self._waiting = [], 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._write_group()
+        self._file.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Some documents in a row."""
+
+    texts: list[str]
+    validation: np.ndarray
+    """(documents,) bool."""
+    bytes: np.ndarray
+    """(documents,) int64: UTF-8 bytes of each text."""
+
+    @property
+    def training_texts(self) -> list[str]:
+        """The texts that are not kept for validation."""
+        return [text for text, held_out in zip(self.texts, self.validation, strict=True) if not held_out]
+
+
+def count_batches(folder: Path) -> int:
+    """How many batches `read` gives."""
+    with _opened(folder / FILE) as file:
+        return int(file.num_row_groups)
+
+
+def read(folder: Path) -> Iterator[Batch]:
+    """The documents of the corpus, in order, about a megabyte of text at a time.
+
+    Raises UserError when the file is no whole corpus.
+    """
+    path = folder / FILE
+    with _opened(path) as file:
+        for group in range(file.num_row_groups):
+            try:
+                table = file.read_row_group(group, columns=["text", "validation"], use_threads=False)
+            except (pa.ArrowException, OSError) as error:
+                raise _damaged(path, error) from error
+            yield Batch(
+                texts=table["text"].to_pylist(),
+                validation=table["validation"].to_numpy(),
+                bytes=pc.binary_length(table["text"]).to_numpy().astype(np.int64),
+            )
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: BaseException) -> UserError:
+    return UserError(f"{path}: is no whole corpus ({error}); delete it to have it made again")

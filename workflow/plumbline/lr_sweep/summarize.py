@@ -1,0 +1,86 @@
+"""Stage `lr_sweep.summarize`: the records of all trials as tidy tables, an analysis, and its sentences."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from plumbline.core.files import write_text
+from plumbline.core.plan import Spec
+from plumbline.core.record import SCHEMA
+from plumbline.core.stage import stage
+from plumbline.core.tables import MISSING, write_csv, write_latex
+from plumbline.lr_sweep.analysis import Analysis, analyse, sweep_of
+from plumbline.lr_sweep.findings import findings, loss_text, rate_text
+from plumbline.lr_sweep.frames import rates_frame, trials_frame
+from plumbline.lr_sweep.records import CLASSES, machine_note, read_records
+
+
+class SummarizeSpec(Spec):
+    """What decides the summary: its code and the trials' specs."""
+
+
+@stage
+def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
+    """Merges the records `trials` and writes everything that is computed from them to the folder `output`.
+
+    summary.csv has a row per trial, rates.csv a row per rate; tables/rates.tex is the latter for papers;
+    results.json holds the analysis and all records with their learning curves; lr_sweep_analysis.md the study's
+    answers. Raises UserError when a record cannot be read or does not belong to the others.
+    """
+    records = read_records(trials)
+    summary = trials_frame(records)
+    rates = rates_frame(summary)
+    analysis = analyse(sweep_of(records))
+    write_csv(summary, output / "summary.csv")
+    write_csv(rates, output / "rates.csv")
+    note = machine_note(records)
+    write_latex(
+        rates_table(rates, analysis),
+        output / "tables" / "rates.tex",
+        caption=f"{_caption(analysis)} {note}".strip(),
+        label="tab:lr_sweep-rates",
+    )
+    merged = {"schema": SCHEMA, "study": "lr_sweep", "analysis": analysis.as_json(), "trials": records}
+    text = json.dumps(merged, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    write_text(output / "results.json", text + "\n")
+    write_text(output / "lr_sweep_analysis.md", findings(analysis, summary, rates, records))
+
+
+def rates_table(rates: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:
+    """Every rate with its final and best validation loss, what became of its trials, and its speed."""
+    rows = []
+    for _, row in rates.iterrows():
+        name = rate_text(row["rate"]) + (" (best)" if row["rate"] == analysis.best_rate else "")
+        speed = MISSING if pd.isna(row["tokens_per_second"]) else f"{row['tokens_per_second']:,.0f}"
+        rows.append(
+            {
+                "Learning rate": name,
+                "Final validation loss": loss_text(row),
+                "Best validation loss": loss_text(row, "best_validation_loss"),
+                "Trials": _trials_text(row),
+                "Tokens/s": speed,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _trials_text(row: pd.Series) -> str:
+    """`2 converged`, `1 converged, 1 diverged`; trials without a loss are named as such."""
+    parts = [f"{row[name]:.0f} {name}" for name in CLASSES if row[name]]
+    if row["with_loss"] < row["seeds"]:
+        parts.append(f"{row['seeds'] - row['with_loss']:.0f} without a loss")
+    return ", ".join(parts)
+
+
+def _caption(analysis: Analysis) -> str:
+    edge = rate_text(analysis.edge.rate) if analysis.edge.reached else "not reached"
+    return (
+        "Validation loss in nats per token by learning rate: mean over seeds with its bootstrap 95% interval; "
+        f"a dash where a loss is not finite. Edge of stability: {edge}. Tokens/s: all tokens of a rate's trials "
+        "over all the seconds of their training."
+    )
+
+
+if __name__ == "__main__":
+    summarize.main()

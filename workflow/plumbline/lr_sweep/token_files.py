@@ -1,0 +1,64 @@
+"""Token files: little-endian unsigned integers, documents one after the other, each closed by an end of text."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+
+def dtype_of(vocabulary: int) -> np.dtype:
+    """The smaller of uint16 and uint32, little-endian, that holds every token of a vocabulary."""
+    return np.dtype("<u2" if vocabulary < 2**16 else "<u4")
+
+
+class TokenWriter:
+    """Writes tokens to the file at `path`, and counts them."""
+
+    def __init__(self, path: Path, vocabulary: int, end_of_text: int) -> None:
+        self.counts = np.zeros(vocabulary, np.int64)
+        """(vocabulary,): how often each token was written."""
+        self.text_bytes = 0
+        self._dtype, self._end = dtype_of(vocabulary), [end_of_text]
+        self._digest = hashlib.sha256()
+        self._stream = path.open("wb")
+
+    def write(self, documents: Iterable[list[int]], text_bytes: int) -> None:
+        """Adds documents, whose text has so many bytes, each with an end of text after it."""
+        parts = [np.array(ids + self._end, self._dtype) for ids in documents]
+        if not parts:
+            return
+        tokens = np.concatenate(parts)
+        self.counts += np.bincount(tokens, minlength=len(self.counts))
+        self.text_bytes += text_bytes
+        self._digest.update(tokens.data)
+        self._stream.write(tokens.data)
+
+    @property
+    def tokens(self) -> int:
+        """How many were written."""
+        return int(self.counts.sum())
+
+    @property
+    def sha256(self) -> str:
+        """Of the file."""
+        return self._digest.hexdigest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+
+def unigram_entropy(training: np.ndarray, validation: np.ndarray) -> float:
+    """Nats per validation token under the token frequencies of training, each count raised by one (Laplace).
+
+    What the best model without context would lose there. Both: (vocabulary,) counts, validation's not all zero.
+    """
+    frequencies = (training + 1) / (training.sum() + len(training))
+    return float(-(validation @ np.log(frequencies)) / validation.sum())

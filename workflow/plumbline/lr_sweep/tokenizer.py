@@ -1,0 +1,34 @@
+"""Stage `lr_sweep.tokenizer`: a byte-level BPE made from the training documents."""
+
+from pathlib import Path
+
+from plumbline.core.files import atomic, write_json
+from plumbline.core.plan import Spec
+from plumbline.core.progress import track
+from plumbline.core.stage import stage
+from plumbline.lr_sweep import byte_pair, documents
+
+
+class TokenizerSpec(Spec):
+    """What decides the tokenizer."""
+
+    vocabulary: int
+
+
+@stage
+def tokenizer(spec: TokenizerSpec, corpus: Path, output: Path) -> None:
+    """Writes the tokenizer to `output` and tokenizer_config.json beside it: a folder that AutoTokenizer loads.
+
+    corpus: a file of the corpus folder, whose validation documents are not looked at.
+    """
+    batches = documents.count_batches(corpus.parent)
+    texts = (batch.training_texts for batch in track(documents.read(corpus.parent), batches, "parts of the corpus"))
+    trained = byte_pair.train(texts, spec.vocabulary)
+    with atomic(output.parent) as folder:
+        folder.mkdir()
+        trained.save(str(folder / output.name))
+        write_json(folder / "tokenizer_config.json", byte_pair.CONFIG)
+
+
+if __name__ == "__main__":
+    tokenizer.main()
