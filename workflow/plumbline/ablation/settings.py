@@ -98,7 +98,7 @@ class AdapterSettings(Settings):
 class Zoo(Settings):
     """LoRAs of a real diffusion model on digits, trained here."""
 
-    adapters: Annotated[int, Field(ge=100)] = 600
+    adapters: Annotated[int, Field(ge=100)] = 500
     shards: PositiveInt = 2
     """Targets that share the training; any number gives the same adapters."""
     model: DiffusionSettings = DiffusionSettings()
@@ -148,7 +148,7 @@ class ClassifierSettings(Settings):
     layers: PositiveInt = 3
     hidden: PositiveInt = 64
     dropout: Share = 0.5
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: PositiveFloat = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     batch_size: Annotated[int, Field(ge=2)] = 64
     max_epochs: PositiveInt = 300
