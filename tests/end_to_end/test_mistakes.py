@@ -34,7 +34,7 @@ def refuse(house, *arguments):
             "representations.factor: List should have at least 1",
         ),
         ({"ablation": {"ensembles": {"flat": ["stats"]}}}, "ensembles.flat: is the name of a representation"),
-        ({"ablation": {"zoo": {"shards": 11}}}, "shards (11) exceeds the 10 chunks of adapters"),
+        ({"ablation": {"zoo": {"shards": 11}}}, "shards (11) exceeds the 8 chunks of adapters"),
         ({"results": ""}, "results: String should have at least 1 character"),
         ({"ablation": {"zoo": {"model": {"heads": 5}}}}, "heads (5) must divide width (24)"),
     ],
