@@ -114,7 +114,7 @@ def start(case: Case, study: Path, tokens: Path, name: str) -> subprocess.Popen[
     program = f"import time\n{case.prelude}\nfrom plumbline.lr_sweep.train import train\ntrain.main()"
     log = study / "logs" / "train" / f"{name}.log"
     output = study / "trials" / name / "record.json"
-    command = [sys.executable, "-c", program, "--spec", json.dumps(spec), "--tokens", str(tokens)]
+    command = [sys.executable, "-c", program, "--spec", json.dumps(spec), "--tokens", str(tokens / "meta.json")]
     command += ["--output", str(output), "--log", str(log), "--device", "cpu", *case.options]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
