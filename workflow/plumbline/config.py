@@ -10,13 +10,14 @@ from pydantic import Field
 from plumbline.ablation.plan import plan as plan_ablation
 from plumbline.ablation.settings import AblationSettings
 from plumbline.core.errors import UserError
-from plumbline.core.plan import Target
+from plumbline.core.plan import Target, Targets, by_name
 from plumbline.core.settings import Settings, validated
 from plumbline.lr_sweep.plan import plan as plan_lr_sweep
 from plumbline.lr_sweep.settings import LrSweepSettings
 
-STUDIES: dict[str, Callable[[Any, int], list[Target]]] = {"ablation": plan_ablation, "lr_sweep": plan_lr_sweep}
-"""Study -> function from its settings and the seed to its plan."""
+Plan = Callable[[Any, int, Targets], list[Target]]
+STUDIES: dict[str, Plan] = {"ablation": plan_ablation, "lr_sweep": plan_lr_sweep}
+"""Study -> function from its settings, the seed and the targets of the studies before it to its plan."""
 
 
 class Config(Settings):
@@ -32,7 +33,10 @@ class Config(Settings):
 
     def plan(self) -> list[Target]:
         """Every target of every study, upstream first."""
-        return [target for study, plan in STUDIES.items() for target in plan(getattr(self, study), self.seed)]
+        targets: list[Target] = []
+        for study, plan in STUDIES.items():
+            targets += plan(getattr(self, study), self.seed, by_name(targets))
+        return targets
 
 
 def check(values: Mapping[str, Any]) -> Config:

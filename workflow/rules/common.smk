@@ -60,7 +60,7 @@ def spec_of(stage):
 def outputs_of(study, stage):
     """Paths of all outputs of one stage of a study."""
     return [
-        f"{CONFIG.results}/{study}/{target.output}"
+        str(target.file(Path(CONFIG.results)))
         for target in PLAN
         if (target.study, target.stage) == (study, stage)
     ]

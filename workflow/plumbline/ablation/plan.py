@@ -1,19 +1,22 @@
 """The plan of the `ablation` study: which targets there are, and what decides each."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from plumbline.ablation.settings import AblationSettings, Zoo, short_name
 from plumbline.core.errors import UserError
 from plumbline.core.fingerprint import fingerprint
-from plumbline.core.plan import Target
+from plumbline.core.plan import Target, Targets
 
 Features = Mapping[tuple[str, str], Target]
 """(view, representation) -> the target of its whole feature file."""
 
 
-def plan(settings: AblationSettings, seed: int) -> list[Target]:
+_target = partial(Target, "ablation")
+
+
+def plan(settings: AblationSettings, seed: int, upstream: Targets) -> list[Target]:
     """Every target of the study, upstream first."""
     zoo = list(_zoo(settings.zoo, seed)) if settings.source == "zoo" else []
     collect = _collect(settings, zoo[1:])
@@ -24,27 +27,6 @@ def plan(settings: AblationSettings, seed: int) -> list[Target]:
     figures = _target("figures", "", "figures/accuracy.pdf", {}, needs=[summary])
     pictures = [_samples(settings.zoo, seed, *zoo[:2])] if zoo else []
     return [*zoo, *pictures, collect, *features, *trials, summary, figures]
-
-
-def _target(
-    stage: str,
-    name: str,
-    output: str,
-    settings: Mapping[str, Any],
-    *,
-    needs: Sequence[Target] = (),
-    modules: Sequence[str] = (),
-) -> Target:
-    return Target(
-        study="ablation",
-        stage=stage,
-        name=name,
-        output=output,
-        settings=settings,
-        needs=tuple(needs),
-        modules=tuple(modules),
-        is_trial=stage == "train",
-    )
 
 
 def _zoo(zoo: Zoo, seed: int) -> Iterator[Target]:
@@ -100,7 +82,7 @@ def _trials(settings: AblationSettings, seed: int, collect: Target, features: Fe
                 trial = f"{view}/{layers}/{short_name(name)}"
                 values = {"view": view, "layers": layers, "representation": name, "parts": parts, **common}
                 needs = [collect, *(features[view, part] for part in parts)]
-                yield _target("train", trial, f"trials/{trial}.json", values, needs=needs)
+                yield _target("train", trial, f"trials/{trial}.json", values, needs=needs, is_trial=True)
 
 
 _HERE = __package__

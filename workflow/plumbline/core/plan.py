@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from plumbline.core.code import code_of
@@ -30,7 +32,7 @@ class Spec(Settings):
     """Digest over the specs of the targets it reads."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Target:
     """One file target: `output` made by `stage` from `settings` and the targets it `needs`."""
 
@@ -39,13 +41,13 @@ class Target:
     name: str
     """Unique within the stage; the rule's wildcards joined by "/"."""
     output: str
-    """Path below results/<study>/."""
+    """Path from results/<study>/; of what several studies read, ../NAME."""
     settings: Mapping[str, Any]
-    needs: tuple["Target", ...] = ()
-    modules: tuple[str, ...] = field(default=())
+    needs: Sequence["Target"] = field(default=(), kw_only=True)
+    modules: Sequence[str] = field(default=(), kw_only=True)
     """Code that the stage loads by name, besides what it imports."""
-    is_trial: bool = False
-    optional: bool = False
+    is_trial: bool = field(default=False, kw_only=True)
+    optional: bool = field(default=False, kw_only=True)
     """Whether it may never be asked for: a trial that only an extension of the grid would add."""
 
     @cached_property
@@ -58,6 +60,10 @@ class Target:
         """The spec as canonical JSON."""
         inputs = digest("\n".join(need.spec for need in self.needs))
         return canonical({**self.settings, "code": digest(canonical(self.code)), "inputs": inputs})
+
+    def file(self, results: Path) -> Path:
+        """Its output, below the folder `results`."""
+        return Path(os.path.normpath(results / self.study / self.output))
 
     @property
     def path(self) -> str:
@@ -75,6 +81,10 @@ class Target:
         return self.log.removesuffix(".log") + ".jsonl"
 
 
+Targets = Mapping[tuple[str, str], Target]
+"""(study.stage, name) -> target."""
+
+
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
     """Where two specs differ, one clause a field: `training.hidden: 64 → 128`."""
     if isinstance(old, dict) and isinstance(new, dict):
@@ -86,8 +96,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [f"{path}: {_short(old)} → {_short(new)}"]
 
 
-def by_name(targets: Iterable[Target]) -> dict[tuple[str, str], Target]:
-    """(study.stage, name) -> target."""
+def by_name(targets: Iterable[Target]) -> Targets:
     return {(f"{target.study}.{target.stage}", target.name): target for target in targets}
 
 

@@ -43,17 +43,17 @@ def why_stale(spec: dict[str, Any] | None, target: Target, results: Path) -> lis
     return clauses
 
 
-def recorded_spec(target: Target, folder: Path) -> dict[str, Any] | None:
-    """The spec that made the output of `target` below `folder`, from its record or its journal; None if unknown."""
+def recorded_spec(target: Target, results: Path) -> dict[str, Any] | None:
+    """The spec that made the output of `target` below `results`, from its record or its journal; None if unknown."""
     if target.is_trial:
         try:
-            spec = read_record(folder / target.output).get("spec")
+            spec = read_record(target.file(results)).get("spec")
         except UserError:
             return None
         return spec if isinstance(spec, dict) else None
     last: dict[str, Any] | None = None
     started: dict[str, Any] | None = None
-    for event in read_journal(folder / target.journal):
+    for event in read_journal(results / target.study / target.journal):
         if event.get("event") == "start":
             started = event.get("spec")
         elif event.get("event") == "end":
@@ -69,9 +69,9 @@ def untraced_outputs(targets: Iterable[Target], results: Path, metadata: Path) -
     """
     found = {}
     for target in targets:
-        output = results / target.study / target.output
+        output = target.file(results)
         if not _traced(output, metadata) and output.exists():
-            spec = recorded_spec(target, results / target.study)
+            spec = recorded_spec(target, results)
             if spec is None or canonical(spec) != target.spec:
                 found[output] = "; ".join(why_stale(spec, target, results))
     return found

@@ -83,8 +83,7 @@ def _standing(target: Target, results: Path, upstream: list[Standing]) -> Standi
     running = _running(events, folder / target.journal)
     if running is not None:
         return Standing(target=target, state="running", **running)
-    output = folder / target.output
-    if output.exists():
+    if target.file(results).exists():
         return _standing_of_output(target, results, upstream, events)
     last = events[-1] if events else {}
     if last.get("event") == "failed":
@@ -98,8 +97,7 @@ def _standing(target: Target, results: Path, upstream: list[Standing]) -> Standi
 def _standing_of_output(
     target: Target, results: Path, upstream: list[Standing], events: list[dict[str, Any]]
 ) -> Standing:
-    folder = results / target.study
-    spec = recorded_spec(target, folder)
+    spec = recorded_spec(target, results)
     if spec is None or canonical(spec) != target.spec:
         causes = [need for need in upstream if need.state == "stale"]
         clauses = why_stale(spec, target, results)
@@ -107,7 +105,7 @@ def _standing_of_output(
         why += [f"its input {need.target.path} is stale" for need in causes]
         return Standing(target=target, state="stale", why=tuple(why))
     if target.is_trial:
-        record = read_record(folder / target.output)
+        record = read_record(target.file(results))
         return Standing(target=target, state="done", outcome=record["outcome"], seconds=record["seconds"])
     seconds = next((event["seconds"] for event in reversed(events) if event.get("event") == "end"), None)
     return Standing(target=target, state="done", outcome=Outcome.OK.value, seconds=seconds)

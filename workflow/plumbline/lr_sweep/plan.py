@@ -1,12 +1,12 @@
 """The plan of the `lr_sweep` study: which targets there are, and what decides each."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from plumbline.core.fingerprint import fingerprint
-from plumbline.core.plan import Target
+from plumbline.core.plan import Target, Targets
 from plumbline.lr_sweep.corpora.files import matching
 from plumbline.lr_sweep.settings import CorpusSettings, LrSweepSettings, candidate_rates, trial_name
 
@@ -14,7 +14,10 @@ HERE = "plumbline.lr_sweep"
 CAUSES = Path(__file__).parent / "diagnosis" / "causes"
 
 
-def plan(settings: LrSweepSettings, seed: int) -> list[Target]:
+_target = partial(Target, "lr_sweep")
+
+
+def plan(settings: LrSweepSettings, seed: int, upstream: Targets) -> list[Target]:
     """Every target of the study, upstream first; trials that only an extension would ask for are optional."""
     corpus = _corpus(settings.corpus)
     vocabulary = {"vocabulary": settings.model.vocabulary}
@@ -40,29 +43,6 @@ def plan(settings: LrSweepSettings, seed: int) -> list[Target]:
     return [corpus, tokenizer, tokens, *everything, *rounds, best, summary, figures, diagnosis]
 
 
-def _target(
-    stage: str,
-    name: str,
-    output: str,
-    settings: Mapping[str, Any],
-    *,
-    needs: Sequence[Target] = (),
-    modules: Sequence[str] = (),
-    optional: bool = False,
-) -> Target:
-    return Target(
-        study="lr_sweep",
-        stage=stage,
-        name=name,
-        output=output,
-        settings=settings,
-        needs=tuple(needs),
-        modules=tuple(modules),
-        is_trial=stage == "train",
-        optional=optional,
-    )
-
-
 def _corpus(corpus: CorpusSettings) -> Target:
     """The text; of files, with their fingerprints; of Python's own documentation, with Python's version."""
     files = matching(corpus.files) if corpus.source == "files" else []
@@ -86,7 +66,8 @@ def _trial(
         "rate": rate,
         "seed": seed * 1000 + number,
     }
-    return _target("train", name, f"trials/{name}/record.json", values, needs=[tokens], optional=optional)
+    output = f"trials/{name}/record.json"
+    return _target("train", name, output, values, needs=[tokens], is_trial=True, optional=optional)
 
 
 def _rounds(settings: LrSweepSettings, asked: Sequence[Target]) -> list[Target]:
