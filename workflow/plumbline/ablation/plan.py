@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from plumbline.ablation.settings import AblationSettings, Zoo, short_name
+from plumbline.ablation.settings import AblationSettings, Zoo
 from plumbline.core.errors import UserError
 from plumbline.core.fingerprint import fingerprint
 from plumbline.core.plan import Target, Targets
+from plumbline.core.registry import module_of, short_name
 
 Features = Mapping[tuple[str, str], Target]
 """(view, representation) -> the target of its whole feature file."""
@@ -54,7 +55,7 @@ def _collect(settings: AblationSettings, shards: Sequence[Target]) -> Target:
             raise UserError(f"config: ablation.{settings.source}.{key}: {options[key]} does not exist")
     seen = [Path(str(path)) for path in (own, options.get("labels")) if path and Path(str(path)).exists()]
     values = {"source": settings.source, "options": options, "fingerprint": [fingerprint(path) for path in seen]}
-    module = settings.source.partition(":")[0] if ":" in settings.source else f"{_HERE}.sources.{settings.source}"
+    module = module_of(settings.source, f"{_HERE}.sources")
     return _target("collect", "", "adapters/manifest.json", values, needs=shards, modules=[module])
 
 
@@ -63,7 +64,7 @@ def _features(settings: AblationSettings, collect: Target) -> Iterator[Target]:
     for view, names in settings.representations.items():
         parts = dict.fromkeys(part for name in names for part in settings.ensembles.get(name, [name]))
         for part in parts:
-            module = part.partition(":")[0] if ":" in part else f"{_HERE}.representations.{part}"
+            module = module_of(part, f"{_HERE}.representations")
             name = f"{view}/{short_name(part)}"
             shards = [f"{name}/{index}-of-{settings.shards}" for index in range(settings.shards)]
             for index, path in enumerate([*shards, name] if settings.shards > 1 else [name]):

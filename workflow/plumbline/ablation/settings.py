@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from plumbline.ablation.layers import LAYER_SETS
+from plumbline.core import registry
+from plumbline.core.registry import short_name
 from plumbline.core.settings import Settings
 
 View = Literal["factor", "product"]
@@ -256,8 +258,7 @@ class AblationSettings(Settings):
 
 def available_representations() -> list[str]:
     """Names of the representations in the registry, by its files; nothing is imported."""
-    files = sorted(path.stem for path in REPRESENTATIONS.glob("*.py"))
-    return [name for name in files if name not in ("__init__", "interface")]
+    return registry.names(REPRESENTATIONS)
 
 
 def views_of(representation: str) -> list[str]:
@@ -265,11 +266,6 @@ def views_of(representation: str) -> list[str]:
     tree = ast.parse((REPRESENTATIONS / f"{representation}.py").read_text(encoding="utf-8"))
     found = [node.value for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "views"]
     return list(ast.literal_eval(found[0])) if found else ["factor", "product"]
-
-
-def short_name(representation: str) -> str:
-    """The name a representation has in paths and tables: the function's, for `module:function`."""
-    return representation.rpartition(":")[2]
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -9,13 +9,14 @@ from plumbline.ablation.classifier.result import RunResult
 from plumbline.ablation.classifier.single import fit_single
 from plumbline.ablation.classifier.stacked import fit_stacked
 from plumbline.ablation.feature_file import read_features, seconds_of
-from plumbline.ablation.settings import TrainingSettings, View, short_name
+from plumbline.ablation.settings import TrainingSettings, View
 from plumbline.ablation.splits import Split, fixed_split, split
 from plumbline.ablation.store import AdapterStore
 from plumbline.core.device import device_name, memory_errors, torch_device
 from plumbline.core.plan import Spec, digest
 from plumbline.core.progress import Progress
 from plumbline.core.record import FoundError, Outcome, recording
+from plumbline.core.registry import short_name
 from plumbline.core.stage import stage
 
 

@@ -1,6 +1,5 @@
 """What a representation is: a map from stacks of matrices to a fixed number of features per matrix."""
 
-import importlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +7,10 @@ from typing import Literal
 
 import numpy as np
 
+from plumbline.core import registry
 from plumbline.core.errors import UserError
 
+HERE = Path(__file__).parent
 View = Literal["factor", "product"]
 Dense = Callable[[np.ndarray], np.ndarray]
 FromFactors = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -121,8 +122,7 @@ def representation(
 
 def names() -> list[str]:
     """The representations of this folder, sorted, found by their files."""
-    files = Path(__file__).parent.glob("*.py")
-    return sorted(file.stem for file in files if file.stem not in ("__init__", "interface"))
+    return registry.names(HERE)
 
 
 def load(name: str) -> Representation:
@@ -131,30 +131,13 @@ def load(name: str) -> Representation:
     One from elsewhere is a `Representation`, or a plain function (…, m, n) -> (…, width).
     Raises UserError when there is none of that name.
     """
-    if ":" in name:
-        return _load_from_elsewhere(name)
-    if name not in names():
-        raise UserError(
-            f"representation {name!r} does not exist; there are {', '.join(names())};"
-            " name one of yours as module:function"
-        )
-    return getattr(importlib.import_module(f"plumbline.ablation.representations.{name}"), name)
-
-
-def _load_from_elsewhere(path: str) -> Representation:
-    module_name, _, attribute = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there; what it imports is not
-        raise UserError(f"representation {path}: no module {module_name}; is it on PYTHONPATH?") from None
-    found = getattr(module, attribute, None)
+    found = registry.find(name, HERE, __package__, attribute=None, place="ablation.representations")
     if isinstance(found, Representation):
         return found
     if not callable(found):
-        raise UserError(f"representation {path}: {module_name} has no function {attribute}")
-    return Representation(found, name=attribute, width=lambda m, n: _trial_width(found, path, m, n))
+        raise UserError(f"ablation.representations: {name}: is no function")
+    short = registry.short_name(name)
+    return Representation(found, name=short, width=lambda m, n: _trial_width(found, name, m, n))
 
 
 def _trial_width(function: Dense, path: str, m: int, n: int) -> int:

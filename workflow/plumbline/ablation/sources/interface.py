@@ -4,11 +4,12 @@ Name `my_lab.sources:load_ours` in the config for one of your own; one that is t
 a block of options in `ablation.settings`.
 """
 
-import importlib
 from pathlib import Path
 from typing import Protocol
 
-from plumbline.core.errors import UserError
+from plumbline.core import registry
+
+HERE = Path(__file__).parent
 
 
 class Source(Protocol):
@@ -18,29 +19,14 @@ class Source(Protocol):
 
 
 def source(name: str) -> Source:
-    """The source `name`, or the function that a dotted path `package.module:function` names.
+    """The source `name`, or the function that a path `package.module:function` names.
 
     Raises UserError for an unknown name, listing those that exist, or a path that leads nowhere.
     """
-    module, _, function = name.partition(":")
-    if not function:
-        if name not in names():
-            raise UserError(
-                f"ablation.source: {name!r} is none; there are {', '.join(names())}, or package.module:function"
-            )
-        module, function = f"{__package__}.{name}", "load"
-    try:
-        found: Source = getattr(importlib.import_module(module), function)
-    except ModuleNotFoundError as error:
-        # A module missing inside the one that is named is its own fault, not the name's.
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise
-        raise UserError(f"ablation.source: {name}: no module {error.name}; is its folder on PYTHONPATH?") from None
-    except AttributeError:
-        raise UserError(f"ablation.source: {name}: {module} has no {function}") from None
+    found: Source = registry.find(name, HERE, __package__, attribute="load", place="ablation.source")
     return found
 
 
 def names() -> list[str]:
     """The sources in this folder; nothing is imported."""
-    return sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py") if file.stem != "interface")
+    return registry.names(HERE)
