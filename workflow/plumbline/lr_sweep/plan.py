@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from plumbline.core.fingerprint import fingerprint
+from plumbline.core.globs import matching
 from plumbline.core.plan import Target, Targets
-from plumbline.lr_sweep.corpora.files import matching
 from plumbline.lr_sweep.settings import CorpusSettings, LrSweepSettings, candidate_rates, trial_name
 
 HERE = "plumbline.lr_sweep"
@@ -45,7 +45,7 @@ def plan(settings: LrSweepSettings, seed: int, upstream: Targets) -> list[Target
 
 def _corpus(corpus: CorpusSettings) -> Target:
     """The text; of files, with their fingerprints; of Python's own documentation, with Python's version."""
-    files = matching(corpus.files) if corpus.source == "files" else []
+    files = matching(corpus.files, "lr_sweep.corpus.files") if corpus.source == "files" else []
     local = Path(corpus.hub.id) if corpus.source == "hub" and Path(corpus.hub.id).exists() else None
     values = {
         "corpus": corpus.model_dump(mode="json"),

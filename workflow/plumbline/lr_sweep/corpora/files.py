@@ -1,12 +1,12 @@
 """Text files: UTF-8, found by globs."""
 
 import codecs
-import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
 from plumbline.core.errors import UserError
+from plumbline.core.globs import matching
 from plumbline.lr_sweep.corpora.interface import Document, Source, within
 from plumbline.lr_sweep.settings import CorpusSettings
 
@@ -23,23 +23,10 @@ def load(settings: CorpusSettings) -> Source:
     A line `<|endoftext|>` ends a document too, as in files that hold many. Raises UserError when a glob matches
     nothing, and, while reading, for a file without text or with bytes that are no text.
     """
-    paths = matching(settings.files)
+    paths = matching(settings.files, "lr_sweep.corpus.files")
     documents = within(chain.from_iterable(map(_documents, paths)), settings.limit_bytes)
     size = sum(path.stat().st_size for path in paths)
     return Source(described={"kind": "files", "files": settings.files}, documents=documents, expected_bytes=size)
-
-
-def matching(globs: Sequence[str]) -> list[Path]:
-    """The files that any of `globs` matches, each once, sorted; `**` goes down. Raises UserError when one has none."""
-    found: set[Path] = set()
-    for number, pattern in enumerate(globs):
-        # Unlike Path.glob, it takes absolute patterns and leaves hidden files out.
-        paths = [Path(path) for path in glob.glob(str(Path(pattern).expanduser()), recursive=True)]  # noqa: PTH207
-        files = {path for path in paths if path.is_file()}
-        if not files:
-            raise UserError(f"lr_sweep.corpus.files[{number}]: {pattern} matches no file")
-        found |= files
-    return sorted(found)
 
 
 def _documents(path: Path) -> Iterator[Document]:

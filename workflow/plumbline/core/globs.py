@@ -1,0 +1,23 @@
+"""Files that a config names by globs."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from plumbline.core.errors import UserError
+
+
+def matching(globs: Sequence[str], key: str) -> list[Path]:
+    """The files that any of `globs` matches, each once, sorted; `**` goes down.
+
+    Raises UserError, naming the config's `key`, when a glob matches none.
+    """
+    found: set[Path] = set()
+    for number, pattern in enumerate(globs):
+        # Unlike Path.glob, it takes absolute patterns and leaves hidden files out.
+        paths = [Path(path) for path in glob.glob(str(Path(pattern).expanduser()), recursive=True)]  # noqa: PTH207
+        files = {path for path in paths if path.is_file()}
+        if not files:
+            raise UserError(f"{key}[{number}]: {pattern} matches no file")
+        found |= files
+    return sorted(found)

@@ -1,0 +1,1 @@
+"""transformers' `generate` with a static cache, compiled where that is chosen."""

@@ -1,0 +1,162 @@
+"""The plan of the `throughput` study: which targets there are, and what decides each."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from plumbline.core.errors import UserError
+from plumbline.core.files import read_json
+from plumbline.core.fingerprint import fingerprint
+from plumbline.core.globs import matching
+from plumbline.core.plan import Target, Targets
+from plumbline.core.registry import module_of, short_name
+from plumbline.throughput.settings import (
+    BASE,
+    Cell,
+    ThroughputSettings,
+    brought,
+    cells,
+    compressed,
+    smaller,
+    variant_names,
+)
+
+_target = partial(Target, "throughput")
+HERE = "plumbline.throughput"
+
+
+def plan(settings: ThroughputSettings, seed: int, upstream: Targets) -> list[Target]:
+    """Every target of the study, upstream first.
+
+    Raises UserError when nothing exists that a template, a path or a glob names, or when the grid goes beyond the
+    context of a model that lies here.
+    """
+    limits = _target("limits", "", "../machine.json", {"limits": settings.limits.model_dump()})
+    base = _base(settings, seed, upstream)
+    variants = {BASE: base, **dict(_compressed(settings, base)), **dict(_brought(settings, base))}
+    grid = cells(settings)
+    references = {name: _reference(settings, seed, name, variants[name], grid) for name in _in_grid(settings, grid)}
+    trials: dict[Cell, Target] = {}
+    for cell in sorted(grid, key=lambda cell: cell.batch):  # a trial may need that of a smaller batch
+        trials[cell] = _trial(settings, seed, cell, [variants[cell.variant], references[cell.variant], limits], trials)
+    in_order = [trials[cell] for cell in grid]
+    largest = list(_max_batch(settings, variants, grid))
+    everything = [*variants.values(), *in_order, *largest]
+    summary = _target("summarize", "", "results.json", {}, needs=everything)
+    figures = _target("figures", "", "figures/pareto.pdf", {}, needs=[summary])
+    return [limits, *variants.values(), *references.values(), *trials.values(), *largest, summary, figures]
+
+
+def _in_grid(settings: ThroughputSettings, grid: list[Cell]) -> list[str]:
+    return [name for name in variant_names(settings) if any(cell.variant == name for cell in grid)]
+
+
+def _base(settings: ThroughputSettings, seed: int, upstream: Targets) -> Target:
+    model, text = settings.model, settings.text
+    needs = [upstream["lr_sweep.best", ""]] if model.source == "trained" else []
+    if model.source != "config" and not (text.calibration and text.evaluation):
+        needs.append(upstream["lr_sweep.corpus", ""])
+    seen = []
+    if model.source == "path":
+        seen.append(_folder(model.path or "", settings))
+    if model.source == "hub" and Path(model.hub.id).exists():
+        seen.append(Path(model.hub.id))
+    seen += matching(text.calibration, "throughput.text.calibration")
+    seen += matching(text.evaluation, "throughput.text.evaluation")
+    values = {
+        "model": {"source": model.source, "chosen": _chosen(settings)},
+        "text": text.model_dump(),
+        "seed": seed,
+        "fingerprint": [fingerprint(path) for path in seen],
+    }
+    return _target("base", "", f"models/{BASE}/manifest.json", values, needs=needs)
+
+
+def _chosen(settings: ThroughputSettings) -> dict[str, object]:
+    """The settings of the source that was chosen, and of no other."""
+    model = settings.model
+    if model.source == "path":
+        return {"path": model.path}
+    return {"hub": model.hub.model_dump(), "config": model.config.model_dump()}.get(model.source, {})
+
+
+def _folder(path: str, settings: ThroughputSettings) -> Path:
+    """The folder of a local model, its grid checked against its context."""
+    folder = Path(path)
+    if not (folder / "config.json").exists():
+        raise UserError(
+            f"config: throughput.model.path: no config.json in {path}; name a folder that transformers saved"
+        )
+    context = read_json(folder / "config.json").get("max_position_embeddings")
+    if isinstance(context, int):
+        try:
+            settings.check_context(context, path)
+        except ValueError as error:
+            raise UserError(f"config: {error}") from None
+    return folder
+
+
+def _compressed(settings: ThroughputSettings, base: Target) -> Iterator[tuple[str, Target]]:
+    for name, (method, ratio) in compressed(settings).items():
+        values = {"variant": name, "method": method, "ratio": ratio}
+        yield name, _target("compress", name, f"models/{name}/manifest.json", values, needs=[base])
+
+
+def _brought(settings: ThroughputSettings, base: Target) -> Iterator[tuple[str, Target]]:
+    own = brought(settings)
+    template = settings.variants.template
+    if template is not None and not any(folder.exists() for folder, ratio in own.values() if ratio is not None):
+        tried = ", ".join(str(folder) for folder, ratio in own.values() if ratio is not None)
+        raise UserError(f"config: throughput.variants.template: {template} matches nothing (tried: {tried})")
+    for name, (folder, ratio) in own.items():
+        seen = fingerprint(folder) if folder.exists() else None
+        values = {"variant": name, "folder": str(folder), "ratio": ratio, "fingerprint": seen}
+        yield name, _target("own", name, f"models/{name}/manifest.json", values, needs=[base])
+
+
+def _reference(settings: ThroughputSettings, seed: int, name: str, variant: Target, grid: list[Cell]) -> Target:
+    mine = [cell for cell in grid if cell.variant == name]
+    shapes = sorted({(cell.batch, cell.prompt, cell.generated) for cell in mine})
+    dtype = "float32" if settings.choice.dtype == "auto" else settings.choice.dtype
+    values = {"variant": name, "shapes": [list(shape) for shape in shapes], "dtype": dtype, "seed": seed}
+    return _target("reference", name, f"references/{name}.safetensors", values, needs=[variant])
+
+
+def _trial(
+    settings: ThroughputSettings, seed: int, cell: Cell, needs: list[Target], trials: dict[Cell, Target]
+) -> Target:
+    before = smaller(cell, list(trials)) if settings.timing.skip_larger_after_oom else None
+    values = {
+        "model": settings.model.shown,
+        "cell": cell._asdict(),
+        "choice": settings.choice.model_dump(),
+        "timing": settings.timing.model_dump(exclude={"max_batch"}),
+        "seed": seed,
+    }
+    return _target(
+        "measure",
+        cell.trial,
+        f"trials/{cell.trial}.json",
+        values,
+        needs=[*needs, *([trials[before]] if before else [])],
+        modules=[module_of(cell.engine, f"{HERE}.engines")],
+        is_trial=True,
+    )
+
+
+def _max_batch(settings: ThroughputSettings, variants: dict[str, Target], grid: list[Cell]) -> Iterator[Target]:
+    """For each variant, engine and length of the grid, where the config asks for it."""
+    if not settings.timing.max_batch:
+        return
+    for cell in dict.fromkeys(cell._replace(batch=1) for cell in grid):
+        name = f"{cell.variant}/{short_name(cell.engine)}/p{cell.prompt}-g{cell.generated}"
+        values = {
+            "cell": cell._asdict(),
+            "choice": settings.choice.model_dump(),
+            "memory_limit_bytes": settings.timing.memory_limit_bytes,
+            "timeout_seconds": settings.timing.timeout_seconds,
+        }
+        module = module_of(cell.engine, f"{HERE}.engines")
+        yield _target(
+            "max_batch", name, f"max_batch/{name}.json", values, needs=[variants[cell.variant]], modules=[module]
+        )

@@ -1,0 +1,307 @@
+"""Settings of the `throughput` study: what its block of the config may say, and its grid of cells."""
+
+import itertools
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from plumbline.core import registry
+from plumbline.core.registry import short_name
+from plumbline.core.settings import Settings
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(gt=0, le=1)]
+Method = Literal["whitened", "plain"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+Attention = Literal["sdpa", "eager"]
+
+ENGINES = Path(__file__).parent / "engines"
+BASE = "base"
+FIGURES = (
+    "throughput_by_batch",
+    "throughput_by_length",
+    "memory",
+    "efficiency",
+    "pareto",
+    "ceiling",
+    "phases",
+    "engines",
+    "compression",
+)
+TABLES = ("throughput", "variants")
+
+
+class HubModel(Settings):
+    """A causal language model on the hub, or in a local folder laid out like one."""
+
+    id: str = "huggyllama/llama-7b"
+    revision: str | None = None
+
+
+class Architecture(Settings):
+    """A Llama-shaped decoder, for weights drawn from a seed: for shapes too large to ship."""
+
+    vocabulary: PositiveInt = 32_000
+    context: Annotated[int, Field(ge=2)] = 2048
+    width: PositiveInt = 768
+    hidden: PositiveInt = 2048
+    layers: PositiveInt = 12
+    heads: PositiveInt = 12
+    kv_heads: PositiveInt | None = None
+    """None: as many as heads."""
+    rope_theta: PositiveFloat = 10_000.0
+    tied_embeddings: bool = False
+    stored: Dtype = "float32"
+    """Type of the numbers in the file."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(f"heads ({self.heads}) must divide width ({self.width}) into an even head size")
+        if self.heads % (self.kv_heads or self.heads):
+            raise ValueError(f"kv_heads ({self.kv_heads}) must divide heads ({self.heads})")
+        return self
+
+
+class ModelSettings(Settings):
+    """The model that everything else is compared with."""
+
+    source: Literal["trained", "hub", "path", "config"] = "trained"
+    """`trained`: the best model of the study lr_sweep; `config`: weights drawn from the seed."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    """In tables and experiment ids; None: what the source suggests."""
+    hub: HubModel = HubModel()
+    path: str | None = None
+    """A folder as transformers saves it, for the source `path`."""
+    config: Architecture = Architecture()
+
+    @model_validator(mode="after")
+    def _path_is_named(self) -> Self:
+        if self.source == "path" and self.path is None:
+            raise ValueError("path: missing, and source is 'path'")
+        return self
+
+    @property
+    def shown(self) -> str:
+        """The model's name in tables and experiment ids."""
+        own = {"trained": "lr_sweep-best", "hub": self.hub.id, "path": self.path or "", "config": "random"}
+        return self.name or Path(own[self.source]).name
+
+
+class TextSettings(Settings):
+    """Text that perplexity is measured on, that calibrates, and that prompts are taken from."""
+
+    calibration: list[str] = []
+    """Globs of UTF-8 files; empty: the training documents of the study lr_sweep."""
+    evaluation: list[str] = []
+    """Globs of UTF-8 files; empty: the validation documents of the study lr_sweep."""
+    window: PositiveInt = 64
+    """Tokens of a window; at most the model's context."""
+    calibration_windows: PositiveInt = 256
+    evaluation_windows: PositiveInt = 256
+
+
+class VariantSettings(Settings):
+    """The base and what is compared with it."""
+
+    ratios: Annotated[list[Ratio], Field(min_length=1)] = [1.0, 0.8, 0.6, 0.4, 0.2]
+    """Shares of each linear layer's parameters that are kept; 1.0 is the base."""
+    methods: Annotated[list[Method], Field(min_length=1)] = ["whitened", "plain"]
+    """Kinds of SVD. All are made and scored; the first is the one whose speed is measured."""
+    template: str | None = None
+    """Folders of your own in place of ours, as models/llama-7b-{ratio}."""
+    paths: list[str] = []
+    """Folders of your own, measured beside the others."""
+
+    @field_validator("ratios", "methods")
+    @classmethod
+    def _distinct(cls, values: list[float]) -> list[float]:
+        for value in values:
+            if values.count(value) > 1:
+                raise ValueError(f"{value!r} is named twice")
+        return values
+
+    @model_validator(mode="after")
+    def _template_has_a_place(self) -> Self:
+        if self.template is not None and "{ratio}" not in self.template:
+            raise ValueError(f"template: has no {{ratio}} (given: {self.template!r})")
+        names = [BASE, *(Path(path).name for path in self.paths)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"paths: two variants would be named {name!r}")
+        return self
+
+
+class GridSettings(Settings):
+    """A block of the grid: every combination of its values is a trial."""
+
+    variants: list[str] | None = None
+    """Names as in results/throughput/models; None: all that are measured."""
+    engines: Annotated[list[str], Field(min_length=1)] = ["lean"]
+    """Of the folder engines/, or package.module:name."""
+    batch: Annotated[list[PositiveInt], Field(min_length=1)]
+    prompt: Annotated[list[PositiveInt], Field(min_length=1)] = [4]
+    """Tokens of a prompt."""
+    generated: Annotated[list[PositiveInt], Field(min_length=1)] = [32]
+    """Tokens generated for each prompt, no fewer and no more."""
+
+    @field_validator("engines")
+    @classmethod
+    def _known(cls, engines: list[str]) -> list[str]:
+        known = registry.names(ENGINES)
+        for engine in engines:
+            if ":" not in engine and engine not in known:
+                raise ValueError(f"no engine {engine!r}; there are {', '.join(known)}, or package.module:name")
+        return engines
+
+
+class ChoiceSettings(Settings):
+    """How an engine computes; `auto` tries what there is in each trial and takes the fastest with equal tokens."""
+
+    dtype: Literal["auto"] | Dtype = "auto"
+    attention: Literal["auto"] | Attention = "auto"
+    threads: Literal["auto"] | PositiveInt = "auto"
+    """On the CPU."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile, for engines that can."""
+    probe_seconds: PositiveFloat = 1.5
+    """`auto` tries no more once this much time has gone; compiling is tried only if it is 60 or more."""
+    tie_margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
+    """A token may differ from the reference's where its two best logits are no further apart than this."""
+
+
+class TimingSettings(Settings):
+    """When a trial has measured enough, and what it may use."""
+
+    precision: Annotated[float, Field(gt=0, lt=1)] = 0.03
+    """Batches are timed until the 95% interval of the mean is within this share on both sides."""
+    min_batches: Annotated[int, Field(ge=2)] = 8
+    max_batches: Annotated[int, Field(ge=2)] = 200
+    seconds: PositiveFloat = 0.6
+    """Time for the timed batches, once there are `min_batches`."""
+    warmup_at_most: PositiveInt = 20
+    """Calls at the measured shape before timing; fewer when three in a row are within 5%."""
+    timeout_seconds: PositiveFloat = 600.0
+    """A trial that takes longer is ended; its outcome is `timeout`."""
+    memory_limit_bytes: PositiveInt | None = None
+    """Address space that a trial may use, on the CPU; None: no limit of our own."""
+    skip_larger_after_oom: bool = False
+    """Do not try larger batches of a cell whose smaller batch did not fit."""
+    max_batch: bool = False
+    """Find the largest batch that fits, for each variant, engine and length of the grid."""
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.min_batches > self.max_batches:
+            raise ValueError(f"min_batches ({self.min_batches}) is above max_batches ({self.max_batches})")
+        return self
+
+
+class LimitsSettings(Settings):
+    """How the machine's limits are measured."""
+
+    seconds: PositiveFloat = 0.4
+    """For each kind of copy and each type of number."""
+
+
+class Cell(NamedTuple):
+    """A trial's place in the grid."""
+
+    variant: str
+    engine: str
+    batch: int
+    prompt: int
+    generated: int
+
+    @property
+    def trial(self) -> str:
+        """The trial's name in paths: base/lean/b1-p4-g32."""
+        return f"{self.variant}/{short_name(self.engine)}/b{self.batch}-p{self.prompt}-g{self.generated}"
+
+
+DEFAULT_GRID = [
+    GridSettings(batch=[1, 8, 64]),
+    GridSettings(batch=[8], generated=[8, 56]),
+    GridSettings(variants=[BASE], engines=["generate", "static", "continuous"], batch=[1]),
+]
+
+
+class ThroughputSettings(Settings):
+    """Study `throughput`: generation speed and memory of a model and its compressions."""
+
+    model: ModelSettings = ModelSettings()
+    text: TextSettings = TextSettings()
+    variants: VariantSettings = VariantSettings()
+    grid: Annotated[list[GridSettings], Field(min_length=1)] = DEFAULT_GRID
+    choice: ChoiceSettings = ChoiceSettings()
+    timing: TimingSettings = TimingSettings()
+    limits: LimitsSettings = LimitsSettings()
+
+    @model_validator(mode="after")
+    def _known_variants(self) -> Self:
+        known = variant_names(self)
+        for number, block in enumerate(self.grid):
+            for name in block.variants or []:
+                if name not in known:
+                    raise ValueError(f"grid.{number}.variants: no variant {name!r}; there are {', '.join(known)}")
+        return self
+
+    def check_context(self, context: int, model: str) -> None:
+        """Raises ValueError when a cell of the grid goes beyond the `context` of `model`, or a text window does."""
+        for number, block in enumerate(self.grid):
+            longest = max(block.prompt) + max(block.generated)
+            if longest > context:
+                raise ValueError(
+                    f"throughput.grid.{number}: prompt + generated is {longest}, beyond the {context} tokens"
+                    f" of context that {model} has"
+                )
+
+
+def compressed(settings: ThroughputSettings) -> dict[str, tuple[Method, float]]:
+    """Variants made here: name -> method and ratio; none where a template brings them."""
+    if settings.variants.template is not None:
+        return {}
+    ratios = [ratio for ratio in settings.variants.ratios if ratio < 1]
+    return {f"{method}-{ratio:g}": (method, ratio) for method in settings.variants.methods for ratio in ratios}
+
+
+def brought(settings: ThroughputSettings) -> dict[str, tuple[Path, float | None]]:
+    """Variants of one's own: name -> folder and ratio, None where only the folder knows."""
+    own: dict[str, tuple[Path, float | None]] = {}
+    if settings.variants.template is not None:
+        for ratio in settings.variants.ratios:
+            if ratio < 1:
+                folder = Path(settings.variants.template.format(ratio=f"{ratio:g}"))
+                own[folder.name] = (folder, ratio)
+    return own | {Path(path).name: (Path(path), None) for path in settings.variants.paths}
+
+
+def variant_names(settings: ThroughputSettings) -> list[str]:
+    """Every variant there is, the base first."""
+    return [BASE, *compressed(settings), *brought(settings)]
+
+
+def measured(settings: ThroughputSettings) -> list[str]:
+    """Variants that a block of the grid stands for which names none: the base, the first method's, one's own."""
+    first = settings.variants.methods[0]
+    ours = [name for name, (method, _) in compressed(settings).items() if method == first]
+    base = [BASE] if 1.0 in settings.variants.ratios else []
+    return [*base, *ours, *brought(settings)]
+
+
+def cells(settings: ThroughputSettings) -> list[Cell]:
+    """The grid's cells, each once, in the order of its blocks."""
+    found: dict[Cell, None] = {}
+    for block in settings.grid:
+        names = measured(settings) if block.variants is None else block.variants
+        for values in itertools.product(names, block.engines, block.batch, block.prompt, block.generated):
+            found[Cell(*values)] = None
+    return list(found)
+
+
+def smaller(cell: Cell, grid: list[Cell]) -> Cell | None:
+    """The cell with the next smaller batch and all else equal; None where there is none."""
+    alike = [other for other in grid if other._replace(batch=cell.batch) == cell and other.batch < cell.batch]
+    return max(alike, key=lambda other: other.batch, default=None)
