@@ -11,6 +11,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/inputs.smk"
 include: "workflow/rules/ablation.smk"
 include: "workflow/rules/lr_sweep.smk"
+include: "workflow/rules/throughput.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -21,3 +22,4 @@ rule all:
     input:
         rules.ablation.input,
         rules.lr_sweep.input,
+        rules.throughput.input,

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from plumbline.ablation.plan import plan as plan_ablation
 from plumbline.ablation.settings import AblationSettings
@@ -14,9 +14,11 @@ from plumbline.core.plan import Target, Targets, by_name
 from plumbline.core.settings import Settings, validated
 from plumbline.lr_sweep.plan import plan as plan_lr_sweep
 from plumbline.lr_sweep.settings import LrSweepSettings
+from plumbline.throughput.plan import plan as plan_throughput
+from plumbline.throughput.settings import ThroughputSettings
 
 Plan = Callable[[Any, int, Targets], list[Target]]
-STUDIES: dict[str, Plan] = {"ablation": plan_ablation, "lr_sweep": plan_lr_sweep}
+STUDIES: dict[str, Plan] = {"ablation": plan_ablation, "lr_sweep": plan_lr_sweep, "throughput": plan_throughput}
 """Study -> function from its settings, the seed and the targets of the studies before it to its plan."""
 
 
@@ -30,6 +32,16 @@ class Config(Settings):
     """`auto` takes a GPU where there is one; `cuda` without one is an error."""
     ablation: AblationSettings = AblationSettings()
     lr_sweep: LrSweepSettings = LrSweepSettings()
+    throughput: ThroughputSettings = ThroughputSettings()
+
+    @model_validator(mode="after")
+    def _within_context(self) -> Self:
+        """The model that lr_sweep trains has a context of lr_sweep's."""
+        if self.throughput.model.source == "trained":
+            self.throughput.check_context(self.lr_sweep.model.context, "lr_sweep.model")
+        elif self.throughput.model.source == "config":
+            self.throughput.check_context(self.throughput.model.config.context, "throughput.model.config")
+        return self
 
     def plan(self) -> list[Target]:
         """Every target of every study, upstream first."""

@@ -1,6 +1,12 @@
 # Input functions of the rules, which Snakemake wants apart from them.
 from plumbline.ablation.settings import parts_of
 from plumbline.lr_sweep.settings import added_rates, trial_name
+from plumbline.throughput.settings import (
+    cells,
+    reads_corpus,
+    smaller,
+    variant_names,
+)
 
 
 def feature_shards(wildcards, suffix):
@@ -40,3 +46,35 @@ def lr_sweep_trials(rounds):
 
 def lr_sweep_all_trials(wildcards):
     return lr_sweep_trials(CONFIG.lr_sweep.rounds)
+
+
+def throughput_best_model(wildcards):
+    """The manifest of the study lr_sweep's best model, where it is the one to measure."""
+    if CONFIG.throughput.model.source != "trained":
+        return []
+    return "<results>/lr_sweep/best_model/manifest.json"
+
+
+def throughput_corpus(wildcards):
+    """The manifest of the study lr_sweep's corpus, where it is the text to score on."""
+    if not reads_corpus(CONFIG.throughput):
+        return []
+    return "<results>/lr_sweep/corpus/manifest.json"
+
+
+def throughput_smaller(wildcards):
+    """The record of the next smaller batch, where one that did not fit decides."""
+    if not CONFIG.throughput.timing.skip_larger_after_oom:
+        return []
+    grid = cells(CONFIG.throughput)
+    name = f"{wildcards.variant}/{wildcards.engine}/{wildcards.cell}"
+    before = smaller(next(cell for cell in grid if cell.trial == name), grid)
+    return [f"<results>/throughput/trials/{before.trial}.json"] if before else []
+
+
+def throughput_manifests(wildcards):
+    """Manifests of every variant, the measured ones and those that are only scored."""
+    return [
+        f"<results>/throughput/models/{variant}/manifest.json"
+        for variant in variant_names(CONFIG.throughput)
+    ]

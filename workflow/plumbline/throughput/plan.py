@@ -17,6 +17,7 @@ from plumbline.throughput.settings import (
     brought,
     cells,
     compressed,
+    reads_corpus,
     smaller,
     variant_names,
 )
@@ -54,7 +55,7 @@ def _in_grid(settings: ThroughputSettings, grid: list[Cell]) -> list[str]:
 def _base(settings: ThroughputSettings, seed: int, upstream: Targets) -> Target:
     model, text = settings.model, settings.text
     needs = [upstream["lr_sweep.best", ""]] if model.source == "trained" else []
-    if model.source != "config" and not (text.calibration and text.evaluation):
+    if reads_corpus(settings):
         needs.append(upstream["lr_sweep.corpus", ""])
     seen = []
     if model.source == "path":

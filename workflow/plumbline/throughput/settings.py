@@ -301,6 +301,12 @@ def cells(settings: ThroughputSettings) -> list[Cell]:
     return list(found)
 
 
+def reads_corpus(settings: ThroughputSettings) -> bool:
+    """Whether calibration, evaluation or prompts come from the corpus of the study lr_sweep."""
+    own = settings.text.calibration and settings.text.evaluation
+    return settings.model.source != "config" and not own
+
+
 def smaller(cell: Cell, grid: list[Cell]) -> Cell | None:
     """The cell with the next smaller batch and all else equal; None where there is none."""
     alike = [other for other in grid if other._replace(batch=cell.batch) == cell and other.batch < cell.batch]
