@@ -36,6 +36,17 @@ TINY = {
         "learning_rates": [0.004, 0.064],
         "seeds": [0],
     },
+    "throughput": {
+        "text": {"window": 16, "calibration_windows": 32, "evaluation_windows": 32},
+        "variants": {"ratios": [1.0, 0.4], "methods": ["whitened"]},
+        "grid": [
+            {"batch": [1, 2], "generated": [6]},
+            {"variants": ["base"], "engines": ["generate"], "batch": [2], "generated": [6]},
+        ],
+        "timing": {"seconds": 0.05, "min_batches": 3},
+        "choice": {"threads": 1, "dtype": "float32"},
+        "limits": {"seconds": 0.02},
+    },
 }
 TRIALS = 10
 

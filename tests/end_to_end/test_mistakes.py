@@ -20,7 +20,7 @@ def refuse(house, *arguments):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ablatoin": {}}, "ablatoin: no such key (known here: results, seed, device, ablation, lr_sweep)"),
+        ({"ablatoin": {}}, "ablatoin: no such key (known here: results, seed, device, ablation, lr_sweep, throughput)"),
         ({"ablation": {"training": {"hiden": 3}}}, "ablation.training.hiden: no such key"),
         ({"ablation": {"training": {"dropout": 1.5}}}, "ablation.training.dropout: Input should be less than 1"),
         ({"ablation": {"layers": ["visual"]}}, "no layer set 'visual'; there are all_layers, visual_only, text_only"),
