@@ -1,0 +1,108 @@
+"""Models in memory: as transformers' own with low-rank layers where the manifest says so, or as bare tensors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from plumbline.core.errors import UserError
+from plumbline.throughput.models.manifest import CompressedLayer, Manifest
+from plumbline.throughput.models.weights import opened, read_config, stored
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def load_tensors(manifest: Manifest, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    """The weights of a variant by their names in its files, those that are floats as `dtype`.
+
+    A head tied to the embedding stands there under the embedding's name only. The tensors are in memory of their own,
+    not mapped from the file, so that memory and speed do not depend on what the page cache holds. Raises UserError for
+    a damaged file.
+    """
+    tensors = {}
+    for name, path in stored(Path(manifest.folder)).items():
+        with opened(path) as file:  # opened for each tensor: closing it frees the pages that were read
+            tensor = file.get_tensor(name)
+        kind = dtype if tensor.is_floating_point() else tensor.dtype
+        tensors[name] = tensor.to(device, kind, copy=True)
+        del tensor
+    return tensors
+
+
+def load_transformers(
+    manifest: Manifest, dtype: torch.dtype, device: torch.device, attention: str
+) -> "PreTrainedModel":
+    """The variant as a transformers model, for inference. `attention`: sdpa | eager.
+
+    Raises UserError for a folder without config.json, a damaged weight file, an architecture that transformers does
+    not know, or weights that lack some of it.
+    """
+    folder = Path(manifest.folder)
+    config, model_class = _architecture(folder)
+    tensors = load_tensors(manifest, dtype, torch.device("cpu"))
+    known = _with_low_rank(model_class, manifest.layers, frozenset(tensors)) if manifest.layers else model_class
+    try:
+        model, found = known.from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            dtype=dtype,
+            attn_implementation=attention,
+            ignore_mismatched_sizes=True,  # reported below, in one line
+            output_loading_info=True,
+        )
+    except (ValueError, ImportError) as error:
+        raise UserError(f"{folder}: transformers cannot load it ({_line(error)})") from None
+    for what, names in (("lacks", found["missing_keys"]), ("has another shape for", found["mismatched_keys"])):
+        if names:
+            first = sorted(name if isinstance(name, str) else name[0] for name in names)[0]
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise UserError(f"{folder}: {what} {first}{more}, which its config.json asks for; save the model again")
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _architecture(folder: Path) -> tuple[Any, Any]:
+    """The configuration and the class of the causal language model in `folder`."""
+    read_config(folder)
+    import transformers  # takes seconds, which whoever needs no more than load_tensors is spared
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, KeyError, OSError, ImportError) as error:
+        raise UserError(f"{folder}/config.json: transformers cannot read it ({_line(error)})") from None
+    try:
+        return config, MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    except KeyError:
+        raise UserError(
+            f"{folder}/config.json: transformers knows no causal language model of type {config.model_type!r}"
+        ) from None
+
+
+def _with_low_rank(model_class: Any, layers: Sequence[CompressedLayer], names: frozenset[str]) -> Any:
+    """`model_class` with `layers` as two linear ones each; those have a bias whose bias is among `names`.
+
+    A class, so that transformers' own loading fills it: the name stays, since transformers looks things up by it.
+    """
+
+    def init(self: nn.Module, config: Any, *args: Any, **kwargs: Any) -> None:
+        model_class.__init__(self, config, *args, **kwargs)
+        for layer in layers:
+            bias = f"{layer.name}.1.bias" in names
+            self.set_submodule(layer.name, low_rank(layer.rows, layer.columns, layer.rank, bias=bias))
+
+    return type(model_class.__name__, (model_class,), {"__init__": init, "__module__": model_class.__module__})
+
+
+def low_rank(rows: int, columns: int, rank: int, *, bias: bool) -> nn.Sequential:
+    """A linear layer (rows, columns) as the product of (rows, rank) and (rank, columns), with empty weights."""
+    first, second = nn.Linear(columns, rank, bias=False), nn.Linear(rank, rows, bias=bias)
+    return nn.Sequential(first, second)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,87 @@
+"""The weight files of a model folder: which they are, what is in them, their hash. Light to import."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from plumbline.core.errors import UserError
+from plumbline.core.files import read_json
+
+CONFIG = "config.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+CHUNK_BYTES = 2**24
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold a model's weights, sorted: those of the index where there is one.
+
+    Raises UserError when there are none, or when one of the index is missing.
+    """
+    if (folder / INDEX).exists():
+        names = sorted(set(_index(folder).values()))
+    else:
+        names = [SINGLE] if (folder / SINGLE).exists() else []
+    if not names:
+        raise UserError(f"{folder}: has no {SINGLE} and no {INDEX}; save the model with save_pretrained")
+    for name in names:
+        if Path(name).name != name:
+            raise UserError(f"{folder / INDEX}: names {name}, which is not in its folder; save the model again")
+        if not (folder / name).exists():
+            raise UserError(f"{folder / name}: does not exist, but {INDEX} names it; copy or download it again")
+    return [folder / name for name in names]
+
+
+def _index(folder: Path) -> dict[str, str]:
+    index = read_json(folder / INDEX)
+    files = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+        raise UserError(f"{folder / INDEX}: has no weight_map; save the model again")
+    return files
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The safetensors file at `path`, mapped into memory. Raises UserError when it is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise UserError(f"{path}: is no whole safetensors file ({error}); copy or make it again") from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: does not exist") from None
+
+
+def stored(folder: Path) -> dict[str, Path]:
+    """Name of every tensor of a model -> the file that holds it. Raises UserError for a damaged file."""
+    found: dict[str, Path] = {}
+    for path in weight_files(folder):
+        with opened(path) as file:
+            found |= dict.fromkeys(file.keys(), path)
+    return found
+
+
+def sha256_of(folder: Path) -> str:
+    """SHA-256 over the contents of a model's weight files, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in weight_files(folder):
+        with path.open("rb") as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model folder. Raises UserError when it is missing or no JSON object."""
+    path = folder / CONFIG
+    if not path.exists():
+        raise UserError(f"{folder}: has no {CONFIG}; name a folder that transformers saved")
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: is no JSON object ({json.dumps(config)[:40]}); save the model again")
+    return config
