@@ -45,6 +45,27 @@ def _fixed() -> dict[str, Any]:
     }
 
 
+def cgroup_file(name: str, controller: str = "") -> Path | None:
+    """File `name` of the control group this process is in; of version 1 where a `controller` is named. None: no such.
+
+    In a container the group is the root of what can be seen.
+    """
+    try:
+        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    except FileNotFoundError:
+        return None
+    group = next((path for _, controllers, path in groups if controller in controllers.split(",")), None)
+    if group is None:
+        return None
+    root = Path("/sys/fs/cgroup") / controller
+    return next((path for path in (root / group.lstrip("/") / name, root / name) if path.exists()), None)
+
+
+def cpu_flags() -> frozenset[str]:
+    """What the processor can do, as Linux names it; empty elsewhere."""
+    return frozenset((_cpu_field("flags") or _cpu_field("Features") or "").split())
+
+
 def _cpu_field(name: str) -> str | None:
     path = Path("/proc/cpuinfo")
     if not path.exists():

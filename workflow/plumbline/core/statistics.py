@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import ndtr, ndtri
 
 Array = NDArray[np.float64]
 
@@ -87,7 +87,7 @@ def wilcoxon_p(differences: ArrayLike) -> float:
     built up pair by pair (scipy enumerates all 2^n signs where there are ties, 300 ms for ten pairs).
     """
     values = _nonzero(differences)
-    doubled = np.rint(2 * stats.rankdata(np.abs(values))).astype(np.intp)  # midranks are halves of integers
+    doubled = np.rint(2 * _midranks(np.abs(values))).astype(np.intp)  # midranks are halves of integers
     null = np.ones(1)
     for rank in doubled:
         null = np.pad(null, (0, rank)) / 2 + np.pad(null, (rank, 0)) / 2
@@ -104,7 +104,7 @@ def rank_biserial(differences: ArrayLike) -> float:
     values = _nonzero(differences)
     if not values.size:
         return 0.0
-    ranks = stats.rankdata(np.abs(values))
+    ranks = _midranks(np.abs(values))
     return float((ranks * np.sign(values)).sum() / ranks.sum())
 
 
@@ -147,6 +147,12 @@ def _finite(samples: ArrayLike) -> Array:
 def _nonzero(differences: ArrayLike) -> Array:
     values = np.round(_finite(differences), DIGITS)
     return values[values != 0]
+
+
+def _midranks(values: Array) -> Array:
+    from scipy.stats import rankdata  # takes a second to import, and an interval needs none of it
+
+    return np.asarray(rankdata(values))
 
 
 @lru_cache(maxsize=16)
@@ -192,7 +198,7 @@ def _bca(estimate: Array, replicates: Array, left_out: Array, confidence: float)
     spread = np.abs(replicates - estimate[..., None]).max(axis=-1, keepdims=True)
     distance = replicates - estimate[..., None]
     below, above = distance < -1e-9 * spread, distance > 1e-9 * spread
-    z0 = stats.norm.ppf(np.clip((1 + below.mean(-1) - above.mean(-1)) / 2, 1e-6, 1 - 1e-6))
+    z0 = ndtri(np.clip((1 + below.mean(-1) - above.mean(-1)) / 2, 1e-6, 1 - 1e-6))
     deviation = left_out.mean(axis=-1, keepdims=True) - left_out
     square = (deviation**2).sum(axis=-1)
     flat = square <= (1e-12 * np.abs(estimate)) ** 2
@@ -201,8 +207,8 @@ def _bca(estimate: Array, replicates: Array, left_out: Array, confidence: float)
     ordered = np.sort(replicates, axis=-1)
     ends = []
     for tail in ((1 - confidence) / 2, (1 + confidence) / 2):
-        z = z0 + stats.norm.ppf(tail)
-        level = stats.norm.cdf(z0 + z / (1 - acceleration * z))
+        z = z0 + ndtri(tail)
+        level = ndtr(z0 + z / (1 - acceleration * z))
         ends.append(np.where(flat, estimate, _quantile(ordered, level)))
     return ends[0], ends[1]
 
