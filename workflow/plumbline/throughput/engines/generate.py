@@ -1,1 +1,76 @@
 """The model's own `generate` in transformers, with its dynamic cache: what the other engines must agree with."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plumbline.throughput.engines.interface import DTYPES, Choice, Engine, Shape
+from plumbline.throughput.models.load import load_transformers
+from plumbline.throughput.models.manifest import Manifest
+
+
+class Generate(Engine):
+    """Greedy, without an end of text: a row goes on behind it, and no logits are held down to keep it away."""
+
+    def __init__(self, manifest: Manifest, device: torch.device, choice: Choice, shape: Shape) -> None:
+        self._choice, self._shape, self._device = choice, shape, device
+        torch.set_num_threads(choice.threads)
+        self._model = load_transformers(manifest, DTYPES[choice.dtype], device, choice.attention)
+        own = self._model.generation_config
+        own.update(eos_token_id=None, pad_token_id=0, do_sample=False, num_beams=1, temperature=None, top_p=None)
+        own.update(top_k=None, max_length=None, repetition_penalty=None)
+
+    @torch.inference_mode()
+    def generate(self, prompts: Tensor, count: int, on_token: Callable[[], None] | None = None) -> Tensor:
+        torch.set_num_threads(self._choice.threads)
+        found: Tensor = self._model.generate(  # type: ignore[operator]
+            prompts.to(self._device),
+            attention_mask=torch.ones_like(prompts, device=self._device),
+            max_new_tokens=count,
+            min_new_tokens=count,
+            streamer=_Steps(on_token) if on_token else None,
+            **self._cache(),
+        )
+        return found[:, prompts.shape[1] :].to("cpu", copy=True)
+
+    @torch.inference_mode()
+    def logits(self, prompts: Tensor) -> Tensor:
+        torch.set_num_threads(self._choice.threads)
+        found = self._model(prompts.to(self._device), use_cache=False, logits_to_keep=1)
+        return found.logits[:, -1].to("cpu", torch.float32, copy=True)
+
+    def weights(self) -> list[Tensor]:
+        looked_up = {id(module.weight) for module in self._model.modules() if isinstance(module, torch.nn.Embedding)}
+        head = self._model.get_output_embeddings()
+        shared = {id(head.weight)} if head is not None else set()
+        return [weight for weight in self._model.parameters() if id(weight) not in looked_up - shared]
+
+    def close(self) -> None:
+        del self._model
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _cache(self) -> dict[str, Any]:
+        """Arguments of `generate` that say which cache it uses."""
+        return {}
+
+
+class _Steps:
+    """A streamer that calls back for each token; `generate` gives it the prompt first."""
+
+    def __init__(self, on_token: Callable[[], None]) -> None:
+        self._on_token, self._prompt_came = on_token, False
+
+    def put(self, tokens: Tensor) -> None:
+        """Called with the prompt, then with each step's tokens, on the CPU."""
+        if self._prompt_came:
+            self._on_token()
+        self._prompt_came = True
+
+    def end(self) -> None:
+        """Called behind the last token."""
+
+
+ENGINE = Generate

@@ -1,0 +1,223 @@
+"""Weights of a Llama-shaped decoder, laid out for fast products: fused, and in the order that each product reads."""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from plumbline.core.errors import UserError
+from plumbline.core.record import FoundError, Outcome
+from plumbline.throughput.models.weights import read_config
+
+Block = tuple[slice | None, Tensor, slice]
+"""Columns of x V, or None for the whole of x; weights (in, out); columns of the output."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """One linear layer or several that read the same input: x W, or (x V) U with the V fused and the U in blocks."""
+
+    width: int
+    """Of the output."""
+    first: Tensor | None
+    """The fused V (in, sum of ranks); None without low rank."""
+    blocks: list[Block]
+    bias: Tensor | None
+
+    def bound(self, x: Tensor, y: Tensor, *, add: bool = False) -> list[Callable[[], Tensor]]:
+        """Calls that together set y (rows, width) to the product of x (rows, in), or with `add` add it to y."""
+        calls: list[Callable[[], Tensor]] = []
+        if self.first is not None:
+            inner = x.new_empty(x.shape[0], self.first.shape[1])
+            calls.append(_product(x, self.first, inner, add=False))
+        for columns, weight, place in self.blocks:
+            calls.append(_product(x if columns is None else inner[:, columns], weight, y[:, place], add=add))
+        if self.bias is not None:
+            calls.append(_addition(y, self.bias))
+        return calls
+
+    def weights(self) -> list[Tensor]:
+        """Every tensor that the product reads."""
+        optional = [tensor for tensor in (self.first, self.bias) if tensor is not None]
+        return optional + [weight for _, weight, _ in self.blocks]
+
+
+def _product(x: Tensor, weight: Tensor, y: Tensor, *, add: bool) -> Callable[[], Tensor]:
+    if add:
+        return lambda: torch.addmm(y, x, weight, out=y)
+    return lambda: torch.mm(x, weight, out=y)
+
+
+def _addition(y: Tensor, bias: Tensor) -> Callable[[], Tensor]:
+    return lambda: y.add_(bias)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A decoder block."""
+
+    attention_norm: Tensor
+    qkv: Product
+    """Queries, keys, values side by side; in queries and keys a head's rotary pairs are neighbours."""
+    attention_out: Product
+    mlp_norm: Tensor
+    gate_up: Product
+    down: Product
+
+
+@dataclass(frozen=True)
+class Llama:
+    """The model. Norm weights are scaled by √width, for a norm that divides by the length of the vector."""
+
+    heads: int
+    kv_heads: int
+    head_size: int
+    hidden: int
+    epsilon: float
+    """Added to the mean square in a norm."""
+    theta: float
+    embedding: Tensor
+    layers: list[Layer]
+    norm: Tensor
+    head: Product
+
+    def weights(self) -> list[Tensor]:
+        """Every weight that a decode step reads whole."""
+        found = [self.norm, *self.head.weights()]
+        for layer in self.layers:
+            products = (layer.qkv, layer.attention_out, layer.gate_up, layer.down)
+            found += [layer.attention_norm, layer.mlp_norm]
+            found += [weight for product in products for weight in product.weights()]
+        return found
+
+
+def read_llama(folder: Path, tensors: dict[str, Tensor], *, one_row: bool) -> Llama:
+    """The model in `folder` from its `tensors`, which are used up. `one_row`: for products of single rows.
+
+    Raises FoundError with outcome `unavailable` for an architecture other than this, UserError when weights are
+    missing or of another shape than config.json says.
+    """
+    config = read_config(folder)
+    theta = _supported(config)
+    heads, width, hidden = config["num_attention_heads"], config["hidden_size"], config["intermediate_size"]
+    kv_heads = config.get("num_key_value_heads") or heads
+    size = config.get("head_dim") or width // heads
+    source = _Source(folder, tensors, one_row)
+    counts = {"q": heads, "k": kv_heads, "v": kv_heads}
+    pairs = torch.arange(size).view(2, -1).T.reshape(-1)
+
+    def norm(name: str) -> Tensor:
+        return source.take(f"{name}.weight", (width,)).float() * math.sqrt(width)
+
+    def layer(prefix: str) -> Layer:
+        attention, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
+        order = {f"{attention}.{n}_proj": (pairs + size * torch.arange(counts[n])[:, None]).reshape(-1) for n in "qk"}
+        return Layer(
+            attention_norm=norm(f"{prefix}.input_layernorm"),
+            qkv=source.product({f"{attention}.{n}_proj": c * size for n, c in counts.items()}, width, order),
+            attention_out=source.product({f"{attention}.o_proj": width}, heads * size),
+            mlp_norm=norm(f"{prefix}.post_attention_layernorm"),
+            gate_up=source.product({f"{mlp}.gate_proj": hidden, f"{mlp}.up_proj": hidden}, width),
+            down=source.product({f"{mlp}.down_proj": width}, hidden),
+        )
+
+    layers = [layer(f"model.layers.{number}") for number in range(config["num_hidden_layers"])]
+    last = norm("model.norm")
+    embedding = source.take("model.embed_tokens.weight", (config["vocab_size"], width))
+    if config.get("tie_word_embeddings", False) or "lm_head.weight" not in tensors:
+        laid_out = source.laid_out(embedding)
+        embedding, head = laid_out.T, Product(embedding.shape[0], None, [(None, laid_out, slice(None))], None)
+    else:
+        head = source.product({"lm_head": config["vocab_size"]}, width)
+    return Llama(heads, kv_heads, size, hidden, config.get("rms_norm_eps", 1e-6), theta, embedding, layers, last, head)
+
+
+def _supported(config: dict[str, Any]) -> float:
+    """θ of the rotary positions, once all that is done otherwise in another architecture is ruled out."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    found = {
+        "model_type": (config.get("model_type"), "llama"),
+        "hidden_act": (config.get("hidden_act", "silu"), "silu"),
+        "rope_type": (rope_type, "default"),
+    }
+    for name, (value, known) in found.items():
+        if value != known:
+            raise FoundError(Outcome.UNAVAILABLE, f"engine lean knows {name} {known} only, not {value}")
+    return float(rope.get("rope_theta", config.get("rope_theta", 10_000.0)))
+
+
+class _Part(NamedTuple):
+    """A linear layer as the files have it: `second`, behind `first` where it is of low rank."""
+
+    first: Tensor | None
+    second: Tensor
+    bias: Tensor | None
+
+
+class _Source:
+    """The tensors of the files, taken out one by one so that two copies never stand side by side for long."""
+
+    def __init__(self, folder: Path, tensors: dict[str, Tensor], one_row: bool) -> None:
+        self._folder, self._tensors, self._one_row = folder, tensors, one_row
+
+    def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        if name not in self._tensors:
+            raise UserError(f"{self._folder}: lacks {name}, which its config.json asks for; save the model again")
+        tensor = self._tensors.pop(name)
+        if tensor.shape != shape:
+            raise UserError(f"{self._folder}: {name} has shape {tuple(tensor.shape)}, config.json asks for {shape}")
+        return tensor
+
+    def laid_out(self, weight: Tensor) -> Tensor:
+        """A weight (out, in) as (in, out), with the outputs of an input side by side in memory for single rows.
+
+        A product of one row adds up the rows of such a weight, which runs at the memory's speed; for more rows the
+        order of the files is quicker.
+        """
+        return weight.T.contiguous() if self._one_row else weight.T
+
+    def product(self, names: dict[str, int], width: int, order: dict[str, Tensor] | None = None) -> Product:
+        """Linear layers that read the same `width` inputs as one: their names and how many outputs each has.
+
+        `order` permutes a layer's outputs.
+        """
+        parts = [self._part(name, width, outputs, (order or {}).get(name)) for name, outputs in names.items()]
+        ends = list(itertools.accumulate(part.second.shape[0] for part in parts))
+        places = [slice(end - part.second.shape[0], end) for part, end in zip(parts, ends, strict=True)]
+        bias = None
+        if any(part.bias is not None for part in parts):
+            bias = torch.cat(
+                [part.second.new_zeros(len(part.second)) if part.bias is None else part.bias for part in parts]
+            )
+        firsts = [part.first for part in parts if part.first is not None]
+        if not firsts:
+            dense = torch.cat([part.second for part in parts]) if len(parts) > 1 else parts[0].second
+            return Product(ends[-1], None, [(None, self.laid_out(dense), slice(None))], bias)
+        first = self.laid_out(torch.cat(firsts) if len(firsts) > 1 else firsts[0])
+        blocks: list[Block] = []
+        at = 0
+        for part, place in zip(parts, places, strict=True):
+            columns = None
+            if part.first is not None:
+                columns = slice(at, at := at + len(part.first))
+            blocks.append((columns, self.laid_out(part.second), place))
+        return Product(ends[-1], first, blocks, bias)
+
+    def _part(self, name: str, width: int, outputs: int, order: Tensor | None) -> "_Part":
+        """The layer `name` as the files have it, dense or of low rank, its outputs in `order`."""
+        if f"{name}.0.weight" in self._tensors:
+            rank = len(self._tensors[f"{name}.0.weight"])
+            first, second = self.take(f"{name}.0.weight", (rank, width)), self.take(f"{name}.1.weight", (outputs, rank))
+            bias = self._tensors.pop(f"{name}.1.bias", None)
+        else:
+            first, second = None, self.take(f"{name}.weight", (outputs, width))
+            bias = self._tensors.pop(f"{name}.bias", None)
+        if order is not None:
+            second, bias = second[order], None if bias is None else bias[order]
+        return _Part(first, second, bias)
