@@ -1,1 +1,163 @@
-"""Stage `throughput.base`."""
+"""Stage `throughput.base`: the model that all else is compared with, its text and its perplexity."""
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from plumbline.core.device import torch_device
+from plumbline.core.errors import UserError
+from plumbline.core.files import atomic, write_json
+from plumbline.core.globs import matching
+from plumbline.core.plan import Spec
+from plumbline.core.settings import Settings, validated
+from plumbline.core.stage import stage
+from plumbline.throughput.models import random, source
+from plumbline.throughput.models.load import load_transformers, shapes_of
+from plumbline.throughput.models.manifest import Calibration, Manifest
+from plumbline.throughput.models.text import (
+    Encoder,
+    corpus_documents,
+    encoder,
+    file_documents,
+    random_windows,
+    windows,
+)
+from plumbline.throughput.models.weights import sha256_of
+from plumbline.throughput.perplexity import quality
+from plumbline.throughput.settings import BASE, Architecture, HubModel, TextSettings
+
+TEXT = "text.safetensors"
+
+log = logging.getLogger("plumbline")
+
+
+class ChosenModel(Settings):
+    """A model source."""
+
+    source: Literal["trained", "hub", "path", "config"]
+    chosen: dict[str, Any]
+    """Its own settings."""
+
+
+class BaseSpec(Spec):
+    """What decides the base."""
+
+    model: ChosenModel
+    text: TextSettings
+    seed: int
+    fingerprint: list[str]
+    """Of the user's folder and files, where there are some."""
+
+
+@stage
+def base(spec: BaseSpec, best: list[Path], corpus: list[Path], output: Path, device: str = "auto") -> None:
+    """Writes the manifest `output`, and text.safetensors beside it; weights only where they are drawn from the seed.
+
+    best, corpus: manifests of the study lr_sweep, none where the settings ask for none. The text is int64 windows
+    (windows, window) under `calibration` and, unless they were drawn at random, `evaluation`.
+    """
+    on = torch_device(device)
+    with atomic(output.parent) as folder:
+        folder.mkdir()
+        if spec.model.source == "config":
+            manifest, text = _drawn(spec, folder)
+            manifest = manifest.model_copy(update={"folder": str(output.parent)})
+        else:
+            manifest, text = _given(spec, _source(spec.model, best), corpus, on)
+        save_file(text, folder / TEXT)
+        write_json(folder / output.name, manifest.model_dump(mode="json"))
+    log.info("%s: %s parameters, perplexity %s", manifest.folder, manifest.parameters, manifest.perplexity)
+
+
+def _source(model: ChosenModel, best: list[Path]) -> source.Source:
+    if model.source == "trained":
+        return source.trained(best)
+    if model.source == "path":
+        return source.path(model.chosen.get("path"))
+    return source.hub(validated(HubModel, model.chosen, "throughput.model.hub"))
+
+
+def _drawn(spec: BaseSpec, folder: Path) -> tuple[Manifest, dict[str, Tensor]]:
+    """A model with random weights, written to `folder`; random tokens are its text."""
+    architecture = validated(Architecture, spec.model.chosen, "throughput.model.config")
+    count, window = spec.text.calibration_windows, spec.text.window
+    _check_window(window, architecture.context, "throughput.model.config.context")
+    random.write_model(folder, architecture, spec.seed)
+    manifest = Manifest(
+        variant=BASE,
+        method="none",
+        ratio=1.0,
+        weights="random",
+        sha256=sha256_of(folder),
+        parameters=random.parameters_of(architecture),
+        shapes=random.shapes_of(architecture),
+        calibration=Calibration(source="random tokens", tokens=count * window),
+    )
+    return manifest, {"calibration": random_windows(architecture.vocabulary, count, window, spec.seed)}
+
+
+def _given(
+    spec: BaseSpec, found: source.Source, corpus: list[Path], device: torch.device
+) -> tuple[Manifest, dict[str, Tensor]]:
+    """A model in a folder, with real text."""
+    encode = encoder(found.folder)
+    manifest = Manifest(
+        variant=BASE,
+        method="none",
+        ratio=1.0,
+        folder=str(found.folder),
+        weights=found.weights,
+        revision=found.revision,
+    )
+    model = load_transformers(manifest, torch.float32, device, "sdpa")
+    shapes = shapes_of(model.config, str(found.folder))
+    _check_window(spec.text.window, shapes.context, str(found.folder))
+    text = _text(spec, encode, corpus)
+    largest = max(int(part.max()) for part in text.values())
+    if largest >= shapes.vocabulary:
+        raise UserError(
+            f"{found.folder}: its tokenizer gives id {largest}, and the model knows {shapes.vocabulary} tokens;"
+            " give the model the tokenizer it was trained with"
+        )
+    known = {
+        "sha256": sha256_of(found.folder),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "shapes": shapes,
+        "calibration": Calibration(source="text", tokens=text["calibration"].numel()),
+    }
+    return manifest.model_copy(update=known | quality(model, text["evaluation"])), text
+
+
+def _check_window(window: int, context: int, place: str) -> None:
+    if window > context:
+        raise UserError(
+            f"throughput.text.window: {window} tokens, beyond the {context} of context of {place}; lower it"
+        )
+    if window < 2:
+        raise UserError("throughput.text.window: in a window of one token there is none to predict; take 2 or more")
+
+
+def _text(spec: BaseSpec, encode: Encoder, corpus: list[Path]) -> dict[str, Tensor]:
+    """Windows to calibrate on and to evaluate on, from files where the settings name some, else from the corpus."""
+    text = spec.text
+    files = {side: matching(getattr(text, side), f"throughput.text.{side}") for side in ("calibration", "evaluation")}
+    if both := set(files["calibration"]) & set(files["evaluation"]):
+        raise UserError(f"throughput.text.evaluation: {min(both)} is calibrated on too; name text that is held out")
+    found = {}
+    for side, count in (("calibration", text.calibration_windows), ("evaluation", text.evaluation_windows)):
+        if files[side]:
+            documents = file_documents(files[side])
+        elif len(corpus) == 1:
+            documents = corpus_documents(corpus[0], side == "evaluation", spec.seed)
+        else:
+            raise UserError(f"--corpus: wants the manifest of the corpus, since throughput.text.{side} names no file")
+        found[side] = windows(documents, encode, count, text.window, f"throughput.text.{side}")
+    return found
+
+
+if __name__ == "__main__":
+    base.main()

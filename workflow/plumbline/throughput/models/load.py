@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from plumbline.core.errors import UserError
-from plumbline.throughput.models.manifest import CompressedLayer, Manifest
+from plumbline.throughput.models.manifest import CompressedLayer, Manifest, Shapes
 from plumbline.throughput.models.weights import opened, read_config, stored
 
 if TYPE_CHECKING:
@@ -37,11 +37,15 @@ def load_transformers(
 ) -> "PreTrainedModel":
     """The variant as a transformers model, for inference. `attention`: sdpa | eager.
 
+    Its generation_config is an empty one: greedy, and without an end-of-text token.
+
     Raises UserError for a folder without config.json, a damaged weight file, an architecture that transformers does
     not know, or weights that lack some of it.
     """
     folder = Path(manifest.folder)
     config, model_class = _architecture(folder)
+    import transformers
+
     tensors = load_tensors(manifest, dtype, torch.device("cpu"))
     known = _with_low_rank(model_class, manifest.layers, frozenset(tensors)) if manifest.layers else model_class
     try:
@@ -61,7 +65,37 @@ def load_transformers(
             first = sorted(name if isinstance(name, str) else name[0] for name in names)[0]
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise UserError(f"{folder}: {what} {first}{more}, which its config.json asks for; save the model again")
+    # Else `generate` would end texts, sample or punish repetition as the folder's configurations say.
+    model.generation_config = transformers.GenerationConfig()
     return model.to(device).eval().requires_grad_(False)
+
+
+def shapes_of(config: Any, place: str) -> Shapes:
+    """What the manifest says of an architecture, from transformers' configuration of it.
+
+    Raises UserError, naming `place`, when the configuration has no number for something.
+    """
+    text = config.get_text_config()
+    width, heads = _number(text, "hidden_size", place), _number(text, "num_attention_heads", place)
+    return Shapes(
+        kind=config.model_type,
+        vocabulary=_number(text, "vocab_size", place),
+        context=_number(text, "max_position_embeddings", place),
+        width=width,
+        layers=_number(text, "num_hidden_layers", place),
+        heads=heads,
+        kv_heads=getattr(text, "num_key_value_heads", None) or heads,
+        head_size=getattr(text, "head_dim", None) or width // heads,
+    )
+
+
+def _number(config: Any, key: str, place: str) -> int:
+    found = getattr(config, key, None)
+    if not isinstance(found, int):
+        raise UserError(
+            f"{place}/config.json: {key} is no number (given: {found!r}); this architecture cannot be measured"
+        )
+    return found
 
 
 def _architecture(folder: Path) -> tuple[Any, Any]:

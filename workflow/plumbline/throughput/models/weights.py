@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from plumbline.core.errors import UserError
@@ -64,6 +65,19 @@ def stored(folder: Path) -> dict[str, Path]:
         with opened(path) as file:
             found |= dict.fromkeys(file.keys(), path)
     return found
+
+
+def stored_types(folder: Path) -> dict[str, torch.dtype]:
+    """Name of every tensor of a model -> the type of its numbers in the file, matrices before the rest."""
+    found: dict[str, tuple[bool, torch.dtype]] = {}
+    for name, path in stored(folder).items():
+        with opened(path) as file:
+            part = file.get_slice(name)
+            found[name] = (
+                len(part.get_shape()) < 2,
+                part[:0].dtype if part.get_shape() else file.get_tensor(name).dtype,
+            )
+    return {name: dtype for name, (_, dtype) in sorted(found.items(), key=lambda pair: pair[1][0])}
 
 
 def sha256_of(folder: Path) -> str:

@@ -1,0 +1,71 @@
+"""Where the base model comes from, as a folder on this machine."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from plumbline.core.errors import UserError
+from plumbline.throughput.models.weights import read_config
+from plumbline.throughput.settings import HubModel
+
+FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
+"""What is fetched from the hub: no pickles, no weights for other libraries."""
+
+
+class Source(NamedTuple):
+    """A model folder."""
+
+    folder: Path
+    weights: str
+    """trained | hub | path."""
+    revision: str | None
+    """The commit, for a model from the hub."""
+
+
+def trained(best: list[Path]) -> Source:
+    """The best model of the study lr_sweep, by the manifest in its folder."""
+    if len(best) != 1:
+        raise UserError("--best: wants the manifest of the best model, since throughput.model.source is 'trained'")
+    return _checked(best[0].parent, "trained", None)
+
+
+def path(folder: str | None) -> Source:
+    """A folder as transformers saves it."""
+    if folder is None or not Path(folder).is_dir():
+        raise UserError(f"throughput.model.path: {folder} is no folder; name one that transformers saved")
+    return _checked(Path(folder), "path", None)
+
+
+def hub(settings: HubModel) -> Source:
+    """A model on the hub, fetched to huggingface's cache unless it is there, or a local folder laid out like one.
+
+    Raises UserError when the hub does not give it, or when a revision is asked of a folder.
+    """
+    local = Path(settings.id)
+    if local.is_dir():
+        if settings.revision is not None:
+            raise UserError(f"throughput.model.hub.revision: {local} is a folder, which has none; remove the key")
+        return _checked(local, "hub", None)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
+
+    try:
+        fetched = Path(snapshot_download(settings.id, revision=settings.revision, allow_patterns=list(FILES)))
+    except (HfHubHTTPError, HTTPError, LocalEntryNotFoundError, ConnectionError) as error:
+        raise UserError(
+            f"throughput.model.hub: {settings.id} is no folder here, and the hub does not give it ({_line(error)});"
+            " check id, revision and network, or download it elsewhere and give the folder"
+        ) from None
+    except ValueError as error:  # an id that the hub's client refuses
+        raise UserError(
+            f"throughput.model.hub.id: {settings.id} is no folder here and no id ({_line(error)})"
+        ) from None
+    return _checked(fetched, "hub", fetched.name)  # the cache names a snapshot by its commit
+
+
+def _checked(folder: Path, weights: str, revision: str | None) -> Source:
+    read_config(folder)
+    return Source(folder, weights, revision)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
