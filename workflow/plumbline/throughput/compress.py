@@ -1,1 +1,151 @@
-"""Stage `throughput.compress`."""
+"""Stage `throughput.compress`: the base with its linear layers replaced by low-rank ones."""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from plumbline.core.device import torch_device
+from plumbline.core.files import atomic, write_json
+from plumbline.core.plan import Spec
+from plumbline.core.progress import Progress
+from plumbline.core.record import Outcome
+from plumbline.core.stage import stage
+from plumbline.throughput import calibration, svd
+from plumbline.throughput.blocks import blocks_of, matrix_of
+from plumbline.throughput.models.load import load_transformers, low_rank
+from plumbline.throughput.models.manifest import CompressedLayer, Manifest, read_manifest
+from plumbline.throughput.models.text import TOKENIZER_FILES
+from plumbline.throughput.models.weights import CONFIG, SINGLE, sha256_of, stored_types
+from plumbline.throughput.perplexity import quality
+from plumbline.throughput.settings import Method
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+COPIED = (CONFIG, "generation_config.json", *TOKENIZER_FILES)
+
+log = logging.getLogger("plumbline")
+
+
+class CompressSpec(Spec):
+    """What decides a compressed variant, besides the base."""
+
+    variant: str
+    method: Method
+    ratio: float
+
+
+@stage
+def compress(spec: CompressSpec, base: Path, output: Path, device: str = "auto") -> None:
+    """Writes a model folder around the manifest `output`: configuration, tokenizer, low-rank weights.
+
+    base: its manifest, with text.safetensors beside it. Of a base with nothing to measure, a manifest that says so.
+    """
+    on = torch_device(device)
+    parent = read_manifest(base)
+    with atomic(output.parent) as folder:
+        folder.mkdir()
+        if parent.outcome is Outcome.OK:
+            manifest = _compressed(spec, parent, base.with_name("text.safetensors"), folder, on)
+        else:
+            manifest = Manifest(
+                variant=spec.variant,
+                method=spec.method,
+                ratio=spec.ratio,
+                parent=parent.sha256,
+                outcome=parent.outcome,
+                message=f"its base: {parent.message}",
+            )
+        located = manifest.model_copy(update={"folder": str(output.parent)})
+        write_json(folder / output.name, located.model_dump(mode="json"))
+    log.info("%s: perplexity %s, the base's %s", spec.variant, manifest.perplexity, parent.perplexity)
+
+
+def _compressed(spec: CompressSpec, parent: Manifest, text: Path, folder: Path, device: torch.device) -> Manifest:
+    """Writes the model to `folder`; returns its manifest, which does not know yet where it will be."""
+    model = load_transformers(parent, torch.float32, device, "sdpa")
+    windows = load_file(text)
+    types = stored_types(Path(parent.folder))
+    layers: list[CompressedLayer] = []
+    made: dict[str, nn.Module] = {}
+    for name, linear, factors in _factors(spec, parent.folder, model, windows["calibration"]):
+        layers.append(_described(name, factors))
+        made[name] = _module(linear, factors, _type(types, name))
+    for name, module in made.items():
+        model.set_submodule(name, module)
+    for name in COPIED:
+        if (file := Path(parent.folder) / name).exists():
+            shutil.copyfile(file, folder / name)
+    _save(model, types, folder / SINGLE)
+    used = parent.calibration if spec.method == "whitened" else None
+    return Manifest(
+        variant=spec.variant,
+        method=spec.method,
+        ratio=spec.ratio,
+        weights=parent.weights,
+        revision=parent.revision,
+        sha256=sha256_of(folder),
+        parent=parent.sha256,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        shapes=parent.shapes,
+        layers=layers,
+        calibration=used,
+        **quality(model, windows.get("evaluation")),
+    )
+
+
+def _factors(
+    spec: CompressSpec, place: str, model: "PreTrainedModel", windows: Tensor
+) -> Iterator[tuple[str, nn.Module, svd.Factors]]:
+    """Name, layer and factors of each linear layer in the decoder blocks. place: the model's, for messages."""
+    blocks = blocks_of(model, place)
+    with Progress(sum(len(block) for block in blocks), "layers") as progress:
+        for block in blocks:  # one at a time: the moments of all need much memory in a large model
+            moments = calibration.moments(model, block, windows) if spec.method == "whitened" else {}
+            for name, linear in block.items():
+                weight = matrix_of(linear)
+                rank = svd.rank_of(spec.ratio, *weight.shape)
+                whitened = spec.method == "whitened"
+                yield name, linear, svd.whitened(weight, moments[name], rank) if whitened else svd.plain(weight, rank)
+                progress.advance()
+
+
+def _described(name: str, factors: svd.Factors) -> CompressedLayer:
+    rows, columns = len(factors.second), factors.first.shape[1]
+    errors = {"error": factors.error, "discarded": factors.discarded, "norm": factors.norm}
+    return CompressedLayer(name=name, rows=rows, columns=columns, rank=len(factors.first), **errors)
+
+
+def _module(linear: nn.Module, factors: svd.Factors, dtype: torch.dtype) -> nn.Module:
+    """The factors as a layer in float32, their values rounded to `dtype`, with the bias of `linear`."""
+    first, second, bias = factors.first.to(dtype), factors.second.to(dtype), getattr(linear, "bias", None)
+    made = low_rank(len(second), first.shape[1], len(first), bias=bias is not None)
+    made.load_state_dict({"0.weight": first, "1.weight": second} | ({} if bias is None else {"1.bias": bias}))
+    return made.to(first.device).requires_grad_(False)
+
+
+def _save(model: nn.Module, types: dict[str, torch.dtype], path: Path) -> None:
+    """Writes the weights in the types that the base's have, what is tied once, under its first name."""
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            layer = name.rpartition(".")[0].removesuffix(".0").removesuffix(".1")
+            tensors[name] = tensor.to("cpu", types.get(name) or _type(types, layer)).contiguous()
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _type(types: dict[str, torch.dtype], layer: str) -> torch.dtype:
+    """The type of a layer's weight in the base's files; where it has another name there, that of their first weight."""
+    return types.get(f"{layer}.weight") or next(iter(types.values()))
+
+
+if __name__ == "__main__":
+    compress.main()

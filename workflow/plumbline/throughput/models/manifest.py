@@ -15,7 +15,7 @@ class CompressedLayer(Settings):
     columns: int
     rank: int
     error: float
-    """‖W − UV‖ in the norm that the method minimises, Frobenius: on the weights, or on calibration inputs."""
+    """‖W − UV‖ in the norm that the method minimises: Frobenius, or as calibration text and its loss feel it."""
     discarded: float
     """√Σσ² of the singular values left out: what the error must be."""
     norm: float
