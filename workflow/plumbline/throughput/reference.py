@@ -1,1 +1,136 @@
-"""Stage `throughput.reference`."""
+"""Stage `throughput.reference`: the tokens that every engine must generate."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from plumbline.core.device import memory_errors, torch_device
+from plumbline.core.files import atomic
+from plumbline.core.plan import Spec
+from plumbline.core.progress import Progress
+from plumbline.core.record import Outcome
+from plumbline.core.stage import stage
+from plumbline.throughput.models.load import load_transformers
+from plumbline.throughput.models.manifest import Manifest, read_manifest
+from plumbline.throughput.prompts import prompts
+from plumbline.throughput.settings import Dtype
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ROWS = 512
+"""Prompts that are tried at a time."""
+
+log = logging.getLogger("plumbline")
+
+
+class ReferenceSpec(Spec):
+    """What decides a reference, besides the variant and the text."""
+
+    variant: str
+    shapes: list[tuple[int, int, int]]
+    """Batch, prompt, generated of each cell."""
+    dtype: Dtype
+    seed: int
+
+
+class NotFiniteError(Exception):
+    """A logit is NaN or infinite."""
+
+
+@stage
+def reference(spec: ReferenceSpec, manifest: Path, text: Path, output: Path, device: str = "auto") -> None:
+    """Writes, for each prompt length P, `p{P}`: tokens int64 (largest batch, longest generated) by `generate`.
+
+    `p{P}.margin`, float32 of the same shape, is how far the two best logits are apart at each token. The metadata has
+    outcome and message: with an outcome other than ok, that of the manifest or invalid_output, there are no tensors.
+    """
+    on = torch_device(device)
+    variant = read_manifest(manifest)
+    outcome, message, tensors = variant.outcome, variant.message, dict[str, Tensor]()
+    if outcome is Outcome.OK:
+        try:
+            tensors = _tensors(spec, variant, text, on)
+        except NotFiniteError as error:
+            outcome, message = Outcome.INVALID_OUTPUT, str(error)
+    metadata = {"outcome": outcome.value, "message": message or "", "dtype": spec.dtype, "device": on.type}
+    with atomic(output) as partial:
+        save_file(tensors, partial, metadata=metadata)
+
+
+def _tensors(spec: ReferenceSpec, variant: Manifest, text: Path, device: torch.device) -> dict[str, Tensor]:
+    model = load_transformers(variant, getattr(torch, spec.dtype), device, "sdpa")
+    vocabulary = model.config.get_text_config().vocab_size
+    found: dict[str, Tensor] = {}
+    for prompt, (batch, count) in largest(spec.shapes).items():
+        rows = prompts(text, vocabulary, batch, prompt, spec.seed)
+        tokens, margins = greedy(model, rows, count)
+        found |= {f"p{prompt}": tokens, f"p{prompt}.margin": margins}
+    return found
+
+
+def largest(shapes: list[tuple[int, int, int]]) -> dict[int, tuple[int, int]]:
+    """Prompt length -> the largest batch and the longest generation of the cells (batch, prompt, generated) with it."""
+    found: dict[int, tuple[int, int]] = {}
+    for batch, prompt, generated in shapes:
+        before = found.get(prompt, (0, 0))
+        found[prompt] = (max(batch, before[0]), max(generated, before[1]))
+    return found
+
+
+def greedy(model: "PreTrainedModel", rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` tokens that transformers generates after `rows` (batch, prompt), and their margins, both on the CPU.
+
+    Rows are taken together as memory allows: half as many whenever it does not. Raises NotFiniteError for logits that
+    are not finite, MemoryError when a single row does not fit.
+    """
+    parts: list[tuple[Tensor, Tensor]] = []
+    size = ROWS
+    with Progress(len(rows), "prompts") as progress:
+        while progress.done < len(rows):
+            chunk = rows[progress.done : progress.done + size]
+            try:
+                with memory_errors():
+                    parts.append(_generated(model, chunk, count))
+            except MemoryError:
+                if len(chunk) == 1:
+                    raise
+                size = len(chunk) // 2
+            else:
+                progress.advance(len(chunk))
+                continue
+            log.info("memory runs out; taking %d prompts at a time", size)
+            if model.device.type == "cuda":
+                torch.cuda.empty_cache()
+    return torch.cat([tokens for tokens, _ in parts]), torch.cat([margins for _, margins in parts])
+
+
+@torch.inference_mode()
+def _generated(model: Any, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Tokens (rows, count) int64 and margins (rows, count) float32, on the CPU."""
+    from transformers import GenerationConfig, LogitsProcessorList
+
+    margins: list[Tensor] = []
+
+    def look(_: Tensor, logits: Tensor) -> Tensor:
+        if not bool(logits.isfinite().all()):
+            raise NotFiniteError(f"logits that are not finite at token {len(margins)}")
+        best = logits.float().topk(2).values
+        margins.append((best[:, 0] - best[:, 1]).cpu())
+        return logits
+
+    tokens = model.generate(
+        rows.to(model.device),
+        attention_mask=torch.ones_like(rows, device=model.device),
+        generation_config=GenerationConfig(max_new_tokens=count, do_sample=False, use_cache=True),
+        logits_processor=LogitsProcessorList([look]),
+    )
+    return tokens[:, rows.shape[1] :].cpu().contiguous(), torch.stack(margins, dim=1)
+
+
+if __name__ == "__main__":
+    reference.main()
