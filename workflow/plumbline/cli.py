@@ -3,17 +3,20 @@
 import json
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from plumbline import config as configuration
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
 from plumbline.core.status import STATES, Standing, Tally, standings, tallies
+from plumbline.throughput.records import NOISE
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -76,6 +79,28 @@ def diagnose(
 
 
 @app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Results folder, or one that holds results/throughput.")],
+    second: Annotated[Path, typer.Argument(help="The one that is compared with it.")],
+    threshold: Annotated[float, typer.Option(help="Share by which two runs of one trial may differ.")] = NOISE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Which throughput trials differ beyond noise. Exits with 0: none slower, 1: some slower, 2: cannot tell."""
+    from plumbline.throughput import compare as comparing
+
+    try:
+        comparison = comparing.compare(first, second, threshold)
+    except UserError as error:
+        typer.echo(f"plumbline: {error}", err=True)
+        raise typer.Exit(2) from None  # 1 would say that something is slower
+    if as_json:
+        typer.echo(json.dumps(comparison, indent=1))
+    else:
+        _print_comparison(comparison, comparing.differing(comparison), comparing.in_words(comparison))
+    raise typer.Exit(comparing.exit_status(comparison))
+
+
+@app.command()
 def schema(
     output: Annotated[Path, typer.Option(help="Where to write it.")] = SCHEMA,
 ) -> None:
@@ -134,6 +159,25 @@ def _print_details(console: Console, found: list[Standing]) -> None:
     outcomes = Counter(item.outcome for item in found if item.target.is_trial and item.outcome not in (None, "ok"))
     for outcome, count in outcomes.items():
         console.print(f"{count} trials found: {outcome}")
+
+
+def _print_comparison(comparison: dict[str, Any], rows: list[dict[str, Any]], lines: Iterable[str]) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    console.width = max(console.width, TABLE_COLUMNS)
+    console.print(f"{comparison['first']} → {comparison['second']}", markup=False)
+    if rows:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("trial", "", "ratio", "95% interval", "tokens/s before", "after", ""):
+            table.add_column(heading, justify="left" if heading in ("trial", "") else "right", no_wrap=True)
+        for row in rows:
+            ends = "–" if row["low"] is None else f"[{row['low']:.3f}, {row['high']:.3f}]"
+            ratio = "–" if row["ratio"] is None else f"{row['ratio']:.3f}"
+            rates = [row[f"{side}_tokens_per_second"] for side in ("first", "second")]
+            shown = ["–" if rate is None else f"{rate:,.1f}" for rate in rates]
+            table.add_row(row["trial"], row["direction"], ratio, escape(ends), *shown, escape("; ".join(row["notes"])))
+        console.print(table)
+    for line in lines:
+        console.print(line, markup=False)
 
 
 def _time(seconds: float | None) -> str:

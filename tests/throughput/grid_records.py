@@ -1,0 +1,127 @@
+"""Plausible variants and trials, drawn at random, for the tests of the study's tables, figures and comparisons."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from plumbline.throughput.models.manifest import Calibration, Manifest
+
+RATIOS = (0.8, 0.6, 0.4, 0.2)
+ENGINES = ("generate", "static", "continuous")
+HEAD = {"schema": 1, "study": "throughput", "stage": "measure", "started": "2026-01-01T00:00:00+00:00"}
+CORES = 2
+WEIGHTS = 620_000.0
+"""Bytes of the base's."""
+
+
+def manifest(variant: str = "base", **changes: Any) -> Manifest:
+    """A variant by its name, as `whitened-0.8`."""
+    method, _, share = variant.partition("-")
+    ratio = 1.0 if variant == "base" else float(share)
+    lost = {"base": 0.0, "whitened": 0.45, "plain": 1.5}[method] * (1 - ratio) ** 1.5
+    values: dict[str, Any] = {
+        "variant": variant, "method": "none" if variant == "base" else method, "ratio": ratio,
+        "folder": f"models/{variant}", "weights": "trained", "sha256": variant, "parent": None,
+        "parameters": int(35_000 + 120_000 * ratio), "perplexity": 30.4 * float(np.exp(lost)),
+        "evaluation_tokens": 16_128,
+    }  # fmt: skip
+    if variant != "base":
+        values |= {"parent": "base", "calibration": Calibration(source="text", tokens=16_384)}
+    return Manifest(**(values | changes))
+
+
+def trial(
+    variant: str = "base", engine: str = "lean", batch: int = 1, prompt: int = 4, generated: int = 32, **changes: Any
+) -> dict[str, Any]:
+    """A record; `slower` multiplies its seconds, `seed` draws other batches, `cpu` names the machine's."""
+    options = {name: changes.pop(name, usual) for name, usual in (("slower", 1.0), ("seed", 0), ("cpu", "Xeon"))}
+    name = f"{variant}/{engine}/b{batch}-p{prompt}-g{generated}"
+    rng = np.random.default_rng([options["seed"], crc32(name.encode())])
+    ratio = 1.0 if variant == "base" else float(variant.partition("-")[2])
+    step = (1.6e-4 + 1.1e-5 * batch * (0.4 + 0.6 * ratio)) * {"lean": 1, "generate": 14, "static": 6}.get(engine, 22)
+    first, each = 1.6 * step, step * (1 + 0.002 * generated)
+    seconds = options["slower"] * (first + each * (generated - 1)) * rng.lognormal(0, 0.01, 30)
+    rate = batch * generated / seconds.mean()
+    weights, kv = WEIGHTS * (0.2 + 0.8 * ratio), 1024.0 * batch * (prompt + generated)
+    loaded = 290e6 + 1.3 * weights
+    peak = loaded + 2e6 + 3 * kv + 4e4 * batch
+    bandwidth, flops = 9e9, 8e10
+    moved, work = weights + kv, 2 * weights / 4 * batch
+    ceiling = batch / max(moved / bandwidth, work / flops)
+    whole = HEAD | {
+        "trial": name, "outcome": "ok", "message": None, "seconds": 3.1,
+        "spec": {"model": "small", "cell": {"variant": variant, "engine": engine, "batch": batch, "prompt": prompt,
+                 "generated": generated}, "seed": 0, "timing": {"seconds": 0.6}, "code": "c", "inputs": "i"},
+        "machine": {"cpu_model": options["cpu"], "cores": CORES, "gpus": [], "versions": {"torch": "2.13"}},
+        "model": "small", "variant": variant, "method": "none" if variant == "base" else variant.partition("-")[0],
+        "ratio": ratio, "weights": "trained", "engine": engine, "batch": batch, "prompt": prompt,
+        "generated": generated, "device": "cpu",
+        "choice": {"dtype": "float32", "attention": "sdpa", "threads": 2, "compile": False}, "probe": [],
+        "load_seconds": 0.02, "cold_call_seconds": 0.05, "compile_seconds": None, "warmup_calls": 5,
+        "warmup_steady": True,
+        "batches": [{"seconds": float(s), "tokens": batch * generated, "ok": True, "message": None} for s in seconds],
+        "successful_batches": 30, "failed_batches": 0, "tokens_generated": 30 * batch * generated,
+        "tokens_per_second": float(rate), "interval": [float(rate * 0.97), float(rate * 1.03)], "interval_share": 0.03,
+        "converged": True, "drift_share": 0.001, "drifted": False, "outliers": 0,
+        "time_to_first_token_seconds": first, "time_per_output_token_seconds": each,
+        "inter_token_seconds": [each] * (generated - 1), "inter_token_p50_seconds": each,
+        "inter_token_p90_seconds": 1.1 * each, "inter_token_p99_seconds": 1.4 * each,
+        "prefill_tokens_per_second": batch * prompt / first, "decode_tokens_per_second": batch / each,
+        "memory": {"before_load_bytes": 280e6, "after_load_bytes": loaded, "load_peak_bytes": loaded + 1e6,
+                   "prefill_peak_bytes": peak - 1e5, "decode_peak_bytes": peak, "method": "VmHWM",
+                   "reserved_peak_bytes": None, "allocated_peak_bytes": None},
+        "weights_bytes": weights, "kv_bytes": kv, "peak_bytes": peak, "activation_bytes": peak - loaded,
+        "memory_overhead": peak / (weights + kv), "decode_step_bytes": moved, "decode_step_flops": work,
+        "limit_bandwidth_bytes_per_second": bandwidth, "limit_flops_per_second": flops,
+        "mbu": rate / batch * moved / bandwidth, "mfu": rate / batch * work / flops,
+        "ceiling_tokens_per_second": ceiling, "ceiling_share": rate / ceiling,
+        "binds": "bandwidth" if moved / bandwidth > work / flops else "compute",
+        "energy": None, "tokens_sha256": f"{variant}{batch}", "reference_sha256": f"{variant}{batch}",
+        "rows_equal": batch, "rows_tied": 0,
+    }  # fmt: skip
+    return whole | changes
+
+
+def failed(outcome: str = "out_of_memory", *place: Any, **options: Any) -> dict[str, Any]:
+    """A record of a trial that found something else than a speed; `place` as of `trial`."""
+    whole = trial(*place, **options)
+    kept = (*HEAD, "trial", "seconds", "spec", "machine", "model", "variant", "method", "ratio", "weights", "engine",
+            "batch", "prompt", "generated", "device")  # fmt: skip
+    return {name: whole[name] for name in kept} | {"outcome": outcome, "message": "asked for 9 GB, 3 GB were free"}
+
+
+def grid(**options: Any) -> list[dict[str, Any]]:
+    """The trials of the default grid."""
+    names = ["base", *(f"whitened-{ratio}" for ratio in RATIOS)]
+    places = [(name, "lean", batch, 4, 32) for name in names for batch in (1, 8, 64)]
+    places += [(name, "lean", 8, 4, generated) for name in names for generated in (8, 56)]
+    places += [("base", engine, 1, 4, 32) for engine in ENGINES]
+    return [trial(*place, **options) for place in places]
+
+
+def manifests(methods: Iterable[str] = ("whitened", "plain"), **changes: Any) -> list[Manifest]:
+    """The variants of the default."""
+    names = ["base", *(f"{method}-{ratio}" for method in methods for ratio in RATIOS)]
+    return [manifest(name, **changes) for name in names]
+
+
+def write(records: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+    """Each record where its target is."""
+    paths = [folder / f"{record['trial']}.json" for record in records]
+    for path, record in zip(paths, records, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record))
+    return paths
+
+
+def write_manifests(variants: Sequence[Manifest], folder: Path) -> list[Path]:
+    """Each manifest where its target is."""
+    paths = [folder / variant.variant / "manifest.json" for variant in variants]
+    for path, variant in zip(paths, variants, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(variant.model_dump_json())
+    return paths

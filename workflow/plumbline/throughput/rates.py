@@ -1,0 +1,82 @@
+"""Rates from timed batches, and how many times faster one is than another. Light to import: numpy alone."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plumbline.throughput.records import NOISE
+
+Array = NDArray[np.float64]
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """How many times as many tokens per second, with its bootstrap 95% interval; the ends are NaN for one batch."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_json(self) -> dict[str, float | None]:
+        """Plain JSON: null for NaN."""
+        return {name: None if np.isnan(value) else value for name, value in asdict(self).items()}
+
+    def direction(self, threshold: float = NOISE) -> str:
+        """`faster` or `slower` where the whole interval is beyond the threshold, `equal` where not, else `unknown`.
+
+        The interval knows only the batches of two processes, and a third process would differ from both by more than
+        it says. That difference is what the threshold stands for, so that no correction for many trials is made.
+        Beyond means above 1 + threshold, or below its inverse: which side is called first does not matter.
+        """
+        if np.isnan(self.low) or np.isnan(self.high):
+            return "unknown"
+        return "faster" if self.low > 1 + threshold else "slower" if self.high < 1 / (1 + threshold) else "equal"
+
+
+def timed(record: dict[str, Any]) -> Array:
+    """The record's good batches: (n, 2), seconds and tokens of each; n = 0 where it has none."""
+    good = [batch for batch in record.get("batches") or [] if batch["ok"]]
+    return np.array([[batch["seconds"], batch["tokens"]] for batch in good], dtype=np.float64).reshape(-1, 2)
+
+
+def rate(batches: Array) -> float:
+    """Σ tokens ÷ Σ seconds of batches (n, 2)."""
+    seconds, tokens = batches.sum(axis=0)
+    return float(tokens / seconds)
+
+
+def rate_ratio(first: Array, second: Array) -> Ratio:
+    """The rate of batches `first` (n, 2) over that of `second` (m, 2)."""
+    return mean_ratio([(first, second)])
+
+
+def mean_ratio(pairs: Sequence[tuple[Array, Array]]) -> Ratio:
+    """The geometric mean of the rate ratios of `pairs`, each of batches (n, 2) and (m, 2).
+
+    The interval is a percentile bootstrap of the log ratio. Both sides are resampled by themselves, for they ran one
+    after the other in two processes and no batch of one belongs to a batch of the other. It therefore covers the
+    spread of batches within the processes, and not how a process differs from the next. Raises ValueError for no pair.
+    """
+    if not pairs:
+        raise ValueError("a ratio needs at least one pair")
+    logs = np.log([rate(first) / rate(second) for first, second in pairs])
+    value = float(np.exp(logs.mean()))
+    if min(len(side) for pair in pairs for side in pair) < 2:
+        return Ratio(value=value, low=float("nan"), high=float("nan"))
+    rng = np.random.default_rng(0)
+    replicates = np.mean([_log_rates(first, rng) - _log_rates(second, rng) for first, second in pairs], axis=0)
+    low, high = np.exp(np.quantile(replicates, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
+    return Ratio(value=value, low=float(low), high=float(high))
+
+
+def _log_rates(batches: Array, rng: np.random.Generator) -> Array:
+    """Logarithms of the rates of resampled batches: (n, 2) -> (RESAMPLES,)."""
+    drawn = rng.integers(0, len(batches), size=(RESAMPLES, len(batches)))
+    seconds, tokens = (column[drawn].sum(axis=1) for column in batches.T)
+    return np.asarray(np.log(tokens / seconds))
