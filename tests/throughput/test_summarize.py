@@ -1,0 +1,329 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from plumbline.core.errors import UserError
+from plumbline.core.record import Outcome
+from plumbline.throughput.evaluation import evaluation_lines, experiment_ids, oom_runs
+from plumbline.throughput.frames import contrasts_frame, main_cell, statistics_frame, trials_frame
+from plumbline.throughput.models.manifest import Manifest
+from plumbline.throughput.records import read_manifests, read_records
+from plumbline.throughput.settings import TABLES
+from plumbline.throughput.summarize import SummarizeSpec, summarize
+from throughput.grid_records import RATIOS, failed, grid, manifest, manifests, trial, write, write_manifests
+
+SPEC = SummarizeSpec(code="", inputs="")
+SOURCE_FIELDS = {
+    "timestamp", "experiment_id", "model_base", "updated_model_path", "ratio", "batch_size", "generated_len", "seq_len",
+    "seed", "pytorch_version", "throughput_tokens_per_sec", "total_peak_memory_gb", "activation_memory_gb",
+    "successful_batches", "failed_batches", "avg_batch_time_sec", "total_tokens_generated", "evaluation_batches",
+    "consecutive_oom_failures", "error",
+}  # fmt: skip
+
+
+def summarized(records: list[dict[str, Any]], variants: list[Manifest], folder: Path) -> Path:
+    largest = {
+        "schema": 1,
+        "study": "throughput",
+        "stage": "max_batch",
+        "trial": "base/lean/p4-g32",
+        "largest_batch": 512,
+    }
+    (largest_file := folder / "largest.json").parent.mkdir(parents=True, exist_ok=True)
+    largest_file.write_text(json.dumps(largest))
+    written = write_manifests(variants, folder / "models"), write(records, folder / "trials")
+    summarize(SPEC, *written, [largest_file], folder / "out")
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return summarized(grid(), manifests(), tmp_path_factory.mktemp("whole"))
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    text = (folder / "evaluation_results.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def answers(folder: Path) -> str:
+    return (folder / "throughput_analysis.md").read_text()
+
+
+def test_every_trial_is_a_line_under_the_names_of_the_source(whole: Path) -> None:
+    found = lines(whole)
+    assert len(found) == len(grid())
+    assert all(line.keys() >= SOURCE_FIELDS for line in found)
+    assert len({line["experiment_id"] for line in found}) == len(found)
+
+
+def test_figures_of_a_line_are_those_of_its_record() -> None:
+    changes = {"peak_bytes": 3e9, "activation_bytes": 5e8, "weights_bytes": 2e9, "kv_bytes": 1e8}
+    batches = [{"seconds": s, "tokens": 6, "ok": True, "message": None} for s in (0.2, 0.4)]
+    batches.append({"seconds": 9.0, "tokens": 0, "ok": False, "message": "too long"})
+    record = trial(batch=2, generated=3, tokens_per_second=20.0, interval=[19.0, 21.0], batches=batches, **changes)
+    (line,) = evaluation_lines([record], [manifest()])
+    expected = {
+        "experiment_id": "small_r1.0_b2_g3", "throughput_tokens_per_sec": 20.0, "throughput_ci95_low": 19.0,
+        "total_peak_memory_gb": 3.0, "activation_memory_gb": 0.5, "weight_memory_gb": 2.0, "kv_cache_memory_gb": 0.1,
+        "successful_batches": 2, "failed_batches": 1, "avg_batch_time_sec": pytest.approx(0.3),
+        "total_tokens_generated": 12, "consecutive_oom_failures": 0, "success": True, "error": None,
+        "generation_length": 3, "prompt_length": 4, "engine": "lean", "perplexity": 30.4,
+    }  # fmt: skip
+    assert {name: line[name] for name in expected} == expected
+
+
+def test_failed_trial_has_its_reason_and_nulls_and_never_zeros() -> None:
+    (line,) = evaluation_lines([failed("timeout")], [manifest()])
+    assert (line["success"], line["error"]) == (False, "asked for 9 GB, 3 GB were free")
+    assert [line[name] for name in ("throughput_tokens_per_sec", "total_peak_memory_gb", "avg_batch_time_sec")] == [
+        None
+    ] * 3
+    assert (line["total_tokens_generated"], line["failed_batches"]) == (0, 0)
+
+
+def test_experiment_ids_name_what_is_not_the_usual() -> None:
+    own = trial() | {"variant": "mine", "method": "own", "ratio": None, "trial": "mine"}
+    records = [
+        *(trial("base", "lean", batch) for batch in (1, 2)),
+        trial("base", "generate"),
+        trial("base", "lean", 1, 8),
+        trial("whitened-0.2"),
+        trial("whitened-0.2", "lean", 2),
+        trial("plain-0.2"),
+        own,
+    ]
+    assert list(experiment_ids(records).values()) == [
+        "small_r1.0_b1_g32",
+        "small_r1.0_b2_g32",
+        "small_r1.0_b1_g32_generate",
+        "small_r1.0_b1_g32_p8",
+        "small_r0.2_b1_g32",
+        "small_r0.2_b2_g32",
+        "small_r0.2_b1_g32_plain-0.2",
+        "small_mine_b1_g32",
+    ]
+
+
+def test_failures_for_want_of_memory_are_counted_along_the_rising_batch_each_once() -> None:
+    base = [failed("out_of_memory", "base", "lean", batch) for batch in (512, 128, 256, 4)]
+    others = [
+        trial("base", "lean", 8),
+        failed("timeout", "base", "lean", 1024),
+        failed("out_of_memory", "base", "generate"),
+    ]
+    runs = oom_runs([*base, *others])
+    assert [runs[f"base/lean/b{batch}-p4-g32"] for batch in (4, 8, 128, 256, 512, 1024)] == [1, 0, 1, 2, 3, 0]
+    assert runs["base/generate/b1-p4-g32"] == 1
+    line = evaluation_lines(base, [manifest()])[0]
+    assert (line["consecutive_oom_failures"], line["failed_batches"]) == (4, 1)
+
+
+def test_every_trial_has_a_row_with_its_numbers(whole: Path) -> None:
+    summary = pd.read_csv(whole / "summary.csv").set_index("trial")
+    assert len(summary) == len(grid())
+    for record in grid():
+        row = summary.loc[record["trial"]]
+        for name in ("batch", "generated", "tokens_per_second", "peak_bytes", "ceiling_share", "binds", "converged"):
+            assert row[name] == record[name]
+        assert [row["tokens_per_second_low"], row["tokens_per_second_high"]] == record["interval"]
+        assert row["tokens_per_second_per_gigabyte"] == pytest.approx(
+            record["tokens_per_second"] / record["peak_bytes"] * 1e9
+        )
+
+
+def test_statistics_of_a_variant_and_engine_are_over_its_cells() -> None:
+    def steady(variant: str, batch: int, seconds: float) -> dict[str, Any]:
+        batches = [{"seconds": seconds, "tokens": batch * 10, "ok": True, "message": None}] * 4
+        return trial(variant, "lean", batch, tokens_per_second=batch * 10 / seconds, batches=batches)
+
+    records = [steady("base", 1, 1.0), steady("base", 4, 1.0), steady("whitened-0.2", 1, 0.5)]
+    records += [steady("whitened-0.2", 4, 0.125), failed("out_of_memory", "whitened-0.2", "lean", 8)]
+    frame = statistics_frame(records, trials_frame(records, manifests())).set_index("variant")
+    row = frame.loc["whitened-0.2"]
+    assert [row[name] for name in ("trials", "ok", "out_of_memory", "cells_shared_with_base")] == [3, 2, 1, 2]
+    assert row["tokens_per_second_overall"] == pytest.approx(50 / 0.625)
+    assert (row["tokens_per_second_min"], row["tokens_per_second_max"]) == (20, 320)
+    assert row["speedup_over_base"] == pytest.approx(4)  # √(2 · 8)
+    assert (row["speedup_over_base_low"], row["speedup_over_base_high"]) == pytest.approx((4, 4))
+    assert frame.loc["base", "speedup_over_base"] == 1
+
+
+def test_contrasts_are_against_generate_and_against_the_base() -> None:
+    records = [trial("base", engine) for engine in ("lean", "generate", "static")] + [trial("whitened-0.2")]
+    frame = contrasts_frame([*records, failed("timeout", "whitened-0.4")])
+    pairs = {
+        (row["kind"], row["trial"].partition("/b1")[0], row["baseline"].partition("/b1")[0])
+        for _, row in frame.iterrows()
+    }
+    assert pairs == {
+        ("engine", "base/lean", "base/generate"),
+        ("engine", "base/static", "base/generate"),
+        ("variant", "whitened-0.2/lean", "base/lean"),
+    }
+    row = frame[frame["trial"] == "base/lean/b1-p4-g32"].iloc[0]
+    rates = [sum(b["tokens"] for b in r["batches"]) / sum(b["seconds"] for b in r["batches"]) for r in records[:2]]
+    assert row["ratio"] == pytest.approx(rates[0] / rates[1])
+    assert row["ratio_low"] < row["ratio"] < row["ratio_high"]
+
+
+def test_main_cell_is_where_most_variants_are_at_the_least_batch() -> None:
+    assert main_cell(trials_frame(grid(), manifests())) == {"engine": "lean", "batch": 1, "prompt": 4, "generated": 32}
+    only = [failed("timeout", "base", "lean", 8)]
+    assert main_cell(trials_frame(only, manifests()))["batch"] == 8
+
+
+def test_results_hold_all_records_and_manifests_unchanged(whole: Path) -> None:
+    merged = json.loads((whole / "results.json").read_text())
+    assert {record["trial"]: record for record in merged["trials"]} == {record["trial"]: record for record in grid()}
+    assert [Manifest(**values) for values in merged["manifests"]] == sorted(
+        manifests(), key=lambda m: (-m.ratio, m.variant)
+    )
+    assert merged["max_batch"][0]["largest_batch"] == 512
+    assert {row["variant"] for row in merged["analysis"]["variants"]} == {variant.variant for variant in manifests()}
+
+
+def test_answers_name_the_fastest_engine_what_compression_buys_and_the_limit(whole: Path) -> None:
+    text = answers(whole)
+    for said in (
+        "base at b1-p4-g32: lean is the fastest of 4 engines, 54",
+        "continuous gives 0.6",
+        "times the tokens per second of generate",
+        "whitened-0.2 (ratio 0.2, 38% of all parameters) at b1-p4-g32 with engine lean gives 1.03 [",
+        "no difference beyond the 3% by which two processes may differ",
+        "its perplexity is 41.95, the base's 30.40",
+        "Whitened SVD has the lower perplexity at 4 of 4 ratios",
+        "neither limit holds a trial back, but what happens between the operations: overhead",
+        "for 64 times the batch",
+        "Of 28 trials: 28 ok.",
+        "Largest batch that fits, base/lean/p4-g32: 512.",
+    ):
+        assert said in text, said
+    assert "nan" not in text
+
+
+def test_answers_stay_true_where_plain_is_better_or_the_ceiling_is_near(tmp_path: Path) -> None:
+    variants = [manifest(), manifest("plain-0.8", perplexity=31.0), manifest("whitened-0.8", perplexity=32.0)]
+    text = answers(summarized([trial(ceiling_share=0.82), trial(batch=2, ceiling_share=0.4)], variants, tmp_path))
+    assert "Whitened SVD has the lower perplexity at 0 of 1 ratio " in text
+    assert "at 82%: there the limit is what holds it back" in text
+    assert "1 of 2 trials reaches 70% or more" in text
+    text = answers(summarized([trial(ceiling_share=1.4)], variants, tmp_path / "above"))
+    assert "more than the limits as measured" in text
+
+
+def test_every_outcome_is_named_with_its_reason(tmp_path: Path) -> None:
+    gone = manifest().model_copy(
+        update={
+            "variant": "mine",
+            "method": "own",
+            "outcome": Outcome.UNAVAILABLE,
+            "message": "models/mine does not exist",
+        }
+    )
+    records = [trial(), failed("out_of_memory", "base", "lean", 8), failed("timeout", "base", "generate")]
+    folder = summarized(records, [manifest(), gone], tmp_path)
+    text = answers(folder)
+    assert "Of 3 trials: 1 ok, 1 out of memory, 1 timeout." in text
+    assert "Out of memory: base/lean/b8-p4-g32 (asked for 9 GB, 3 GB were free)." in text
+    assert "Unavailable: mine (models/mine does not exist)." in text
+    table = (folder / "tables" / "throughput.tex").read_text()
+    assert "base & lean & 8 & 4 & 32 & out of memory & -- & -- & --" in table
+    assert "mine & own & 1 & 155,000 & unavailable & -- & --" in (folder / "tables" / "variants.tex").read_text()
+
+
+@pytest.mark.parametrize("case", ["only failures", "one trial", "no perplexity", "one batch"])
+def test_poor_grids_are_summarised_without_a_claim(case: str, tmp_path: Path) -> None:
+    unknown = manifests(perplexity=None, evaluation_tokens=None)
+    records, variants = {
+        "only failures": ([failed(), failed("unavailable", "whitened-0.8")], manifests()),
+        "one trial": ([trial()], [manifest()]),
+        "no perplexity": (grid(weights="random"), unknown),
+        "one batch": ([trial(batches=trial()["batches"][:1], interval=None, interval_share=None)], [manifest()]),
+    }[case]
+    folder = summarized(records, variants, tmp_path)
+    assert "nan" not in answers(folder)
+    assert "nan" not in "".join(path.read_text() for path in (folder / "tables").iterdir())
+    assert len(lines(folder)) == len(records)
+    if case == "no perplexity":
+        assert "No variant has a perplexity" in answers(folder)
+        assert "The weights are random" in answers(folder)
+
+
+def test_tables_are_escaped_and_print_no_bare_mean(tmp_path: Path) -> None:
+    own = trial() | {"variant": "my_50%_model", "method": "own", "ratio": None, "trial": "own"}
+    variant = manifest().model_copy(update={"variant": "my_50%_model", "method": "own", "ratio": None})
+    folder = summarized([trial(), own], [manifest(), variant], tmp_path)
+    assert {path.stem for path in (folder / "tables").iterdir()} == set(TABLES)
+    for name in TABLES:
+        text = (folder / "tables" / f"{name}.tex").read_text()
+        assert r"my\_50\%\_model" in text
+        rows = [line for line in text.splitlines() if line.startswith(("base", "my"))]
+        assert len(rows) == 2
+        assert all(row.count("[") >= 1 for row in rows)
+
+
+def test_different_machines_are_said_and_one_machine_is_not(whole: Path, tmp_path: Path) -> None:
+    records = [
+        trial(),
+        trial(batch=8, cpu="EPYC"),
+        failed("timeout", "base", "lean", 64, cpu="Other") | {"device": None},
+    ]
+    mixed = summarized(records, [manifest()], tmp_path)
+    for text in (answers(mixed), (mixed / "tables" / "throughput.tex").read_text()):
+        assert "different machines (Xeon, 2 cores: 1 trial; EPYC, 2 cores: 1 trial)" in text
+    assert pd.read_csv(mixed / "summary.csv")["different_machines"].all()
+    assert "different machines" not in answers(whole)
+
+
+def test_unsteady_trials_are_named(tmp_path: Path) -> None:
+    text = answers(summarized([trial(converged=False), trial(batch=8, drifted=True)], [manifest()], tmp_path))
+    assert "did not reach the precision asked for in base/lean/b1-p4-g32." in text
+    assert "faster or slower while timed in base/lean/b8-p4-g32." in text
+
+
+def test_same_records_in_another_order_give_the_same_bytes(whole: Path, tmp_path: Path) -> None:
+    other = summarized(grid()[::-1], manifests()[::-1], tmp_path)
+    names = [str(path.relative_to(whole)) for path in whole.rglob("*.*")]
+    assert len(names) == 7
+    for name in names:
+        if name != "evaluation_results.jsonl":
+            assert (other / name).read_bytes() == (whole / name).read_bytes(), name
+    assert lines(other) == lines(whole)
+
+
+def test_records_are_read_in_the_order_of_the_study(tmp_path: Path) -> None:
+    records = read_records(write(grid()[::-1], tmp_path))
+    names = list(dict.fromkeys(record["variant"] for record in records))
+    assert names == ["base", *(f"whitened-{ratio}" for ratio in RATIOS)]
+    batches = [record["batch"] for record in records if record["variant"] == "base" and record["engine"] == "lean"]
+    assert batches == [8, 1, 8, 64, 8]  # by generated length first
+    assert read_manifests(write_manifests(manifests()[::-1], tmp_path / "models"))[0].variant == "base"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"schema": 99}, "no record of schema 1"),
+        ({"stage": "max_batch"}, "is no trial of study throughput"),
+        ({"batches": "absent"}, "lacks batches"),
+        ({"outcome": "timeout", "batch": "absent"}, "lacks batch"),
+    ],
+)
+def test_foreign_record_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    paths = write([trial()], tmp_path)
+    record = {key: value for key, value in (trial() | changes).items() if value != "absent"}
+    paths[0].write_text(json.dumps(record))
+    with pytest.raises(UserError, match=said) as caught:
+        read_records(paths)
+    assert "b1-p4-g32" in str(caught.value)
+
+
+def test_trial_recorded_twice_and_no_record_at_all_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="recorded twice"):
+        read_records(write([trial()], tmp_path / "a") + write([trial()], tmp_path / "b"))
+    with pytest.raises(UserError, match="run the trials first"):
+        read_records([])
