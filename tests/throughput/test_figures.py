@@ -1,0 +1,220 @@
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from plumbline.core.plotting import style
+from plumbline.throughput.figures import DRAWINGS, FiguresSpec, figures
+from plumbline.throughput.models.manifest import Manifest
+from plumbline.throughput.plots.panels import Tables
+from plumbline.throughput.plots.resources import memory_parts
+from plumbline.throughput.plots.tradeoffs import pareto_front
+from plumbline.throughput.records import read_records
+from plumbline.throughput.settings import FIGURES
+from plumbline.throughput.summarize import SummarizeSpec, summarize
+from throughput.grid_records import failed, grid, manifest, manifests, trial, write, write_manifests
+
+VARIANTS = ("base", "whitened-0.8", "whitened-0.2")
+WITH_FAILURES = [
+    *(trial(name, "generate", batch) for name in VARIANTS for batch in (64, 128)),
+    *(trial(name, "generate", 16, 4, generated) for name in VARIANTS for generated in (16, 256)),
+    *(failed("out_of_memory", name, "generate", 256) for name in VARIANTS[:2]),
+    trial("whitened-0.2", "generate", 256),
+    failed("timeout", "whitened-0.2", "generate", 512),
+]
+CASES: dict[str, tuple[list[dict[str, Any]], list[Manifest]]] = {
+    "usual": (grid(), manifests()),
+    "some failed": (WITH_FAILURES, manifests()),
+    "only failures": ([failed("out_of_memory", "base", "lean", batch) for batch in (1, 8)], manifests()),
+    "one trial": ([trial()], [manifest()]),
+    "random weights": (grid(weights="random"), manifests(perplexity=None, evaluation_tokens=None)),
+    "two machines": ([trial(), trial("base", "lean", 8, cpu="EPYC")], [manifest()]),
+}
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tables]:
+    return {name: tables_of(*case, tmp_path_factory.mktemp("case")) for name, case in CASES.items()}
+
+
+def tables_of(records: list[dict[str, Any]], variants: list[Manifest], folder: Path) -> Tables:
+    return Tables(records=read_records(write(records, folder)), manifests=variants)
+
+
+def drawn(name: str, tables: Tables) -> Figure:
+    with style():
+        return DRAWINGS[name](tables)
+
+
+def texts(figure: Figure) -> list[Text]:
+    """What a reader sees written: without empty texts and without labels of ticks beyond the axes' ends."""
+    beyond = set()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        beyond |= {id(label) for t in ticks if not low <= t.get_loc() <= high for label in (t.label1, t.label2)}
+    found = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_visible())
+    return [text for text in found if text.get_text().strip() and id(text) not in beyond]
+
+
+def said(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in texts(figure))
+
+
+def test_every_figure_is_written_as_pdf_and_png(tmp_path: Path) -> None:
+    head = {"code": "", "inputs": ""}
+    written = write_manifests(manifests(), tmp_path / "models"), write(grid()[:6], tmp_path / "trials")
+    summarize(SummarizeSpec(**head), *written, [], tmp_path)
+    figures(FiguresSpec(**head), tmp_path / "results.json", tmp_path / "figures")
+    expected = {f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_has_a_caption_for_the_report(name: str) -> None:
+    report = Path(__file__).parents[2] / "workflow" / "report"
+    assert len((report / f"throughput-{name}.rst").read_text()) > 100
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_covers_another_or_leaves_the_page(name: str, case: str, cases: dict[str, Tables]) -> None:
+    figure = drawn(name, cases[case])
+    with style():
+        figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    shown = texts(figure)
+    boxes = [Text.get_window_extent(text, renderer) for text in shown]
+    assert shown
+    for (one, first), (two, second) in itertools.combinations(zip(shown, boxes, strict=True), 2):
+        signs = [one.get_text(), two.get_text()].count("×")
+        allowed = (2, 6, 25)[signs]  # pixels; the box of × is taller than the sign
+        shared = type(first).intersection(first, second)
+        assert shared is None or min(shared.width, shared.height) < allowed, (one.get_text(), two.get_text())
+    page = figure.bbox
+    for text, box in zip(shown, boxes, strict=True):
+        inside = page.x0 - 2 <= box.x0 and box.x1 <= page.x1 + 2 and page.y0 - 2 <= box.y0 and box.y1 <= page.y1 + 2
+        assert inside, text.get_text()
+
+
+@pytest.mark.parametrize("name", ["pareto", "compression"])
+def test_missing_perplexity_is_said(name: str, cases: dict[str, Tables]) -> None:
+    assert said(drawn(name, cases["random weights"])).startswith("No variant has a perplexity")
+
+
+@pytest.mark.parametrize("name", ["throughput_by_batch", "efficiency"])
+def test_each_failed_trial_is_a_cross_with_its_outcome_above(name: str, cases: dict[str, Tables]) -> None:
+    figure = drawn(name, cases["some failed"])
+    words = said(figure).splitlines()
+    assert [words.count(word) for word in ("×", "OOM", "timeout")] == [3, 1, 1]
+    with style():
+        figure.draw_without_rendering()
+    axes = figure.axes[0]
+    lowest = min(text.get_window_extent().y0 for text in texts(figure) if text.get_text() == "×")
+    highest = max(
+        axes.transData.transform((1, value))[1] for line in axes.lines for value in np.asarray(line.get_ydata(), float)
+    )
+    assert lowest > highest
+
+
+@pytest.mark.parametrize(("name", "count"), [("ceiling", 3), ("phases", 3), ("memory", 3), ("throughput_by_batch", 3)])
+def test_no_failed_trial_is_left_out(name: str, count: int, cases: dict[str, Tables]) -> None:
+    text = said(drawn(name, cases["some failed"]))
+    assert text.count("×") == count
+    assert "OOM" in text
+    assert "timeout" in text
+    assert "×" not in said(drawn(name, cases["usual"]))
+
+
+def test_lines_are_the_rates_of_a_variant_with_their_intervals(cases: dict[str, Tables]) -> None:
+    axes = drawn("throughput_by_batch", cases["usual"]).axes[0]
+    base = {r["batch"]: r for r in grid() if (r["variant"], r["engine"], r["generated"]) == ("base", "lean", 32)}
+    line = next(line for line in axes.lines if line.get_color() == "black" and line.get_linestyle() == "-")
+    assert dict(zip(*line.get_data(), strict=True)) == {b: base[b]["tokens_per_second"] for b in (1, 8, 64)}
+    bars = np.array(axes.containers[0].lines[2][0].get_segments())[:, :, 1]
+    np.testing.assert_allclose(bars, [base[batch]["interval"] for batch in (1, 8, 64)])
+    assert len(axes.containers) == 5
+
+
+def test_intervals_of_efficiency_are_scaled_like_their_points(cases: dict[str, Tables]) -> None:
+    axes = drawn("efficiency", cases["usual"]).axes[0]
+    first = next(r for r in grid() if r["trial"] == "base/lean/b1-p4-g32")
+    bar = axes.containers[0].lines[2][0].get_segments()[0][:, 1]
+    np.testing.assert_allclose(bar, np.array(first["interval"]) / first["peak_bytes"] * 1e9)
+
+
+def test_panels_of_length_share_batch_and_prompt(cases: dict[str, Tables]) -> None:
+    figure = drawn("throughput_by_length", cases["usual"])
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["lean, batch 8, prompt 4"]
+
+
+def test_pareto_front_holds_what_no_other_beats() -> None:
+    rng = np.random.default_rng(0)
+    speed, perplexity = rng.integers(0, 8, (2, 40)).astype(float)
+    front = pareto_front(speed, perplexity)
+    points = set(zip(speed, perplexity, strict=True))
+    unbeaten = {(s, p) for s, p in points if not any((t >= s and q <= p) and (t, q) != (s, p) for t, q in points)}
+    assert {(speed[i], perplexity[i]) for i in front} == unbeaten
+    assert len(front) == len(unbeaten)
+    assert list(speed[front]) == sorted(speed[front])
+
+
+def test_pareto_names_every_variant_and_those_that_have_no_place(cases: dict[str, Tables]) -> None:
+    assert {"1 (base)", "0.8", "0.6", "0.4", "0.2"} <= set(said(drawn("pareto", cases["usual"])).splitlines())
+    assert "Not placed: OOM: 1 (base), 0.8" in said(drawn("pareto", cases["some failed"]))
+
+
+def test_memory_parts_add_up_to_the_peak(cases: dict[str, Tables]) -> None:
+    trials = cases["usual"].trials
+    for _, row in trials.iterrows():
+        parts = memory_parts(row)
+        assert sum(parts.values()) == pytest.approx(row["peak_bytes"])
+        assert (parts["weights"], parts["kv"]) == (row["weights_bytes"], row["kv_bytes"])
+    tight = trials.iloc[0].copy()
+    tight["peak_bytes"] = tight["weights_bytes"] + 10
+    assert memory_parts(tight) == {"weights": tight["weights_bytes"], "kv": 10, "loaded": 0, "rest": 0}
+
+
+def test_ceiling_says_which_limit_binds(tmp_path: Path) -> None:
+    records = [trial(binds="bandwidth"), trial(batch=8, binds="compute", ceiling_share=1.3)]
+    figure = drawn("ceiling", tables_of(records, [manifest()], tmp_path))
+    assert {"Memory bandwidth", "Matmul rate"} <= set(said(figure).splitlines())
+    assert figure.axes[0].get_xlim()[1] > 130
+
+
+def test_phases_of_a_single_generated_token_are_all_prefill(tmp_path: Path) -> None:
+    record = trial(generated=1, time_per_output_token_seconds=None, time_to_first_token_seconds=0.002)
+    assert "2 ms, 100% prefill" in said(drawn("phases", tables_of([record], [manifest()], tmp_path)))
+
+
+def test_engines_are_ordered_by_speed_with_their_ratio(cases: dict[str, Tables]) -> None:
+    figure = drawn("engines", cases["usual"])
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["lean", "static", "generate", "continuous"]
+    assert said(figure).count("× generate") == 3
+
+
+def test_compression_draws_a_line_per_method_and_the_base(cases: dict[str, Tables]) -> None:
+    axes = drawn("compression", cases["usual"]).axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    assert lines.keys() == {"Whitened SVD", "Plain SVD", "Base (30.40)"}
+    assert list(lines["Plain SVD"].get_xdata()) == [0.2, 0.4, 0.6, 0.8]
+
+
+@pytest.mark.parametrize("name", ["throughput_by_batch", "ceiling", "phases", "memory"])
+def test_different_machines_are_said(name: str, cases: dict[str, Tables]) -> None:
+    assert "different machines" in said(drawn(name, cases["two machines"]))
+    assert "different machines" not in said(drawn(name, cases["usual"]))

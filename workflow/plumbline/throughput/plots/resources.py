@@ -1,0 +1,192 @@
+"""Figures of what a trial uses: memory, its share of the machine's ceiling, and where its seconds go."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from plumbline.core.plotting import FAULT, GREY, LABEL_POINTS, PALETTE, message_figure
+from plumbline.throughput.plots.panels import (
+    DASHES,
+    Tables,
+    errors,
+    failed_row,
+    legend_below,
+    panels,
+    row_label,
+    rows_figure,
+    shown,
+    slice_title,
+    slices,
+    title_notes,
+)
+from plumbline.throughput.records import outcome_text
+
+PARTS = {
+    "weights": ("Weights", PALETTE[0]),
+    "kv": ("KV cache", PALETTE[1]),
+    "loaded": ("Held after loading, beside the weights", "#D5D5D5"),
+    "rest": ("Further peak of generating", PALETTE[5]),
+}
+LIMITS = {"bandwidth": ("Memory bandwidth", PALETTE[0], "o"), "compute": ("Matmul rate", PALETTE[1], "s")}
+
+
+def memory(tables: Tables) -> Figure:
+    """Peak memory against the batch size: a bar per variant, in parts; a panel per engine and lengths."""
+    groups, note = shown(slices(tables.trials, "batch"))
+    figure, axes = panels(len(groups), 2.9)
+    values = pd.concat(groups)["peak_bytes"].max()
+    size, unit = (1e9, "GB") if values >= 3e9 else (1e6, "MB")
+    for panel, group in zip(axes, groups, strict=True):
+        panel.set_title(slice_title(group, "batch"), fontsize=8, loc="left")
+        _memory_bars(panel, tables, group, size, small=len(groups) > 1)
+        panel.set_xlabel("Share of parameters kept, by batch size")
+    for panel in axes[:: min(len(axes), 2)]:
+        panel.set_ylabel(f"Peak memory ({unit})")
+    patches = [
+        Line2D([], [], ls="", marker="s", ms=6, mew=0, color=colour, label=label) for label, colour in PARTS.values()
+    ]
+    legend_below(figure, patches, columns=4)
+    title_notes(figure, tables, note)
+    return figure
+
+
+def ceiling(tables: Tables) -> Figure:
+    """Share of the ceiling that each trial reaches, and which limit sets it."""
+    trials = tables.trials
+    if trials["ceiling_share"].isna().all() and (trials["outcome"] == "ok").any():
+        return message_figure("No trial has a ceiling: the machine's limits are not known.")
+    figure, axes = rows_figure(len(trials))
+    seen: dict[str, None] = {}
+    for place, (_, row) in enumerate(trials.iterrows()):
+        if row["outcome"] != "ok":
+            failed_row(axes, place, row["outcome"])
+            continue
+        if np.isnan(row["ceiling_share"]):
+            continue
+        _, colour, marker = LIMITS.get(row["binds"], (row["binds"], GREY, "D"))
+        seen[row["binds"]] = None
+        bars = 100 * errors(row.to_frame().T, scale=1 / row["ceiling_tokens_per_second"])
+        look: dict[str, Any] = {"color": colour, "marker": marker, "ms": 4.5, "mew": 0.4, "mec": "white"}
+        axes.errorbar(
+            100 * row["ceiling_share"], place, xerr=bars, ls="", capsize=1.5, elinewidth=0.8, zorder=3, **look
+        )
+        axes.plot([0, 100 * row["ceiling_share"]], [place, place], color=colour, lw=0.6, alpha=0.5, zorder=2)
+    axes.set_yticks(range(len(trials)), [row_label(tables, row) for _, row in trials.iterrows()], fontsize=LABEL_POINTS)
+    highest = 100 * trials["ceiling_share"].max() if trials["ceiling_share"].notna().any() else 0.0
+    axes.set_xlim(0, max(105.0, 1.06 * highest))
+    handles: list[Any] = [
+        Line2D([], [], ls="", marker=LIMITS[name][2], ms=4.5, mew=0, color=LIMITS[name][1], label=LIMITS[name][0])
+        for name in seen
+        if name in LIMITS
+    ]
+    handles.append(axes.axvline(100, color="black", ls=DASHES, lw=0.9, zorder=1, label="Ceiling"))
+    axes.set_xlabel("Share of the ceiling (%)")
+    legend_below(figure, handles, title="What sets the ceiling" if seen else None)
+    title_notes(figure, tables)
+    return figure
+
+
+def phases(tables: Tables) -> Figure:
+    """Seconds of one call, split in prefill (to the first token) and decode (the further ones), a bar per trial."""
+    trials = tables.trials
+    figure, axes = rows_figure(len(trials))
+    prefill = 1e3 * trials["time_to_first_token_seconds"].to_numpy(dtype=np.float64)
+    steps = trials["generated"].to_numpy(dtype=np.float64) - 1
+    each = np.where(steps > 0, trials["time_per_output_token_seconds"].to_numpy(dtype=np.float64), 0.0)
+    decode = 1e3 * each * steps
+    total = prefill + decode
+    for place, (_, row) in enumerate(trials.iterrows()):
+        if row["outcome"] != "ok":
+            failed_row(axes, place, row["outcome"])
+        elif not np.isnan(total[place]):
+            text = f"{_milliseconds(total[place])}, {100 * prefill[place] / total[place]:.0f}% prefill"
+            axes.annotate(
+                text, (total[place], place), xytext=(3, 0), textcoords="offset points", va="center_baseline",
+                fontsize=LABEL_POINTS,
+            )  # fmt: skip
+    rows = np.arange(len(trials))
+    known = ~np.isnan(total)
+    handles: list[Any] = []
+    for name, starts, lengths, colour in (
+        ("Prefill, to the first token", np.zeros(len(trials)), prefill, PALETTE[1]),
+        ("Decode, the further tokens", prefill, decode, PALETTE[0]),
+    ):
+        look: dict[str, Any] = {"color": colour, "height": 0.74, "lw": 0, "label": name}
+        handles.append(axes.barh(rows[known], lengths[known], left=starts[known], **look))
+    axes.set_yticks(rows, [row_label(tables, row) for _, row in trials.iterrows()], fontsize=LABEL_POINTS)
+    axes.set_xlim(0, 1.24 * total[known].max() if known.any() else 1.0)
+    if not known.any():
+        axes.set_xticks([])
+    axes.set_xlabel("Milliseconds of one call")
+    legend_below(figure, handles if known.any() else [])
+    title_notes(figure, tables)
+    return figure
+
+
+def _memory_bars(axes: Axes, tables: Tables, group: pd.DataFrame, size: float, *, small: bool) -> None:
+    names = [name for name in tables.looks if name in set(group["variant"])]
+    batches = sorted(group["batch"].unique())
+    step = len(names) + 1
+    places, labels = [], []
+    highest = group["peak_bytes"].max() / size
+    for number, batch in enumerate(batches):
+        for index, name in enumerate(names):
+            mine = group[(group["batch"] == batch) & (group["variant"] == name)]
+            if mine.empty:
+                continue
+            place = number * step + index
+            places.append(place)
+            labels.append(tables.labels[name].replace(" (base)", ""))
+            _memory_bar(axes, place, mine.iloc[0], size)
+        axes.annotate(
+            f"batch {batch:,}", (number * step + (len(names) - 1) / 2, 1), xycoords=axes.get_xaxis_transform(),
+            xytext=(0, -2), textcoords="offset points", ha="center", va="top", fontsize=7,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+        )  # fmt: skip
+    points = LABEL_POINTS - (1.0 if small else 0.0)
+    crowded = max((len(label) for label in labels), default=0) * len(labels) > (40 if small else 90)
+    axes.set_xticks(places, labels, fontsize=points, rotation=90 if crowded else 0)
+    middle, half = (len(batches) * step - 2) / 2, max(len(batches) * step, 8) / 2 - 0.2
+    axes.set_xlim(middle - half, middle + half)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    axes.set_ylim(0, 1.12 * highest if highest > 0 else 1.0)
+    if not highest > 0:
+        axes.set_yticks([])
+
+
+def _memory_bar(axes: Axes, place: float, row: pd.Series, size: float) -> None:
+    if row["outcome"] != "ok" or np.isnan(row["peak_bytes"]):
+        text = outcome_text(row["outcome"]) if row["outcome"] != "ok" else "unknown"
+        look: dict[str, Any] = {"color": FAULT, "fontsize": LABEL_POINTS, "ha": "center", "va": "bottom"}
+        axes.annotate(
+            f"× {text}", (place, 0), xytext=(0, 3), textcoords="offset points", rotation=90, **look,
+        )  # fmt: skip
+        return
+    bottom = 0.0
+    for name, value in memory_parts(row).items():
+        axes.bar(place, value / size, bottom=bottom / size, width=0.8, lw=0, color=PARTS[name][1])
+        bottom += value
+
+
+def memory_parts(row: pd.Series) -> dict[str, float]:
+    """A trial's peak bytes in parts: weights, KV cache, held after loading beside the weights, and the rest.
+
+    They add up to the peak: where the weights and the cache are counted larger than the peak was, they are cut.
+    """
+    left = float(row["peak_bytes"])
+    parts = {}
+    loaded = row["after_load_bytes"] - row["weights_bytes"]
+    for name, value in (("weights", row["weights_bytes"]), ("kv", row["kv_bytes"]), ("loaded", loaded), ("rest", left)):
+        parts[name] = float(np.clip(np.nan_to_num(value), 0, left))
+        left -= parts[name]
+    return parts
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value / 1e3:,.3g} s" if value >= 1e4 else f"{value:,.3g} ms" if value < 1000 else f"{value:,.0f} ms"

@@ -1,0 +1,181 @@
+"""Figures of quality: perplexity against speed, and against how much is kept."""
+
+import textwrap
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from plumbline.core.plotting import GREY, LABEL_POINTS, MARKERS, PALETTE, message_figure
+from plumbline.throughput.plots.panels import (
+    DASHES,
+    Tables,
+    by_variant,
+    errors,
+    legend_below,
+    log_axis,
+    panels,
+    shown,
+    title_notes,
+    variant_entries,
+)
+from plumbline.throughput.records import outcome_text
+from plumbline.throughput.settings import BASE
+
+NO_PERPLEXITY = "No variant has a perplexity: there was no tokenizer, or no text."
+PERPLEXITY = "Perplexity on held-out text"
+
+
+def pareto(tables: Tables) -> Figure:
+    """Perplexity against tokens per second, a panel per cell of the main engine, with the Pareto front.
+
+    The line joins the variants that no other beats in both. Variants without a speed or a perplexity have no place
+    on the axes: they are named below them.
+    """
+    trials = tables.trials[tables.trials["engine"] == tables.main_engine]
+    if trials["perplexity"].isna().all():
+        return message_figure(NO_PERPLEXITY)
+    placed = trials["perplexity"].notna() & (trials["outcome"] == "ok")
+    cells = [group for _, group in trials.groupby(["prompt", "generated", "batch"]) if placed[group.index].any()]
+    if not cells:
+        return message_figure("No trial has both a perplexity and a speed.")
+    most = max(len(group) for group in cells)
+    groups, note = shown([group for group in cells if len(group) == most])
+    figure, axes = panels(len(groups))
+    for panel, group in zip(axes, groups, strict=True):
+        _points(panel, tables, group[placed[group.index]])
+        head = group.iloc[0]
+        title = f"{head['engine']}, batch {head['batch']}, prompt {head['prompt']}, generated {head['generated']}"
+        panel.set_title(title, fontsize=8, loc="left")
+        panel.set_xlabel("\n".join(["Tokens per second", *_left_out(tables, group[~placed[group.index]])]))
+    for panel in axes[:: min(len(axes), 2)]:
+        panel.set_ylabel(PERPLEXITY)
+    names = [variant for group in groups for variant in group["variant"]]
+    front = Line2D([], [], color=GREY, lw=1.0, ls="-", label="Pareto front")
+    legend_below(figure, [*variant_entries(tables, names, ls=""), front], title="Share of parameters kept")
+    title_notes(figure, tables, note)
+    figure.draw_without_rendering()  # the layout must stand before labels are placed in it
+    figure.set_layout_engine("none")
+    for panel, group in zip(axes, groups, strict=True):
+        _name(panel, tables, group[placed[group.index]])
+    return figure
+
+
+def compression(tables: Tables) -> Figure:
+    """Perplexity against the share of parameters kept, a line per method, the base as a dashed line."""
+    variants = tables.variants
+    known = variants[variants["perplexity"].notna()]
+    if known.empty:
+        return message_figure(NO_PERPLEXITY)
+    figure, (axes,) = panels(1, 2.8)
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    others = known[(known["variant"] != BASE) & known["ratio"].notna()]
+    handles: list[Any] = []
+    for number, (method, group) in enumerate(others.groupby("method", sort=False)):
+        group = group.sort_values("ratio")
+        look: dict[str, Any] = {"color": PALETTE[number % len(PALETTE)], "marker": MARKERS[number % len(MARKERS)]}
+        line = "" if method == "own" else "-"
+        label = {"own": "Your own", "plain": "Plain SVD", "whitened": "Whitened SVD"}.get(str(method), str(method))
+        handles += axes.plot(
+            group["ratio"], group["perplexity"], ls=line, **look, ms=5, mew=0.4, mec="white", label=label
+        )
+    base = known.loc[known["variant"] == BASE, "perplexity"]
+    if len(base):
+        label = f"Base ({base.iloc[0]:,.2f})"
+        handles.append(axes.axhline(base.iloc[0], color="black", ls=DASHES, lw=0.9, label=label))
+    shares = others["ratio"].to_numpy(dtype=np.float64)
+    axes.set_xlim(0, max(1.03, 1.03 * shares.max() if shares.size else 1.03))
+    _room(axes, known["perplexity"].to_numpy(dtype=np.float64))
+    axes.set_ylabel(PERPLEXITY)
+    lost = variants[variants["perplexity"].isna()]
+    axes.set_xlabel("\n".join(["Share of parameters kept", *_without(lost)]))
+    legend_below(figure, handles)
+    return figure
+
+
+def pareto_front(speed: np.ndarray, perplexity: np.ndarray) -> np.ndarray:
+    """Indices of the points that no other beats: as fast, and of lower perplexity, or the reverse; by rising speed.
+
+    Of equal points the first is kept.
+    """
+    order = np.lexsort((perplexity, -speed))
+    best = np.minimum.accumulate(np.concatenate([[np.inf], perplexity[order]]))[:-1]
+    return order[perplexity[order] < best][::-1]
+
+
+def _points(axes: Axes, tables: Tables, group: pd.DataFrame) -> None:
+    axes.grid(axis="both")
+    axes.set_axisbelow(True)
+    speed, perplexity = _coordinates(group)
+    front = pareto_front(speed, perplexity)
+    axes.step(speed[front], perplexity[front], where="pre", color=GREY, lw=1.0, zorder=2)
+    for variant, mine in by_variant(tables, group):
+        axes.errorbar(
+            mine["tokens_per_second"], mine["perplexity"], xerr=errors(mine), **tables.looks[variant], ls="", ms=5,
+            mew=0.4, mec="white", capsize=1.5, elinewidth=0.8, zorder=3,
+        )  # fmt: skip
+    ends = np.concatenate([speed - errors(group)[0], speed + errors(group)[1]])
+    width = max(float(np.ptp(ends)), 0.02 * float(ends.max()))
+    axes.set_xlim(ends.min() - 0.08 * width, ends.max() + 0.2 * width)  # names stand right of the points
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+    axes.locator_params(axis="x", nbins=5)
+    _room(axes, perplexity)
+
+
+def _name(axes: Axes, tables: Tables, group: pd.DataFrame) -> None:
+    """Names every point right below it, where neither the front nor an interval is; names that would meet move down."""
+    to_points = 72 / axes.figure.dpi
+    highest = float("inf")
+    points = zip(group["variant"], *_coordinates(group), strict=True)
+    for variant, speed, perplexity in sorted(points, key=lambda point: -point[2]):
+        height = float(axes.transData.transform((speed, perplexity))[1]) * to_points
+        top = min(height - 2.5, highest)
+        highest = top - 1.3 * LABEL_POINTS
+        leader = {"arrowstyle": "-", "color": GREY, "lw": 0.4, "shrinkA": 0, "shrinkB": 2, "relpos": (0, 1)}
+        axes.annotate(
+            tables.labels[variant],
+            (speed, perplexity),
+            xytext=(4, top - height),
+            textcoords="offset points",
+            fontsize=LABEL_POINTS,
+            va="top",
+            arrowprops=leader if top < height - 2.5 else None,
+            annotation_clip=False,
+        ).set_in_layout(False)
+
+
+def _room(axes: Axes, perplexity: np.ndarray) -> None:
+    """A log axis of perplexities with room below for names."""
+    ratio = max(perplexity.max() / perplexity.min(), 1.3)
+    axes.set_yscale("log")
+    axes.set_ylim(perplexity.min() / ratio**0.16, perplexity.max() * ratio**0.1)
+    log_axis(axes)
+
+
+def _coordinates(group: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    return group["tokens_per_second"].to_numpy(dtype=np.float64), group["perplexity"].to_numpy(dtype=np.float64)
+
+
+def _left_out(tables: Tables, group: pd.DataFrame) -> list[str]:
+    """Lines that name the variants without a place on the axes, and why."""
+    why = ["no perplexity" if outcome == "ok" else outcome_text(outcome) for outcome in group["outcome"]]
+    named = zip(why, (tables.labels[variant] for variant in group["variant"]), strict=True)
+    return _not_placed(list(named), 56)
+
+
+def _without(variants: pd.DataFrame) -> list[str]:
+    """Lines that name the variants without a perplexity, and why."""
+    why = ["no perplexity" if outcome == "ok" else outcome_text(outcome) for outcome in variants["outcome"]]
+    return _not_placed(list(zip(why, variants["variant"], strict=True)), 110)
+
+
+def _not_placed(named: list[tuple[str, str]], width: int) -> list[str]:
+    """Names by reason, in lines of at most so many signs: `Not placed: OOM: 1 (base), 0.8; timeout: 0.4`."""
+    if not named:
+        return []
+    reasons = {why: ", ".join(name for other, name in named if other == why) for why, _ in named}
+    return textwrap.wrap("Not placed: " + "; ".join(f"{why}: {names}" for why, names in reasons.items()), width)
