@@ -8,6 +8,13 @@ import torch
 
 from plumbline.core.errors import UserError
 
+OUT_OF_MEMORY = (
+    "can't allocate memory",  # torch's CPU allocator, which has no error class of its own
+    "std::bad_alloc",
+    "Cannot allocate memory",  # the system's: mapping a file, starting a process
+    "could not create a memory object",  # oneDNN
+)
+
 
 def torch_device(name: str) -> torch.device:
     """`cpu`, `cuda`, or for `auto` a GPU where there is one. Raises UserError for `cuda` without a GPU.
@@ -35,8 +42,8 @@ def memory_errors() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise MemoryError(_first_line(error)) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error):  # the CPU allocator has no error class of its own
+    except (RuntimeError, OSError) as error:
+        if any(phrase in str(error) for phrase in OUT_OF_MEMORY):
             raise MemoryError(_first_line(error)) from error
         raise
 

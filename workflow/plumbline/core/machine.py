@@ -61,6 +61,21 @@ def cgroup_file(name: str, controller: str = "") -> Path | None:
     return next((path for path in (root / group.lstrip("/") / name, root / name) if path.exists()), None)
 
 
+def available_bytes() -> int:
+    """Memory that processes could take without swapping: of the machine, and below the control group's limit."""
+    room = psutil.virtual_memory().available
+    for limit, used, controller in (
+        ("memory.max", "memory.current", ""),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory"),
+    ):
+        limit_file, used_file, stat_file = (cgroup_file(name, controller) for name in (limit, used, "memory.stat"))
+        if limit_file and used_file and stat_file and limit_file.read_text().strip() != "max":
+            stat = dict(line.split() for line in stat_file.read_text().splitlines())
+            cached = int(stat["inactive_file"]) + int(stat["active_file"])  # counts as used, and is given up first
+            room = min(room, int(limit_file.read_text()) - int(used_file.read_text()) + cached)
+    return max(0, room)
+
+
 def cpu_flags() -> frozenset[str]:
     """What the processor can do, as Linux names it; empty elsewhere."""
     return frozenset((_cpu_field("flags") or _cpu_field("Features") or "").split())

@@ -1,1 +1,97 @@
-"""Stage `throughput.max_batch`."""
+"""Stage `throughput.max_batch`: the largest batch that fits into memory, every one that is tried in its own process."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer
+
+from plumbline.core.child import in_child
+from plumbline.core.plan import Spec
+from plumbline.core.record import FoundError, Outcome, recording
+from plumbline.core.stage import stage
+from plumbline.throughput.models.manifest import Manifest, read_manifest
+from plumbline.throughput.settings import Cell, ChoiceSettings
+
+log = logging.getLogger("plumbline")
+
+CLOSE = 64
+"""The search ends when the batch that does not fit is at most 1/64 larger than the one that does, or one larger."""
+
+
+class MaxBatchSpec(Spec):
+    """What decides the search."""
+
+    cell: Annotated[Cell, PlainSerializer(Cell._asdict)]
+    """Its batch says nothing."""
+    choice: ChoiceSettings
+    """`auto` is the usual: nothing is probed."""
+    memory_limit_bytes: int | None
+    timeout_seconds: float
+
+
+@stage
+def max_batch(spec: MaxBatchSpec, manifest: Path, text: Path, output: Path, device: str = "auto") -> None:
+    """Writes to `output` the largest batch that fits, what was estimated, and everything that was tried."""
+    variant, cell = read_manifest(manifest), spec.cell
+    name = cell.trial.replace(f"/b{cell.batch}-", "/")
+    with recording(output, study="throughput", stage="max_batch", trial=name, spec=spec) as findings:
+        findings |= {"variant": variant.variant, "engine": cell.engine, "prompt": cell.prompt}
+        findings |= {"generated": cell.generated, "largest": None, "estimate": None, "probes": []}
+        if variant.outcome != Outcome.OK:
+            raise FoundError(variant.outcome, variant.message or f"{variant.variant}: see its manifest")
+        findings |= in_child(partial(_search, spec, variant, text, device))
+        if not findings["largest"]:
+            raise FoundError(Outcome.OUT_OF_MEMORY, f"batch 1: {findings['probes'][-1]['message']}")
+
+
+def largest_batch(start: int, fits: Callable[[int], bool]) -> int:
+    """The largest batch that fits, 0 for none: doubled from `start` or halved, then bisected."""
+    fitting, too_large, batch = 0, None, max(1, start)
+    while too_large is None or not fitting:
+        if fits(batch):
+            fitting = batch
+            batch *= 2
+        else:
+            too_large = batch
+            if batch == 1:
+                return 0
+            batch //= 2
+        if fitting and too_large:
+            break
+    while too_large - fitting > max(1, fitting // CLOSE):
+        middle = (fitting + too_large) // 2
+        if fits(middle):
+            fitting = middle
+        else:
+            too_large = middle
+    return fitting
+
+
+def _search(spec: MaxBatchSpec, variant: Manifest, text: Path, device: str) -> dict[str, Any]:
+    from plumbline.throughput import fitting  # torch: in the child only, which makes one for each that is tried
+
+    setting = fitting.Setting(
+        cell=spec.cell,
+        choice=spec.choice,
+        manifest=variant,
+        text=text,
+        device=device,
+        memory_limit_bytes=spec.memory_limit_bytes,
+        timeout_seconds=spec.timeout_seconds,
+    )
+    found: dict[str, Any] = in_child(partial(fitting.estimated, setting))
+    probes: list[dict[str, Any]] = []
+
+    def fits(batch: int) -> bool:
+        probes.append(fitting.tried(setting, batch))
+        log.info("batch %d %s: %s", batch, "fits" if probes[-1]["fits"] else "does not fit", probes[-1])
+        return bool(probes[-1]["fits"])
+
+    return found | {"largest": largest_batch(found["estimate"], fits), "probes": probes}
+
+
+if __name__ == "__main__":
+    max_batch.main()

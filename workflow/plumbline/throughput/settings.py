@@ -172,7 +172,7 @@ class ChoiceSettings(Settings):
     """A token may differ from the reference's where its two best logits are no further apart than this."""
 
 
-class TimingSettings(Settings):
+class TrialTiming(Settings):
     """When a trial has measured enough, and what it may use."""
 
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.03
@@ -189,14 +189,19 @@ class TimingSettings(Settings):
     """Address space that a trial may use, on the CPU; None: no limit of our own."""
     skip_larger_after_oom: bool = False
     """Do not try larger batches of a cell whose smaller batch did not fit."""
-    max_batch: bool = False
-    """Find the largest batch that fits, for each variant, engine and length of the grid."""
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
         if self.min_batches > self.max_batches:
             raise ValueError(f"min_batches ({self.min_batches}) is above max_batches ({self.max_batches})")
         return self
+
+
+class TimingSettings(TrialTiming):
+    """Timing, and what is found beside it."""
+
+    max_batch: bool = False
+    """Find the largest batch that fits, for each variant, engine and length of the grid."""
 
 
 class LimitsSettings(Settings):
@@ -219,6 +224,11 @@ class Cell(NamedTuple):
     def trial(self) -> str:
         """The trial's name in paths: base/lean/b1-p4-g32."""
         return f"{self.variant}/{short_name(self.engine)}/b{self.batch}-p{self.prompt}-g{self.generated}"
+
+    @property
+    def shown(self) -> str:
+        """What it asks for, for messages."""
+        return f"batch {self.batch}, prompt {self.prompt}, generated {self.generated}"
 
 
 DEFAULT_GRID = [

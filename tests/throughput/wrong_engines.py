@@ -1,0 +1,83 @@
+"""Engines that are wrong in one way each, for the tests of what a trial does about it."""
+
+import os
+import time
+
+import torch
+
+from plumbline.throughput.engines.lean import Lean
+
+
+class WrongToken(Lean):
+    """The second row's third token is another."""
+
+    def generate(self, prompts, count, on_token=None):
+        tokens = super().generate(prompts, count, on_token).clone()
+        tokens[1, 2] = (tokens[1, 2] + 1) % 97
+        return tokens
+
+
+class WrongLater(Lean):
+    """Right in its first five calls: cold, three to warm up, the first timed one."""
+
+    calls = 0
+
+    def generate(self, prompts, count, on_token=None):
+        tokens = super().generate(prompts, count, on_token).clone()
+        self.calls += 1
+        if self.calls > 5:
+            tokens[0, 0] = (tokens[0, 0] + 1) % 97
+        return tokens
+
+
+class EndsEarly(Lean):
+    def generate(self, prompts, count, on_token=None):
+        return super().generate(prompts, count, on_token)[:, :-1]
+
+
+class TooMany(Lean):
+    def generate(self, prompts, count, on_token=None):
+        tokens = super().generate(prompts, count, on_token)
+        return torch.cat([tokens, tokens[:, -1:]], dim=1)
+
+
+class OutsideVocabulary(Lean):
+    def generate(self, prompts, count, on_token=None):
+        tokens = super().generate(prompts, count, on_token).clone()
+        tokens[0, -1] = 97
+        return tokens
+
+
+class Sleeps(Lean):
+    def generate(self, prompts, count, on_token=None):
+        time.sleep(60)
+        return super().generate(prompts, count, on_token)
+
+
+class Crashes(Lean):
+    def generate(self, prompts, count, on_token=None):
+        os.abort()
+
+
+class Raises(Lean):
+    def generate(self, prompts, count, on_token=None):
+        raise ZeroDivisionError("a bug")
+
+
+class SaysNothing(Lean):
+    """Reports no token."""
+
+    def generate(self, prompts, count, on_token=None):
+        return super().generate(prompts, count)
+
+
+class SlowWithTwoThreads(Lean):
+    """Takes its time unless it has one thread, and as eager it is wrong."""
+
+    def generate(self, prompts, count, on_token=None):
+        tokens = super().generate(prompts, count, on_token).clone()
+        if self._choice.threads > 1:
+            time.sleep(0.05)
+        if self._choice.attention == "eager":
+            tokens[0, 0] = (tokens[0, 0] + 1) % 97
+        return tokens
