@@ -7,9 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from safetensors.torch import load_file, save_file
-from throughput import trials
 
 from plumbline.core.child import ChildFault
 from plumbline.core.errors import UserError
@@ -19,6 +17,7 @@ from plumbline.throughput.agreement import sha256
 from plumbline.throughput.measure import FOUND, MeasureSpec, measure
 from plumbline.throughput.plan import plan
 from plumbline.throughput.settings import ThroughputSettings
+from throughput import trials
 
 WRONG = "throughput.wrong_engines"
 

@@ -1,0 +1,91 @@
+import json
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plumbline.core.record import read_record
+from plumbline.throughput.max_batch import CLOSE, MaxBatchSpec, largest_batch, max_batch
+from plumbline.throughput.plan import plan
+from plumbline.throughput.settings import ThroughputSettings
+from throughput import trials
+
+MEBIBYTE = 2**20
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    paths = trials.make(tmp_path_factory.mktemp("tiny"))
+    return {"manifest": paths["manifest"], "text": paths["text"]}
+
+
+@given(limit=st.integers(0, 10**6), start=st.integers(0, 10**6))
+def test_search_ends_at_the_limit_from_wherever_it_starts(limit, start):
+    tried = []
+
+    def fits(batch):
+        tried.append(batch)
+        return batch <= limit
+
+    found = largest_batch(start, fits)
+    assert len(set(tried)) == len(tried)
+    assert found <= limit <= found + max(0, found // CLOSE)
+    assert found == 0 or found in tried
+    assert min((batch for batch in tried if batch > found), default=0) - found <= max(1, found // CLOSE)
+
+
+def spec(**changes):
+    cell = trials.spec()["cell"] | {"batch": 1} | changes.pop("cell", {})
+    values = {"cell": cell, "choice": trials.CHOICE, "memory_limit_bytes": None, "timeout_seconds": 60.0}
+    return MaxBatchSpec(code="", inputs="", **(values | changes))
+
+
+def test_largest_batch_fits_and_the_next_that_was_tried_does_not(made, tmp_path):
+    limit = psutil.Process().memory_info().vms + 40 * MEBIBYTE
+    max_batch(spec(memory_limit_bytes=limit), **made, output=tmp_path / "found.json", device="cpu")
+    found = read_record(tmp_path / "found.json")
+    assert (found["outcome"], found["stage"], found["trial"]) == ("ok", "max_batch", "base/lean/p5-g8")
+    fitting = [probe["batch"] for probe in found["probes"] if probe["fits"]]
+    too_large = [probe["batch"] for probe in found["probes"] if not probe["fits"]]
+    assert found["largest"] == max(fitting) < min(too_large) <= max(fitting) * (1 + 1 / CLOSE) + 1
+    assert found["probes"][0]["batch"] == found["estimate"]
+    assert found["estimate"] / 8 < found["largest"] < 8 * found["estimate"]
+    assert all(probe["peak_bytes"] > 0 for probe in found["probes"] if probe["fits"])
+    assert all("allocate" in probe["message"] for probe in found["probes"] if not probe["fits"])
+    assert found["limit_bytes"] <= 40 * MEBIBYTE
+
+
+def test_machine_is_never_asked_for_more_than_it_has(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("plumbline.core.machine.available_bytes", lambda: 30 * MEBIBYTE)
+    monkeypatch.setattr("plumbline.throughput.fitting.available_bytes", lambda: 30 * MEBIBYTE)
+    max_batch(spec(), **made, output=tmp_path / "found.json", device="cpu")
+    found = read_record(tmp_path / "found.json")
+    assert found["limit_bytes"] <= 27 * MEBIBYTE
+    assert found["largest"] < 30_000
+
+
+def test_model_that_does_not_fit_at_all_is_out_of_memory(made, tmp_path):
+    limit = psutil.Process().memory_info().vms
+    max_batch(spec(memory_limit_bytes=limit), **made, output=tmp_path / "found.json", device="cpu")
+    found = read_record(tmp_path / "found.json")
+    assert found["outcome"] == "out_of_memory"
+    assert found["message"].startswith("batch 1: ")
+    assert found["probes"][-1]["batch"] == 1
+
+
+def test_unavailable_variant_is_recorded(made, tmp_path):
+    changed = tmp_path / "manifest.json"
+    changed.write_text(
+        json.dumps(json.loads(made["manifest"].read_text()) | {"outcome": "unavailable", "message": "x"})
+    )
+    max_batch(spec(), changed, made["text"], tmp_path / "found.json", "cpu")
+    found = read_record(tmp_path / "found.json")
+    assert (found["outcome"], found["message"], found["largest"]) == ("unavailable", "x", None)
+
+
+def test_recorded_spec_is_the_plans():
+    settings = ThroughputSettings.model_validate({"model": {"source": "config"}, "timing": {"max_batch": True}})
+    target = next(target for target in plan(settings, 0, {}) if target.stage == "max_batch")
+    values = json.loads(target.spec)
+    assert MaxBatchSpec.model_validate(values).model_dump(mode="json") == values

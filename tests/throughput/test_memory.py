@@ -1,0 +1,86 @@
+import psutil
+import pytest
+import torch
+
+from plumbline.core import machine
+from plumbline.core.child import in_child, limit_address_space
+from plumbline.throughput.energy import rapl
+from plumbline.throughput.memory import free_bytes, meter
+
+CPU = torch.device("cpu")
+MEBIBYTE = 2**20
+
+
+def test_peak_is_what_was_resident_since_the_reset():
+    meter_ = meter(CPU)
+    large = torch.ones(100 * MEBIBYTE, dtype=torch.uint8)
+    before = meter_.peak()
+    del large
+    meter_.reset()
+    assert meter_.peak() < before - 80 * MEBIBYTE
+    assert meter_.peak() >= meter_.now()
+    again = torch.ones(50 * MEBIBYTE, dtype=torch.uint8)
+    assert meter_.peak() > before - 60 * MEBIBYTE
+    assert len(again)
+
+
+def test_memory_that_is_taken_and_not_touched_does_not_count():
+    meter_ = meter(CPU)
+    meter_.reset()
+    before = meter_.peak()
+    untouched = torch.empty(200 * MEBIBYTE, dtype=torch.uint8)
+    assert meter_.peak() < before + 20 * MEBIBYTE
+    assert len(untouched)
+
+
+def test_free_memory_is_that_of_the_machine_or_less_by_the_limit_of_address_space():
+    assert 0 < free_bytes(CPU) <= psutil.virtual_memory().total
+
+    def limited():
+        limit_address_space(psutil.Process().memory_info().vms + 64 * MEBIBYTE)
+        return free_bytes(CPU)
+
+    assert 32 * MEBIBYTE < in_child(limited) <= 64 * MEBIBYTE
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "controller"),
+    [("memory.max", "memory.current", ""), ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory")],
+)
+def test_memory_is_no_more_than_the_control_group_has_left(tmp_path, monkeypatch, limit, used, controller):
+    files = {limit: "1000000", used: "700000", "memory.stat": "anon 5\ninactive_file 100000\nactive_file 50000\n"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+
+    def group_file(name, wanted=""):
+        return tmp_path / name if wanted == controller and (tmp_path / name).exists() else None
+
+    monkeypatch.setattr(machine, "cgroup_file", group_file)
+    assert machine.available_bytes() == 450_000
+    (tmp_path / limit).write_text("max" if not controller else str(2**63))
+    assert machine.available_bytes() == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+
+
+@pytest.fixture
+def powercap(tmp_path):
+    """Two packages, one of them with a part of its own, as Linux shows them."""
+    for zone, joules in (("intel-rapl:0", 10), ("intel-rapl:0:0", 4), ("intel-rapl:1", 262_000)):
+        (tmp_path / zone).mkdir()
+        (tmp_path / zone / "energy_uj").write_text(f"{joules * 1_000_000}\n")
+        (tmp_path / zone / "max_energy_range_uj").write_text("262143000000\n")
+    return tmp_path
+
+
+def test_energy_is_that_of_the_packages_with_counters_that_begin_again(powercap):
+    counters = rapl(powercap)
+    before = counters.read()
+    (powercap / "intel-rapl:0/energy_uj").write_text("12500000\n")
+    (powercap / "intel-rapl:1/energy_uj").write_text("57000000\n")
+    assert counters.method == "RAPL"
+    assert counters.between(before, counters.read()) == pytest.approx(2.5 + 143 + 57)
+
+
+def test_no_counter_is_no_energy(tmp_path, powercap):
+    assert rapl(tmp_path / "none") is None
+    (powercap / "intel-rapl:1/energy_uj").unlink()
+    assert rapl(powercap) is None
