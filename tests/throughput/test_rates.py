@@ -33,6 +33,12 @@ def test_interval_of_a_ratio_is_that_of_normal_theory_for_many_batches() -> None
     assert np.log([ratio.low, ratio.high]) == pytest.approx([centre - 1.96 * spread, centre + 1.96 * spread], abs=5e-4)
 
 
+def test_resampled_batches_keep_their_own_tokens() -> None:
+    first = np.array([[1.0, 10.0], [2.0, 20.0], [5.0, 50.0]])  # 10 tokens per second in every batch
+    ratio = rate_ratio(first, batches([1.0, 1.0], 5.0))
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((2, 2, 2))
+
+
 def test_sides_are_resampled_apart_so_that_the_same_batches_still_have_an_interval() -> None:
     same = batches([0.9, 1.0, 1.1, 1.05])
     ratio = rate_ratio(same, same)

@@ -25,17 +25,14 @@ SOURCE_FIELDS = {
 
 
 def summarized(records: list[dict[str, Any]], variants: list[Manifest], folder: Path) -> Path:
-    largest = {
-        "schema": 1,
-        "study": "throughput",
-        "stage": "max_batch",
-        "trial": "base/lean/p4-g32",
-        "largest_batch": 512,
-    }
-    (largest_file := folder / "largest.json").parent.mkdir(parents=True, exist_ok=True)
-    largest_file.write_text(json.dumps(largest))
+    head = {"schema": 1, "study": "throughput", "stage": "max_batch", "machine": {}}
+    largest = [
+        head | {"trial": "base/lean/p4-g32", "outcome": "ok", "message": None, "largest": 5120},
+        head | {"trial": "base/static/p4-g32", "outcome": "out_of_memory", "message": "batch 1: 9 GB", "largest": None},
+    ]
+    files = write(largest, folder / "max_batch")
     written = write_manifests(variants, folder / "models"), write(records, folder / "trials")
-    summarize(SPEC, *written, [largest_file], folder / "out")
+    summarize(SPEC, *written, files, folder / "out")
     return folder / "out"
 
 
@@ -120,6 +117,9 @@ def test_failures_for_want_of_memory_are_counted_along_the_rising_batch_each_onc
     assert runs["base/generate/b1-p4-g32"] == 1
     line = evaluation_lines(base, [manifest()])[0]
     assert (line["consecutive_oom_failures"], line["failed_batches"]) == (4, 1)
+    batches = [{"seconds": 0.1, "tokens": 0, "ok": False, "message": "out of memory"}]
+    (line,) = evaluation_lines([failed() | {"batches": batches}], [manifest()])
+    assert line["failed_batches"] == 1
 
 
 def test_every_trial_has_a_row_with_its_numbers(whole: Path) -> None:
@@ -182,7 +182,7 @@ def test_results_hold_all_records_and_manifests_unchanged(whole: Path) -> None:
     assert [Manifest(**values) for values in merged["manifests"]] == sorted(
         manifests(), key=lambda m: (-m.ratio, m.variant)
     )
-    assert merged["max_batch"][0]["largest_batch"] == 512
+    assert merged["max_batch"][0]["largest"] == 5120
     assert {row["variant"] for row in merged["analysis"]["variants"]} == {variant.variant for variant in manifests()}
 
 
@@ -199,7 +199,8 @@ def test_answers_name_the_fastest_engine_what_compression_buys_and_the_limit(who
         "neither limit holds a trial back, but what happens between the operations: overhead",
         "for 64 times the batch",
         "Of 28 trials: 28 ok.",
-        "Largest batch that fits, base/lean/p4-g32: 512.",
+        "Largest batch that fits, base/lean/p4-g32: 5,120.",
+        "No largest batch, base/static/p4-g32: out of memory (batch 1: 9 GB).",
     ):
         assert said in text, said
     assert "nan" not in text
@@ -228,8 +229,8 @@ def test_every_outcome_is_named_with_its_reason(tmp_path: Path) -> None:
     folder = summarized(records, [manifest(), gone], tmp_path)
     text = answers(folder)
     assert "Of 3 trials: 1 ok, 1 out of memory, 1 timeout." in text
-    assert "Out of memory: base/lean/b8-p4-g32 (asked for 9 GB, 3 GB were free)." in text
-    assert "Unavailable: mine (models/mine does not exist)." in text
+    assert "base/lean/b8-p4-g32: out of memory (asked for 9 GB, 3 GB were free)." in text
+    assert "mine: unavailable (models/mine does not exist)." in text
     table = (folder / "tables" / "throughput.tex").read_text()
     assert "base & lean & 8 & 4 & 32 & out of memory & -- & -- & --" in table
     assert "mine & own & 1 & 155,000 & unavailable & -- & --" in (folder / "tables" / "variants.tex").read_text()

@@ -186,10 +186,18 @@ def _outcomes(trials: pd.DataFrame, by_variant: pd.DataFrame, largest: Sequence[
         failed = frame[frame["outcome"] != "ok"]
         for (outcome, message), group in failed.groupby(["outcome", failed["message"].fillna("")], sort=False):
             names = ", ".join(group[title])
-            yield f"{str(outcome).replace('_', ' ').capitalize()}: {names}{f' ({message})' if message else ''}."
+            text = _reason(str(outcome), str(message))
+            yield f"{names}: {text}."
     for record in largest:
-        if record.get("largest_batch") is not None:
-            yield f"Largest batch that fits, {record['trial']}: {record['largest_batch']:,}."
+        if record["outcome"] == Outcome.OK:
+            yield f"Largest batch that fits, {record['trial']}: {record['largest']:,}."
+        else:
+            yield f"No largest batch, {record['trial']}: {_reason(record['outcome'], record['message'])}."
+
+
+def _reason(outcome: str, message: str | None) -> str:
+    """`out of memory (asked for 9 GB)`."""
+    return outcome.replace("_", " ") + (f" ({message})" if message else "")
 
 
 def _cautions(trials: pd.DataFrame, records: Sequence[dict[str, Any]]) -> Iterator[str]:
