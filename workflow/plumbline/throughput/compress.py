@@ -18,7 +18,7 @@ from plumbline.core.record import Outcome
 from plumbline.core.stage import stage
 from plumbline.throughput import calibration, svd
 from plumbline.throughput.blocks import blocks_of, matrix_of
-from plumbline.throughput.models.load import load_transformers, low_rank
+from plumbline.throughput.models.load import LowRank, load_transformers
 from plumbline.throughput.models.manifest import CompressedLayer, Manifest, read_manifest
 from plumbline.throughput.models.text import TOKENIZER_FILES
 from plumbline.throughput.models.weights import CONFIG, SINGLE, sha256_of, stored_types
@@ -125,7 +125,7 @@ def _described(name: str, factors: svd.Factors) -> CompressedLayer:
 def _module(linear: nn.Module, factors: svd.Factors, dtype: torch.dtype) -> nn.Module:
     """The factors as a layer in float32, their values rounded to `dtype`, with the bias of `linear`."""
     first, second, bias = factors.first.to(dtype), factors.second.to(dtype), getattr(linear, "bias", None)
-    made = low_rank(len(second), first.shape[1], len(first), bias=bias is not None)
+    made = LowRank(len(second), first.shape[1], len(first), bias=bias is not None)
     made.load_state_dict({"0.weight": first, "1.weight": second} | ({} if bias is None else {"1.bias": bias}))
     return made.to(first.device).requires_grad_(False)
 

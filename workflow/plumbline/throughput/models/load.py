@@ -127,15 +127,18 @@ def _with_low_rank(model_class: Any, layers: Sequence[CompressedLayer], names: f
         model_class.__init__(self, config, *args, **kwargs)
         for layer in layers:
             bias = f"{layer.name}.1.bias" in names
-            self.set_submodule(layer.name, low_rank(layer.rows, layer.columns, layer.rank, bias=bias))
+            self.set_submodule(layer.name, LowRank(layer.rows, layer.columns, layer.rank, bias=bias))
+            # Some architectures draw weights for a part by the names of its layers, before the files fill them.
+            setattr(self.get_submodule(layer.name.rpartition(".")[0]), "_is_hf_initialized", True)  # noqa: B010
 
     return type(model_class.__name__, (model_class,), {"__init__": init, "__module__": model_class.__module__})
 
 
-def low_rank(rows: int, columns: int, rank: int, *, bias: bool) -> nn.Sequential:
-    """A linear layer (rows, columns) as the product of (rows, rank) and (rank, columns), with empty weights."""
-    first, second = nn.Linear(columns, rank, bias=False), nn.Linear(rank, rows, bias=bias)
-    return nn.Sequential(first, second)
+class LowRank(nn.Sequential):
+    """A linear layer (rows, columns) as one of (rank, columns) and then one of (rows, rank)."""
+
+    def __init__(self, rows: int, columns: int, rank: int, *, bias: bool) -> None:
+        super().__init__(nn.Linear(columns, rank, bias=False), nn.Linear(rank, rows, bias=bias))
 
 
 def _line(error: BaseException) -> str:
