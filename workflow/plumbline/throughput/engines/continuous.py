@@ -1,1 +1,93 @@
 """transformers' continuous batching, with its paged cache."""
+
+import threading
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from plumbline.throughput.engines.generate import Generate
+from plumbline.throughput.engines.interface import Choice, Shape
+from plumbline.throughput.models.manifest import Manifest
+
+PREFILL_TOKENS = 512
+"""Prompt tokens of a step: its mask, over everything in the cache, is made at once."""
+SMALLEST_PAGE = 4
+LOOK_AGAIN_SECONDS = 1.0
+
+
+class Continuous(Generate):
+    """A manager that stays open from call to call, its cache a page for each row.
+
+    Left to itself it takes 60% of the free memory as cache, and each step then masks and reads by that size.
+    """
+
+    def __init__(self, manifest: Manifest, device: torch.device, choice: Choice, shape: Shape) -> None:
+        super().__init__(manifest, device, choice, shape)
+        from transformers import ContinuousBatchingConfig, GenerationConfig
+
+        sizes = ContinuousBatchingConfig(
+            page_size=max(SMALLEST_PAGE, shape.prompt + shape.generated),
+            num_blocks=shape.batch,
+            max_batch_tokens=max(shape.batch, min(shape.batch * shape.prompt, PREFILL_TOKENS)),
+            max_requests_per_batch=shape.batch,
+            max_blocks_per_request=0,  # no kernel for single tokens but flash attention's
+            allow_block_sharing=False,  # equal prompts are work too
+            use_async_batching=False,
+            use_cuda_graph=False,
+            auto_switch_to_flash=False,
+        )
+        self._manager = self._model.init_continuous_batching(  # type: ignore[operator]
+            GenerationConfig(eos_token_id=-1, pad_token_id=0, do_sample=False), sizes
+        )
+        # Its thread inherits being a daemon: else a process that ends by an error would wait for it for ever.
+        starter = threading.Thread(target=self._manager.start, daemon=True)
+        starter.start()
+        starter.join()
+
+    def generate(self, prompts: Tensor, count: int, on_token: Callable[[], None] | None = None) -> Tensor:
+        names = self._manager.add_requests(prompts.tolist(), max_new_tokens=count, streaming=on_token is not None)
+        lengths = dict.fromkeys(names, 0)
+        rows: dict[str, list[int]] = {}
+        shortest = 0
+        while len(rows) < len(names):
+            output = self._manager.get_result(timeout=LOOK_AGAIN_SECONDS)
+            if output is None:
+                self._check()
+                continue
+            if output.error is not None:
+                self._check()
+                raise RuntimeError(f"continuous batching failed: {output.error}")
+            if on_token is not None:
+                lengths[output.request_id] += 1
+                if min(lengths.values()) > shortest:
+                    shortest += 1
+                    on_token()
+            if output.is_finished():
+                rows[output.request_id] = output.generated_tokens
+        return torch.tensor([rows[name] for name in names])
+
+    def logits(self, prompts: Tensor) -> Tensor:
+        paged = self._model.config._attn_implementation
+        with self._manager.pause():
+            self._model.set_attn_implementation(self._choice.attention)
+            try:
+                return super().logits(prompts)
+            finally:
+                self._model.set_attn_implementation(paged)
+
+    def close(self) -> None:
+        self._manager.stop(block=True)
+        self._manager.destroy()
+        del self._manager
+        super().close()
+
+    def _check(self) -> None:
+        """Raises what ended the manager's thread, if it has ended."""
+        if self._manager.background_thread_status.fatal_error is not None:
+            raise self._manager.background_thread_status.fatal_error
+        if not self._manager.is_running():
+            raise RuntimeError("continuous batching stopped by itself")
+
+
+ENGINE = Continuous

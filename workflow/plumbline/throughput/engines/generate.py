@@ -18,9 +18,6 @@ class Generate(Engine):
         self._choice, self._shape, self._device = choice, shape, device
         torch.set_num_threads(choice.threads)
         self._model = load_transformers(manifest, DTYPES[choice.dtype], device, choice.attention)
-        own = self._model.generation_config
-        own.update(eos_token_id=None, pad_token_id=0, do_sample=False, num_beams=1, temperature=None, top_p=None)
-        own.update(top_k=None, max_length=None, repetition_penalty=None)
 
     @torch.inference_mode()
     def generate(self, prompts: Tensor, count: int, on_token: Callable[[], None] | None = None) -> Tensor:

@@ -1,1 +1,39 @@
 """transformers' `generate` with a static cache, compiled where that is chosen."""
+
+from typing import Any, ClassVar
+
+import torch
+
+from plumbline.throughput.engines.generate import Generate
+from plumbline.throughput.engines.interface import Choice, Shape
+from plumbline.throughput.models.manifest import Manifest
+
+
+class Static(Generate):
+    """The cache has its last size from the start; compiled is the decode step, not the prefill."""
+
+    can_compile: ClassVar[bool] = True
+
+    def __init__(self, manifest: Manifest, device: torch.device, choice: Choice, shape: Shape) -> None:
+        super().__init__(manifest, device, choice, shape)
+        self._arguments: dict[str, Any] = {
+            "cache_implementation": "static",
+            "max_cache_len": shape.prompt + shape.generated,
+            "disable_compile": not choice.compile,
+        }
+        if choice.compile:
+            from transformers import CompileConfig
+
+            config = CompileConfig(dynamic=False, mode="reduce-overhead" if device.type == "cuda" else "default")
+            config._compile_all_devices = True  # on the CPU transformers would not compile
+            self._arguments["compile_config"] = config
+
+    def _cache(self) -> dict[str, Any]:
+        return self._arguments
+
+    def close(self) -> None:
+        super().close()
+        torch.compiler.reset()
+
+
+ENGINE = Static
