@@ -8,6 +8,8 @@ from plumbline.core.statistics import bootstrap_interval
 from plumbline.throughput import timing
 from plumbline.throughput.settings import TrialTiming
 
+LONG = TrialTiming(seconds=1000, warmup_at_most=20)
+
 
 def series(*seconds):
     """A call that takes these seconds, by its own account, and then the last for ever."""
@@ -20,11 +22,17 @@ def noisy(spread, seed=0):
 
 
 def test_warm_up_ends_when_three_in_a_row_are_alike():
-    assert timing.warm_up(series(9, 5, 2, 1.04, 1, 1.02, 7), 20) == [9, 5, 2, 1.04, 1, 1.02]
-    assert len(timing.warm_up(series(*range(1, 100)), 20)) > 3  # 6% more from 17 on
-    assert timing.warm_up(series(3, 1, 3, 1, 3, 1), 5) == [3, 1, 3, 1, 3]
+    assert timing.warm_up(series(9, 5, 2, 1.04, 1, 1.02, 7), LONG) == [9, 5, 2, 1.04, 1, 1.02]
+    assert timing.warm_up(series(1), LONG) == [1, 1, 1]
     assert not timing.is_steady([1, 1])
-    assert timing.warm_up(series(1), 2) == [1, 1]
+
+
+def test_warm_up_ends_at_either_cap_but_not_before_three_calls():
+    restless = [3, 1] * 20
+    assert timing.warm_up(series(*restless), LONG) == restless[:20]
+    assert timing.warm_up(series(*restless), LONG.model_copy(update={"warmup_at_most": 2})) == [3, 1]
+    assert timing.warm_up(series(*restless), LONG.model_copy(update={"seconds": 10.0})) == [3, 1, 3, 1, 3]
+    assert timing.warm_up(series(*restless), LONG.model_copy(update={"seconds": 0.1})) == [3, 1, 3]
 
 
 def test_batches_are_timed_until_the_interval_is_narrow_enough():

@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, ndtri
 
 Array = NDArray[np.float64]
+
+# The standard library's normal distribution: scipy's takes a second to import, and a trial needs nothing else of it.
+_normal_quantile = np.vectorize(NormalDist().inv_cdf, otypes=[np.float64])
+_normal_share = np.vectorize(NormalDist().cdf, otypes=[np.float64])
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -198,7 +202,7 @@ def _bca(estimate: Array, replicates: Array, left_out: Array, confidence: float)
     spread = np.abs(replicates - estimate[..., None]).max(axis=-1, keepdims=True)
     distance = replicates - estimate[..., None]
     below, above = distance < -1e-9 * spread, distance > 1e-9 * spread
-    z0 = ndtri(np.clip((1 + below.mean(-1) - above.mean(-1)) / 2, 1e-6, 1 - 1e-6))
+    z0 = _normal_quantile(np.clip((1 + below.mean(-1) - above.mean(-1)) / 2, 1e-6, 1 - 1e-6))
     deviation = left_out.mean(axis=-1, keepdims=True) - left_out
     square = (deviation**2).sum(axis=-1)
     flat = square <= (1e-12 * np.abs(estimate)) ** 2
@@ -207,8 +211,8 @@ def _bca(estimate: Array, replicates: Array, left_out: Array, confidence: float)
     ordered = np.sort(replicates, axis=-1)
     ends = []
     for tail in ((1 - confidence) / 2, (1 + confidence) / 2):
-        z = z0 + ndtri(tail)
-        level = ndtr(z0 + z / (1 - acceleration * z))
+        z = z0 + NormalDist().inv_cdf(tail)
+        level = _normal_share(z0 + z / (1 - acceleration * z))
         ends.append(np.where(flat, estimate, _quantile(ordered, level)))
     return ends[0], ends[1]
 

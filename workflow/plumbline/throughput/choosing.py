@@ -31,6 +31,8 @@ BFLOAT16_CAPABILITY = (8, 0)
 COMPILE_SECONDS = 60.0
 """Compiling is tried when `probe_seconds` is at least this."""
 PAIRS = 3
+MORE_PAIRS, MORE_PAIRS_SHARE = 15, 0.05
+"""Short calls are timed more often, while a race takes less than this share of `probe_seconds`."""
 WORTH = 0.97
 """A candidate must take less than this share of the time of what it replaces."""
 
@@ -132,7 +134,7 @@ def choose(
             candidate = _tried(choice, make, run, check)
             contenders.append(candidate)
             if candidate.equal and best.equal:
-                _race(best, candidate, run, synchronise, began + probe_seconds)
+                _race(best, candidate, run, synchronise, probe_seconds, began)
             if _wins(candidate, best):
                 best, candidate = candidate, best
             _close(candidate)
@@ -165,18 +167,22 @@ def _race(
     candidate: Contender,
     run: Callable[[Engine], Tensor],
     synchronise: Callable[[], None],
-    until: float,
+    probe_seconds: float,
+    began: float,
 ) -> None:
     """Times both in turn, at least once and no further when the time is up."""
     best.seconds = []  # what it took against another is another minute's
+    started = time.perf_counter()
     with no_garbage_collection():
-        for _ in range(PAIRS):
+        for pair in range(1, MORE_PAIRS + 1):
             for contender in (best, candidate):
                 engine = contender.engine
                 assert engine is not None
                 torch.set_num_threads(contender.choice.threads)
                 contender.seconds.append(clocked(partial(run, engine), synchronise))
-            if time.perf_counter() > until:
+            now = time.perf_counter()
+            enough = pair >= PAIRS and now - started > MORE_PAIRS_SHARE * probe_seconds
+            if enough or now - began > probe_seconds:
                 return
 
 

@@ -46,6 +46,12 @@ class Setting:
         return self.manifest.shapes
 
 
+def prepare(setting: Setting) -> None:
+    """Imports what the processes that this one makes will need."""
+    torch.set_num_threads(1)
+    load(setting.cell.engine).prepare(setting.manifest)
+
+
 def estimated(setting: Setting) -> dict[str, Any]:
     """The batch that should fit: (room − weights) / what a row takes, with all of these in bytes."""
     device = ready(setting)

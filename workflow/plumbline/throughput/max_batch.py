@@ -82,6 +82,7 @@ def _search(spec: MaxBatchSpec, variant: Manifest, text: Path, device: str) -> d
         memory_limit_bytes=spec.memory_limit_bytes,
         timeout_seconds=spec.timeout_seconds,
     )
+    fitting.prepare(setting)
     found: dict[str, Any] = in_child(partial(fitting.estimated, setting))
     probes: list[dict[str, Any]] = []
 

@@ -182,7 +182,7 @@ class TrialTiming(Settings):
     seconds: PositiveFloat = 0.6
     """Time for the timed batches, once there are `min_batches`."""
     warmup_at_most: PositiveInt = 20
-    """Calls at the measured shape before timing; fewer when three in a row are within 5%."""
+    """Calls at the measured shape before timing; fewer when three in a row are within 5%, or `seconds` have gone."""
     timeout_seconds: PositiveFloat = 600.0
     """A trial that takes longer is ended; its outcome is `timeout`."""
     memory_limit_bytes: PositiveInt | None = None

@@ -54,10 +54,12 @@ def is_steady(seconds: Sequence[float]) -> bool:
     return len(last) == STEADY_CALLS and max(last) <= (1 + STEADY_SHARE) * min(last)
 
 
-def warm_up(call: Callable[[], float], at_most: int) -> list[float]:
-    """Seconds of calls, until they are steady or there are `at_most`."""
+def warm_up(call: Callable[[], float], timing: TrialTiming) -> list[float]:
+    """Seconds of calls, until they are steady, or as many or as long as `timing` allows; three unless it forbids."""
     seconds: list[float] = []
-    while len(seconds) < at_most and not is_steady(seconds):
+    while len(seconds) < timing.warmup_at_most and not is_steady(seconds):
+        if len(seconds) >= STEADY_CALLS and sum(seconds) > timing.seconds:
+            break
         seconds.append(call())
     return seconds
 

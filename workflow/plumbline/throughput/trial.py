@@ -92,6 +92,7 @@ class Trial:
     def run(self) -> None:
         """All phases, in their order."""
         engine_class = load(self.request.cell.engine)
+        engine_class.prepare(self.manifest)
         choice = self.choose(engine_class)
         self.device = prepared(self.request.device, self.request.choice, self.timing.memory_limit_bytes)
         self.synchronise = timing.synchroniser(self.device)
@@ -170,7 +171,7 @@ class Trial:
 
     def warm_up(self) -> None:
         """Calls until they take the same time."""
-        calls = timing.warm_up(self._clocked, self.timing.warmup_at_most)
+        calls = timing.warm_up(self._clocked, self.timing)
         cold = self.findings["cold_call_seconds"]
         if self.findings["choice"]["compile"]:
             self.findings["compile_seconds"] = max(0.0, cold - min(calls))

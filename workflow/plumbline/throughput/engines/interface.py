@@ -43,6 +43,10 @@ class Engine(ABC):
     """Whether `choice.compile` makes a difference."""
     attentions: ClassVar[tuple[str, ...]] = ("sdpa", "eager")
 
+    @classmethod  # noqa: B027 - most have nothing to import
+    def prepare(cls, manifest: Manifest) -> None:
+        """Imports what making an engine would import: once, in the process whose forks make them."""
+
     @abstractmethod
     def __init__(self, manifest: Manifest, device: torch.device, choice: Choice, shape: Shape) -> None:
         """Loads the model. Raises FoundError with outcome `unavailable` for a model that the engine cannot run."""

@@ -98,6 +98,11 @@ def _number(config: Any, key: str, place: str) -> int:
     return found
 
 
+def import_transformers(manifest: Manifest) -> None:
+    """Imports what `load_transformers` would, seconds' worth, so that forks of this process have it."""
+    _architecture(Path(manifest.folder))
+
+
 def _architecture(folder: Path) -> tuple[Any, Any]:
     """The configuration and the class of the causal language model in `folder`."""
     read_config(folder)
