@@ -7,12 +7,16 @@ import torch
 from torch import Tensor
 
 from plumbline.throughput.engines.interface import DTYPES, Choice, Engine, Shape
-from plumbline.throughput.models.load import load_transformers
+from plumbline.throughput.models.load import import_transformers, load_transformers
 from plumbline.throughput.models.manifest import Manifest
 
 
 class Generate(Engine):
     """Greedy, without an end of text: a row goes on behind it, and no logits are held down to keep it away."""
+
+    @classmethod
+    def prepare(cls, manifest: Manifest) -> None:
+        import_transformers(manifest)
 
     def __init__(self, manifest: Manifest, device: torch.device, choice: Choice, shape: Shape) -> None:
         self._choice, self._shape, self._device = choice, shape, device
