@@ -46,6 +46,8 @@ def trial(
     first, each = 1.6 * step, step * (1 + 0.002 * generated)
     seconds = options["slower"] * (first + each * (generated - 1)) * rng.lognormal(0, 0.01, 30)
     rate = batch * generated / seconds.mean()
+    gaps = options["slower"] * each * rng.lognormal(0, 0.02, generated - 1)
+    decode = batch / gaps.mean() if len(gaps) else float("nan")
     weights, kv = WEIGHTS * (0.2 + 0.8 * ratio), 1024.0 * batch * (prompt + generated)
     loaded = 290e6 + 1.3 * weights
     peak = loaded + 2e6 + 3 * kv + 4e4 * batch
@@ -68,17 +70,17 @@ def trial(
         "tokens_per_second": float(rate), "interval": [float(rate * 0.97), float(rate * 1.03)], "interval_share": 0.03,
         "converged": True, "drift_share": 0.001, "drifted": False, "outliers": 0,
         "time_to_first_token_seconds": first, "time_per_output_token_seconds": each,
-        "inter_token_seconds": [each] * (generated - 1), "inter_token_p50_seconds": each,
+        "inter_token_seconds": gaps.tolist(), "inter_token_p50_seconds": each,
         "inter_token_p90_seconds": 1.1 * each, "inter_token_p99_seconds": 1.4 * each,
-        "prefill_tokens_per_second": batch * prompt / first, "decode_tokens_per_second": batch / each,
+        "prefill_tokens_per_second": batch * prompt / first, "decode_tokens_per_second": decode,
         "memory": {"before_load_bytes": 280e6, "after_load_bytes": loaded, "load_peak_bytes": loaded + 1e6,
                    "prefill_peak_bytes": peak - 1e5, "decode_peak_bytes": peak, "method": "VmHWM",
                    "reserved_peak_bytes": None, "allocated_peak_bytes": None},
         "weights_bytes": weights, "kv_bytes": kv, "peak_bytes": peak, "activation_bytes": peak - loaded,
         "memory_overhead": peak / (weights + kv), "decode_step_bytes": moved, "decode_step_flops": work,
         "limit_bandwidth_bytes_per_second": bandwidth, "limit_flops_per_second": flops,
-        "mbu": rate / batch * moved / bandwidth, "mfu": rate / batch * work / flops,
-        "ceiling_tokens_per_second": ceiling, "ceiling_share": rate / ceiling,
+        "mbu": decode / batch * moved / bandwidth, "mfu": decode / batch * work / flops,
+        "ceiling_tokens_per_second": ceiling, "ceiling_share": decode / ceiling,
         "binds": "bandwidth" if moved / bandwidth > work / flops else "compute",
         "energy": None, "tokens_sha256": f"{variant}{batch}", "reference_sha256": f"{variant}{batch}",
         "rows_equal": batch, "rows_tied": 0,

@@ -195,8 +195,26 @@ def test_ceiling_says_which_limit_binds(tmp_path: Path) -> None:
     assert figure.axes[0].get_xlim()[1] > 130
 
 
+def test_intervals_stay_inside_their_panel(tmp_path: Path) -> None:
+    wide = [trial(interval=[1000.0, 20_000.0]), trial(batch=8)]
+    tables = tables_of(wide, [manifest()], tmp_path)
+    for name, scale in (("throughput_by_batch", 1.0), ("efficiency", 1e9 / wide[0]["peak_bytes"])):
+        low, high = drawn(name, tables).axes[0].get_ylim()
+        assert low < 1000 * scale
+        assert high > 20_000 * scale
+
+
+def test_interval_of_the_share_of_the_ceiling_is_over_decode_steps(cases: dict[str, Tables]) -> None:
+    row = cases["usual"].trials.set_index("trial").loc["base/lean/b8-p4-g56"]
+    assert row["ceiling_share_low"] < row["ceiling_share"] < row["ceiling_share_high"]
+    assert row["ceiling_share_high"] / row["ceiling_share_low"] < 1.03  # 55 steps that spread by 2%
+
+
 def test_phases_of_a_single_generated_token_are_all_prefill(tmp_path: Path) -> None:
-    record = trial(generated=1, time_per_output_token_seconds=None, time_to_first_token_seconds=0.002)
+    nothing = dict.fromkeys(
+        ("time_per_output_token_seconds", "ceiling_share", "mbu", "mfu", "decode_tokens_per_second")
+    )
+    record = trial(generated=1, time_to_first_token_seconds=0.002, **nothing)
     assert "2 ms, 100% prefill" in said(drawn("phases", tables_of([record], [manifest()], tmp_path)))
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from plumbline.throughput.rates import Ratio, mean_ratio, rate, rate_ratio, timed
+from plumbline.throughput.rates import Ratio, decoded, mean_ratio, rate, rate_interval, rate_ratio, timed
 
 
 def batches(seconds: list[float], tokens: float = 10.0) -> np.ndarray:
@@ -70,3 +70,12 @@ def test_one_batch_gives_no_interval_and_no_direction() -> None:
 )
 def test_direction_needs_the_whole_interval_beyond_the_threshold(low: float, high: float, direction: str) -> None:
     assert Ratio(value=1.0, low=low, high=high).direction(0.03) == direction
+
+
+def test_interval_of_a_rate_is_that_of_normal_theory_for_many_steps() -> None:
+    gaps = np.random.default_rng(1).normal(1.0, 0.05, 600)
+    low, high = rate_interval(decoded({"inter_token_seconds": gaps.tolist(), "batch": 4}))
+    spread = 1.96 * gaps.std(ddof=1) / np.sqrt(600) / gaps.mean()
+    centre = np.log(4 / gaps.mean())
+    assert np.log([low, high]) == pytest.approx([centre - spread, centre + spread], abs=4e-4)
+    assert np.isnan(rate_interval(decoded({"batch": 4}))).all()

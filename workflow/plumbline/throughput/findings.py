@@ -142,7 +142,7 @@ def _limits(trials: pd.DataFrame) -> Iterator[str]:
         near = int((group["ceiling_share"] >= NEAR).sum())
         which = {"bandwidth": "the memory's bandwidth", "compute": "the matmul rate"}.get(str(limit), str(limit))
         yield (
-            f"Where {which} sets the ceiling, a trial reaches {_percent(group['ceiling_share'].min())} to "
+            f"Where {which} sets the ceiling, a trial decodes at {_percent(group['ceiling_share'].min())} to "
             f"{_percent(group['ceiling_share'].max())} of it; {near} of {_plural(len(group), 'trial')} "
             f"{'reaches' if near == 1 else 'reach'} {NEAR:.0%} or more."
         )

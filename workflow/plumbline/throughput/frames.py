@@ -8,7 +8,7 @@ import pandas as pd
 
 from plumbline.core.registry import short_name
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.rates import Ratio, mean_ratio, rate, rate_ratio, timed
+from plumbline.throughput.rates import Ratio, decoded, mean_ratio, rate, rate_interval, rate_ratio, timed
 from plumbline.throughput.records import GIGABYTE, PLACE, machine_name, machine_note, ratio_of
 from plumbline.throughput.settings import BASE
 
@@ -32,8 +32,8 @@ def trials_frame(records: Sequence[dict[str, Any]], manifests: Sequence[Manifest
     """One row per trial, whatever it found; what it did not find is missing.
 
     `tokens_per_second` is Σ tokens ÷ Σ seconds over its good batches, `_low` and `_high` the bootstrap 95% interval
-    over them. Perplexity and parameters are the variant's. `different_machines` says that not all trials ran on the
-    same hardware, so that speeds compare badly.
+    over them; `ceiling_share` has its own over decode steps. Perplexity and parameters are the variant's.
+    `different_machines` says that not all trials ran on the same hardware, so that speeds compare badly.
     """
     known = {manifest.variant: manifest for manifest in manifests}
     different = bool(machine_note(records))
@@ -49,6 +49,7 @@ def trials_frame(records: Sequence[dict[str, Any]], manifests: Sequence[Manifest
         row |= {"tokens_per_second": _number(record.get("tokens_per_second"))}
         row |= {"tokens_per_second_low": _number(low), "tokens_per_second_high": _number(high)}
         row |= {name: _number(record.get(name)) for name in NUMBERS}
+        row |= _ceiling_interval(record)
         row["after_load_bytes"] = _number((record.get("memory") or {}).get("after_load_bytes"))
         row["tokens_per_second_per_gigabyte"] = row["tokens_per_second"] / (row["peak_bytes"] / GIGABYTE)
         row["joules_per_token"] = _number((record.get("energy") or {}).get("joules_per_token"))
@@ -159,6 +160,13 @@ def main_cell(trials: pd.DataFrame) -> dict[str, Any]:
     order = counts.sort_values(["trials", "other", *CELL, "engine"], ascending=[False, *[True] * 5])
     first = order.iloc[0]
     return {"engine": str(first["engine"]), **{name: int(first[name]) for name in CELL}}
+
+
+def _ceiling_interval(record: dict[str, Any]) -> dict[str, float]:
+    """Ends of the interval of `ceiling_share`, over the decode steps that the share was computed from."""
+    ceiling = _number(record.get("ceiling_tokens_per_second"))
+    low, high = rate_interval(decoded(record))
+    return {"ceiling_share_low": low / ceiling, "ceiling_share_high": high / ceiling}
 
 
 def _at(record: dict[str, Any], place: dict[str, Any]) -> bool:

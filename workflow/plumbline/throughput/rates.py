@@ -11,7 +11,7 @@ from plumbline.throughput.records import NOISE
 
 Array = NDArray[np.float64]
 
-RESAMPLES = 10_000
+RESAMPLES, CHUNK = 10_000, 500
 CONFIDENCE = 0.95
 
 
@@ -45,10 +45,23 @@ def timed(record: dict[str, Any]) -> Array:
     return np.array([[batch["seconds"], batch["tokens"]] for batch in good], dtype=np.float64).reshape(-1, 2)
 
 
+def decoded(record: dict[str, Any]) -> Array:
+    """The record's decode steps, of the pass that reads the clock at every token: (n, 2), seconds and tokens."""
+    gaps = np.array(record.get("inter_token_seconds") or [], dtype=np.float64)
+    return np.stack([gaps, np.full(len(gaps), float(record["batch"]))], axis=1)
+
+
 def rate(batches: Array) -> float:
     """Σ tokens ÷ Σ seconds of batches (n, 2)."""
     seconds, tokens = batches.sum(axis=0)
     return float(tokens / seconds)
+
+
+def rate_interval(batches: Array) -> tuple[float, float]:
+    """The bootstrap 95% interval of the rate of batches (n, 2), percentile; NaN for fewer than two."""
+    if len(batches) < 2:
+        return float("nan"), float("nan")
+    return _ends(_log_rates(batches, np.random.default_rng(0)))
 
 
 def rate_ratio(first: Array, second: Array) -> Ratio:
@@ -71,12 +84,20 @@ def mean_ratio(pairs: Sequence[tuple[Array, Array]]) -> Ratio:
         return Ratio(value=value, low=float("nan"), high=float("nan"))
     rng = np.random.default_rng(0)
     replicates = np.mean([_log_rates(first, rng) - _log_rates(second, rng) for first, second in pairs], axis=0)
-    low, high = np.exp(np.quantile(replicates, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
-    return Ratio(value=value, low=float(low), high=float(high))
+    low, high = _ends(replicates)
+    return Ratio(value=value, low=low, high=high)
 
 
 def _log_rates(batches: Array, rng: np.random.Generator) -> Array:
     """Logarithms of the rates of resampled batches: (n, 2) -> (RESAMPLES,)."""
-    drawn = rng.integers(0, len(batches), size=(RESAMPLES, len(batches)))
-    seconds, tokens = (column[drawn].sum(axis=1) for column in batches.T)
+    sums = []
+    for _ in range(RESAMPLES // CHUNK):  # all at once would take 100 MB for a thousand batches
+        drawn = rng.integers(0, len(batches), size=(CHUNK, len(batches)))
+        sums.append([column[drawn].sum(axis=1) for column in batches.T])
+    seconds, tokens = np.concatenate(sums, axis=1)
     return np.asarray(np.log(tokens / seconds))
+
+
+def _ends(logs: Array) -> tuple[float, float]:
+    low, high = np.exp(np.quantile(logs, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
+    return float(low), float(high)

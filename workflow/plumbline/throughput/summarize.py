@@ -11,7 +11,7 @@ from plumbline.core.files import write_text
 from plumbline.core.plan import Spec
 from plumbline.core.record import SCHEMA
 from plumbline.core.stage import stage
-from plumbline.core.tables import MISSING, write_csv, write_latex
+from plumbline.core.tables import MISSING, with_interval, write_csv, write_latex
 from plumbline.throughput.evaluation import evaluation_lines
 from plumbline.throughput.findings import findings, rate_text, ratio_text
 from plumbline.throughput.frames import contrasts_frame, main_cell, statistics_frame, trials_frame, variants_frame
@@ -62,7 +62,8 @@ def throughput_table(summary: pd.DataFrame) -> pd.DataFrame:
         cells["Tokens/s"] = rate_text(row) if ok else str(row["outcome"]).replace("_", " ")
         cells["First token (ms)"] = _figure(1e3 * row["time_to_first_token_seconds"], "{:,.2f}")
         cells["Peak (MB)"] = _figure(row["peak_bytes"] / 1e6, "{:,.0f}")
-        cells["Of ceiling"] = _figure(100 * row["ceiling_share"], "{:.1f}%")
+        share = (100 * row[f"ceiling_share{end}"] for end in ("", "_low", "_high"))
+        cells["Of ceiling (%)"] = with_interval(*share)
         rows.append(cells)
     return pd.DataFrame(rows)
 
@@ -87,7 +88,7 @@ def _write_tables(
     caption = (
         "Every trial: tokens per second with the bootstrap 95% interval over the batches of its process, time to the "
         "first token of all rows, peak memory in 10^6 bytes, and the share of the ceiling that the machine's "
-        f"measured limits set. {note}"
+        f"measured limits set, with the interval over decode steps. {note}"
     )
     write_latex(
         throughput_table(summary),

@@ -69,14 +69,15 @@ def ceiling(tables: Tables) -> Figure:
             continue
         _, colour, marker = LIMITS.get(row["binds"], (row["binds"], GREY, "D"))
         seen[row["binds"]] = None
-        bars = 100 * errors(row.to_frame().T, scale=1 / row["ceiling_tokens_per_second"])
+        bars = errors(row.to_frame().T, "ceiling_share", scale=100)
         look: dict[str, Any] = {"color": colour, "marker": marker, "ms": 4.5, "mew": 0.4, "mec": "white"}
         axes.errorbar(
             100 * row["ceiling_share"], place, xerr=bars, ls="", capsize=1.5, elinewidth=0.8, zorder=3, **look
         )
         axes.plot([0, 100 * row["ceiling_share"]], [place, place], color=colour, lw=0.6, alpha=0.5, zorder=2)
     axes.set_yticks(range(len(trials)), [row_label(tables, row) for _, row in trials.iterrows()], fontsize=LABEL_POINTS)
-    highest = 100 * trials["ceiling_share"].max() if trials["ceiling_share"].notna().any() else 0.0
+    ends = trials[["ceiling_share", "ceiling_share_high"]].to_numpy(dtype=np.float64)
+    highest = 100 * np.nan_to_num(ends).max()
     axes.set_xlim(0, max(105.0, 1.06 * highest))
     handles: list[Any] = [
         Line2D([], [], ls="", marker=LIMITS[name][2], ms=4.5, mew=0, color=LIMITS[name][1], label=LIMITS[name][0])

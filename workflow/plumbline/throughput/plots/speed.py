@@ -151,7 +151,10 @@ def _slice(axes: Axes, tables: Tables, group: pd.DataFrame, axis: str, name: str
             mine[axis], mine[name], yerr=errors(mine, scale=factor), **tables.looks[variant], ms=4.5, mew=0.4,
             mec="white", capsize=1.5, elinewidth=0.8, lw=1.2,
         )  # fmt: skip
-    values = good[name].to_numpy(dtype=np.float64)
+    scales = scale if scale == 1.0 else scale / good["peak_bytes"].to_numpy(dtype=np.float64)
+    value = good[name].to_numpy(dtype=np.float64)
+    below, above = errors(good, scale=scales)
+    values = np.concatenate([value - below, value + above])
     room = max((values.max() / values.min()) ** 0.06, 1.06)
     axes.set_yscale("log")
     axes.set_ylim(values.min() / room, values.max() * room)

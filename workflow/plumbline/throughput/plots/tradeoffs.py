@@ -27,6 +27,8 @@ from plumbline.throughput.settings import BASE
 
 NO_PERPLEXITY = "No variant has a perplexity: there was no tokenizer, or no text."
 PERPLEXITY = "Perplexity on held-out text"
+METHODS = {"whitened": ("Whitened SVD", "-"), "plain": ("Plain SVD", "-"), "own": ("Your own", "")}
+"""Method -> what the legend says, and its line."""
 
 
 def pareto(tables: Tables) -> Figure:
@@ -75,11 +77,11 @@ def compression(tables: Tables) -> Figure:
     axes.set_axisbelow(True)
     others = known[(known["variant"] != BASE) & known["ratio"].notna()]
     handles: list[Any] = []
-    for number, (method, group) in enumerate(others.groupby("method", sort=False)):
-        group = group.sort_values("ratio")
-        look: dict[str, Any] = {"color": PALETTE[number % len(PALETTE)], "marker": MARKERS[number % len(MARKERS)]}
-        line = "" if method == "own" else "-"
-        label = {"own": "Your own", "plain": "Plain SVD", "whitened": "Whitened SVD"}.get(str(method), str(method))
+    for number, (method, (label, line)) in enumerate(METHODS.items()):
+        group = others[others["method"] == method].sort_values("ratio")
+        if group.empty:
+            continue
+        look: dict[str, Any] = {"color": PALETTE[number], "marker": MARKERS[number]}
         handles += axes.plot(
             group["ratio"], group["perplexity"], ls=line, **look, ms=5, mew=0.4, mec="white", label=label
         )
