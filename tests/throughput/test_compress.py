@@ -137,6 +137,16 @@ def test_moments_do_not_depend_on_the_batch(trained, monkeypatch):
         torch.testing.assert_close(part.gradients, whole[name].gradients, rtol=1e-3, atol=1e-5)
 
 
+def test_memory_for_moments_decides_how_many_passes_there_are_and_nothing_else(trained, monkeypatch):
+    model = load_transformers(read_manifest(trained), torch.float32, CPU, "sdpa")
+    blocks = blocks_of(model, "here")
+    assert list(calibration.together(blocks)) == [blocks[0] | blocks[1]]
+    whole = made(trained, "whitened", 0.6)
+    monkeypatch.setattr(calibration, "MOMENTS_BYTES", 1)
+    assert list(calibration.together(blocks)) == blocks
+    assert made(trained, "whitened", 0.6).perplexity == pytest.approx(whole.perplexity, rel=1e-4)
+
+
 def test_folder_is_whole_and_names_its_parent(trained):
     manifest, parent = made(trained, "whitened", 0.6), read_manifest(trained)
     names = {path.name for path in (trained.parents[1] / "whitened-0.6").iterdir()}

@@ -1,5 +1,6 @@
-"""What calibration text says of a block's linear layers: the moments that whitening needs."""
+"""What calibration text says of linear layers: the moments that whitening needs."""
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,10 @@ from plumbline.throughput.svd import Moments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+MOMENTS_BYTES = 2**32
+"""Memory that moments may take at a time, where a single block's do not need more."""
 
 
 class _Sums:
@@ -42,9 +47,25 @@ class _Sums:
             handle.remove()
 
 
+def together(blocks: Sequence[Block]) -> Iterator[Block]:
+    """The linear layers of as many blocks at a time as their moments fit into MOMENTS_BYTES: each time is a pass."""
+    group: Block = {}
+    size = 0
+    for block in blocks:
+        needed = sum(
+            8 * (rows**2 + columns**2) for rows, columns in (matrix_of(linear).shape for linear in block.values())
+        )
+        if group and size + needed > MOMENTS_BYTES:
+            yield group
+            group, size = {}, 0
+        group = group | block
+        size += needed
+    yield group
+
+
 @torch.enable_grad()
 def moments(model: "PreTrainedModel", block: Block, windows: Tensor) -> dict[str, Moments]:
-    """Of each linear layer in `block`, over the tokens of `windows` (count, window).
+    """Of each linear layer of `block`, over the tokens of `windows` (count, window).
 
     The gradients are those of the window's cross-entropy, summed over its tokens.
     """

@@ -106,7 +106,7 @@ def _factors(
     """Name, layer and factors of each linear layer in the decoder blocks. place: the model's, for messages."""
     blocks = blocks_of(model, place)
     with Progress(sum(len(block) for block in blocks), "layers") as progress:
-        for block in blocks:  # one at a time: the moments of all need much memory in a large model
+        for block in calibration.together(blocks):
             moments = calibration.moments(model, block, windows) if spec.method == "whitened" else {}
             for name, linear in block.items():
                 weight = matrix_of(linear)
