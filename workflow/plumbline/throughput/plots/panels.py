@@ -138,7 +138,7 @@ def log_axis(axes: Axes, which: str = "y") -> None:
     axes.set(**{f"{which}scale": "log"})
     low, high = sorted(axis.get_view_interval())
     decades = np.log10(high / low)
-    digits = "123456789" if decades < 0.5 else "1235" if decades < 1.2 else "125" if decades < 2.5 else "1"
+    digits = "123456789" if decades < 0.7 else "1235" if decades < 1.2 else "125" if decades < 2.5 else "1"
 
     def plain(value: float, _: int) -> str:
         return short(value) if f"{value:.6e}"[0] in digits else ""
