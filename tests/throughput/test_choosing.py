@@ -138,9 +138,21 @@ def test_only_what_is_auto_and_there_is_tried(monkeypatch):
     fixed = {"threads": 1, "attention": "sdpa", "dtype": "float32"}
     assert choosing.alternatives(ChoiceSettings(**fixed, probe_seconds=60), Engine, CPU) == {"compile": [False, True]}
     assert choosing.alternatives(ChoiceSettings(**fixed, probe_seconds=60, compile="on"), Engine, CPU) == {}
+
+
+class Plain(Engine):
+    attentions = ("sdpa",)
+    can_compile = False
+
+
+def test_first_choice_is_what_the_engine_can():
     assert choosing.first_choice(ChoiceSettings(compile="on", threads=3), Engine) == Choice(
         dtype="float32", attention="sdpa", threads=3, compile=True
     )
+    assert not choosing.first_choice(ChoiceSettings(compile="on"), Plain).compile
+    with pytest.raises(FoundError, match="Plain has no attention 'eager'; there are sdpa") as found:
+        choosing.first_choice(ChoiceSettings(attention="eager"), Plain)
+    assert found.value.outcome is Outcome.UNAVAILABLE
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch import Tensor
 from plumbline.core.device import memory_errors
 from plumbline.core.errors import UserError
 from plumbline.core.machine import cpu_flags
-from plumbline.core.record import FoundError
+from plumbline.core.record import FoundError, Outcome
 from plumbline.throughput.engines.interface import Choice, Engine
 from plumbline.throughput.settings import ChoiceSettings
 from plumbline.throughput.timing import clocked, no_garbage_collection
@@ -63,12 +63,19 @@ def check_dtype(settings: ChoiceSettings, device: torch.device) -> None:
 
 
 def first_choice(settings: ChoiceSettings, engine: type[Engine]) -> Choice:
-    """What is fixed, and for `auto` the usual: float32, the engine's first attention, all threads, no compiling."""
+    """What is fixed, and for `auto` the usual: float32, the engine's first attention, all threads, no compiling.
+
+    Compiling that makes no difference to the engine is off. Raises FoundError for an attention that it does not have.
+    """
+    attention = engine.attentions[0] if settings.attention == "auto" else settings.attention
+    if attention not in engine.attentions:
+        there = ", ".join(engine.attentions)
+        raise FoundError(Outcome.UNAVAILABLE, f"{engine.__name__} has no attention {attention!r}; there are {there}")
     return Choice(
         dtype="float32" if settings.dtype == "auto" else settings.dtype,
-        attention=engine.attentions[0] if settings.attention == "auto" else settings.attention,
+        attention=attention,
         threads=threads_available() if settings.threads == "auto" else settings.threads,
-        compile=settings.compile == "on",
+        compile=settings.compile == "on" and engine.can_compile,
     )
 
 

@@ -17,8 +17,8 @@ from plumbline.throughput.settings import Cell, ChoiceSettings
 
 log = logging.getLogger("plumbline")
 
-CLOSE = 64
-"""The search ends when the batch that does not fit is at most 1/64 larger than the one that does, or one larger."""
+CLOSE = 32
+"""The search ends when the batch that does not fit is at most 1/32 larger than the one that does, or one larger."""
 
 
 class MaxBatchSpec(Spec):
