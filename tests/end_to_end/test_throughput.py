@@ -1,0 +1,100 @@
+"""The whole `throughput` study on a tiny model drawn from a seed: outcomes, resume, staleness, comparison."""
+
+import copy
+import json
+from collections import Counter
+
+import pytest
+
+from house import TINY, House, build
+
+ARCHITECTURE = {"vocabulary": 64, "context": 32, "width": 32, "hidden": 48, "layers": 2, "heads": 2}
+SETTINGS = copy.deepcopy(TINY)
+SETTINGS["throughput"] |= {
+    "model": {"source": "config", "name": "tiny", "config": ARCHITECTURE},
+    "variants": {
+        "ratios": [1.0, 0.4],
+        "methods": ["plain"],
+        "paths": ["brought/broken", "brought/missing"],
+    },
+}
+GRID = {"base": 3, "plain-0.4": 2, "broken": 2, "missing": 2}
+"""Trials of each variant: two batches of `lean`, and one of `generate` with the base."""
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> House:
+    """A house in which the study was run. Of two variants that were brought one has a NaN, the other is missing."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    house = build(tmp_path_factory.mktemp("measured") / "house", "throughput")
+    config = LlamaConfig(
+        vocab_size=64,
+        max_position_embeddings=32,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+    )
+    model = LlamaForCausalLM(config)
+    model.model.layers[1].mlp.up_proj.weight.data[3, 5] = float("nan")
+    model.save_pretrained(house.root / "brought" / "broken")
+    house.configure(SETTINGS)
+    house.snakemake()
+    return house
+
+
+def records(house: House) -> dict[str, dict]:
+    paths = sorted((house.study / "trials").rglob("*.json"))
+    return {
+        str(path.relative_to(house.study / "trials").with_suffix("")): json.loads(path.read_text()) for path in paths
+    }
+
+
+def test_every_outcome_is_a_record_and_the_rest_goes_on(measured):
+    found = records(measured)
+    assert Counter(name.partition("/")[0] for name in found) == GRID
+    outcomes = {name.partition("/")[0]: record["outcome"] for name, record in found.items()}
+    assert outcomes == {"base": "ok", "plain-0.4": "ok", "broken": "invalid_output", "missing": "unavailable"}
+    assert all("brought/missing" in found[name]["message"] for name in found if name.startswith("missing/"))
+
+
+def test_engines_give_the_same_tokens_and_every_token_is_counted(measured):
+    found = records(measured)
+    ours, theirs = found["base/lean/b2-p4-g6"], found["base/generate/b2-p4-g6"]
+    assert ours["tokens_sha256"] == theirs["tokens_sha256"] == ours["reference_sha256"]
+    for record in (ours, theirs):
+        assert record["tokens_generated"] == 2 * 6 * record["successful_batches"] > 0
+        assert record["tokens_per_second"] == pytest.approx(
+            sum(batch["tokens"] for batch in record["batches"]) / sum(batch["seconds"] for batch in record["batches"])
+        )
+
+
+def test_lines_for_existing_scripts_are_there_for_every_trial(measured):
+    lines = [json.loads(line) for line in (measured.study / "evaluation_results.jsonl").read_text().splitlines()]
+    assert len(lines) == sum(GRID.values())
+    assert "tiny_r0.4_b2_g6" in {line["experiment_id"] for line in lines}
+    assert {line["successful_batches"] == 0 for line in lines if not line["success"]} == {True}
+
+
+def test_second_run_has_nothing_to_do_and_a_deleted_trial_alone_runs_again(measured):
+    assert "Nothing to be done" in measured.snakemake()
+    trial = measured.study / "trials" / "base" / "lean" / "b2-p4-g6.json"
+    kept = trial.read_bytes()
+    trial.unlink()
+    waiting = measured.waiting()
+    trial.write_bytes(kept)
+    assert waiting == {"throughput_measure": 1, "throughput_summarize": 1, "throughput_figures": 1}
+
+
+def test_edited_engine_makes_stale_its_own_trials_alone(measured):
+    path = measured.root / "workflow" / "plumbline" / "throughput" / "engines" / "generate.py"
+    text = path.read_text()
+    path.write_text(text + "\nEDITED = True\n")
+    waiting = measured.waiting()
+    path.write_text(text)
+    assert waiting == {"throughput_measure": 1, "throughput_summarize": 1, "throughput_figures": 1}
+
+
+def test_results_compared_with_themselves_show_nothing_slower(measured):
+    assert "slower" not in measured.plumbline("compare", "results", "results").replace("nothing is slower", "")
