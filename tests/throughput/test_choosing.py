@@ -94,7 +94,8 @@ def test_hardly_faster_is_not_enough(choose):
 def test_none_is_begun_when_the_time_is_up(choose):
     chosen, probe, _ = choose(seconds_of, probe_seconds=3.0)
     assert chosen.threads == 1
-    assert [p["note"] for p in probe] == ["", "", "not tried: no time left", "not tried: no time left"]
+    late = "not tried: no time left"
+    assert [p["note"] for p in probe] == ["", "0.750 of the time of the best before it", late, late]
     assert probe[2]["equal"] is None
 
 

@@ -1,6 +1,41 @@
 """How near a trial came to what the machine can do: model bandwidth and FLOP utilisation, and share of the ceiling."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from plumbline.throughput.engines.interface import Shape
+from plumbline.throughput.models.manifest import Shapes
+
+
+class Step(NamedTuple):
+    """What a decode step must move and compute at least, in the mean over a call's steps; and what is kept."""
+
+    bytes: float
+    flops: float
+    kv_bytes: int
+    """Keys and values of all tokens of all rows at the end."""
+
+
+def decode_step(weights: Sequence[Tensor], shapes: Shapes, shape: Shape, itemsize: int) -> Step:
+    """Of a step for all rows of `shape`, with numbers of `itemsize` bytes.
+
+    Bytes: every weight once, by its storage, and the keys and values of every row's tokens so far. FLOPs: two for each
+    weight and row, and for each row, layer, head and token so far two dot products of the head's size (query with
+    key, share with value). Step number i has prompt + i tokens so far, its own among them: prompt + generated / 2 in
+    the mean of i = 1 … generated − 1.
+    """
+    storages = {weight.untyped_storage().data_ptr(): weight.untyped_storage().nbytes() for weight in weights}
+    read = sum(storages.values())
+    context = shape.prompt + shape.generated / 2
+    token = 2 * shapes.layers * shapes.kv_heads * shapes.head_size * itemsize
+    attention = 4 * shapes.layers * shapes.heads * shapes.head_size * context
+    return Step(
+        bytes=read + shape.batch * token * context,
+        flops=shape.batch * (2 * read / itemsize + attention),
+        kv_bytes=shape.batch * token * (shape.prompt + shape.generated),
+    )
 
 
 def roofline(

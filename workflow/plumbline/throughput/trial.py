@@ -19,7 +19,7 @@ from plumbline.throughput.engines.interface import DTYPES, Choice, Engine, Shape
 from plumbline.throughput.memory import free_bytes, meter
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.prompts import prompts
-from plumbline.throughput.roofline import roofline
+from plumbline.throughput.roofline import decode_step, roofline
 from plumbline.throughput.settings import Cell, ChoiceSettings, TrialTiming
 
 log = logging.getLogger("plumbline")
@@ -230,24 +230,23 @@ class Trial:
 
     def compare(self) -> None:
         """What was found against what the machine can do."""
-        shapes, cell, found = self.manifest.shapes, self.request.cell, self.findings
-        assert shapes is not None
+        found, limits = self.findings, self.request.limits
+        assert self.manifest.shapes is not None
         dtype = found["choice"]["dtype"]
         itemsize = DTYPES[dtype].itemsize
-        weights = sum(
-            {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self.engine.weights()}.values()
-        )
-        token = 2 * shapes.layers * shapes.kv_heads * shapes.head_size * itemsize
-        found |= {"weights_bytes": weights, "kv_bytes": cell.batch * token * (cell.prompt + cell.generated)}
-        if found.get("peak_bytes"):
-            found["memory_overhead"] = found["peak_bytes"] / (weights + found["kv_bytes"])
-        limits = self.request.limits
+        step = decode_step(self.engine.weights(), self.manifest.shapes, self.shape, itemsize)
+        found["kv_bytes"] = step.kv_bytes
+        if self.manifest.parameters is not None:
+            found["weights_bytes"] = self.manifest.parameters * itemsize
+            if "peak_bytes" in found:
+                found["memory_overhead"] = found["peak_bytes"] / (found["weights_bytes"] + step.kv_bytes)
         known = limits["device"] == found["device"]
-        context = cell.prompt + cell.generated / 2
+        if not known:
+            log.warning("the limits are those of %s: no share of a ceiling", limits["device"])
         found |= roofline(
-            batch=cell.batch,
-            step_bytes=weights + cell.batch * token * context,
-            step_flops=2 * weights / itemsize * cell.batch,
+            batch=self.shape.batch,
+            step_bytes=step.bytes,
+            step_flops=step.flops,
             bandwidth=limits["bandwidth_bytes_per_second"] if known else None,
             flops=limits["matmul_flops_per_second"].get(dtype) if known else None,
             tokens_per_second=found.get("decode_tokens_per_second"),
