@@ -25,7 +25,7 @@ class Static(Generate):
             from transformers import CompileConfig
 
             config = CompileConfig(dynamic=False, mode="reduce-overhead" if device.type == "cuda" else "default")
-            config._compile_all_devices = True  # on the CPU transformers would not compile
+            config._compile_all_devices = True  # type: ignore[assignment]  # on the CPU transformers would not compile
             self._arguments["compile_config"] = config
 
     def _cache(self) -> dict[str, Any]:
