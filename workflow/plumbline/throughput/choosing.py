@@ -63,7 +63,7 @@ def check_dtype(settings: ChoiceSettings, device: torch.device) -> None:
 
 
 def first_choice(settings: ChoiceSettings, engine: type[Engine]) -> Choice:
-    """What is fixed, and for `auto` the usual: float32, the engine's first attention, all threads, no compiling.
+    """What is fixed, and for `auto` the usual: float32, the engine's first attention, one thread, no compiling.
 
     Compiling that makes no difference to the engine is off. Raises FoundError for an attention that it does not have.
     """
@@ -74,7 +74,7 @@ def first_choice(settings: ChoiceSettings, engine: type[Engine]) -> Choice:
     return Choice(
         dtype="float32" if settings.dtype == "auto" else settings.dtype,
         attention=attention,
-        threads=threads_available() if settings.threads == "auto" else settings.threads,
+        threads=1 if settings.threads == "auto" else settings.threads,
         compile=settings.compile == "on" and engine.can_compile,
     )
 
@@ -125,7 +125,8 @@ def choose(
     """The fastest choice, coordinate by coordinate, and what was tried.
 
     A candidate is called once to see whether `check` passes its tokens, then in turn with the best so far; it
-    replaces that one if its tokens are right and its median is lower by 3%. None is begun after `probe_seconds`.
+    replaces that one if its tokens are right and its median is lower by 3%. None is begun after `probe_seconds`, but
+    the numbers of threads are tried however long that takes: the wrong one costs more than to try.
     """
     began = time.perf_counter()
     best = _tried(first, make, run, check)
@@ -135,7 +136,7 @@ def choose(
             choice = replace(best.choice, **{name: value})
             if any(choice == known.choice for known in contenders):
                 continue
-            if time.perf_counter() - began > probe_seconds:
+            if name != "threads" and time.perf_counter() - began > probe_seconds:
                 contenders.append(Contender(choice=choice, note="not tried: no time left"))
                 continue
             candidate = _tried(choice, make, run, check)
