@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import platform
@@ -11,12 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import HfApi
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plumbline.core import hub
 from plumbline.core.errors import UserError
 from plumbline.lr_sweep import documents
-from plumbline.lr_sweep.corpora import files, hub, interface
+from plumbline.lr_sweep.corpora import files, interface
 from plumbline.lr_sweep.corpora.interface import Document, within
 from plumbline.lr_sweep.corpus import CorpusSpec, corpus
 from plumbline.lr_sweep.settings import CorpusSettings
@@ -221,16 +224,10 @@ def test_a_hub_data_set_without_what_was_named_is_refused(tmp_path: Path, block:
 
 
 def test_a_hub_that_cannot_be_reached_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "HfApi", lambda: hub_api("http://127.0.0.1:9"))
+    monkeypatch.setattr(hub, "HfApi", functools.partial(HfApi, endpoint="http://127.0.0.1:9"))
     with pytest.raises(UserError, match="is no folder here, and the hub does not give it") as caught:
         make(tmp_path, source="hub", hub={"id": "someone/something"})
     assert "\n" not in str(caught.value)
-
-
-def hub_api(endpoint: str) -> Any:
-    from huggingface_hub import HfApi
-
-    return HfApi(endpoint=endpoint)
 
 
 def test_a_parquet_file_that_was_cut_is_refused(tmp_path: Path) -> None:
