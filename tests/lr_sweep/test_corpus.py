@@ -20,11 +20,13 @@ from plumbline.core import hub
 from plumbline.core.errors import UserError
 from plumbline.lr_sweep import documents
 from plumbline.lr_sweep.corpora import files, interface
-from plumbline.lr_sweep.corpora.interface import Document, within
+from plumbline.lr_sweep.corpora.interface import PYTHON_RELEASE, Document, within
 from plumbline.lr_sweep.corpus import CorpusSpec, corpus
-from plumbline.lr_sweep.settings import CorpusSettings
+from plumbline.lr_sweep.plan import plan
+from plumbline.lr_sweep.settings import CorpusSettings, LrSweepSettings
 
-FACTS = {"code": "code", "inputs": "inputs", "fingerprint": [], "python": None}
+FILES = CorpusSettings(source="files", files=[__file__])
+FACTS: dict[str, Any] = {"code": "code", "inputs": "inputs", "fingerprint": [], "python": None}
 Row = tuple[str, bool]
 
 
@@ -52,7 +54,7 @@ def write_split(folder: Path, split: str, texts: Sequence[Any], column: str = "t
 
 @pytest.fixture(scope="module")
 def default(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[Row]]:
-    return make(tmp_path_factory.mktemp("pydoc"), python=platform.python_version())
+    return make(tmp_path_factory.mktemp("pydoc"), python=PYTHON_RELEASE)
 
 
 def test_the_default_corpus_is_megabytes_of_distinct_prose_with_a_tenth_held_out(default: Any) -> None:
@@ -86,8 +88,15 @@ def test_the_default_corpus_is_the_same_in_another_process(default: Any) -> None
 
 
 def test_another_python_than_the_spec_names_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"Python 2\.7\.18 and this job on 3\."):
-        make(tmp_path, python="2.7.18")
+    with pytest.raises(UserError, match=r"Python 2\.7 and this job on 3\."):
+        make(tmp_path, python="2.7")
+
+
+def test_the_plan_names_the_release_of_python_and_not_its_patch() -> None:
+    planned = {target.stage: target for target in plan(LrSweepSettings(), 0, {})}
+    assert json.loads(planned["corpus"].spec)["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
+    other = {target.stage: target for target in plan(LrSweepSettings(corpus=FILES), 0, {})}
+    assert json.loads(other["corpus"].spec)["python"] is None
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), unique=True, min_size=1), st.randoms())

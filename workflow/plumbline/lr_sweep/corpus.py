@@ -9,7 +9,7 @@ from plumbline.core.files import atomic, write_json
 from plumbline.core.plan import Spec
 from plumbline.core.progress import Progress
 from plumbline.core.stage import stage
-from plumbline.lr_sweep.corpora.interface import Source, source
+from plumbline.lr_sweep.corpora.interface import PYTHON_RELEASE, Source, source
 from plumbline.lr_sweep.documents import DocumentWriter, is_held_out
 from plumbline.lr_sweep.settings import CorpusSettings
 
@@ -21,7 +21,7 @@ class CorpusSpec(Spec):
     fingerprint: list[str]
     """Of the user's files or folder, where there are some."""
     python: str | None
-    """The version whose manual and docstrings are read, for the source `pydoc`."""
+    """The release whose documentation is read, 3.11, for the source `pydoc`; its patch stands in the manifest."""
 
 
 @stage
@@ -30,11 +30,10 @@ def corpus(spec: CorpusSpec, output: Path) -> None:
 
     Documents without text are left out, and counted. Raises UserError when no document is left.
     """
-    version = platform.python_version()
-    if spec.python not in (None, version):
+    if spec.python not in (None, PYTHON_RELEASE):
         raise UserError(
-            f"lr_sweep.corpus: Snakemake runs on Python {spec.python} and this job on {version}, whose manual differs;"
-            " run both on the same, or set lr_sweep.corpus.source to files or hub"
+            f"lr_sweep.corpus: Snakemake runs on Python {spec.python} and this job on {PYTHON_RELEASE}, whose manual"
+            " differs; run both on the same, or set lr_sweep.corpus.source to files or hub"
         )
     opened = source(spec.corpus)
     with atomic(output.parent) as folder:
@@ -53,7 +52,7 @@ def corpus(spec: CorpusSpec, output: Path) -> None:
             "validation_bytes": writer.bytes["validation"],
             "sha256": writer.sha256,
             "source": opened.described,
-            "python": spec.python,
+            "python": platform.python_version() if spec.python else None,
         }
         write_json(folder / "manifest.json", manifest)
 
