@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from plumbline.core.statistics import bootstrap_interval
-from plumbline.lr_sweep.records import CLASSES, SPANS, machine_name, number
+from plumbline.lr_sweep.records import CLASSES, machine_name, number
+from plumbline.lr_sweep.spans import SPANS
 
 LOSSES = ("final_validation_loss", "best_validation_loss", "initial_validation_loss", "final_train_loss")
 COUNTS = ("steps", "tokens", "parameters", "peak_rss_bytes")

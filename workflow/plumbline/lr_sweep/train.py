@@ -17,6 +17,7 @@ from plumbline.core.record import FoundError, Outcome, recording
 from plumbline.core.stage import stage
 from plumbline.lr_sweep import checkpoint as checkpoints
 from plumbline.lr_sweep.allocator import keep_freed_memory
+from plumbline.lr_sweep.compiler import compiler_counts
 from plumbline.lr_sweep.data import Tokens, open_tokens
 from plumbline.lr_sweep.loop import Fit, Row, Run, train_model
 from plumbline.lr_sweep.model import FLOPS_FORMULA, flops_per_token, parameter_count
@@ -117,7 +118,7 @@ def findings_of(fit: Fit, tokens: Tokens, stability: StabilitySettings) -> dict[
         "wall_seconds": fit.spans.total,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "precision": fit.choices.found,
-        "compile_seconds": fit.compile_seconds,
+        "compiler": compiler_counts(),
         "dtype": fit.dtype,
         "threads": torch.get_num_threads(),
         "restarts": fit.restarts,

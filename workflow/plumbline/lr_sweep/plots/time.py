@@ -12,10 +12,10 @@ from plumbline.core.plotting import GREY, MARKERS, PALETTE, WIDTH, message_figur
 from plumbline.lr_sweep.findings import rate_text
 from plumbline.lr_sweep.frames import overall_speed
 from plumbline.lr_sweep.plots.panels import DASHES, Tables, legend_below, single_panel, title_machines
-from plumbline.lr_sweep.records import SPANS
+from plumbline.lr_sweep.spans import SPANS
 
 SPAN_LABELS = {name: name.replace("_", " ").capitalize() for name in SPANS}
-SPAN_COLOURS = dict(zip(SPANS, (*PALETTE, "#BBBBBB"), strict=True))
+SPAN_COLOURS = dict(zip(SPANS, (*PALETTE, "#777777", "#BBBBBB"), strict=True))
 
 
 def throughput(tables: Tables) -> Figure:
