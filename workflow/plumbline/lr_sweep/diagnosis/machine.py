@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import pynvml
 
+from plumbline.lr_sweep.clocks import cpu_pressure
+
 BUSY_SHARE = 0.25
 """Of a core, from which on another process counts as a neighbour."""
 THROTTLES = {
@@ -76,7 +78,7 @@ def observe(ours: Collection[int], seconds: float = 0.5) -> Machine:
     return Machine(
         cores=cores,
         neighbours=tuple(sorted(busy, key=lambda neighbour: -neighbour.cores)),
-        pressure_percent=_pressure(),
+        pressure_percent=cpu_pressure(),
         steal_share=stolen / (elapsed * (psutil.cpu_count() or cores)),
         gpus=_gpus(own),
         cpu_mhz=frequency.current if frequency else None,
@@ -114,13 +116,6 @@ def _cpu_times(own: Collection[int]) -> dict[tuple[int, str], float]:
         if cpu is not None and process.info["pid"] not in own:
             times[process.info["pid"], process.info["name"]] = cpu.user + cpu.system
     return times
-
-
-def _pressure() -> float | None:
-    try:
-        return float(Path("/proc/pressure/cpu").read_text().split()[1].removeprefix("avg10="))
-    except OSError:  # the kernel keeps no account of pressure
-        return None
 
 
 def _gpus(own: Collection[int]) -> tuple[Gpu, ...]:
