@@ -1,10 +1,9 @@
 """The processor slowed down: heat, power, or a shared clock budget."""
 
-from collections.abc import Sequence
 from statistics import median
 
 from plumbline.lr_sweep.diagnosis.causes.interface import Finding, Probe, milliseconds
-from plumbline.lr_sweep.diagnosis.evidence import Interval, TrialEvidence
+from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence
 from plumbline.lr_sweep.diagnosis.machine import Gpu, Machine
 
 SLOWER = 1.25
@@ -21,37 +20,28 @@ def throttling(trial: TrialEvidence, machine: Machine, probe: Probe) -> Finding 
         share = 1 - held.sm_clock_mhz / held.sm_clock_limit_mhz
         return Finding(
             seconds_lost=share * trial.compute_seconds,
+            in_compute=share * trial.compute_seconds,
             evidence=f"{held.name}: {', '.join(held.throttles)}; clock {held.sm_clock_mhz} of"
             f" {held.sm_clock_limit_mhz} MHz",
             advice="cool the machine or raise the power limit (nvidia-smi -q -d PERFORMANCE)",
-            in_compute=True,
         )
     # its first interval warms up; one that was cut short by a stop is another cause's
     steady = [gap for gap in trial.intervals[1:] if gap.steps > 0 and gap.idle < 0.5 * gap.monotonic]
     if len(steady) < LEAST_INTERVALS or trial.chose("compile"):
         return None
     quarter = len(steady) // 4
-    start, end = median(_times(steady[:quarter])), median(_times(steady[-quarter:]))
+    start, end = (median(gap.step_seconds for gap in part) for part in (steady[:quarter], steady[-quarter:]))
     if start <= 0 or end < SLOWER * start:
         return None
-    lost = sum(max(0.0, _time(gap) - start) * gap.steps for gap in steady)
+    lost = sum(max(0.0, gap.step_seconds - start) * gap.steps for gap in steady)
     clock = "" if machine.cpu_mhz is None else f"; the clock is at {machine.cpu_mhz:,.0f} MHz now"
     return Finding(
         seconds_lost=lost,
+        in_compute=lost,
         evidence=f"a step takes {milliseconds(end)} of computing, at the start it took {milliseconds(start)}{clock}",
         advice="cool the machine; look for work that shares its cores' hardware threads or memory",
-        in_compute=True,
     )
 
 
 def _is_held(gpu: Gpu) -> bool:
     return bool(gpu.throttles) and gpu.sm_clock_mhz < CLOCK_SHARE * gpu.sm_clock_limit_mhz
-
-
-def _times(intervals: Sequence[Interval]) -> list[float]:
-    return [_time(interval) for interval in intervals]
-
-
-def _time(interval: Interval) -> float:
-    """Seconds of a step's computing, without waiting for a core."""
-    return max(0.0, interval.compute - interval.waiting_for_core) / interval.steps
