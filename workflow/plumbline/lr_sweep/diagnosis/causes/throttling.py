@@ -9,18 +9,18 @@ from plumbline.lr_sweep.diagnosis.machine import Gpu, Machine
 SLOWER = 1.25
 """The end against the start."""
 LEAST_INTERVALS = 12
-CLOCK_SHARE = 0.85
-"""A GPU whose clock is held below this share of its limit counts as throttled."""
+HELD_SHARE = 0.15
+"""Of its clock, from which on a GPU that is held down counts as throttled."""
 
 
 def throttling(trial: TrialEvidence, machine: Machine, probe: Probe) -> Finding | None:
     """On a GPU the reasons that NVML gives now; and on any device the speed of a step against that at the start."""
-    held = next((gpu for gpu in machine.gpus if _is_held(gpu)), None)
-    if trial.device != "cpu" and held is not None and trial.state == "running":
-        share = 1 - held.sm_clock_mhz / held.sm_clock_limit_mhz
+    held = max(machine.gpus, key=_share_lost, default=None)
+    if trial.device != "cpu" and trial.state == "running" and held is not None and _share_lost(held) > HELD_SHARE:
+        lost = _share_lost(held) * trial.compute_seconds
         return Finding(
-            seconds_lost=share * trial.compute_seconds,
-            in_compute=share * trial.compute_seconds,
+            seconds_lost=lost,
+            in_compute=lost,
             evidence=f"{held.name}: {', '.join(held.throttles)}; clock {held.sm_clock_mhz} of"
             f" {held.sm_clock_limit_mhz} MHz",
             advice="cool the machine or raise the power limit (nvidia-smi -q -d PERFORMANCE)",
@@ -43,5 +43,8 @@ def throttling(trial: TrialEvidence, machine: Machine, probe: Probe) -> Finding 
     )
 
 
-def _is_held(gpu: Gpu) -> bool:
-    return bool(gpu.throttles) and gpu.sm_clock_mhz < CLOCK_SHARE * gpu.sm_clock_limit_mhz
+def _share_lost(gpu: Gpu) -> float:
+    """Of the GPU's clock, by what NVML gives a reason for; 0 where its driver does not tell."""
+    if not gpu.throttles or gpu.sm_clock_mhz is None or not gpu.sm_clock_limit_mhz:
+        return 0.0
+    return 1 - gpu.sm_clock_mhz / gpu.sm_clock_limit_mhz
