@@ -84,6 +84,14 @@ def test_running_failed_and_interrupted_are_told_apart(house):
     assert (house.state(target()).state, house.state(target()).why) == ("missing", ("interrupted at 75%",))
 
 
+def test_progress_is_that_of_this_attempt_and_other_notes_do_not_hide_it(house):
+    start = {"event": "start", "boot": BOOT, "pid": os.getpid()}
+    house.journal(target(), start, {"done": 3, "total": 4}, start | {"attempt": 2})
+    assert house.state(target()).fraction is None
+    house.journal(target(), start, {"done": 1, "total": 4, "eta_seconds": 3.0}, {"spans": {}})
+    assert (house.state(target()).fraction, house.state(target()).eta_seconds) == (0.25, 3.0)
+
+
 def test_a_later_process_with_the_same_number_does_not_count_as_running(house):
     long_ago = {"event": "start", "boot": BOOT, "pid": os.getpid(), "time": 1.0}
     house.journal(target(), long_ago)
