@@ -2,21 +2,30 @@
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from plumbline.core.settings import Settings
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Switch = Literal["auto", "on", "off"]
+YAML_SWITCHES = {True: "on", False: "off"}
+"""What YAML makes of on and off without quotes."""
+Switch = Annotated[
+    Literal["auto", "on", "off"],
+    BeforeValidator(lambda given: YAML_SWITCHES[given] if isinstance(given, bool) else given),
+]
 
 FIGURES = ("loss_by_rate", "curves", "edge", "throughput", "time_spent")
 TABLES = ("rates",)
 
+LEAST_RATE, LARGEST_RATE = 1e-12, 1e12
+LEAST_RATIO = 1.01
+"""Of neighbouring rates: trials are named by their rate, and rates that are added have three digits."""
 LEARNING_RATES = (0.001, 0.004, 0.016, 0.064, 0.25, 1.0, 4.0, 16.0, 64.0)
 """The default grid: a small model's best rate is near 0.004, and it diverges above 30."""
 
@@ -24,7 +33,7 @@ LEARNING_RATES = (0.001, 0.004, 0.016, 0.064, 0.25, 1.0, 4.0, 16.0, 64.0)
 class HubCorpus(Settings):
     """Text in a data set on the hub, or in a local folder laid out like one."""
 
-    id: str = "roneneldan/TinyStories"
+    id: Annotated[str, Field(min_length=1)] = "roneneldan/TinyStories"
     revision: str | None = None
     column: str = "text"
     train_split: str = "train"
@@ -130,7 +139,8 @@ class LrSweepSettings(Settings):
     stability: StabilitySettings = StabilitySettings()
     operation: OperationSettings = OperationSettings()
     learning_rates: Annotated[list[PositiveFloat], Field(min_length=1)] = list(LEARNING_RATES)
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0, 1]
+    """Peak learning rates, neighbours at least 1% apart."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)] = [0, 1]
     extend: bool = True
     """Add rates by itself until the best one has neighbours on both sides and one has diverged."""
     extend_at_most: Annotated[int, Field(ge=0, le=8)] = 4
@@ -148,6 +158,17 @@ class LrSweepSettings(Settings):
             if values.count(value) > 1:
                 raise ValueError(f"{value!r} is named twice")
         return values
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _can_be_told_apart(cls, rates: list[float]) -> list[float]:
+        ordered = sorted(rates)
+        if ordered[0] < LEAST_RATE or ordered[-1] > LARGEST_RATE:
+            raise ValueError(f"learning rates lie between {LEAST_RATE:g} and {LARGEST_RATE:g}")
+        for low, high in pairwise(ordered):
+            if high < LEAST_RATIO * low:
+                raise ValueError(f"{low!r} and {high!r} are nearer than 1%; leave one out")
+        return rates
 
 
 def candidate_rates(settings: LrSweepSettings) -> tuple[list[float], list[float]]:
