@@ -40,3 +40,10 @@ def lr_sweep_trials(rounds):
 
 def lr_sweep_all_trials(wildcards):
     return lr_sweep_trials(CONFIG.lr_sweep.rounds)
+
+
+def lr_sweep_all_weights(wildcards):
+    return [
+        record.replace("record.json", "weights.safetensors")
+        for record in lr_sweep_all_trials(wildcards)
+    ]

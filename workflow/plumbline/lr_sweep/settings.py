@@ -22,6 +22,8 @@ Switch = Annotated[
 
 FIGURES = ("loss_by_rate", "curves", "edge", "throughput", "time_spent")
 TABLES = ("rates",)
+BEST_MODEL = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+"""Files that transformers loads."""
 
 LEAST_RATE, LARGEST_RATE = 1e-12, 1e12
 LEAST_RATIO = 1.01
