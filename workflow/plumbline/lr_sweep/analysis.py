@@ -130,6 +130,15 @@ def best_index(sweep: Sweep) -> int | None:
     return int(np.argmin(means)) if sweep.good.any() else None
 
 
+def centre(sweep: Sweep) -> int | None:
+    """The best rate; without a good one that of the lowest loss which did not diverge; None when there is none."""
+    best = best_index(sweep)
+    stayed = sweep.measured & ~sweep.diverged
+    if best is not None or not stayed.any():
+        return best
+    return int(np.argmin(_mean_over_seeds(sweep.losses, stayed)))
+
+
 def is_bracketed(sweep: Sweep) -> bool:
     """Whether the best rate has a good neighbour on either side."""
     best = best_index(sweep)

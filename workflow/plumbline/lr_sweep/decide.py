@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from plumbline.lr_sweep.analysis import Sweep, best_index, sweep_of
+from plumbline.lr_sweep.analysis import Sweep, centre, sweep_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,7 @@ def decide(records: Sequence[dict[str, Any]], below: Sequence[float], above: Seq
     sweep = sweep_of(records)
     if not sweep.measured.any():
         return Decision(add=[], why="no trial has a loss, so that nothing says where to look.")
-    best = _centre(sweep)
+    best = centre(sweep)
     add, reasons = [], []
     sides = (("below", below, _missing_below(sweep, best)), ("above", above, _missing_above(sweep, best)))
     for side, candidates, reason in sides:
@@ -49,16 +47,6 @@ def decide(records: Sequence[dict[str, Any]], below: Sequence[float], above: Seq
     assert best is not None  # all diverged: a rate below is missing
     inside = f"the best rate {sweep.rates[best]:g} lies inside the grid"
     return Decision(add=[], why=f"{inside}, and a rate above it diverged.")
-
-
-def _centre(sweep: Sweep) -> int | None:
-    """The best rate; without a good one that of the lowest loss which did not diverge; None when all diverged."""
-    best = best_index(sweep)
-    stayed = sweep.measured & ~sweep.diverged
-    if best is not None or not stayed.any():
-        return best
-    places = np.flatnonzero(stayed)
-    return int(places[np.argmin(np.nanmean(sweep.losses[stayed], axis=1))])
 
 
 def _missing_below(sweep: Sweep, best: int | None) -> str:
