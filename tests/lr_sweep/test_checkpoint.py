@@ -141,10 +141,14 @@ def test_checkpoint_of_another_spec_is_refused_and_the_difference_named(tokens, 
     assert not output.exists()
 
 
-def test_changed_spec_starts_anew_and_leaves_no_checkpoint_of_the_old_one(tokens, tmp_path, monkeypatch):
+def test_changed_spec_starts_anew_says_so_and_leaves_no_checkpoint_of_the_old_one(
+    tokens, tmp_path, monkeypatch, caplog
+):
     output = tmp_path / "trial" / "record.json"
     old = interrupted(tokens, output, spec_of(), monkeypatch)
-    train(spec_of(rate=0.5), tokens, output)
+    with caplog.at_level("INFO", logger="plumbline"):
+        train(spec_of(rate=0.5), tokens, output)
+    assert f"{old}: of another spec; the trial starts anew" in caplog.text
     assert json.loads(output.read_text())["restarts"] == 0
     assert not old.exists()
 

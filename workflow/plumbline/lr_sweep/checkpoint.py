@@ -38,6 +38,8 @@ def load(path: Path, identity: str, device: torch.device) -> dict[str, Any] | No
     Raises UserError when the file is no checkpoint, or one of another spec, and says where the specs differ.
     """
     if not path.exists():
+        for other in path.parent.glob(".*.checkpoint"):
+            log.info("%s: of another spec; the trial starts anew", other)
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
