@@ -44,9 +44,10 @@ def load(path: Path, identity: str, device: torch.device) -> dict[str, Any] | No
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         found = state.pop("spec")
-    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path}: is no checkpoint ({first}); delete it to start the trial anew") from error
+    except (RuntimeError, EOFError, OSError, LookupError, AttributeError, TypeError, pickle.UnpicklingError) as error:
+        # not torch's own words: they tell to read the file unsafely
+        what = type(error).__name__
+        raise UserError(f"{path}: is no checkpoint ({what}); delete it to start the trial anew") from error
     if found != identity:
         where = "; ".join(differences(json.loads(found), json.loads(identity)))
         raise UserError(f"{path}: a checkpoint of another spec ({where}); delete it to start the trial anew")
