@@ -124,7 +124,7 @@ def _running(events: list[dict[str, Any]], journal: Path) -> dict[str, Any] | No
         return None
     began = next(number for number, event in enumerate(events) if event is start)
     since = events[began:]
-    last = next((event for event in reversed(since) if event.get("total")), {})
+    last: dict[str, Any] = next((event for event in reversed(since) if event.get("total")), {})
     fraction = last["done"] / last["total"] if last else None
     return {"fraction": fraction, "eta_seconds": last.get("eta_seconds")}
 
