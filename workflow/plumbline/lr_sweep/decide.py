@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plumbline.lr_sweep.analysis import Sweep, centre, sweep_of
+from plumbline.lr_sweep.analysis import Sweep, centre, edge_of_stability, sweep_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,10 @@ def decide(records: Sequence[dict[str, Any]], below: Sequence[float], above: Seq
             continue
         rate = next((rate for rate in candidates if rate not in sweep.rates), None)
         if rate is None:
-            reasons.append(f"{reason}, but {len(candidates)} rates {side} the grid are the limit")
+            reasons.append(
+                f"{reason}, but {len(candidates)} rates {side} the grid are the limit (lr_sweep.extend_at_most); "
+                "raise it, or widen lr_sweep.learning_rates"
+            )
         else:
             add.append(rate)
             reasons.append(f"{reason}: {rate:g} is added")
@@ -56,7 +59,7 @@ def _missing_below(sweep: Sweep, best: int | None) -> str:
 
 
 def _missing_above(sweep: Sweep, best: int | None) -> str:
-    if best is None or sweep.diverged[best + 1 :].any():
+    if best is None or edge_of_stability(sweep).reached:
         return ""
     last = not sweep.measured[best + 1 :].any()
     return f"the best rate {sweep.rates[best]:g} is the highest" if last else "no rate above the best diverged"
