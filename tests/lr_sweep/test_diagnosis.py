@@ -19,6 +19,7 @@ from plumbline.lr_sweep.diagnosis.evidence import Interval, TrialEvidence, from_
 from plumbline.lr_sweep.diagnosis.ledger import ledger
 from plumbline.lr_sweep.diagnosis.machine import Gpu, Machine, Neighbour, observe
 from plumbline.lr_sweep.diagnosis.report import in_words
+from plumbline.lr_sweep.model import flops_per_token
 from plumbline.lr_sweep.settings import ModelSettings, TrainingSettings
 
 STEP = 0.02
@@ -213,6 +214,18 @@ def test_causes_are_ranked_by_seconds_lost_over_all_trials():
     diagnosis = assess(trials, MACHINE, Clockwork())
     assert [item["cause"] for item in diagnosis["causes"]] == ["frequent_checkpoints", "data_wait"]
     assert diagnosis["causes"][0]["worst_trial"] == "b"
+
+
+def test_words_say_which_trial_the_evidence_is_of_and_one_speed_for_all_trials():
+    slow = interval(spans={"forward": 40 * STEP}, monotonic=40 * STEP)
+    trials = [replace(with_span("data_wait", 0.2), name="a"), replace(trial([slow] * 30), name="b")]
+    trials.append(replace(with_span("data_wait", 0.4), name="c"))
+    diagnosis = assess(trials, MACHINE, Clockwork())
+    words = "\n".join(in_words(diagnosis))
+    assert "in 2 trials; c, the worst: " in words
+    speed = 3 * 300 * 1024 / (300 * 6 * STEP)  # all tokens over all seconds of computing
+    assert f"seen {speed:,.0f} (" in words
+    assert f"MFU {speed * flops_per_token(MODEL) / 1e11:.1%} over 3 trials" in words
 
 
 def test_nothing_to_judge_cannot_be_told_and_needs_no_measurement():

@@ -150,6 +150,8 @@ def _expected(trial: TrialEvidence, probe: Probe, findings: dict[str, Finding]) 
         "device": trial.device,
         "expected_step_seconds": step,
         "expected_tokens_per_second": trial.tokens_per_step / step if step else None,
+        "tokens": trial.done * trial.tokens_per_step,
+        "compute_seconds": trial.compute_seconds,
         "compute_tokens_per_second": seen,
         "loop_tokens_per_second": trial.tokens_per_second,
         "flops_per_token": flops,
