@@ -116,6 +116,21 @@ def test_tally_counts_and_estimates_what_is_left(house):
     assert tally.eta_seconds == pytest.approx(6.0)
 
 
+def test_time_spent_on_a_trial_counts_the_attempts_that_were_killed_on_the_way(house):
+    trial, spec = target(), {"hidden": 64}
+    start = {"event": "start", "boot": "another", "pid": 1, "spec": spec}
+    earlier = [start | {"time": 0.0, "spec": {}}, {"done": 1, "time": 50.0}]
+    ended = [start | {"time": 60.0}, {"event": "end", "seconds": 7.0, "time": 67.0}]
+    killed = [start | {"time": 100.0}, {"done": 1, "time": 130.0}]
+    failed = [start | {"time": 200.0}, {"event": "failed", "time": 204.0}]
+    last = [start | {"time": 300.0}, {"event": "end", "seconds": 2.5, "time": 302.5}]
+    house.record(trial, seconds=2.0)
+    house.journal(trial, *earlier, *ended, *killed, *failed, *last)
+    assert house.state(trial).seconds == 2.0 + 30.0 + 4.0
+    house.journal(trial, *earlier, *last)
+    assert house.state(trial).seconds == 2.0
+
+
 def test_untraced_stale_output_is_set_aside_and_a_current_one_stays(house):
     current, stale = target("a", hidden=64), target("b", hidden=128)
     house.record(current)

@@ -19,8 +19,9 @@ def trials_frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """One row per trial, whatever it found: rate, seed, class, outcome, losses in nats, counts, speed, spans.
 
     A loss that was not finite is inf or NaN as it was recorded; `capped_loss` is the final validation loss, or
-    the initial one where that is lower. `different_machines` says that not all ran on the same hardware, so
-    that seconds compare badly.
+    the initial one where that is lower. `loop_seconds` is the sum of the spans, over all of a trial's attempts but
+    for what a kill undid; `last_attempt_seconds` the time of the process that ended it. `different_machines` says that
+    not all ran on the same hardware, so that seconds compare badly.
     """
     machines = [machine_name(record) for record in records]
     rows = []
@@ -32,7 +33,8 @@ def trials_frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
         row["capped_loss"] = float(np.fmin(row["final_validation_loss"], row["initial_validation_loss"]))
         row |= {name: number(record.get(name)) for name in ("unigram_entropy_nats", "tokens_per_second")}
         row |= {name: record.get(name) for name in COUNTS}
-        row |= {"seconds": record.get("seconds")}
+        row |= {"loop_seconds": sum(map(number, spans.values())) if spans else np.nan}
+        row |= {"last_attempt_seconds": record.get("seconds")}
         row |= {f"{span}_seconds": number(spans.get(f"{span}_seconds")) for span in SPANS}
         row |= {"machine": machine, "different_machines": len(set(machines)) > 1}
         rows.append(row)
