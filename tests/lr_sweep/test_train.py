@@ -47,6 +47,7 @@ def test_record_holds_what_the_trial_found(trial):
     assert record["tokens_per_second"] == pytest.approx(record["tokens"] / training)
     assert len(record["train_losses"]) == len(record["grad_norms"]) == 24
     assert record["final_train_loss"] == pytest.approx(sum(record["train_losses"][-8:]) / 8)
+    assert record["validation_windows"] == 6
     assert record["threads"] == torch.get_num_threads()
 
 

@@ -3,6 +3,7 @@
 Everything that decides a run's numbers is in a `Run`; all of its state is in a `Fit`, and is what a checkpoint holds.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from plumbline.lr_sweep.settings import ModelSettings, OperationSettings, Traini
 from plumbline.lr_sweep.spans import Spans
 
 Row = dict[str, float]
+log = logging.getLogger("plumbline")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,9 @@ class Fit:
         sizes: dict[str, Any] = {"batch": training.batch, "context": model.context, "device": device}
         self.windows = TrainingWindows(tokens.train, seed=run.seed, **sizes)
         self.validation = validation_batches(tokens.validation, windows=training.validation_windows, **sizes)
+        self.validation_windows = sum(len(inputs) for inputs, _ in self.validation)
+        if self.validation_windows < training.validation_windows:
+            log.info("the validation text holds %d windows, and all are validated on", self.validation_windows)
         torch.manual_seed(run.seed)
         self.model = Transformer(model).to(device)
         self.losses = torch.full((training.steps,), math.nan, device=device)

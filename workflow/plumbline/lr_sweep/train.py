@@ -120,6 +120,7 @@ def findings_of(fit: Fit, tokens: Tokens, stability: StabilitySettings) -> dict[
         "unigram_entropy_nats": tokens.unigram_entropy,
         "steps": fit.step,
         "tokens": tokens_seen,
+        "validation_windows": fit.validation_windows,
         "tokens_per_second": tokens_seen / fit.spans.training,
         "parameters": parameter_count(model),
         "flops_per_token": flops_per_token(model),
