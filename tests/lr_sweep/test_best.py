@@ -28,7 +28,11 @@ def tokenizer(tmp_path_factory):
     )
     made.train_from_iterator(["the quick brown fox jumps over the lazy dog, again and again"] * 9, trainer)
     made.save(str(folder / "tokenizer.json"))
-    configuration = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
+    configuration = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(configuration))
     return folder / "tokenizer.json"
 
@@ -111,6 +115,7 @@ def test_transformers_generates_text_with_the_folder_alone(folder):
     with torch.no_grad():
         made = model.generate(**prompt, max_length=MODEL.context, do_sample=False, eos_token_id=None)
     text = tokenizer.decode(made[0])
-    assert made.shape[1] == MODEL.context
+    assert made.shape[1] == MODEL.context == tokenizer.model_max_length
+    assert model.generation_config.pad_token_id == tokenizer.pad_token_id == 0
     assert text.startswith("the dog")
     assert len(text) > len("the dog")

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from plumbline.core.errors import UserError
-from plumbline.core.files import atomic, write_json
+from plumbline.core.files import atomic, read_json, write_json
 from plumbline.core.plan import Spec
 from plumbline.core.record import read_record
 from plumbline.core.stage import stage
@@ -45,10 +45,12 @@ def best(spec: BestSpec, trials: list[Path], tokenizer: Path, output: Path) -> N
     with atomic(output.parent) as folder:
         folder.mkdir()
         write_json(folder / "config.json", transformers_config(model, END_OF_TEXT_ID))
-        write_json(folder / "generation_config.json", {"bos_token_id": END_OF_TEXT_ID, "eos_token_id": END_OF_TEXT_ID})
+        ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), END_OF_TEXT_ID)
+        write_json(folder / "generation_config.json", ends)
         shutil.copyfile(chosen.with_name("weights.safetensors"), folder / "model.safetensors")
-        for source in (tokenizer, tokenizer.with_name("tokenizer_config.json")):
-            shutil.copyfile(source, folder / source.name)
+        shutil.copyfile(tokenizer, folder / tokenizer.name)
+        described = read_json(tokenizer.with_name("tokenizer_config.json")) | {"model_max_length": model.context}
+        write_json(folder / "tokenizer_config.json", described)
         difference = logit_difference(folder, model)
         if not difference <= LOGIT_TOLERANCE:
             raise UserError(
