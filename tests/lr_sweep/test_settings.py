@@ -32,6 +32,8 @@ def settings(**values: Any) -> LrSweepSettings:
         ({"model": {"heads": 5}}, r"heads \(5\) must divide width \(64\) into an even head size"),
         ({"model": {"vocabulary": 256}}, "model.vocabulary: Input should be greater than or equal to 257"),
         ({"corpus": {"source": "files"}}, "files: missing, and source is 'files'"),
+        ({"corpus": {"files": ["a.txt"]}}, "files: given, and source is 'pydoc'; set source: files"),
+        ({"corpus": {"hub": {"id": "a/b"}}}, "hub: given, and source is 'pydoc'; set source: hub"),
         ({"corpus": {"source": "hub", "hub": {"id": ""}}}, "corpus.hub.id: String should have at least 1 character"),
         ({"training": {"precision": "yes"}}, "training.precision: Input should be 'auto', 'on' or 'off'"),
     ],
