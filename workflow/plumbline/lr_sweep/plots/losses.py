@@ -212,7 +212,8 @@ def _curve(axes: Axes, record: dict[str, Any], look: dict[str, Any]) -> bool:
     shown = np.where(above, top, losses)
     diverged = record["class"] == "diverged"
     style: Any = DIVERGED_LINE if diverged else "-"
-    axes.plot(steps, shown, **look, ls=style, markevery=np.flatnonzero(~above).tolist(), clip_on=False, zorder=2)
+    order = 2.5 if look["color"] == ORANGE else 2  # the best rate before the others
+    axes.plot(steps, shown, **look, ls=style, markevery=np.flatnonzero(~above).tolist(), clip_on=False, zorder=order)
     if above.any():
         axes.plot(steps[above], shown[above], "^", mfc="white", mec=look["color"], ms=5, clip_on=False, zorder=3)
     if diverged:

@@ -119,7 +119,7 @@ def entropy_line(axes: Axes, entropy: float) -> list[Line2D]:
 
 
 def diverged_crosses(axes: Axes, trials: pd.DataFrame) -> list[Line2D]:
-    """A red cross in the strip off the scale at each rate with a diverged trial, and how many of its seeds did."""
+    """A red cross in the strip off the scale at each rate with a diverged trial, with a count where not all were."""
     if not (trials["class"] == "diverged").any():
         return []
     for rate in trials["rate"][trials["class"] == "diverged"].unique():
@@ -128,9 +128,10 @@ def diverged_crosses(axes: Axes, trials: pd.DataFrame) -> list[Line2D]:
         look: Any = {"color": FAULT, "ha": "center", "va": "center", "annotation_clip": False, "zorder": 5}
         at = (float(rate), OFF_SCALE)
         axes.annotate("×", at, **place, xytext=(0, 0), fontsize=12, **look).set_in_layout(False)
-        text = f"{(classes == 'diverged').sum()} of {len(classes)}"
-        axes.annotate(text, at, **place, xytext=(0, 11), fontsize=6, **look).set_in_layout(True)
-    return [Line2D([], [], color=FAULT, marker="x", ls="", ms=5, mew=1.3, label="Diverged (of the seeds)")]
+        count = int((classes == "diverged").sum())
+        if count < len(classes):
+            axes.annotate(f"{count} of {len(classes)}", at, **place, xytext=(0, 11), fontsize=6, **look)
+    return [Line2D([], [], color=FAULT, marker="x", ls="", ms=5, mew=1.3, label="Diverged")]
 
 
 def legend_below(figure: Figure, handles: Sequence[Any], *, columns: int = 6) -> None:
