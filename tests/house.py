@@ -93,11 +93,11 @@ class House:
         rows = re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)
         return Counter({rule: int(count) for rule, count in rows if rule not in ("job", "all", self.study.name)})
 
-    def plumbline(self, *arguments: str) -> str:
+    def plumbline(self, *arguments: str, status: int = 0) -> str:
         command = [sys.executable, "-c", "from plumbline.cli import main; main()", *arguments]
         environment = self.environment() | {"PYTHONPATH": str(self.root / "workflow")}
         done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == status, done.stdout + done.stderr
         return done.stdout
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:

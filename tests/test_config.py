@@ -17,6 +17,18 @@ def test_schema_is_current():
     assert written == configuration.Config.model_json_schema(), "run `make schema`"
 
 
+def test_every_key_has_its_meaning_in_the_schema():
+    schema = configuration.Config.model_json_schema()
+    blocks = {"Config": schema, **schema["$defs"]}
+    silent = [
+        f"{name}.{key}"
+        for name, block in blocks.items()
+        for key, described in block["properties"].items()
+        if not described.get("description")
+    ]
+    assert silent == []
+
+
 def test_config_points_editors_to_the_schema():
     first = (ROOT / "config.yaml").read_text().splitlines()[0]
     assert (ROOT / first.partition("$schema=")[2]).is_file()

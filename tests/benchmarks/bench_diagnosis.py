@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ from plumbline.lr_sweep.diagnosis.report import diagnose_study
 from plumbline.lr_sweep.settings import ModelSettings, StabilitySettings, TrainingSettings
 
 STEPS = 100
+REPEATS = 3
+"""Of each unseen shape: one run and one replay differ by what the machine does between them."""
 LOAD_CORES = 0.1
 CONTENTION = ("cpu_contention", "cpu_neighbour")
 UNSEEN = ({"width": 96, "hidden": 256, "layers": 3, "heads": 6}, {"width": 48, "hidden": 130, "context": 48})
@@ -46,6 +49,8 @@ class Case:
     training: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     options: tuple[str, ...] = ()
+    threads: int = 1
+    """OMP_NUM_THREADS, which decides what a stage computes on."""
     prelude: str = ""
     """Python that runs in the trial's process before it begins."""
     at_once: int = 1
@@ -63,16 +68,13 @@ from plumbline.lr_sweep import loop
 note = loop.note
 loop.note = lambda **fields: (note(**fields), time.sleep(0.05))[0]
 """
-THREADS = "import torch; torch.set_num_threads(8)"
 DOUBLE = "import torch; torch.set_default_dtype(torch.float64)"
 SLEEP = """
 calls, real = iter(range(10**9)), time.clock_gettime
 time.clock_gettime = lambda clock: real(clock) + (3600.0 if next(calls) >= 5 else 0.0)
 """
 CASES = {
-    "too_many_threads": Case(
-        cause="too_many_threads", prelude=THREADS, training={"steps": 30}, options=("--log-steps", "3")
-    ),
+    "too_many_threads": Case(cause="too_many_threads", threads=8, training={"steps": 30}, options=("--log-steps", "3")),
     "contention": Case(cause="cpu_contention", at_once=6, training={"steps": 40}),
     "slow_data": Case(cause="data_wait", prelude=SLOW_DATA),
     "small_batch": Case(
@@ -116,7 +118,7 @@ def start(case: Case, study: Path, tokens: Path, name: str) -> subprocess.Popen[
     output = study / "trials" / name / "record.json"
     command = [sys.executable, "-c", program, "--spec", json.dumps(spec), "--tokens", str(tokens / "meta.json")]
     command += ["--output", str(output), "--log", str(log), "--device", "cpu", *case.options]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(case.threads)}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -194,13 +196,15 @@ def own_seconds() -> float:
 
 
 def unseen_shape(shape: dict[str, int], root: Path, name: str) -> dict[str, Any]:
-    """Expected over seen tokens/s of a shape, waiting for a core left out."""
-    case = Case(cause=None, model=shape, training={"steps": 60})
-    found = run(case, root, name)
-    (trial,) = read_trials(root / name / "lr_sweep")
-    seen = trial.done * trial.tokens_per_step / (trial.compute_seconds - trial.run_delay_seconds)
-    expected = found["expected"][0]["expected_tokens_per_second"]
-    return {"shape": shape, "expected_tokens_per_second": expected, "seen": seen, "expected_over_seen": expected / seen}
+    """Expected over seen tokens/s of a shape, waiting for a core left out: of several runs, and their median."""
+    runs = []
+    for repeat in range(REPEATS):
+        found = run(Case(cause=None, model=shape), root, f"{name}-{repeat}")
+        (trial,) = read_trials(root / f"{name}-{repeat}" / "lr_sweep")
+        seen = trial.done * trial.tokens_per_step / (trial.compute_seconds - trial.run_delay_seconds)
+        expected = found["expected"][0]["expected_tokens_per_second"]
+        runs.append({"expected_tokens_per_second": expected, "seen": seen, "expected_over_seen": expected / seen})
+    return {"shape": shape, "runs": runs, "expected_over_seen": median(one["expected_over_seen"] for one in runs)}
 
 
 def evidence_cost(root: Path, looks: int = 2000) -> float:
@@ -257,7 +261,8 @@ def main() -> None:
         f" ({figures['false_alarms_beside_foreign_load']} beside the load of others)"
     )
     for shape in shapes:
-        print(f"expected over seen at {shape['shape']}: {shape['expected_over_seen']:.2f}")
+        each = ", ".join(f"{one['expected_over_seen']:.2f}" for one in shape["runs"])
+        print(f"expected over seen at {shape['shape']}: {shape['expected_over_seen']:.2f} (median of {each})")
     share = figures["evidence_share_of_training"]
     print(f"a look at the clocks: {1e6 * cost:.0f} µs" + ("" if share is None else f", {share:.2%} of training"))
     print(f"longest diagnosis: {figures['longest_diagnosis_seconds']:.1f} s")

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 MODULE = '''
 """Stage `double`: twice a number."""
 import sys
+import time
 from pathlib import Path
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_text
@@ -24,6 +26,8 @@ def double(spec: DoubleSpec, output: Path, inputs: list[Path] | None = None, dev
     """Twice a number."""
     if spec.factor == 13:
         raise UserError("factor: 13 is unlucky; choose another")
+    if spec.factor == 7:
+        time.sleep(1)
     if spec.factor == 0:
         raise ZeroDivisionError("a bug")
     total = sum(int(path.read_text()) for path in track(inputs or [], 2, "files"))
@@ -55,6 +59,16 @@ def spec(**values):
 def test_options_are_the_parameters(run, tmp_path):
     assert run(spec(), "--device", "cpu").returncode == 0
     assert (tmp_path / "out").read_text() == "6 cpu"
+
+
+def test_a_second_process_on_a_target_waits_for_the_first(run, tmp_path):
+    """As when a run was killed and its jobs were not."""
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(lambda _: run(spec(factor=7), "--log", "double.log"), range(2)))
+    assert [process.returncode for process in done] == [0, 0]
+    events = [json.loads(line) for line in (tmp_path / "double.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events if "event" in event] == ["start", "end", "start", "end"]
+    assert sum("waiting for it to end" in process.stderr for process in done) == 1
 
 
 def test_journal_holds_spec_progress_and_end(run, tmp_path):

@@ -84,6 +84,14 @@ def test_running_failed_and_interrupted_are_told_apart(house):
     assert (house.state(target()).state, house.state(target()).why) == ("missing", ("interrupted at 75%",))
 
 
+def test_progress_is_that_of_this_attempt_and_other_notes_do_not_hide_it(house):
+    start = {"event": "start", "boot": BOOT, "pid": os.getpid()}
+    house.journal(target(), start, {"done": 3, "total": 4}, start | {"attempt": 2})
+    assert house.state(target()).fraction is None
+    house.journal(target(), start, {"done": 1, "total": 4, "eta_seconds": 3.0}, {"spans": {}})
+    assert (house.state(target()).fraction, house.state(target()).eta_seconds) == (0.25, 3.0)
+
+
 def test_a_later_process_with_the_same_number_does_not_count_as_running(house):
     long_ago = {"event": "start", "boot": BOOT, "pid": os.getpid(), "time": 1.0}
     house.journal(target(), long_ago)
@@ -106,6 +114,21 @@ def test_tally_counts_and_estimates_what_is_left(house):
     assert (tally.counts["done"], tally.counts["missing"], tally.total) == (2, 2, 4)
     assert tally.seconds == 6.0
     assert tally.eta_seconds == pytest.approx(6.0)
+
+
+def test_time_spent_on_a_trial_counts_the_attempts_that_were_killed_on_the_way(house):
+    trial, spec = target(), {"hidden": 64}
+    start = {"event": "start", "boot": "another", "pid": 1, "spec": spec}
+    earlier = [start | {"time": 0.0, "spec": {}}, {"done": 1, "time": 50.0}]
+    ended = [start | {"time": 60.0}, {"event": "end", "seconds": 7.0, "time": 67.0}]
+    killed = [start | {"time": 100.0}, {"done": 1, "time": 130.0}]
+    failed = [start | {"time": 200.0}, {"event": "failed", "time": 204.0}]
+    last = [start | {"time": 300.0}, {"event": "end", "seconds": 2.5, "time": 302.5}]
+    house.record(trial, seconds=2.0)
+    house.journal(trial, *earlier, *ended, *killed, *failed, *last)
+    assert house.state(trial).seconds == 2.0 + 30.0 + 4.0
+    house.journal(trial, *earlier, *last)
+    assert house.state(trial).seconds == 2.0
 
 
 def test_untraced_stale_output_is_set_aside_and_a_current_one_stays(house):

@@ -1,13 +1,20 @@
 """The whole `lr_sweep` study on a tiny model: extension of the grid, best model, diagnosis, nothing left to do."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from house import TINY, House, build
-from plumbline.lr_sweep.diagnosis.assessment import EXIT_STATUS
+from house import TINY, House, build, kill_group
+from plumbline.core.progress import read_journal
+
+CONFIG = ("--configfile", "tiny.yaml")
+ONE_TRIAL = TINY["lr_sweep"] | {"learning_rates": [0.004], "extend": False}
+WASTEFUL = ONE_TRIAL | {"training": {"batch": 4, "steps": 200, "validate_every": 1, "validation_windows": 64}}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +65,66 @@ def test_deleted_trial_alone_runs_again_with_what_follows(swept):
     assert waiting["lr_sweep_corpus"] == waiting["lr_sweep_tokens"] == 0
 
 
-def test_diagnosis_names_expected_speed_and_where_the_time_went(swept):
+def test_diagnosis_of_a_finished_sweep_has_all_its_steps_and_seconds(swept):
     diagnosis = json.loads((swept.study / "diagnosis.json").read_text())
-    assert diagnosis["status"] in EXIT_STATUS
-    assert diagnosis["study"] == "lr_sweep"
+    progress, ledgers = diagnosis["progress"], diagnosis["ledger_seconds"]["trials"]
+    records = {path.parent.name: json.loads(path.read_text()) for path in swept.study.glob("trials/*/record.json")}
+    assert (progress["done"], progress["left"], progress["steps_percent"]) == (len(records), 0, 100.0)
+    assert set(ledgers) == set(records)
+    for name, record in records.items():
+        events = read_journal(swept.study / "logs" / "train" / f"{name}.jsonl")
+        assert sum(ledgers[name].values()) == pytest.approx(events[-1]["time"] - events[0]["time"], abs=0.01)
+        assert all(ledgers[name][span.removesuffix("_seconds")] == spent for span, spent in record["spans"].items())
+
+
+@pytest.fixture(scope="module")
+def wasteful(tmp_path_factory) -> House:
+    """A house in which a trial was trained that validates at every step, on 16 times the tokens of a step."""
+    house = build(tmp_path_factory.mktemp("wasteful") / "house", "lr_sweep")
+    house.configure({"lr_sweep": WASTEFUL})
+    house.snakemake("results/lr_sweep/diagnosis.json")
+    return house
+
+
+def test_diagnosis_names_what_wastes_the_time_of_a_real_trial(wasteful):
+    diagnosis = json.loads(wasteful.plumbline("diagnose", "lr_sweep", "--json", *CONFIG, status=1))
+    record = json.loads(next(wasteful.study.glob("trials/*/record.json")).read_text())
+    found = {cause["cause"]: cause for cause in diagnosis["causes"]}
+    spans = record["spans"]
+    assert diagnosis["status"] == "slower_than_expected"
+    assert spans["validation_seconds"] > 0.5 * sum(spans.values())
+    assert found["frequent_validation"]["seconds_lost"] == pytest.approx(
+        spans["validation_seconds"] - 0.15 * sum(spans.values())
+    )
+    assert diagnosis["expected"][0]["expected_tokens_per_second"] > 0
+    at_the_end = json.loads((wasteful.study / "diagnosis.json").read_text())
+    assert "frequent_validation" in {cause["cause"] for cause in at_the_end["causes"]}
+
+
+def test_diagnosis_of_a_running_sweep_finds_the_stopped_process(wasteful):
+    wasteful.configure({"lr_sweep": WASTEFUL | {"training": {"steps": 1_000_000}}})
+    run = wasteful.start("results/lr_sweep/summary.csv")
+    try:
+        pid = _pid_of_the_trial(wasteful)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            diagnosis = json.loads(wasteful.plumbline("diagnose", "lr_sweep", "--json", *CONFIG, status=1))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    finally:
+        kill_group(run)
+    assert diagnosis["progress"]["running"] == 1
+    stopped = next(cause for cause in diagnosis["causes"] if cause["cause"] == "stopped_process")
+    assert stopped["advice"] == f"kill -CONT {pid}"
+
+
+def _pid_of_the_trial(house: House) -> int:
+    """Of the process that trains, once it has begun."""
+    began, until = time.time(), time.monotonic() + 120
+    while time.monotonic() < until:
+        for journal in house.study.glob("logs/train/*.jsonl"):
+            starts = [event for event in read_journal(journal) if event.get("event") == "start"]
+            if starts and starts[-1]["time"] > began:
+                return int(starts[-1]["pid"])
+        time.sleep(0.1)
+    raise TimeoutError(f"no trial in {house.study} has begun")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from plumbline.lr_sweep.records import SPANS
+from plumbline.lr_sweep.spans import SPANS
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)
 INITIAL, ENTROPY = 6.26, 5.05
@@ -31,7 +31,7 @@ def trial(rate: float, seed: int, kind: str = "converged", **options: Any) -> di
     if kind == "diverged":
         curve = np.array([5.4, 6.9, 8.0, np.inf, np.nan, np.nan]) if math.isnan(final) else curve + 1
     curve[-1] = final
-    spans = np.abs(rng.normal(1, 0.1, 8)) * [0.04, 1.9, 3.4, 0.5, 0.4, 0.05, 0.03, 0.1]
+    spans = np.abs(rng.normal(1, 0.1, 9)) * [0.04, 1.9, 3.4, 0.5, 0.4, 0.05, 0.03, 0.0, 0.1]
     speed = 300 * 16 * 64 / spans[:4].sum()
     return {
         "schema": 1, "study": "lr_sweep", "stage": "train", "trial": f"lr{rate:g}-seed{seed}",

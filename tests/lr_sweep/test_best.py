@@ -4,8 +4,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from lr_sweep.sweep_records import trial, unfinished
 from lr_sweep.training_runs import MODEL, VOCABULARY, spec_of, write_tokens
 from plumbline.core.errors import UserError
+from plumbline.lr_sweep.analysis import analyse, sweep_of
 from plumbline.lr_sweep.best import BestSpec, best, pick
 from plumbline.lr_sweep.train import train
 
@@ -26,7 +28,11 @@ def tokenizer(tmp_path_factory):
     )
     made.train_from_iterator(["the quick brown fox jumps over the lazy dog, again and again"] * 9, trainer)
     made.save(str(folder / "tokenizer.json"))
-    configuration = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
+    configuration = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(configuration))
     return folder / "tokenizer.json"
 
@@ -54,10 +60,10 @@ def folder(trials, tokenizer, tmp_path_factory):
     return output.parent
 
 
-def record(folder, rate, seed, loss, outcome="ok"):
-    path = folder / f"lr{rate:g}-seed{seed}" / "record.json"
+def record(folder, rate, seed, loss, kind="converged"):
+    found = trial(rate, seed, kind, loss=loss) if kind else unfinished(rate, seed)
+    path = folder / found["trial"] / "record.json"
     path.parent.mkdir()
-    found = {"schema": 1, "rate": rate, "seed": seed, "outcome": outcome, "final_validation_loss": loss}
     path.write_text(json.dumps(found))
     return path
 
@@ -68,15 +74,28 @@ def test_best_trial_is_the_best_seed_of_the_rate_that_is_best_on_average(tmp_pat
     assert pick([*lucky, *steady]) == (steady[1], pytest.approx(1.8))
 
 
-def test_rate_with_a_diverged_seed_is_passed_over(tmp_path):
-    broken = [record(tmp_path, 0.1, 0, 1.0), record(tmp_path, 0.1, 1, "nan", "diverged")]
+@pytest.mark.parametrize("kind", ["plateaued", "diverged"])
+def test_rate_that_is_not_good_for_every_seed_is_passed_over(tmp_path, kind):
+    broken = [record(tmp_path, 0.1, 0, 1.0), record(tmp_path, 0.1, 1, 1.1, kind)]
     steady = [record(tmp_path, 0.2, 0, 1.9)]
     assert pick([*broken, *steady])[0] == steady[0]
 
 
+def test_best_rate_is_the_one_that_the_analysis_names_when_a_seed_ran_out_of_memory(tmp_path):
+    short = [record(tmp_path, 0.1, 0, 1.0), record(tmp_path, 0.1, 1, None, None)]
+    paths = [*short, record(tmp_path, 0.2, 0, 1.9)]
+    assert pick(paths) == (short[0], 1.0)
+    assert analyse(sweep_of([json.loads(path.read_text()) for path in paths])).best_rate == 0.1
+
+
+def test_without_a_good_rate_the_lowest_that_did_not_diverge_is_taken(tmp_path):
+    paths = [record(tmp_path, 0.1, 0, 5.2, "plateaued"), record(tmp_path, 0.2, 0, 5.1, "plateaued")]
+    assert pick([*paths, record(tmp_path, 0.4, 0, "nan", "diverged")]) == (paths[1], 5.1)
+
+
 def test_no_finished_trial_is_a_mistake_that_names_the_setting(tmp_path):
-    with pytest.raises(UserError, match=r"lr_sweep\.learning_rates: at none of 1 rates"):
-        pick([record(tmp_path, 0.1, 0, "inf", "diverged")])
+    with pytest.raises(UserError, match=r"lr_sweep\.learning_rates: at each of 1 rates a trial diverged or none"):
+        pick([record(tmp_path, 0.1, 0, "nan", "diverged"), record(tmp_path, 0.1, 1, None, None)])
 
 
 def test_manifest_names_the_trial(folder, trials):
@@ -96,6 +115,7 @@ def test_transformers_generates_text_with_the_folder_alone(folder):
     with torch.no_grad():
         made = model.generate(**prompt, max_length=MODEL.context, do_sample=False, eos_token_id=None)
     text = tokenizer.decode(made[0])
-    assert made.shape[1] == MODEL.context
+    assert made.shape[1] == MODEL.context == tokenizer.model_max_length
+    assert model.generation_config.pad_token_id == tokenizer.pad_token_id == 0
     assert text.startswith("the dog")
     assert len(text) > len("the dog")

@@ -141,21 +141,32 @@ def test_checkpoint_of_another_spec_is_refused_and_the_difference_named(tokens, 
     assert not output.exists()
 
 
-def test_changed_spec_starts_anew_and_leaves_no_checkpoint_of_the_old_one(tokens, tmp_path, monkeypatch):
+def test_changed_spec_starts_anew_says_so_and_leaves_no_checkpoint_of_the_old_one(
+    tokens, tmp_path, monkeypatch, caplog
+):
     output = tmp_path / "trial" / "record.json"
     old = interrupted(tokens, output, spec_of(), monkeypatch)
-    train(spec_of(rate=0.5), tokens, output)
+    with caplog.at_level("INFO", logger="plumbline"):
+        train(spec_of(rate=0.5), tokens, output)
+    assert f"{old}: of another spec; the trial starts anew" in caplog.text
     assert json.loads(output.read_text())["restarts"] == 0
     assert not old.exists()
 
 
-@pytest.mark.parametrize("damage", [b"", b"no checkpoint", None])
+@pytest.mark.parametrize("damage", [b"", b"no checkpoint", b"PK\x03\x04 cut", None])
 def test_damaged_checkpoint_is_refused_by_name(tokens, tmp_path, monkeypatch, damage):
     output = tmp_path / "trial" / "record.json"
     path = interrupted(tokens, output, spec_of(), monkeypatch)
     path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
-    with pytest.raises(UserError, match=r"checkpoint: is no checkpoint"):
+    with pytest.raises(UserError, match=r"checkpoint: is no checkpoint \(\w+\); delete it"):
         train(spec_of(), tokens, output)
+
+
+@pytest.mark.parametrize("held", [torch.zeros(3), [1], {"step": 1}])
+def test_file_that_holds_something_else_is_refused_by_name(tmp_path, held):
+    torch.save(held, tmp_path / "x.checkpoint")
+    with pytest.raises(UserError, match=r"checkpoint: is no checkpoint \(\w+\); delete it"):
+        checkpoints.load(tmp_path / "x.checkpoint", "{}", CPU)
 
 
 def test_pickled_code_in_a_checkpoint_is_never_run(tokens, tmp_path, monkeypatch):

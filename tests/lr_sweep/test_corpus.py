@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import platform
@@ -11,17 +12,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import HfApi
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plumbline.core import hub
 from plumbline.core.errors import UserError
 from plumbline.lr_sweep import documents
-from plumbline.lr_sweep.corpora import files, hub, interface
-from plumbline.lr_sweep.corpora.interface import Document, within
+from plumbline.lr_sweep.corpora import files, interface
+from plumbline.lr_sweep.corpora.interface import PYTHON_RELEASE, Document, within
 from plumbline.lr_sweep.corpus import CorpusSpec, corpus
-from plumbline.lr_sweep.settings import CorpusSettings
+from plumbline.lr_sweep.plan import plan
+from plumbline.lr_sweep.settings import CorpusSettings, LrSweepSettings
 
-FACTS = {"code": "code", "inputs": "inputs", "fingerprint": [], "python": None}
+FILES = CorpusSettings(source="files", files=[__file__])
+FACTS: dict[str, Any] = {"code": "code", "inputs": "inputs", "fingerprint": [], "python": None}
 Row = tuple[str, bool]
 
 
@@ -49,7 +54,7 @@ def write_split(folder: Path, split: str, texts: Sequence[Any], column: str = "t
 
 @pytest.fixture(scope="module")
 def default(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[Row]]:
-    return make(tmp_path_factory.mktemp("pydoc"), python=platform.python_version())
+    return make(tmp_path_factory.mktemp("pydoc"), python=PYTHON_RELEASE)
 
 
 def test_the_default_corpus_is_megabytes_of_distinct_prose_with_a_tenth_held_out(default: Any) -> None:
@@ -83,8 +88,15 @@ def test_the_default_corpus_is_the_same_in_another_process(default: Any) -> None
 
 
 def test_another_python_than_the_spec_names_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"Python 2\.7\.18 and this job on 3\."):
-        make(tmp_path, python="2.7.18")
+    with pytest.raises(UserError, match=r"Python 2\.7 and this job on 3\."):
+        make(tmp_path, python="2.7")
+
+
+def test_the_plan_names_the_release_of_python_and_not_its_patch() -> None:
+    planned = {target.stage: target for target in plan(LrSweepSettings(), 0, {})}
+    assert json.loads(planned["corpus"].spec)["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
+    other = {target.stage: target for target in plan(LrSweepSettings(corpus=FILES), 0, {})}
+    assert json.loads(other["corpus"].spec)["python"] is None
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), unique=True, min_size=1), st.randoms())
@@ -98,6 +110,23 @@ def test_the_share_that_is_held_out_is_about_the_share_asked_for() -> None:
     for share in (0.05, 0.3):
         held = sum(documents.is_held_out(f"document {number}", share) for number in range(20_000))
         assert abs(held / 20_000 - share) < 0.01
+
+
+@pytest.mark.parametrize("share", [1e-9, 0.499])
+@pytest.mark.parametrize("count", [1, 2, 3, 14])
+def test_both_sides_have_a_document_however_few_there_are(tmp_path: Path, count: int, share: float) -> None:
+    texts = [f"A text, number {number}." for number in range(count)]
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number:02d}.txt").write_text(text)
+    manifest, found = from_files(tmp_path, "*.txt", validation_share=share)
+    held = {text for text, validation in found if validation}
+    assert [text for text, _ in found] == texts
+    assert 0 < len(held) < count or count == 1
+    if share < 1e-3 and count > 1:  # the one that a larger share would take first
+        assert held == {min(texts, key=documents.place)}
+    assert manifest["validation_documents"] == len(held)
+    assert manifest["validation_bytes"] == sum(map(len, held))
+    assert manifest["bytes"] == sum(map(len, texts))
 
 
 def test_files_are_documents_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -221,16 +250,10 @@ def test_a_hub_data_set_without_what_was_named_is_refused(tmp_path: Path, block:
 
 
 def test_a_hub_that_cannot_be_reached_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "HfApi", lambda: hub_api("http://127.0.0.1:9"))
+    monkeypatch.setattr(hub, "HfApi", functools.partial(HfApi, endpoint="http://127.0.0.1:9"))
     with pytest.raises(UserError, match="is no folder here, and the hub does not give it") as caught:
         make(tmp_path, source="hub", hub={"id": "someone/something"})
     assert "\n" not in str(caught.value)
-
-
-def hub_api(endpoint: str) -> Any:
-    from huggingface_hub import HfApi
-
-    return HfApi(endpoint=endpoint)
 
 
 def test_a_parquet_file_that_was_cut_is_refused(tmp_path: Path) -> None:
@@ -263,7 +286,7 @@ def test_every_file_in_the_registry_is_a_source_that_the_settings_know() -> None
     folder = Path(interface.__file__).parent
     stems = {path.stem for path in folder.glob("[!_]*.py")} - {"interface"}
     for stem in stems:
-        assert CorpusSettings.model_validate({"source": stem, "files": ["x"]}).source == stem
+        assert CorpusSettings.model_validate({"source": stem, "files": ["x"] if stem == "files" else []}).source == stem
 
 
 def test_a_limit_is_kept_by_a_plain_sum() -> None:

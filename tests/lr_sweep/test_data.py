@@ -87,12 +87,18 @@ def test_seed_decides_the_order(folder):
 
 
 def test_validation_windows_span_the_validation_side_from_end_to_end():
-    batches = validation_batches(np.arange(101, dtype=np.uint16), windows=11, batch=4, context=10, device=CPU)
+    batches = validation_batches(np.arange(101, dtype=np.uint16), windows=10, batch=4, context=10, device=CPU)
     inputs = torch.cat([inputs for inputs, _ in batches])
     targets = torch.cat([targets for _, targets in batches])
-    assert inputs.shape == (11, 10)
+    assert inputs.shape == (10, 10)
     assert (int(inputs[0, 0]), int(targets[-1, -1])) == (0, 100)
     assert torch.equal(targets, inputs + 1)
+
+
+@pytest.mark.parametrize(("tokens", "windows"), [(101, 10), (100, 9), (11, 1)])
+def test_more_validation_windows_than_the_text_holds_are_all_that_it_holds(tokens, windows):
+    batches = validation_batches(np.arange(tokens, dtype=np.uint16), windows=100_000, batch=4, context=10, device=CPU)
+    assert sum(len(inputs) for inputs, _ in batches) == windows
 
 
 def test_corpus_shorter_than_a_window_is_refused():

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from lr_sweep.sweep_records import RATES, sweep, trial, unfinished, write
+from plumbline.lr_sweep.analysis import edge_of_stability, sweep_of
 from plumbline.lr_sweep.decide import decide, next_rates
 from plumbline.lr_sweep.extend import ExtendSpec, extend
 
@@ -59,12 +60,20 @@ def test_rates_are_added_one_after_another_until_the_limit_and_then_it_is_said()
         records = records + [trial(rate, seed) for seed in (0, 1)]
     decision = decide(records, BELOW, ABOVE)
     assert decision.add == []
-    assert "2 rates above the grid are the limit" in decision.why
+    assert "2 rates above the grid are the limit (lr_sweep.extend_at_most); raise it" in decision.why
 
 
 def test_rounds_end_once_an_added_rate_diverged() -> None:
     records = sweep(kinds={}) + [trial(31.6, seed, "diverged") for seed in (0, 1)]
     assert next_rates(records, BELOW, ABOVE) == []
+
+
+@pytest.mark.parametrize("kinds", [None, {}, {3.0: "plateaued"}, {1e-3: "diverged"}, dict.fromkeys(RATES, "diverged")])
+def test_a_rate_above_is_asked_for_until_the_edge_of_the_analysis_is_reached(kinds: dict[float, str] | None) -> None:
+    records = sweep(kinds=kinds)
+    edge = edge_of_stability(sweep_of(records))
+    all_diverged = all(record["class"] == "diverged" for record in records)
+    assert (31.6 in next_rates(records, BELOW, ABOVE)) is not (edge.reached or all_diverged)
 
 
 def test_trials_without_any_loss_ask_for_nothing() -> None:

@@ -19,6 +19,7 @@ from plumbline.lr_sweep.diagnosis.evidence import Interval, TrialEvidence, from_
 from plumbline.lr_sweep.diagnosis.ledger import ledger
 from plumbline.lr_sweep.diagnosis.machine import Gpu, Machine, Neighbour, observe
 from plumbline.lr_sweep.diagnosis.report import in_words
+from plumbline.lr_sweep.model import flops_per_token
 from plumbline.lr_sweep.settings import ModelSettings, TrainingSettings
 
 STEP = 0.02
@@ -27,23 +28,18 @@ MODEL = ModelSettings(width=16, hidden=32, layers=1, heads=2, context=16, vocabu
 
 
 class Clockwork:
-    """A probe with made-up times: a step takes STEP, times what the trial's change of it is said to cost."""
+    """A probe with made-up times: a step takes STEP, times the factor of each way to run it that a trial goes."""
 
     def __init__(self, **factors: float) -> None:
-        self.factors = factors
+        self.factors = {"threads": 0.6, "float64": 2.0} | factors
 
-    def step_seconds(self, trial, *, threads=None, dtype=None, batch=None, device=None, switches=None):
-        seconds = STEP
-        if (threads or trial.threads) > 1:
-            seconds *= self.factors.get("threads", 0.6)
-        if (dtype or trial.dtype) == "float64":
-            seconds *= self.factors.get("float64", 2.0)
-        if batch:
-            seconds *= self.factors.get("batch", batch / trial.training["batch"])
-        if device == "cuda":
-            seconds *= self.factors.get("cuda", 0.1)
-        for name, on in (switches or {}).items():
-            seconds *= self.factors.get(name, 1.0) if on else 1.0
+    def step_seconds(self, trial):
+        batch = trial.training["batch"] / TrainingSettings().batch
+        seconds = STEP * (self.factors.get("batch", batch) if batch != 1 else 1.0)
+        ways = {"threads": trial.threads > 1, "float64": trial.dtype == "float64", "cuda": trial.device == "cuda"}
+        ways |= {"bf16": trial.chose("bf16"), "tf32": trial.chose("tf32")}
+        for way, taken in ways.items():
+            seconds *= self.factors.get(way, 1.0) if taken else 1.0
         return seconds
 
     def ceiling(self, trial):
@@ -153,6 +149,8 @@ def test_a_trial_that_is_stopped_now_is_named_with_the_way_out():
     diagnosis = assess([stopped], MACHINE, Clockwork())
     assert diagnosis["causes"][0]["cause"] == "stopped_process"
     assert diagnosis["causes"][0]["advice"] == "kill -CONT 4711"
+    before_any_step = replace(stopped, done=0, spans={}, intervals=())
+    assert assess([before_any_step], MACHINE, Clockwork())["causes"][0]["cause"] == "stopped_process"
 
 
 def test_a_machine_that_gets_slower_is_throttled_and_one_that_always_was_slow_is_not():
@@ -165,25 +163,50 @@ def test_a_machine_that_gets_slower_is_throttled_and_one_that_always_was_slow_is
     assert any("unexplained: 6.0 s" in line for line in in_words(diagnosis))
 
 
+def compiled(seconds: float, **changes) -> TrialEvidence:
+    """A trial of which compiling took `seconds`, and whose steps take half of STEP since."""
+    spans = {name: value / 2 for name, value in interval().spans.items()}
+    trained = trial([interval(spans=spans)] * 30, switches={"compile": True}, **changes)
+    return replace(trained, spans={**trained.spans, "compile": seconds})
+
+
 def test_compiling_that_a_short_run_does_not_win_back_is_named():
-    start = interval(spans={"forward": 20.0, "backward": 10.0}, monotonic=30.0, process=30.0)
-    on = {"precision": {"compile": {"chosen": True}, "graph_breaks": 3}}
-    diagnosis = assess([trial([start, *[interval()] * 29], **on)], MACHINE, Clockwork())
+    diagnosis = assess([compiled(20.0, compiler={"graph_breaks": 3})], MACHINE, Clockwork())
     assert diagnosis["causes"][0]["cause"] == "compile_not_paying"
+    assert diagnosis["causes"][0]["seconds_lost"] == pytest.approx(20.0 - 300 * STEP / 2)
     assert "3 graph breaks" in diagnosis["causes"][0]["evidence"]
+    assert diagnosis["ledger_seconds"]["total"]["compile"] == 20.0
+
+
+def test_compiling_that_the_steps_win_back_by_their_end_is_not_named():
+    assert first_cause(compiled(2.0)) is None
+    assert first_cause(compiled(20.0, state="running", total=3000)) is None
+
+
+def test_compiling_again_and_again_counts_as_compiling_where_the_compiler_says_so():
+    slow = interval(spans={"forward": 5.0}, monotonic=5.0, process=5.0)
+    steps = [interval(), slow] + [interval()] * 28
+    again = trial(steps, switches={"compile": True}, compiler={"recompilations": 1})
+    assert first_cause(again) == "compile_not_paying"
+    assert assess([replace(again, compiler={})], MACHINE, Clockwork())["causes"] == []
 
 
 def test_gpu_causes_read_what_nvml_and_the_record_say():
     hot = Machine(cores=8, gpus=(Gpu(name="G", throttles=("too hot",), sm_clock_mhz=600, sm_clock_limit_mhz=1800),))
-    on_gpu = trial(device="cuda", state="running", precision={"tf32": False, "bf16": False})
+    on_gpu = trial(device="cuda", state="running")
     assert first_cause(on_gpu, hot) == "throttling"
     shared = Machine(cores=8, gpus=(Gpu(name="G", processes=(99,)),))
     assert first_cause(on_gpu, shared) == "gpu_neighbour"
     idle = Machine(cores=8, gpus=(Gpu(name="G"),))
-    assert first_cause(trial(), idle) == "wrong_device"
-    assert first_cause(on_gpu, idle, tf32=0.4) == "tf32_off"
-    asked_off = trial(device="cuda", training=TrainingSettings(precision="off", tf32="on").model_dump())
-    assert first_cause(asked_off, idle, bf16=0.4) == "no_reduced_precision"
+    assert first_cause(trial(), idle, cuda=0.1) == "wrong_device"
+    asked_off = TrainingSettings(precision="off", tf32="off").model_dump()
+    assert first_cause(trial(device="cuda", training=asked_off), idle, tf32=0.4) == "tf32_off"
+    assert first_cause(trial(device="cuda", training=asked_off), idle, bf16=0.4) == "no_reduced_precision"
+
+
+def test_a_choice_that_auto_made_is_no_cause():
+    left_off = trial(device="cuda", switches={"bf16": False, "tf32": False})
+    assert first_cause(left_off, MACHINE, bf16=0.4, tf32=0.4) is None
 
 
 def test_causes_are_ranked_by_seconds_lost_over_all_trials():
@@ -193,6 +216,18 @@ def test_causes_are_ranked_by_seconds_lost_over_all_trials():
     assert diagnosis["causes"][0]["worst_trial"] == "b"
 
 
+def test_words_say_which_trial_the_evidence_is_of_and_one_speed_for_all_trials():
+    slow = interval(spans={"forward": 40 * STEP}, monotonic=40 * STEP)
+    trials = [replace(with_span("data_wait", 0.2), name="a"), replace(trial([slow] * 30), name="b")]
+    trials.append(replace(with_span("data_wait", 0.4), name="c"))
+    diagnosis = assess(trials, MACHINE, Clockwork())
+    words = "\n".join(in_words(diagnosis))
+    assert "in 2 trials; c, the worst: " in words
+    speed = 3 * 300 * 1024 / (300 * 6 * STEP)  # all tokens over all seconds of computing
+    assert f"seen {speed:,.0f} (" in words
+    assert f"MFU {speed * flops_per_token(MODEL) / 1e11:.1%} over 3 trials" in words
+
+
 def test_nothing_to_judge_cannot_be_told_and_needs_no_measurement():
     diagnosis = assess([TrialEvidence(name="a", state="waiting", done=0, total=0, tokens_per_step=0)], MACHINE, None)
     assert diagnosis["status"] == "cannot_tell"
@@ -200,7 +235,7 @@ def test_nothing_to_judge_cannot_be_told_and_needs_no_measurement():
 
 def test_a_run_on_another_machine_without_a_cause_cannot_be_told():
     class Elsewhere(Clockwork):
-        def step_seconds(self, *args, **kwargs):
+        def step_seconds(self, trial):
             return None
 
     assert assess([trial(is_here=False)], MACHINE, Elsewhere())["status"] == "cannot_tell"
@@ -312,7 +347,7 @@ def test_replayed_step_is_measured_once_for_each_way():
     assert first is not None
     assert first > 0
     assert probe.step_seconds(trial(name="another")) == first
-    assert probe.step_seconds(trial(), batch=64) > first
+    assert probe.step_seconds(trial().with_batch(64)) > first
     assert probe.ceiling(trial()) > 1e8
 
 
@@ -326,7 +361,7 @@ def test_nothing_is_measured_when_the_time_is_spent():
 def test_replayed_step_runs_on_the_gpu():
     from plumbline.lr_sweep.diagnosis.expected import StepProbe
 
-    assert StepProbe().step_seconds(trial(), device="cuda") is not None
+    assert StepProbe().step_seconds(trial(device="cuda")) is not None
 
 
 def test_reading_evidence_imports_no_torch():

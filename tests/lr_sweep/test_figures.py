@@ -13,8 +13,9 @@ from lr_sweep.sweep_records import RATES, sweep, trial, unfinished, write
 from plumbline.core.plotting import style
 from plumbline.lr_sweep.figures import DRAWINGS, FiguresSpec, figures
 from plumbline.lr_sweep.plots.panels import Tables
-from plumbline.lr_sweep.records import SPANS, read_records
+from plumbline.lr_sweep.records import read_records
 from plumbline.lr_sweep.settings import FIGURES
+from plumbline.lr_sweep.spans import SPANS
 from plumbline.lr_sweep.summarize import SummarizeSpec, summarize
 
 GRIDS = {
@@ -102,10 +103,54 @@ def test_sweep_without_a_loss_says_so_in_the_figure(name: str, grids: dict[str, 
 
 
 @pytest.mark.parametrize("name", ["loss_by_rate", "edge"])
-def test_each_diverged_trial_has_a_cross(name: str, grids: dict[str, Tables]) -> None:
+def test_a_diverged_rate_has_one_cross_off_the_scale(name: str, grids: dict[str, Tables]) -> None:
     figure = drawn(name, grids["usual"])
-    assert said(figure).count("×\n×") == 1
+    crosses = [text for text in texts(figure) if text.get_text() == "×"]
+    assert [cross.xy[0] for cross in crosses] == [10.0]
+    assert "off scale" in said(figure)
     assert "Diverged" in said(figure)
+    assert " of 2" not in said(figure)
+
+
+@pytest.mark.parametrize("name", ["loss_by_rate", "edge"])
+def test_a_rate_at_which_some_seeds_diverged_says_how_many(name: str, tmp_path: Path) -> None:
+    records = sweep()
+    records[-1] = trial(10.0, 1)
+    assert "1 of 2" in said(drawn(name, tables_of(records, tmp_path)))
+
+
+def test_curve_above_the_panel_is_marked_at_its_top_edge(tmp_path: Path) -> None:
+    records = sweep(kinds={})
+    records[0]["metrics"][2]["val_loss"] = 40.0
+    axes = drawn("curves", tables_of(records, tmp_path)).axes[0]
+    triangles = [line for line in axes.lines if line.get_marker() == "^"]
+    assert [line.get_data()[0].tolist() for line in triangles] == [[150.0]]
+    assert triangles[0].get_data()[1] == pytest.approx(axes.get_ylim()[1])
+
+
+def test_every_rate_has_a_line_of_its_own_in_the_legend_of_the_curves(grids: dict[str, Tables]) -> None:
+    figure = drawn("curves", grids["usual"])
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert len(legend.get_texts()) == len(RATES)
+    assert sum("(best)" in text.get_text() for text in legend.get_texts()) == 1
+    looks = {(line.get_color(), line.get_marker()) for line in legend.get_lines()}
+    assert len(looks) == len(RATES)
+
+
+def test_band_of_two_seeds_is_called_their_range_and_one_seed_has_none(grids: dict[str, Tables]) -> None:
+    text = said(drawn("loss_by_rate", grids["usual"]))
+    assert "Range of the seeds" in text
+    assert "95%" not in text
+    assert "seeds" not in said(drawn("loss_by_rate", grids["one seed"]))
+
+
+def test_resumed_trial_says_so_beside_its_bar(tmp_path: Path) -> None:
+    records = sweep()
+    records[0]["restarts"] = 2
+    text = said(drawn("time_spent", tables_of(records, tmp_path)))
+    assert text.count("resumed") == 1
+    assert "lr0.001-seed0 (resumed 2 ×)" in text
 
 
 @pytest.mark.parametrize("name", ["loss_by_rate", "curves", "edge"])
@@ -127,11 +172,11 @@ def test_unreached_edge_is_not_drawn_and_said(grids: dict[str, Tables]) -> None:
     assert "Gap that holds the edge" not in text
 
 
-def test_stable_region_ends_at_the_edge_and_begins_above_a_plateau(tmp_path: Path) -> None:
-    records = sweep(kinds={1e-3: "plateaued", 10.0: "diverged"})
+def test_stable_region_reaches_as_far_as_was_measured_and_no_further(tmp_path: Path) -> None:
+    records = sweep(kinds={1e-3: "diverged", 3.0: "plateaued", 10.0: "diverged"})
     figure = drawn("edge", tables_of(records, tmp_path))
     region = figure.axes[0].patches[0]
-    assert (region.get_x(), region.get_x() + region.get_width()) == pytest.approx((3e-3, np.sqrt(30)))
+    assert (region.get_x(), region.get_x() + region.get_width()) == pytest.approx((3e-3, 3.0))
 
 
 def test_bars_of_a_trial_add_up_to_its_spans(grids: dict[str, Tables]) -> None:

@@ -87,12 +87,13 @@ def test_answers_name_the_best_rate_the_edge_and_every_class(whole: Path) -> Non
     analysis = json.loads((whole / "results.json").read_text())["analysis"]
     for said in (
         f"{analysis['best_rate']:.3g} has the lowest final validation loss",
-        "between 1, the last good rate, and 3, the first bad one: 1.73",
+        "Training diverges somewhere between 3 and 10",
         f"{analysis['sensitivity']['value']:.3f} [",
         f"unigram entropy, {ENTROPY:.3f} nats",
         "12 converged, 2 spiked, 2 plateaued, 2 diverged",
         "Diverged: 10.",
-        "2 seeds: the intervals over them are rough",
+        "The optimum lies between ",
+        "fewer than 5 seeds, too few for an interval",
     ):
         assert said in text, said
 
@@ -100,8 +101,28 @@ def test_answers_name_the_best_rate_the_edge_and_every_class(whole: Path) -> Non
 def test_unreached_edge_and_best_rate_at_the_end_are_said(tmp_path: Path) -> None:
     records = [trial(rate, seed, loss=4 - 0.1 * place) for place, rate in enumerate(RATES) for seed in (0, 1)]
     text = answers(summarized(records, tmp_path))
-    assert "Not reached: no rate above the best one diverged, up to 10." in text
+    assert "Not reached: no rate above the best one diverged, up to 10; raise `lr_sweep.extend_at_most`" in text
     assert "is an end of the grid" in text
+
+
+@pytest.mark.parametrize(("seeds", "said", "unsaid"), [(2, "range of the seeds", "95%"), (5, "95% interval", "range")])
+def test_spread_over_seeds_is_called_what_it_is(tmp_path: Path, seeds: int, said: str, unsaid: str) -> None:
+    folder = summarized(sweep(seeds=range(seeds)), tmp_path)
+    for text in (answers(folder), (folder / "tables" / "rates.tex").read_text()):
+        assert said in text.replace("95\\%", "95%")
+        assert unsaid not in text.replace("95\\%", "95%").replace("grows with the range", "")
+    row = pd.read_csv(folder / "rates.csv").set_index("rate").loc[0.01]
+    losses = [float(record["final_validation_loss"]) for record in sweep(seeds=range(seeds)) if record["rate"] == 0.01]
+    ends = row["final_validation_loss_low"], row["final_validation_loss_high"]
+    assert (ends == (min(losses), max(losses))) is (seeds < 5)
+
+
+def test_stable_rates_that_learned_next_to_nothing_are_named(tmp_path: Path) -> None:
+    records = sweep(kinds={3.0: "plateaued", 10.0: "diverged"})
+    records[12:14] = [trial(1.0, seed, loss=ENTROPY - 0.05) for seed in (0, 1)]
+    assert "Stable is not good: above the best rate and below the edge, 1, 3 gained less" in answers(
+        summarized(records, tmp_path)
+    )
 
 
 def test_sweep_that_wholly_diverged_claims_no_best_rate(tmp_path: Path) -> None:
@@ -112,9 +133,10 @@ def test_sweep_that_wholly_diverged_claims_no_best_rate(tmp_path: Path) -> None:
 
 def test_single_seed_is_said_to_give_no_interval(tmp_path: Path) -> None:
     text = answers(summarized(sweep(seeds=(0,)), tmp_path))
-    assert "one seed: no interval" in text
+    assert "one seed: no spread" in text
     assert "1 seeds" not in text
     assert "nan" not in text
+    assert "[" not in text
 
 
 def test_different_machines_are_said_so_and_one_machine_is_not(whole: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from plumbline.core import progress
 from plumbline.core.errors import UserError
 from plumbline.core.progress import read_journal
 from plumbline.lr_sweep.model import Transformer
+from plumbline.lr_sweep.records import read_records
 from plumbline.lr_sweep.spans import SPANS
 from plumbline.lr_sweep.train import COLUMNS, train
 
@@ -46,6 +47,7 @@ def test_record_holds_what_the_trial_found(trial):
     assert record["tokens_per_second"] == pytest.approx(record["tokens"] / training)
     assert len(record["train_losses"]) == len(record["grad_norms"]) == 24
     assert record["final_train_loss"] == pytest.approx(sum(record["train_losses"][-8:]) / 8)
+    assert record["validation_windows"] == 6
     assert record["threads"] == torch.get_num_threads()
 
 
@@ -90,6 +92,17 @@ def test_diverged_trial_is_a_record_with_its_numbers_as_strings(tokens, tmp_path
     assert not math.isfinite(float(record["final_validation_loss"]))
     assert isinstance(record["final_validation_loss"], str)
     assert output.with_name("weights.safetensors").exists()
+
+
+def test_trial_that_runs_out_of_memory_is_a_record_with_all_of_its_files(tokens, tmp_path):
+    output = tmp_path / "lr0.01-seed0" / "record.json"
+    train(spec_of(batch=10**13, fused="off", compile="off"), tokens, output)
+    record = strict_json(output)
+    assert record["outcome"] == "out_of_memory"
+    assert "allocate" in record["message"]
+    assert list(csv.DictReader(output.with_name("metrics.csv").open())) == []
+    assert load_file(output.with_name("weights.safetensors")) == {}
+    assert read_records([output])[0]["curve"] == {}
 
 
 def test_corpus_with_more_tokens_than_the_model_is_refused(tokens, tmp_path):

@@ -28,11 +28,15 @@ class Config(Settings):
     results: Annotated[str, Field(min_length=1)] = "results"
     """Folder that everything is written to."""
     seed: int = 0
+    """Of everything that is drawn: another one makes every trial anew."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU where there is one; `cuda` without one is an error."""
     ablation: AblationSettings = AblationSettings()
+    """What do a LoRA's weights say about what it was trained on?"""
     lr_sweep: LrSweepSettings = LrSweepSettings()
+    """Which learning rate, where is the edge, and is this run as fast as it should be?"""
     throughput: ThroughputSettings = ThroughputSettings()
+    """How fast does a model generate, in how much memory, and what does compressing it buy?"""
 
     @model_validator(mode="after")
     def _within_context(self) -> Self:

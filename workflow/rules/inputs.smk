@@ -48,6 +48,13 @@ def lr_sweep_all_trials(wildcards):
     return lr_sweep_trials(CONFIG.lr_sweep.rounds)
 
 
+def lr_sweep_all_weights(wildcards):
+    return [
+        record.replace("record.json", "weights.safetensors")
+        for record in lr_sweep_all_trials(wildcards)
+    ]
+
+
 def throughput_best_model(wildcards):
     """The manifest of the study lr_sweep's best model, where it is the one to measure."""
     if CONFIG.throughput.model.source != "trained":

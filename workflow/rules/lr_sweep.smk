@@ -1,6 +1,7 @@
 # Study `lr_sweep`: text -> tokenizer -> tokens -> one trial a rate and seed -> best model, tables, figures, diagnosis.
 # Needs: nothing for the default corpus; text files or a hub data set for the other sources.
 # Makes: results/lr_sweep/{corpus,tokenizer,tokens,trials,best_model,figures,tables}, summary.csv, diagnosis.json.
+from plumbline.lr_sweep.settings import BEST_MODEL
 from plumbline.lr_sweep.settings import FIGURES as LR_SWEEP_FIGURES
 from plumbline.lr_sweep.settings import TABLES as LR_SWEEP_TABLES
 
@@ -27,8 +28,10 @@ rule lr_sweep_tokenizer:
     """A byte-level BPE trained on the training documents."""
     input:
         corpus="<results>/lr_sweep/corpus/manifest.json",
+        documents="<results>/lr_sweep/corpus/documents.parquet",
     output:
-        "<results>/lr_sweep/tokenizer/tokenizer.json",
+        tokenizer="<results>/lr_sweep/tokenizer/tokenizer.json",
+        settings="<results>/lr_sweep/tokenizer/tokenizer_config.json",
     log:
         "<results>/lr_sweep/logs/tokenizer/all.log",
     benchmark:
@@ -39,16 +42,20 @@ rule lr_sweep_tokenizer:
         spec=spec_of("lr_sweep.tokenizer"),
     shell:
         "python -m plumbline.lr_sweep.tokenizer --spec {params.spec:q} --corpus {input.corpus}"
-        " --output {output} --log {log} 2>> {log}"
+        " --output {output.tokenizer} --log {log} 2>> {log}"
 
 
 rule lr_sweep_tokens:
     """The corpus as token files to be memory-mapped."""
     input:
         corpus="<results>/lr_sweep/corpus/manifest.json",
+        documents="<results>/lr_sweep/corpus/documents.parquet",
         tokenizer="<results>/lr_sweep/tokenizer/tokenizer.json",
     output:
-        "<results>/lr_sweep/tokens/meta.json",
+        meta="<results>/lr_sweep/tokens/meta.json",
+        files=expand(
+            "<results>/lr_sweep/tokens/{side}.bin", side=["train", "validation"]
+        ),
     log:
         "<results>/lr_sweep/logs/tokens/all.log",
     benchmark:
@@ -59,13 +66,14 @@ rule lr_sweep_tokens:
         spec=spec_of("lr_sweep.tokens"),
     shell:
         "python -m plumbline.lr_sweep.tokens --spec {params.spec:q} --corpus {input.corpus}"
-        " --tokenizer {input.tokenizer} --output {output} --log {log} 2>> {log}"
+        " --tokenizer {input.tokenizer} --output {output.meta} --log {log} 2>> {log}"
 
 
 rule lr_sweep_train:
     """One trial: the model trained at one learning rate from one seed."""
     input:
         tokens="<results>/lr_sweep/tokens/meta.json",
+        files=rules.lr_sweep_tokens.output.files,
     output:
         record="<results>/lr_sweep/trials/{trial}/record.json",
         metrics="<results>/lr_sweep/trials/{trial}/metrics.csv",
@@ -79,12 +87,14 @@ rule lr_sweep_train:
     resources:
         device=CONFIG.device,
         checkpoint_seconds=str(CONFIG.lr_sweep.operation.checkpoint_seconds),
+        checkpoint_steps=CONFIG.lr_sweep.operation.checkpoint_steps or 0,
         log_steps=CONFIG.lr_sweep.operation.log_steps,
     params:
         spec=spec_of("lr_sweep.train"),
     shell:
         "python -m plumbline.lr_sweep.train --spec {params.spec:q} --device {resources.device}"
-        " --checkpoint-seconds {resources.checkpoint_seconds} --log-steps {resources.log_steps}"
+        " --checkpoint-seconds {resources.checkpoint_seconds} --checkpoint-steps {resources.checkpoint_steps}"
+        " --log-steps {resources.log_steps}"
         " --tokens {input.tokens} --output {output.record} --log {log} 2>> {log}"
 
 
@@ -109,9 +119,12 @@ rule lr_sweep_best:
     """The best trial's model as a transformers folder."""
     input:
         trials=lr_sweep_all_trials,
+        weights=lr_sweep_all_weights,
         tokenizer="<results>/lr_sweep/tokenizer/tokenizer.json",
+        settings="<results>/lr_sweep/tokenizer/tokenizer_config.json",
     output:
-        "<results>/lr_sweep/best_model/manifest.json",
+        manifest="<results>/lr_sweep/best_model/manifest.json",
+        model=expand("<results>/lr_sweep/best_model/{file}", file=BEST_MODEL),
     log:
         "<results>/lr_sweep/logs/best/all.log",
     conda:
@@ -120,7 +133,7 @@ rule lr_sweep_best:
         spec=spec_of("lr_sweep.best"),
     shell:
         "python -m plumbline.lr_sweep.best --spec {params.spec:q} --trials {input.trials}"
-        " --tokenizer {input.tokenizer} --output {output} --log {log} 2>> {log}"
+        " --tokenizer {input.tokenizer} --output {output.manifest} --log {log} 2>> {log}"
 
 
 rule lr_sweep_summarize:

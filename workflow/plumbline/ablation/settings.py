@@ -40,10 +40,13 @@ class DiffusionSettings(Settings):
     """The size of the zoo's flow-matching transformer."""
 
     width: PositiveInt = 24
+    """Of the hidden states."""
     heads: PositiveInt = 2
+    """Of attention; they divide the width."""
     blocks: PositiveInt = 4
     """Transformer blocks, of 8 adapted factors each; 16 give 128."""
     mlp_ratio: PositiveInt = 2
+    """Hidden width of the MLPs, in widths."""
     prompt_tokens: Annotated[int, Field(ge=2)] = 4
     """Length of every prompt. Cross-attention to a single token ignores its query: `attn2.to_q` would never learn."""
 
@@ -58,26 +61,36 @@ class PretrainingSettings(Settings):
     """How the base is trained: AdamW, learning rate warmed up over `warmup` steps, then a cosine to zero."""
 
     steps: PositiveInt = 600
+    """Of the base's training."""
     batch: PositiveInt = 64
+    """Images a step."""
     learning_rate: PositiveFloat = 7e-3
+    """At its peak."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Of AdamW."""
     prompt_dropout: Share = 0.2
     """Share of images that are seen under the null prompt."""
     warmup: PositiveInt = 50
+    """Steps of the linear warm-up."""
 
 
 class AdapterSettings(Settings):
     """How an adapter is trained."""
 
     rank: PositiveInt = 1
+    """r of the LoRA: ΔW = BA has at most this rank."""
     alpha: PositiveFloat | None = None
     """None: α = rank, a scale α/r of 1."""
     steps: PositiveInt = 40
+    """Of an adapter's training."""
     batch: PositiveInt = 4
     """Images of the adapter's own that a step sees."""
     learning_rate: PositiveFloat = 1e-2
+    """Of an adapter's training, constant."""
     image_count_min: PositiveInt = 4
+    """Fewest images that an adapter is trained on."""
     image_count_max: PositiveInt = 16
+    """Most images that an adapter is trained on."""
     folds: Annotated[int, Field(ge=3, le=20)] = 10
     """Disjoint groups of images; an adapter sees images of one class and one fold."""
     chunk: PositiveInt = 64
@@ -101,11 +114,15 @@ class Zoo(Settings):
     """LoRAs of a real diffusion model on digits, trained here."""
 
     adapters: Annotated[int, Field(ge=100)] = 500
+    """How many are trained."""
     shards: PositiveInt = 2
     """Targets that share the training; any number gives the same adapters."""
     model: DiffusionSettings = DiffusionSettings()
+    """The base that they adapt."""
     pretraining: PretrainingSettings = PretrainingSettings()
+    """How the base is trained."""
     adapter: AdapterSettings = AdapterSettings()
+    """How each is trained."""
 
     @model_validator(mode="after")
     def _shards_have_work(self) -> Self:
@@ -121,7 +138,9 @@ class Hub(Settings):
     id: str = "jacekduszenko/lora-ws-1k"
     """Hub id, or a local folder of parquet files in the same schema."""
     revision: str | None = None
+    """Branch, tag or commit; null: the default branch."""
     split: str = "train"
+    """Which one to read."""
     limit: PositiveInt | None = None
     """At most this many rows."""
 
@@ -130,33 +149,45 @@ class Disk(Settings):
     """A data set saved with `save_to_disk`, a parquet file, or a folder of parquet files."""
 
     path: Path | None = None
+    """Where it lies; must be given for the source `disk`."""
     split: str | None = None
     """Which one, where several were saved together."""
     limit: PositiveInt | None = None
+    """At most this many rows."""
 
 
 class AdapterFolder(Settings):
     """A folder of `.safetensors` LoRAs in the PEFT, diffusers or kohya naming."""
 
     path: Path | None = None
+    """Where it lies; must be given for the source `adapters`."""
     labels: Path | None = None
     """CSV with columns adapter, label, and optionally num_images, image_ids; without it the sub-folder is the label."""
     on_bad_adapter: Literal["fail", "skip"] = "fail"
+    """`skip` leaves out files that cannot be read, and names each in the log and the manifest."""
 
 
 class ClassifierSettings(Settings):
     """`layers` × (Linear, BatchNorm, ReLU, Dropout), Linear; Adam; plateau schedule; early stopping."""
 
     layers: PositiveInt = 3
+    """Hidden layers."""
     hidden: PositiveInt = 64
+    """Width of a hidden layer."""
     dropout: Share = 0.5
+    """Share of a hidden layer's units that a step leaves out."""
     learning_rate: PositiveFloat = 3e-3
+    """Of Adam, before the schedule lowers it."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Of Adam."""
     batch_size: Annotated[int, Field(ge=2)] = 64
+    """Rows a step."""
     max_epochs: PositiveInt = 300
+    """At most; a run stops sooner by `patience`."""
     patience: PositiveInt = 15
     """Epochs without a better validation accuracy before a run stops."""
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """What the learning rate is multiplied by at a plateau."""
     plateau_patience: PositiveInt = 10
     """Epochs without a better validation accuracy before the learning rate is scaled by `plateau_factor`."""
 
@@ -178,9 +209,13 @@ class AblationSettings(Settings):
     source: str = "zoo"
     """zoo, hub, disk or adapters, each with a block of its own below; or `module:function`, with `own`."""
     zoo: Zoo = Zoo()
+    """For the source `zoo`."""
     hub: Hub = Hub()
+    """For the source `hub`."""
     disk: Disk = Disk()
+    """For the source `disk`."""
     adapters: AdapterFolder = AdapterFolder()
+    """For the source `adapters`."""
     own: dict[str, Any] = {}
     """Options of a source of your own."""
     representations: dict[View, Annotated[list[str], Field(min_length=1)]] = {
@@ -197,7 +232,9 @@ class AblationSettings(Settings):
     shards: PositiveInt = 1
     """Targets that share the work of one representation; any number gives the same bytes."""
     runs: Annotated[int, Field(ge=2)] = 10
+    """Of each trial, with other splits and initial weights: what intervals are over."""
     training: TrainingSettings = TrainingSettings()
+    """The classifier and its rows."""
 
     @field_validator("layers")
     @classmethod

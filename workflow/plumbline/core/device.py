@@ -22,7 +22,7 @@ def torch_device(name: str) -> torch.device:
     Torch computes on as many threads as OMP_NUM_THREADS says, one without it: sums over more have other bits, so
     that a stage run by hand must not take all the machine has.
     """
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.set_num_threads(_threads(os.environ.get("OMP_NUM_THREADS", "1")))
     if name not in ("auto", "cpu", "cuda"):
         raise UserError(f"device: no device {name!r}; there are auto, cpu, cuda")
     if name == "cuda" and not torch.cuda.is_available():
@@ -46,6 +46,14 @@ def memory_errors() -> Iterator[None]:
         if any(phrase in str(error) for phrase in OUT_OF_MEMORY):
             raise MemoryError(_first_line(error)) from error
         raise
+
+
+def _threads(value: str) -> int:
+    """The number in OMP_NUM_THREADS; of a list, one for each level of nesting, the first."""
+    first = value.partition(",")[0].strip()
+    if not (first.isdecimal() and int(first) > 0):
+        raise UserError(f"OMP_NUM_THREADS: {value!r} is no number of threads; set it to 1 or more, or unset it")
+    return int(first)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
-"""One run at a time writes to a results folder."""
+"""One run at a time writes to a results folder, one process at a time to a target."""
 
 import fcntl
+import logging
 import os
 from pathlib import Path
 from typing import IO
@@ -10,6 +11,7 @@ from plumbline.core.files import storage_mistake
 
 WAY_OUT = "name another folder with --config results=FOLDER"
 _held: list[IO[str]] = []
+log = logging.getLogger("plumbline")
 
 
 def check_writable(folder: Path) -> None:
@@ -42,4 +44,19 @@ def hold(folder: Path) -> None:
     stream.truncate(0)
     stream.write(str(os.getpid()))
     stream.flush()
+    _held.append(stream)
+
+
+def take_turn(journal: Path) -> None:
+    """Holds the journal of a target until this process ends; waits while another holds it.
+
+    A job outlives a run that was killed alone; the run that follows must not work on its target beside it.
+    """
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    stream = journal.open("a", encoding="utf-8")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.warning("%s: a job of an earlier run still works on this target; waiting for it to end", journal)
+        fcntl.flock(stream, fcntl.LOCK_EX)
     _held.append(stream)

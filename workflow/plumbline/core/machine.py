@@ -120,8 +120,8 @@ def _gpus() -> list[dict[str, Any]]:
         return [
             {
                 "name": pynvml.nvmlDeviceGetName(handle),
-                "memory_bytes": _asked(pynvml.nvmlDeviceGetMemoryInfo, handle, field="total"),
-                "sm_clock_mhz": _asked(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM),
+                "memory_bytes": driver_answer(pynvml.nvmlDeviceGetMemoryInfo, handle, field="total"),
+                "sm_clock_mhz": driver_answer(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM),
                 "driver": driver,
             }
             for handle in handles
@@ -130,7 +130,7 @@ def _gpus() -> list[dict[str, Any]]:
         pynvml.nvmlShutdown()
 
 
-def _asked(question: Callable[..., Any], *arguments: Any, field: str | None = None) -> int | None:
+def driver_answer(question: Callable[..., Any], *arguments: Any, field: str | None = None) -> int | None:
     """The driver's answer, or a field of it; None where this GPU has none, as for clocks under MIG."""
     try:
         answer = question(*arguments)

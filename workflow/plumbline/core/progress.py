@@ -43,6 +43,28 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     return events
 
 
+def attempts(events: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The events of each process that worked on a target, first to last; what stands before any start is left out."""
+    found: list[list[dict[str, Any]]] = []
+    for event in events:
+        if event.get("event") == "start":
+            found.append([])
+        if found:
+            found[-1].append(event)
+    return found
+
+
+def lost_seconds(events: Iterable[dict[str, Any]]) -> float:
+    """Seconds of the attempts on the same spec that were killed or failed before the last one, since one ended well."""
+    found = attempts(events)
+    lost = 0.0
+    for attempt in reversed(found[:-1]):
+        if attempt[-1].get("event") == "end" or attempt[0].get("spec") != found[-1][0].get("spec"):
+            break
+        lost += attempt[-1]["time"] - attempt[0]["time"]
+    return lost
+
+
 class Progress:
     """Counts work done and reports done / total, rate and ETA at most every two seconds, and at the end.
 

@@ -39,6 +39,7 @@ class FoundError(Exception):
 def recording(path: Path, *, study: str, stage: str, trial: str, spec: Spec) -> Iterator[dict[str, Any]]:
     """A dict to put a trial's findings in; written to `path` as its record when the block ends.
 
+    `seconds` in it is the time of this attempt alone; the journal knows those before it (`progress.lost_seconds`).
     FoundError and MemoryError end the block with their outcome in the record; every other error leaves no record.
     """
     began, started = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")

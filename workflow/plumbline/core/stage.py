@@ -16,6 +16,7 @@ from typing import Any, Generic, NoReturn, ParamSpec
 from plumbline.core import progress
 from plumbline.core.errors import UserError
 from plumbline.core.files import storage_mistake
+from plumbline.core.lock import take_turn
 from plumbline.core.settings import Settings, validated
 
 Arguments = ParamSpec("Arguments")
@@ -44,6 +45,8 @@ class Stage(Generic[Arguments]):
         name = Path(sys.argv[0]).stem
         try:
             arguments, journal = self._parse(sys.argv[1:])
+            if journal is not None:
+                take_turn(journal)
             progress.append_to(journal)
             spec = arguments.get("spec")
             shown = None if spec is None else spec.model_dump(mode="json")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import psutil
 
 from plumbline.core.plan import Target, canonical
-from plumbline.core.progress import read_journal
+from plumbline.core.progress import lost_seconds, read_journal
 from plumbline.core.provenance import recorded_spec, why_stale
 from plumbline.core.record import Outcome, read_record
 
@@ -29,6 +29,7 @@ class Standing:
     """For a stale target what changed, for a failed one the message, for an interrupted one how far it was."""
     outcome: str | None = None
     seconds: float | None = None
+    """Spent on a target that is done; on a trial with the attempts that were killed or failed on the way."""
     fraction: float | None = None
     """Share done, of a running target."""
     eta_seconds: float | None = None
@@ -48,7 +49,7 @@ class Tally:
     is_trial: bool
     counts: dict[State, int]
     seconds: float
-    """Time spent on the targets that are done."""
+    """Time spent on the targets that are done, interrupted attempts of trials included."""
     eta_seconds: float | None
     """For what is left, at the mean time of those done and as many at once as run now; None while unknown."""
 
@@ -106,7 +107,8 @@ def _standing_of_output(
         return Standing(target=target, state="stale", why=tuple(why))
     if target.is_trial:
         record = read_record(target.file(results))
-        return Standing(target=target, state="done", outcome=record["outcome"], seconds=record["seconds"])
+        spent = record["seconds"] + lost_seconds(events)
+        return Standing(target=target, state="done", outcome=record["outcome"], seconds=spent)
     seconds = next((event["seconds"] for event in reversed(events) if event.get("event") == "end"), None)
     return Standing(target=target, state="done", outcome=Outcome.OK.value, seconds=seconds)
 
@@ -122,8 +124,10 @@ def _running(events: list[dict[str, Any]], journal: Path) -> dict[str, Any] | No
             return None
     elif time.time() - journal.stat().st_mtime > SILENT_SECONDS:
         return None
-    last = events[-1]
-    fraction = last["done"] / last["total"] if last.get("total") else None
+    began = next(number for number, event in enumerate(events) if event is start)
+    since = events[began:]
+    last: dict[str, Any] = next((event for event in reversed(since) if event.get("total")), {})
+    fraction = last["done"] / last["total"] if last else None
     return {"fraction": fraction, "eta_seconds": last.get("eta_seconds")}
 
 

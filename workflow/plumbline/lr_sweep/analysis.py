@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plumbline.core.statistics import CONFIDENCE, RESAMPLES
 from plumbline.lr_sweep.records import number
+from plumbline.lr_sweep.seeds import has_interval
 
 Array = NDArray[np.float64]
 
 GOOD = ("converged", "spiked")
-RESAMPLES = 10_000
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +44,23 @@ class Sweep:
         """Which rates diverged for at least one seed: (R,)."""
         return (self.classes == "diverged").any(axis=1)
 
+    @property
+    def stable(self) -> NDArray[np.bool_]:
+        """Which rates have a loss, and did not diverge for any seed: (R,)."""
+        return self.measured & ~self.diverged
+
 
 @dataclass(frozen=True, kw_only=True)
 class Edge:
-    """The edge of stability: between `last_good` and `first_bad`, put at their geometric mean `rate`.
+    """The edge of stability: training diverges from it on. All NaN where it was not reached.
 
-    All NaN where it was not reached.
+    All that a sweep shows is that it lies between `last_stable`, at which no seed diverged, and `first_diverged`, at
+    which one did; `rate` is their geometric mean.
     """
 
     rate: float = math.nan
-    last_good: float = math.nan
-    first_bad: float = math.nan
+    last_stable: float = math.nan
+    first_diverged: float = math.nan
 
     @property
     def reached(self) -> bool:
@@ -64,11 +70,27 @@ class Edge:
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A value with its bootstrap 95% interval over seeds; the ends are NaN for a single seed."""
+    """A value with its interval over seeds, or their range where they are few; the ends are NaN for a single seed."""
 
     value: float = math.nan
     low: float = math.nan
     high: float = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimum:
+    """The learning rate where the loss is least: all that the grid shows is that it lies between `low` and `high`.
+
+    Those are the neighbours of the best rate, and of every seed's own best one; NaN where that is an end of the grid.
+    `value` is the vertex of a parabola through three rates, a guess that is no better than the parabola; how far it
+    moves from seed to seed, `seeds_low` to `seeds_high`, says nothing of that. NaN without a parabola.
+    """
+
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    seeds_low: float = math.nan
+    seeds_high: float = math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +101,10 @@ class Analysis:
     """The rate of the grid with the lowest mean final validation loss."""
     best_loss: float
     bracketed: bool
-    """Whether both neighbours of the best rate are good: only then is the optimum a parabola's."""
-    optimum: Interval
+    """Whether both neighbours of the best rate are good: only then is there a parabola."""
+    optimum: Optimum
     edge: Edge
     edge_over_best: float
-    edge_over_optimum: float
     sensitivity: Interval
 
     def as_json(self) -> dict[str, Any]:
@@ -119,7 +140,6 @@ def analyse(sweep: Sweep) -> Analysis:
         optimum=vertex,
         edge=edge,
         edge_over_best=edge.rate / best_rate,
-        edge_over_optimum=edge.rate / vertex.value,
         sensitivity=lr_sensitivity(sweep),
     )
 
@@ -130,48 +150,65 @@ def best_index(sweep: Sweep) -> int | None:
     return int(np.argmin(means)) if sweep.good.any() else None
 
 
+def centre(sweep: Sweep) -> int | None:
+    """The best rate; without a good one that of the lowest loss which did not diverge; None when there is none."""
+    best = best_index(sweep)
+    if best is not None or not sweep.stable.any():
+        return best
+    return int(np.argmin(_mean_over_seeds(sweep.losses, sweep.stable)))
+
+
 def is_bracketed(sweep: Sweep) -> bool:
     """Whether the best rate has a good neighbour on either side."""
     best = best_index(sweep)
     return best is not None and 0 < best < len(sweep.rates) - 1 and bool(sweep.good[[best - 1, best + 1]].all())
 
 
-def optimum(sweep: Sweep) -> Interval:
-    """The learning rate where the loss is least, with its interval over seeds.
+def optimum(sweep: Sweep) -> Optimum:
+    """Where the loss is least: the parabola's guess, and the rates between which it lies. NaN when no rate is good.
 
-    The vertex of the parabola through the mean losses of the best rate and its two neighbours, in log rate;
-    the best rate itself when a neighbour is absent or not good. The interval is a percentile bootstrap: seeds
-    are drawn with all of their rates, and best rate and vertex are found anew in each of 10,000 resamples.
-    NaN when no rate is good.
+    The vertex is that of the parabola through the mean losses of the best rate and its two neighbours, in log rate.
     """
     if not sweep.good.any():
-        return Interval()
+        return Optimum()
+    low, high = _bracket(sweep)
+    if not is_bracketed(sweep):
+        return Optimum(low=low, high=high)
     x = np.log(sweep.rates)
-    value = _vertices(x, _mean_over_seeds(sweep.losses, sweep.good)[:, None])[0]
-    complete = _complete(sweep.losses[sweep.good])
-    if complete.sum() < 2:
-        return Interval(value=float(np.exp(value)))
-    resampled = np.full((len(x), RESAMPLES), np.inf)
-    resampled[sweep.good] = sweep.losses[sweep.good][:, complete] @ _weights(int(complete.sum()))
-    low, high = _ends(_vertices(x, resampled))
-    return Interval(value=float(np.exp(value)), low=float(np.exp(low)), high=float(np.exp(high)))
+    value = float(_vertices(x, _mean_over_seeds(sweep.losses, sweep.good)[:, None])[0])
+    replicates = _replicates(sweep.losses[sweep.good])
+    moved = (math.nan, math.nan)
+    if replicates.shape[1]:
+        columns = np.full((len(x), replicates.shape[1]), np.inf)
+        columns[sweep.good] = replicates
+        moved = _ends(_vertices(x, columns), value)
+    seeds_low, seeds_high = np.exp(moved)
+    return Optimum(value=math.exp(value), low=low, high=high, seeds_low=float(seeds_low), seeds_high=float(seeds_high))
+
+
+def _bracket(sweep: Sweep) -> tuple[float, float]:
+    """The neighbours, with a loss, of the best rate and of every seed's own best; NaN for none. A rate must be good."""
+    good = np.where(sweep.good[:, None], sweep.losses, np.nan)
+    own = [int(np.nanargmin(column)) for column in good.T if not np.isnan(column).all()]
+    best = [*own, int(np.argmin(_mean_over_seeds(sweep.losses, sweep.good)))]
+    below, above = sweep.rates[: min(best)], sweep.rates[max(best) + 1 :]
+    below, above = below[sweep.measured[: min(best)]], above[sweep.measured[max(best) + 1 :]]
+    return (float(below[-1]) if len(below) else math.nan), (float(above[0]) if len(above) else math.nan)
 
 
 def edge_of_stability(sweep: Sweep) -> Edge:
-    """Where training stops to be stable: geometric mean of the last good and the first bad rate.
+    """Between the last rate at which no seed diverged and the first, above the best rate, at which one did.
 
-    Good is a rate that converged, with or without a spike, for every seed; the first bad one is the lowest
-    that is not good among those above the best rate, so that rates too low to learn are no edge. Not reached
-    when no rate above the best one diverged, or when none is good.
+    Where no rate is good, the least loss that did not diverge stands for the best: rates too low to learn are no
+    edge. Not reached when no rate above it diverged, or when all did.
     """
-    best = best_index(sweep)
+    best = centre(sweep)
     if best is None or not sweep.diverged[best + 1 :].any():
         return Edge()
-    bad = sweep.measured & ~sweep.good
-    first_bad = best + 1 + int(np.argmax(bad[best + 1 :]))
-    last_good = int(np.flatnonzero(sweep.good[:first_bad])[-1])
-    last, first = float(sweep.rates[last_good]), float(sweep.rates[first_bad])
-    return Edge(rate=math.sqrt(last * first), last_good=last, first_bad=first)
+    first = best + 1 + int(np.argmax(sweep.diverged[best + 1 :]))
+    last = int(np.flatnonzero(sweep.stable[:first])[-1])
+    low, high = float(sweep.rates[last]), float(sweep.rates[first])
+    return Edge(rate=math.sqrt(low * high), last_stable=low, first_diverged=high)
 
 
 def lr_sensitivity(sweep: Sweep) -> Interval:
@@ -179,19 +216,18 @@ def lr_sensitivity(sweep: Sweep) -> Interval:
 
     The mean over the (log-spaced) rates of min(final loss, initial loss), minus its least value over them
     (Wortsman et al. 2023, arXiv 2309.14322, section 2.2); losses are means over seeds. It depends on the
-    range of the grid. The interval is a percentile bootstrap that draws seeds with all of their rates. NaN when
-    no rate is good.
+    range of the grid. The interval draws seeds with all of their rates; below five seeds it is the range of what each
+    gives alone. NaN when no rate is good.
     """
     if not sweep.good.any():
         return Interval()
     capped = np.minimum(sweep.losses, sweep.initial)[sweep.measured]
     means = _mean_over_seeds(capped, np.ones(len(capped), dtype=bool))
     value = float(means.mean() - means.min())
-    complete = _complete(capped)
-    if complete.sum() < 2:
+    replicates = _replicates(capped)
+    if not replicates.shape[1]:
         return Interval(value=value)
-    resampled = capped[:, complete] @ _weights(int(complete.sum()))
-    low, high = _ends(resampled.mean(axis=0) - resampled.min(axis=0))
+    low, high = _ends(replicates.mean(axis=0) - replicates.min(axis=0), value)
     return Interval(value=value, low=low, high=high)
 
 
@@ -222,20 +258,27 @@ def _mean_over_seeds(losses: Array, chosen: NDArray[np.bool_]) -> Array:
     return means
 
 
-def _complete(losses: Array) -> NDArray[np.bool_]:
-    """Which seeds have a loss at every rate: (R, S) -> (S,)."""
-    return np.asarray(~np.isnan(losses).any(axis=0))
+def _replicates(losses: Array) -> Array:
+    """What the losses could have been: (R, S) -> (R, B), from the seeds with a loss at every rate; B is 0 for one seed.
 
-
-def _weights(seeds: int) -> Array:
-    """How often each seed is drawn, over their number: (seeds, RESAMPLES)."""
+    Means of 10,000 draws of as many seeds (a percentile bootstrap); where these are too few for that, each seed alone.
+    """
+    complete = losses[:, ~np.isnan(losses).any(axis=0)]
+    seeds = complete.shape[1]
+    if seeds < 2:
+        return complete[:, :0]
+    if not has_interval(seeds):
+        return complete
     drawn = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES)
-    return np.asarray(drawn.T / seeds)
+    return np.asarray(complete @ (drawn.T / seeds))
 
 
-def _ends(values: Array) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+def _ends(replicates: Array, value: float) -> tuple[float, float]:
+    """The 95% interval of a bootstrap's replicates; of the few seeds' own values their range, with `value` in it."""
+    if len(replicates) == RESAMPLES:
+        low, high = np.quantile(replicates, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        return float(low), float(high)
+    return min(float(replicates.min()), value), max(float(replicates.max()), value)
 
 
 def _without_nan(value: Any) -> Any:

@@ -1,28 +1,27 @@
 """Stage `lr_sweep.best`: the best trial's model as a folder that transformers loads."""
 
 import logging
-import math
 import shutil
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import atomic, read_json, write_json
 from plumbline.core.plan import Spec
-from plumbline.core.record import Outcome, read_record
+from plumbline.core.record import read_record
 from plumbline.core.stage import stage
+from plumbline.lr_sweep import byte_pair
+from plumbline.lr_sweep.analysis import centre, sweep_of
+from plumbline.lr_sweep.byte_pair import END_OF_TEXT_ID
 from plumbline.lr_sweep.model import Transformer, transformers_config
 from plumbline.lr_sweep.settings import ModelSettings
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 LOGIT_TOLERANCE = 1e-4
 """Relative to the largest logit."""
-END_OF_TEXT = "<|endoftext|>"
 LOSS = "final_validation_loss"
 
 log = logging.getLogger("plumbline")
@@ -42,15 +41,16 @@ def best(spec: BestSpec, trials: list[Path], tokenizer: Path, output: Path) -> N
     chosen, mean = pick(trials)
     record = read_record(chosen)
     model = ModelSettings.model_validate(record["spec"]["model"])
-    end_of_text = end_of_text_id(tokenizer)
+    byte_pair.load(tokenizer)  # refuses one whose end of text is another token
     with atomic(output.parent) as folder:
         folder.mkdir()
-        write_json(folder / "config.json", transformers_config(model, end_of_text))
-        write_json(folder / "generation_config.json", {"bos_token_id": end_of_text, "eos_token_id": end_of_text})
+        write_json(folder / "config.json", transformers_config(model, END_OF_TEXT_ID))
+        ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), END_OF_TEXT_ID)
+        write_json(folder / "generation_config.json", ends)
         shutil.copyfile(chosen.with_name("weights.safetensors"), folder / "model.safetensors")
-        for name in TOKENIZER_FILES:
-            if (source := tokenizer.with_name(name)).exists():
-                shutil.copyfile(source, folder / name)
+        shutil.copyfile(tokenizer, folder / tokenizer.name)
+        described = read_json(tokenizer.with_name("tokenizer_config.json")) | {"model_max_length": model.context}
+        write_json(folder / "tokenizer_config.json", described)
         difference = logit_difference(folder, model)
         if not difference <= LOGIT_TOLERANCE:
             raise UserError(
@@ -71,31 +71,21 @@ def best(spec: BestSpec, trials: list[Path], tokenizer: Path, output: Path) -> N
 
 
 def pick(trials: Sequence[Path]) -> tuple[Path, float]:
-    """The best seed's record of the rate with the lowest mean final validation loss over its seeds, and that mean.
+    """The record with the least final validation loss at the best rate, and that rate's mean over its seeds.
 
-    A rate counts when all of its trials finished. Raises UserError when there is none.
+    The best rate is the analysis's: the lowest mean of those that converged for every seed; where none did, of those
+    that did not diverge. Raises UserError when there is none.
     """
-    by_rate: dict[float, list[tuple[float, Path]]] = defaultdict(list)
-    for path in trials:
-        record = read_record(path)
-        by_rate[float(record["rate"])].append((_final_loss(record), path))
-    means = {rate: sum(loss for loss, _ in found) / len(found) for rate, found in by_rate.items()}
-    rate = min(means, key=lambda rate: (means[rate], rate), default=None)
-    if rate is None or not math.isfinite(means[rate]):
-        raise UserError(f"lr_sweep.learning_rates: at none of {len(by_rate)} rates did every seed finish; lower them")
-    return min(by_rate[rate])[1], means[rate]
-
-
-def _final_loss(record: dict[str, Any]) -> float:
-    return float(record[LOSS]) if record["outcome"] == Outcome.OK else math.inf
-
-
-def end_of_text_id(tokenizer: Path) -> int:
-    """The id of the end-of-text token of a tokenizer.json. Raises UserError when it has none."""
-    for token in read_json(tokenizer).get("added_tokens", []):
-        if token["content"] == END_OF_TEXT:
-            return int(token["id"])
-    raise UserError(f"{tokenizer}: has no token {END_OF_TEXT}; delete it to have it trained again")
+    records = {path: read_record(path) for path in trials}
+    sweep = sweep_of(list(records.values()))
+    best = centre(sweep)
+    if best is None:
+        raise UserError(
+            f"lr_sweep.learning_rates: at each of {len(sweep.rates)} rates a trial diverged or none has a loss; lower"
+            " the rates, or see summary.csv for what else the trials found"
+        )
+    own = {path: record for path, record in records.items() if record["rate"] == sweep.rates[best] and LOSS in record}
+    return min(own, key=lambda path: float(own[path][LOSS])), float(np.nanmean(sweep.losses[best]))
 
 
 @torch.no_grad()

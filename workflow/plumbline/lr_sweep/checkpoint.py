@@ -38,13 +38,16 @@ def load(path: Path, identity: str, device: torch.device) -> dict[str, Any] | No
     Raises UserError when the file is no checkpoint, or one of another spec, and says where the specs differ.
     """
     if not path.exists():
+        for other in path.parent.glob(".*.checkpoint"):
+            log.info("%s: of another spec; the trial starts anew", other)
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         found = state.pop("spec")
-    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path}: is no checkpoint ({first}); delete it to start the trial anew") from error
+    except (RuntimeError, EOFError, OSError, LookupError, AttributeError, TypeError, pickle.UnpicklingError) as error:
+        # not torch's own words: they tell to read the file unsafely
+        what = type(error).__name__
+        raise UserError(f"{path}: is no checkpoint ({what}); delete it to start the trial anew") from error
     if found != identity:
         where = "; ".join(differences(json.loads(found), json.loads(identity)))
         raise UserError(f"{path}: a checkpoint of another spec ({where}); delete it to start the trial anew")

@@ -22,7 +22,7 @@ def clocks() -> dict[str, float | None]:
         "monotonic": monotonic,
         "process": time.process_time(),
         "run_delay": _run_delay(),
-        "pressure_cpu_avg10": _pressure(),
+        "pressure_cpu_avg10": cpu_pressure(),
     }
 
 
@@ -33,7 +33,8 @@ def _run_delay() -> float | None:
         return None
 
 
-def _pressure() -> float | None:
+def cpu_pressure() -> float | None:
+    """Percent of the last ten seconds in which some process waited for a core; None where the system does not say."""
     try:
         fields = PRESSURE.read_text().split()
     except OSError:  # no such file, or a kernel that was told not to keep it

@@ -90,9 +90,13 @@ class TrainingWindows:
 def validation_batches(
     tokens: NDArray[Any], *, windows: int, batch: int, context: int, device: torch.device
 ) -> list[tuple[Tensor, Tensor]]:
-    """Inputs and targets, int64 (≤ batch, context), of `windows` windows evenly spread: the same for every trial."""
+    """Inputs and targets, int64 (≤ batch, context), of `windows` windows evenly spread: the same for every trial.
+
+    Of tokens that hold fewer windows side by side, all of those.
+    """
     if len(tokens) <= context:
         raise UserError(f"the corpus has {len(tokens)} validation tokens, model.context + 1 is {context + 1}")
+    windows = min(windows, (len(tokens) - 1) // context)
     starts = np.linspace(0, len(tokens) - context - 1, windows).astype(np.int64)
     rows = tokens[starts[:, None] + np.arange(context + 1)]
     return [_inputs_and_targets(rows[first : first + batch], device) for first in range(0, windows, batch)]

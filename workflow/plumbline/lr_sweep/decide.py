@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from plumbline.lr_sweep.analysis import Sweep, best_index, sweep_of
+from plumbline.lr_sweep.analysis import Sweep, centre, edge_of_stability, sweep_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,7 @@ def decide(records: Sequence[dict[str, Any]], below: Sequence[float], above: Seq
     sweep = sweep_of(records)
     if not sweep.measured.any():
         return Decision(add=[], why="no trial has a loss, so that nothing says where to look.")
-    best = _centre(sweep)
+    best = centre(sweep)
     add, reasons = [], []
     sides = (("below", below, _missing_below(sweep, best)), ("above", above, _missing_above(sweep, best)))
     for side, candidates, reason in sides:
@@ -40,7 +38,10 @@ def decide(records: Sequence[dict[str, Any]], below: Sequence[float], above: Seq
             continue
         rate = next((rate for rate in candidates if rate not in sweep.rates), None)
         if rate is None:
-            reasons.append(f"{reason}, but {len(candidates)} rates {side} the grid are the limit")
+            reasons.append(
+                f"{reason}, but {len(candidates)} rates {side} the grid are the limit (lr_sweep.extend_at_most); "
+                "raise it, or widen lr_sweep.learning_rates"
+            )
         else:
             add.append(rate)
             reasons.append(f"{reason}: {rate:g} is added")
@@ -51,16 +52,6 @@ def decide(records: Sequence[dict[str, Any]], below: Sequence[float], above: Seq
     return Decision(add=[], why=f"{inside}, and a rate above it diverged.")
 
 
-def _centre(sweep: Sweep) -> int | None:
-    """The best rate; without a good one that of the lowest loss which did not diverge; None when all diverged."""
-    best = best_index(sweep)
-    stayed = sweep.measured & ~sweep.diverged
-    if best is not None or not stayed.any():
-        return best
-    places = np.flatnonzero(stayed)
-    return int(places[np.argmin(np.nanmean(sweep.losses[stayed], axis=1))])
-
-
 def _missing_below(sweep: Sweep, best: int | None) -> str:
     if best is None:
         return "every rate diverged"
@@ -68,7 +59,7 @@ def _missing_below(sweep: Sweep, best: int | None) -> str:
 
 
 def _missing_above(sweep: Sweep, best: int | None) -> str:
-    if best is None or sweep.diverged[best + 1 :].any():
+    if best is None or edge_of_stability(sweep).reached:
         return ""
     last = not sweep.measured[best + 1 :].any()
     return f"the best rate {sweep.rates[best]:g} is the highest" if last else "no rate above the best diverged"

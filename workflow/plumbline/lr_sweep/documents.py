@@ -20,10 +20,34 @@ GROUP_BYTES = 2**20
 """Text in one row group: what a reader holds at a time, but for a longer document."""
 
 
+def place(text: str) -> float:
+    """Where a text stands between 0 and 1: the same for the same text, spread evenly over different ones."""
+    first = hashlib.sha256(text.encode()).digest()[:8]
+    return int.from_bytes(first, "big") / 2**64
+
+
 def is_held_out(text: str, share: float) -> bool:
     """Whether a document is for validation: the same answer for the same text, True for about `share` of them."""
-    first = hashlib.sha256(text.encode()).digest()[:8]
-    return int.from_bytes(first, "big") < share * 2**64
+    return place(text) < share
+
+
+def move(folder: Path, number: int, *, validation: bool) -> int:
+    """Gives document `number` of the corpus `folder` to the other side; returns the bytes of its text."""
+    path, partial = folder / FILE, folder / f"{FILE}.partial"
+    size = first = 0
+    with _opened(path) as file, pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, use_threads=False)
+            row = number - first
+            if 0 <= row < table.num_rows:
+                sides = table["validation"].to_pylist()
+                sides[row] = validation
+                table = table.set_column(2, SCHEMA.field(2), pa.array(sides))
+                size = len(table["text"][row].as_py().encode())
+            writer.write_table(table)
+            first += table.num_rows
+    partial.replace(path)
+    return size
 
 
 class DocumentWriter:

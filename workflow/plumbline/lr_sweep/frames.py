@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plumbline.core.statistics import bootstrap_interval
-from plumbline.lr_sweep.records import CLASSES, SPANS, machine_name, number
+from plumbline.lr_sweep.records import CLASSES, machine_name, number
+from plumbline.lr_sweep.seeds import has_interval, spread
+from plumbline.lr_sweep.spans import SPANS
 
 LOSSES = ("final_validation_loss", "best_validation_loss", "initial_validation_loss", "final_train_loss")
-COUNTS = ("steps", "tokens", "parameters", "peak_rss_bytes")
+COUNTS = ("steps", "tokens", "parameters", "peak_rss_bytes", "restarts")
 SUMMARISED = ("final_validation_loss", "best_validation_loss", "capped_loss")
 
 
@@ -18,8 +19,9 @@ def trials_frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """One row per trial, whatever it found: rate, seed, class, outcome, losses in nats, counts, speed, spans.
 
     A loss that was not finite is inf or NaN as it was recorded; `capped_loss` is the final validation loss, or
-    the initial one where that is lower. `different_machines` says that not all ran on the same hardware, so
-    that seconds compare badly.
+    the initial one where that is lower. `loop_seconds` is the sum of the spans, over all of a trial's attempts but
+    for what a kill undid; `last_attempt_seconds` the time of the process that ended it. `different_machines` says that
+    not all ran on the same hardware, so that seconds compare badly.
     """
     machines = [machine_name(record) for record in records]
     rows = []
@@ -31,7 +33,8 @@ def trials_frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
         row["capped_loss"] = float(np.fmin(row["final_validation_loss"], row["initial_validation_loss"]))
         row |= {name: number(record.get(name)) for name in ("unigram_entropy_nats", "tokens_per_second")}
         row |= {name: record.get(name) for name in COUNTS}
-        row |= {"seconds": record.get("seconds")}
+        row |= {"loop_seconds": sum(map(number, spans.values())) if spans else np.nan}
+        row |= {"last_attempt_seconds": record.get("seconds")}
         row |= {f"{span}_seconds": number(spans.get(f"{span}_seconds")) for span in SPANS}
         row |= {"machine": machine, "different_machines": len(set(machines)) > 1}
         rows.append(row)
@@ -41,21 +44,30 @@ def trials_frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def rates_frame(trials: pd.DataFrame) -> pd.DataFrame:
-    """One row per rate: its seeds, how many fell in each class, mean losses with intervals, tokens per second.
+    """One row per rate: its seeds, how many fell in each class, mean losses with their spread, tokens per second.
 
-    Means are over all seeds that have a loss, with bootstrap 95% intervals `_low`, `_high`; a mean is NaN when
-    one of the losses is not finite. `tokens_per_second` is all tokens over all the seconds they took.
+    Means are over all seeds that have a loss; `_low` and `_high` are the ends of their bootstrap 95% interval, or of
+    their range where `shows_intervals` says no. A mean is NaN when one of the losses is not finite.
+    `tokens_per_second` is all tokens over all the seconds of the steps that they took.
     """
+    interval = shows_intervals(trials)
     rows = []
     for rate, group in trials.groupby("rate"):
         trained = group[group["class"].notna()]
         row: dict[str, Any] = {"rate": rate, "seeds": len(group), "with_loss": len(trained)}
         row |= {name: int((trained["class"] == name).sum()) for name in CLASSES}
         for name in SUMMARISED:
-            row |= _described(name, trained[name].to_numpy(dtype=np.float64))
+            row |= _described(name, trained[name].to_numpy(dtype=np.float64), interval=interval)
         row["tokens_per_second"] = overall_speed(trained)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def shows_intervals(trials: pd.DataFrame) -> bool:
+    """Whether every rate has enough seeds for an interval; a single loss has neither that nor a range."""
+    counts = trials[trials["class"].notna()].groupby("rate").size()
+    several = counts[counts > 1]
+    return bool(len(several)) and has_interval(int(several.min()))
 
 
 def overall_speed(trials: pd.DataFrame) -> float:
@@ -66,9 +78,9 @@ def overall_speed(trials: pd.DataFrame) -> float:
     return float(tokens[known].sum() / (tokens[known] / speed[known]).sum()) if known.any() else float("nan")
 
 
-def _described(name: str, values: np.ndarray) -> dict[str, float]:
-    """Mean and interval; NaN without a value, or with one that is not finite."""
+def _described(name: str, values: np.ndarray, *, interval: bool) -> dict[str, float]:
+    """Mean and spread; NaN without a value, or with one that is not finite."""
     if not values.size or not np.isfinite(values).all():
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"), float("nan"))
-    low, high = bootstrap_interval(values)
-    return {name: float(values.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
+    low, high = spread(values, interval=interval)
+    return {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}

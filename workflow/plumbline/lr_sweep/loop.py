@@ -3,18 +3,22 @@
 Everything that decides a run's numbers is in a `Run`; all of its state is in a `Fit`, and is what a checkpoint holds.
 """
 
+import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from plumbline.core.progress import Progress, note
 from plumbline.lr_sweep import checkpoint as checkpoints
 from plumbline.lr_sweep.adamw import AdamW
 from plumbline.lr_sweep.clocks import clocks
+from plumbline.lr_sweep.compiler import compiler_counts
 from plumbline.lr_sweep.data import Tokens, TrainingWindows, validation_batches
 from plumbline.lr_sweep.model import Transformer
 from plumbline.lr_sweep.precision import Choices, choose
@@ -22,6 +26,7 @@ from plumbline.lr_sweep.settings import ModelSettings, OperationSettings, Traini
 from plumbline.lr_sweep.spans import Spans
 
 Row = dict[str, float]
+log = logging.getLogger("plumbline")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +89,9 @@ class Fit:
         sizes: dict[str, Any] = {"batch": training.batch, "context": model.context, "device": device}
         self.windows = TrainingWindows(tokens.train, seed=run.seed, **sizes)
         self.validation = validation_batches(tokens.validation, windows=training.validation_windows, **sizes)
+        self.validation_windows = sum(len(inputs) for inputs, _ in self.validation)
+        if self.validation_windows < training.validation_windows:
+            log.info("the validation text holds %d windows, and all are validated on", self.validation_windows)
         torch.manual_seed(run.seed)
         self.model = Transformer(model).to(device)
         self.losses = torch.full((training.steps,), math.nan, device=device)
@@ -92,7 +100,6 @@ class Fit:
         self.step = self.restarts = 0
         self.validation_loss = math.nan
         self.finite = True
-        self.compile_seconds = 0.0
         self.dtype = str(self.model.lm_head.weight.dtype).removeprefix("torch.")
         self.tokens_per_step = training.batch * model.context
         self._at_last_row = {"step": 0, "training": 0.0, "data_wait": 0.0}
@@ -102,7 +109,7 @@ class Fit:
         training = self.run.training
         self.choices = choices
         self.autocast = choices.arithmetic(self.device)
-        self.compute = torch.compile(self.model) if choices.compile else self.model
+        self.compute: Callable[..., Tensor] = self.model
         self.optimizer = AdamW(
             self.model.parameters(),
             beta1=training.beta1,
@@ -110,20 +117,21 @@ class Fit:
             weight_decay=training.weight_decay,
             fused=choices.fused,
         )
-        if choices.compile:
-            self.compile_seconds = self._compile()
         self.spans.mark("other")
+        if choices.compile:
+            self.compute = self._compiled()
+            self.spans.mark("compile")
 
-    def _compile(self) -> float:
-        """Compiles, forward and backward, outside the steps that are timed; gives the seconds it took."""
-        began = time.perf_counter()
+    def _compiled(self) -> Callable[..., Tensor]:
+        """The model, forward and backward compiled outside the steps that are timed."""
+        compute: Callable[..., Tensor] = torch.compile(self.model)
         blank = self.windows.blank()  # laid out as a batch is, or the first step would compile once more
         with self.autocast:
-            loss = self.compute(*blank)
+            loss = compute(*blank)
         loss.backward()
         loss.item()
         self.optimizer.clear()
-        return time.perf_counter() - began
+        return compute
 
     def advance(self) -> None:
         """One step."""
@@ -186,6 +194,7 @@ class Fit:
             threads=torch.get_num_threads(),
             dtype=self.dtype,
             precision=self.choices.found,
+            compiler=compiler_counts(),
             done=self.step,
             total=self.run.training.steps,
             device=str(self.device),

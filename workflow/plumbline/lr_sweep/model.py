@@ -180,7 +180,7 @@ def transformers_config(settings: ModelSettings, end_of_text: int) -> dict[str, 
         "tie_word_embeddings": settings.tied_embeddings,
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
-        "pad_token_id": None,
+        "pad_token_id": None,  # with one, transformers would give its embedding no gradient when training goes on
         "dtype": "float32",
         "use_cache": True,
     }

@@ -1,6 +1,5 @@
 """The plan of the `lr_sweep` study: which targets there are, and what decides each."""
 
-import platform
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from plumbline.core.fingerprint import fingerprint
 from plumbline.core.globs import matching
 from plumbline.core.plan import Target, Targets
+from plumbline.lr_sweep.corpora.interface import PYTHON_RELEASE
 from plumbline.lr_sweep.settings import CorpusSettings, LrSweepSettings, candidate_rates, trial_name
 
 HERE = "plumbline.lr_sweep"
@@ -44,13 +44,13 @@ def plan(settings: LrSweepSettings, seed: int, upstream: Targets) -> list[Target
 
 
 def _corpus(corpus: CorpusSettings) -> Target:
-    """The text; of files, with their fingerprints; of Python's own documentation, with Python's version."""
+    """The text; of files, with their fingerprints; of Python's own documentation, with Python's release."""
     files = matching(corpus.files, "lr_sweep.corpus.files") if corpus.source == "files" else []
     local = Path(corpus.hub.id) if corpus.source == "hub" and Path(corpus.hub.id).exists() else None
     values = {
         "corpus": corpus.model_dump(mode="json"),
         "fingerprint": [fingerprint(path) for path in [*files, *([local] if local else [])]],
-        "python": platform.python_version() if corpus.source == "pydoc" else None,
+        "python": PYTHON_RELEASE if corpus.source == "pydoc" else None,
     }
     return _target("corpus", "", "corpus/manifest.json", values, modules=[f"{HERE}.corpora.{corpus.source}"])
 

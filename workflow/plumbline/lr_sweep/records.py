@@ -10,7 +10,6 @@ from plumbline.core.errors import UserError
 from plumbline.core.record import Outcome, read_record
 
 CLASSES = ("converged", "spiked", "plateaued", "diverged")
-SPANS = ("data_wait", "forward", "backward", "optimizer", "validation", "checkpoint", "logging", "other")
 CURVE = {"step": "step", "val_loss": "validation_loss"}
 """Column of metrics.csv -> key of a record's curve."""
 FOUND = ("class", "final_validation_loss", "initial_validation_loss", "tokens", "tokens_per_second", "spans")

@@ -2,21 +2,32 @@
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from plumbline.core.settings import Settings
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Switch = Literal["auto", "on", "off"]
+YAML_SWITCHES = {True: "on", False: "off"}
+"""What YAML makes of on and off without quotes."""
+Switch = Annotated[
+    Literal["auto", "on", "off"],
+    BeforeValidator(lambda given: YAML_SWITCHES[given] if isinstance(given, bool) else given),
+]
 
 FIGURES = ("loss_by_rate", "curves", "edge", "throughput", "time_spent")
 TABLES = ("rates",)
+BEST_MODEL = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+"""Files that transformers loads."""
 
+LEAST_RATE, LARGEST_RATE = 1e-12, 1e12
+LEAST_RATIO = 1.01
+"""Of neighbouring rates: trials are named by their rate, and rates that are added have three digits."""
 LEARNING_RATES = (0.001, 0.004, 0.016, 0.064, 0.25, 1.0, 4.0, 16.0, 64.0)
 """The default grid: a small model's best rate is near 0.004, and it diverges above 30."""
 
@@ -24,10 +35,14 @@ LEARNING_RATES = (0.001, 0.004, 0.016, 0.064, 0.25, 1.0, 4.0, 16.0, 64.0)
 class HubCorpus(Settings):
     """Text in a data set on the hub, or in a local folder laid out like one."""
 
-    id: str = "roneneldan/TinyStories"
+    id: Annotated[str, Field(min_length=1)] = "roneneldan/TinyStories"
+    """Hub id, or a local folder."""
     revision: str | None = None
+    """Branch, tag or commit; null: the default branch."""
     column: str = "text"
+    """That holds the text, a document a row."""
     train_split: str = "train"
+    """The split to train on."""
     validation_split: str | None = "validation"
     """None: documents are split here."""
 
@@ -40,15 +55,19 @@ class CorpusSettings(Settings):
     files: list[str] = []
     """Globs of UTF-8 text files, for the source `files`: a document each; one of more than 32 KiB, several."""
     hub: HubCorpus = HubCorpus()
+    """For the source `hub`."""
     limit_bytes: PositiveInt | None = None
     """At most this much text."""
     validation_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     """Share of the documents, chosen by hash, that is kept for validation."""
 
     @model_validator(mode="after")
-    def _files_are_named(self) -> Self:
+    def _source_is_the_one_described(self) -> Self:
         if self.source == "files" and not self.files:
             raise ValueError("files: missing, and source is 'files'")
+        for other, given in (("files", self.files), ("hub", self.hub != HubCorpus())):
+            if given and self.source != other:
+                raise ValueError(f"{other}: given, and source is {self.source!r}; set source: {other} to read from it")
         return self
 
 
@@ -58,13 +77,19 @@ class ModelSettings(Settings):
     vocabulary: Annotated[int, Field(ge=257)] = 512
     """Tokens of the byte-level BPE, its 256 bytes and the end-of-text token among them."""
     context: Annotated[int, Field(ge=2)] = 64
+    """Tokens of a window: how far back the model sees."""
     width: PositiveInt = 64
+    """Of the hidden states."""
     hidden: PositiveInt = 176
     """Width inside the SwiGLU."""
     layers: PositiveInt = 2
+    """Attention and SwiGLU, so many times."""
     heads: PositiveInt = 4
+    """Of attention; they divide the width into even sizes."""
     rope_theta: PositiveFloat = 10_000.0
+    """Base of the rotary positions' wavelengths."""
     tied_embeddings: bool = False
+    """Use the embedding as the last layer too."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -77,21 +102,31 @@ class TrainingSettings(Settings):
     """How a trial is trained: AdamW, linear warm-up, cosine to `final_ratio` × peak that ends at the last step."""
 
     batch: PositiveInt = 16
+    """Windows a step."""
     steps: PositiveInt = 240
+    """Of a trial."""
     beta1: Share = 0.9
+    """Of AdamW: decay of its mean of gradients."""
     beta2: Share = 0.95
+    """Of AdamW: decay of its mean of squared gradients."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Of AdamW, on matrices."""
     clip: PositiveFloat = 1.0
     """Largest gradient norm."""
     warmup_share: Share = 0.05
+    """Share of the steps in which the rate rises to its peak."""
     final_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """The last step's rate, as a share of the peak."""
     validate_every: PositiveInt = 40
+    """Steps between validations; the first and the last step have one too."""
     validation_windows: PositiveInt = 64
-    """Fixed token windows, the same for every trial."""
+    """Fixed token windows, the same for every trial; of validation text that holds fewer side by side, all of those."""
     precision: Switch = "auto"
-    """bf16 autocast."""
+    """bf16 autocast. `auto`, here and below: what a short probe on this machine finds faster and as accurate."""
     tf32: Switch = "auto"
+    """TensorFloat-32 in matrix products, on a GPU that has it."""
     compile: Switch = "auto"
+    """`torch.compile` of the model."""
     fused: Switch = "auto"
     """Fused AdamW."""
 
@@ -116,7 +151,9 @@ class OperationSettings(Settings):
     """What cannot change a trial's numbers: kept out of its spec."""
 
     checkpoint_seconds: PositiveFloat = 30.0
+    """Between checkpoints."""
     checkpoint_steps: PositiveInt | None = None
+    """Between checkpoints, beside those by time; null: by time alone."""
     log_steps: PositiveInt = 10
     """Steps between rows of metrics.csv and journal lines."""
 
@@ -125,12 +162,19 @@ class LrSweepSettings(Settings):
     """Study `lr_sweep`: which learning rate, where is the edge, and is this run as fast as it should be?"""
 
     corpus: CorpusSettings = CorpusSettings()
+    """The text to train and validate on."""
     model: ModelSettings = ModelSettings()
+    """The language model."""
     training: TrainingSettings = TrainingSettings()
+    """How a trial is trained."""
     stability: StabilitySettings = StabilitySettings()
+    """When a trial counts as spiked, plateaued or diverged."""
     operation: OperationSettings = OperationSettings()
+    """What cannot change a trial's numbers."""
     learning_rates: Annotated[list[PositiveFloat], Field(min_length=1)] = list(LEARNING_RATES)
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0, 1]
+    """Peak learning rates, neighbours at least 1% apart."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)] = [0, 1]
+    """Of initial weights and order of data: a trial for each rate and seed. Five and more give intervals."""
     extend: bool = True
     """Add rates by itself until the best one has neighbours on both sides and one has diverged."""
     extend_at_most: Annotated[int, Field(ge=0, le=8)] = 4
@@ -148,6 +192,17 @@ class LrSweepSettings(Settings):
             if values.count(value) > 1:
                 raise ValueError(f"{value!r} is named twice")
         return values
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _can_be_told_apart(cls, rates: list[float]) -> list[float]:
+        ordered = sorted(rates)
+        if ordered[0] < LEAST_RATE or ordered[-1] > LARGEST_RATE:
+            raise ValueError(f"learning rates lie between {LEAST_RATE:g} and {LARGEST_RATE:g}")
+        for low, high in pairwise(ordered):
+            if high < LEAST_RATIO * low:
+                raise ValueError(f"{low!r} and {high!r} are nearer than 1%; leave one out")
+        return rates
 
 
 def candidate_rates(settings: LrSweepSettings) -> tuple[list[float], list[float]]:

@@ -2,11 +2,15 @@
 
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-SPANS = ("data_wait", "forward", "backward", "optimizer", "validation", "checkpoint", "logging", "other")
-TRAINING_SPANS = ("data_wait", "forward", "backward", "optimizer")
+COMPUTE_SPANS = ("forward", "backward", "optimizer")
+TRAINING_SPANS = ("data_wait", *COMPUTE_SPANS)
+SPANS = (*TRAINING_SPANS, "validation", "checkpoint", "logging", "compile", "other")
+"""`compile`: what torch.compile takes before the first step; compiling again later lies in the steps that wait."""
 
 
 class Spans:
@@ -16,7 +20,7 @@ class Spans:
     they run without stopping them, and `data_wait` is then the time in which the GPU had nothing to do.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: "torch.device") -> None:
         self.seconds = dict.fromkeys(SPANS, 0.0)
         self._on_gpu = device.type == "cuda"
         self._events: list[tuple[str, torch.cuda.Event]] = []
@@ -53,7 +57,7 @@ class Spans:
 
     @property
     def training(self) -> float:
-        """Seconds of steps: without validation, checkpoints and logging."""
+        """Seconds of steps: without validation, checkpoints, logging and compiling."""
         return sum(self.seconds[span] for span in TRAINING_SPANS)
 
     def named(self) -> dict[str, float]:
@@ -61,7 +65,9 @@ class Spans:
         return {f"{span}_seconds": spent for span, spent in self.seconds.items()}
 
     @staticmethod
-    def _event() -> torch.cuda.Event:
+    def _event() -> "torch.cuda.Event":
+        import torch  # here, so that summaries and diagnoses, which only read spans, do without it
+
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event

@@ -11,9 +11,10 @@ from plumbline.core.record import SCHEMA
 from plumbline.core.stage import stage
 from plumbline.core.tables import MISSING, write_csv, write_latex
 from plumbline.lr_sweep.analysis import Analysis, analyse, sweep_of
-from plumbline.lr_sweep.findings import findings, loss_text, rate_text
-from plumbline.lr_sweep.frames import rates_frame, trials_frame
+from plumbline.lr_sweep.findings import edge_range, findings, loss_text, rate_text
+from plumbline.lr_sweep.frames import rates_frame, shows_intervals, trials_frame
 from plumbline.lr_sweep.records import CLASSES, machine_note, read_records
+from plumbline.lr_sweep.seeds import spread_name
 
 
 class SummarizeSpec(Spec):
@@ -38,7 +39,7 @@ def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
     write_latex(
         rates_table(rates, analysis),
         output / "tables" / "rates.tex",
-        caption=f"{_caption(analysis)} {note}".strip(),
+        caption=f"{_caption(analysis, summary)} {note}".strip(),
         label="tab:lr_sweep-rates",
     )
     merged = {"schema": SCHEMA, "study": "lr_sweep", "analysis": analysis.as_json(), "trials": records}
@@ -73,12 +74,14 @@ def _trials_text(row: pd.Series) -> str:
     return ", ".join(parts)
 
 
-def _caption(analysis: Analysis) -> str:
-    edge = rate_text(analysis.edge.rate) if analysis.edge.reached else "not reached"
+def _caption(analysis: Analysis, trials: pd.DataFrame) -> str:
+    edge = edge_range(analysis.edge) if analysis.edge.reached else "not reached"
+    several = trials[trials["class"].notna()].groupby("rate").size().max() > 1
+    mean = f"mean over seeds with the {spread_name(interval=shows_intervals(trials))}" if several else "one seed"
     return (
-        "Validation loss in nats per token by learning rate: mean over seeds with its bootstrap 95% interval; "
-        f"a dash where a loss is not finite. Edge of stability: {edge}. Tokens/s: all tokens of a rate's trials "
-        "over all the seconds of their training."
+        f"Validation loss in nats per token by learning rate: {mean}; a dash where a loss is not finite. Training "
+        f"diverges (edge of stability): {edge}. Tokens/s: all tokens of a rate's trials over all the seconds of their "
+        "steps."
     )
 
 

@@ -20,7 +20,7 @@ class TokenWriter:
     def __init__(self, path: Path, vocabulary: int, end_of_text: int) -> None:
         self.counts = np.zeros(vocabulary, np.int64)
         """(vocabulary,): how often each token was written."""
-        self.text_bytes = 0
+        self.text_bytes = self.documents = 0
         self._dtype, self._end = dtype_of(vocabulary), [end_of_text]
         self._digest = hashlib.sha256()
         self._stream = path.open("wb")
@@ -31,6 +31,7 @@ class TokenWriter:
         if not parts:
             return
         tokens = np.concatenate(parts)
+        self.documents += len(parts)
         self.counts += np.bincount(tokens, minlength=len(self.counts))
         self.text_bytes += text_bytes
         self._digest.update(tokens.data)

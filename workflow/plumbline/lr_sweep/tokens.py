@@ -37,8 +37,10 @@ def tokens(spec: TokensSpec, corpus: Path, tokenizer: Path, output: Path) -> Non
             TokenWriter(folder / "validation.bin", vocabulary, END_OF_TEXT_ID) as validation,
         ):
             _encode(corpus, encoder, training, validation)
-        _check_length("training", training, spec.context, "give more text")
-        _check_length("validation", validation, spec.context, "give more text, raise lr_sweep.corpus.validation_share")
+        count = training.documents + validation.documents
+        _check_length("training", training, count, spec.context, "give more text")
+        more = "give more text, raise lr_sweep.corpus.validation_share" if count > 1 else "give more documents"
+        _check_length("validation", validation, count, spec.context, more)
         write_json(folder / output.name, _described(training, validation, vocabulary))
 
 
@@ -51,11 +53,12 @@ def _encode(corpus: Path, encoder: Tokenizer, training: TokenWriter, validation:
             writer.write((encoding.ids for encoding in encoded), int(batch.bytes[chosen].sum()))
 
 
-def _check_length(side: str, writer: TokenWriter, context: int, way_out: str) -> None:
+def _check_length(side: str, writer: TokenWriter, documents: int, context: int, way_out: str) -> None:
     if writer.tokens < context + 1:
         raise UserError(
             f"lr_sweep.corpus: has {writer.tokens} {side} tokens, fewer than a window of {context + 1}"
-            f" (lr_sweep.model.context and one); {way_out}, or make the context shorter"
+            f" (lr_sweep.model.context and one); {writer.documents} of {documents} documents fell to {side}; {way_out}"
+            + (", or make the context shorter" if writer.tokens else "")
         )
 
 

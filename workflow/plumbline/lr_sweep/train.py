@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from plumbline.core.device import device_name, memory_errors, torch_device
 from plumbline.core.errors import UserError
@@ -17,6 +18,7 @@ from plumbline.core.record import FoundError, Outcome, recording
 from plumbline.core.stage import stage
 from plumbline.lr_sweep import checkpoint as checkpoints
 from plumbline.lr_sweep.allocator import keep_freed_memory
+from plumbline.lr_sweep.compiler import compiler_counts
 from plumbline.lr_sweep.data import Tokens, open_tokens
 from plumbline.lr_sweep.loop import Fit, Row, Run, train_model
 from plumbline.lr_sweep.model import FLOPS_FORMULA, flops_per_token, parameter_count
@@ -54,13 +56,15 @@ def train(
     tokens: Path,
     output: Path,
     checkpoint_seconds: float = 30.0,
-    checkpoint_steps: int | None = None,
+    checkpoint_steps: int = 0,
     log_steps: int = 10,
     device: str = "auto",
 ) -> None:
     """Trains and writes the record to `output`, metrics.csv and weights.safetensors beside it.
 
-    tokens: meta.json, with train.bin and validation.bin beside it. Goes on from its checkpoint where there is one.
+    tokens: meta.json, with train.bin and validation.bin beside it. Goes on from its checkpoint where there is one, and
+    keeps one every `checkpoint_seconds`, and every `checkpoint_steps` unless that is 0. A trial that runs out of memory
+    leaves metrics without a row and a file without weights.
     """
     keep_freed_memory()
     if not (math.isfinite(spec.rate) and spec.rate > 0):
@@ -69,18 +73,25 @@ def train(
     if corpus.vocabulary > spec.model.vocabulary:
         raise UserError(f"{tokens}: {corpus.vocabulary} tokens, model.vocabulary is {spec.model.vocabulary}")
     operation = OperationSettings(
-        checkpoint_seconds=checkpoint_seconds, checkpoint_steps=checkpoint_steps, log_steps=log_steps
+        checkpoint_seconds=checkpoint_seconds, checkpoint_steps=checkpoint_steps or None, log_steps=log_steps
     )
     identity = spec.model_dump_json()
     chosen = torch_device(device)
     run = Run(model=spec.model, training=spec.training, rate=spec.rate, seed=spec.seed, identity=identity)
     checkpoint = checkpoints.checkpoint_path(output, identity)
     trial = output.parent.name
-    with recording(output, study="lr_sweep", stage="train", trial=trial, spec=spec) as findings, memory_errors():
+    metrics, weights = output.with_name("metrics.csv"), output.with_name("weights.safetensors")
+    with recording(output, study="lr_sweep", stage="train", trial=trial, spec=spec) as findings:
         findings |= {"rate": spec.rate, "seed": spec.seed, "device": device_name(chosen)}
-        fit = train_model(run, corpus, chosen, operation, checkpoint)
-        write_metrics(output.with_name("metrics.csv"), fit.rows)
-        write_weights(output.with_name("weights.safetensors"), fit)
+        try:
+            with memory_errors():
+                fit = train_model(run, corpus, chosen, operation, checkpoint)
+        except MemoryError:
+            write_metrics(metrics, [])
+            write_weights(weights, {})
+            raise
+        write_metrics(metrics, fit.rows)
+        write_weights(weights, dict(fit.model.named_parameters()))
         findings |= findings_of(fit, corpus, spec.stability)
         if findings["class"] == Stability.DIVERGED:
             raise FoundError(Outcome.DIVERGED, findings["class_reason"])
@@ -109,6 +120,7 @@ def findings_of(fit: Fit, tokens: Tokens, stability: StabilitySettings) -> dict[
         "unigram_entropy_nats": tokens.unigram_entropy,
         "steps": fit.step,
         "tokens": tokens_seen,
+        "validation_windows": fit.validation_windows,
         "tokens_per_second": tokens_seen / fit.spans.training,
         "parameters": parameter_count(model),
         "flops_per_token": flops_per_token(model),
@@ -117,7 +129,7 @@ def findings_of(fit: Fit, tokens: Tokens, stability: StabilitySettings) -> dict[
         "wall_seconds": fit.spans.total,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "precision": fit.choices.found,
-        "compile_seconds": fit.compile_seconds,
+        "compiler": compiler_counts(),
         "dtype": fit.dtype,
         "threads": torch.get_num_threads(),
         "restarts": fit.restarts,
@@ -148,10 +160,10 @@ def write_metrics(path: Path, rows: list[Row]) -> None:
         writer.writerows(rows)
 
 
-def write_weights(path: Path, fit: Fit) -> None:
+def write_weights(path: Path, weights: dict[str, nn.Parameter]) -> None:
     """The weights in float32 by the names of LlamaForCausalLM, atomically; tied ones once."""
-    weights = {name: weight.detach().cpu().contiguous() for name, weight in fit.model.named_parameters()}
-    write_bytes(path, save(weights, metadata={"format": "pt"}))  # save_file leaves a file of its own when killed
+    held = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+    write_bytes(path, save(held, metadata={"format": "pt"}))  # save_file leaves a file of its own when killed
 
 
 if __name__ == "__main__":

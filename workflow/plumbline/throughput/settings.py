@@ -37,22 +37,32 @@ class HubModel(Settings):
     """A causal language model on the hub, or in a local folder laid out like one."""
 
     id: str = "huggyllama/llama-7b"
+    """Repository, or a local folder."""
     revision: str | None = None
+    """Branch, tag or commit; None: the newest."""
 
 
 class Architecture(Settings):
     """A Llama-shaped decoder, for weights drawn from a seed: for shapes too large to ship."""
 
     vocabulary: PositiveInt = 32_000
+    """Tokens that the embedding and the head know."""
     context: Annotated[int, Field(ge=2)] = 2048
+    """Tokens that the positions reach."""
     width: PositiveInt = 768
+    """Of the hidden states."""
     hidden: PositiveInt = 2048
+    """Width inside the SwiGLU."""
     layers: PositiveInt = 12
+    """Attention and SwiGLU, so many times."""
     heads: PositiveInt = 12
+    """Of attention; they divide the width into even sizes."""
     kv_heads: PositiveInt | None = None
     """None: as many as heads."""
     rope_theta: PositiveFloat = 10_000.0
+    """Base of the rotary positions' wavelengths."""
     tied_embeddings: bool = False
+    """Use the embedding as the head too."""
     stored: Dtype = "float32"
     """Type of the numbers in the file."""
 
@@ -73,9 +83,11 @@ class ModelSettings(Settings):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
     """In tables and experiment ids; None: what the source suggests."""
     hub: HubModel = HubModel()
+    """For the source `hub`."""
     path: str | None = None
     """A folder as transformers saves it, for the source `path`."""
     config: Architecture = Architecture()
+    """For the source `config`."""
 
     @model_validator(mode="after")
     def _path_is_named(self) -> Self:
@@ -100,7 +112,9 @@ class TextSettings(Settings):
     window: PositiveInt = 64
     """Tokens of a window; at most the model's context."""
     calibration_windows: PositiveInt = 256
+    """Windows that whitening looks at."""
     evaluation_windows: PositiveInt = 256
+    """Windows that perplexity is measured on."""
 
 
 class VariantSettings(Settings):
@@ -142,6 +156,7 @@ class GridSettings(Settings):
     engines: Annotated[list[str], Field(min_length=1)] = ["lean"]
     """Of the folder engines/, or package.module:name."""
     batch: Annotated[list[PositiveInt], Field(min_length=1)]
+    """Prompts at a time."""
     prompt: Annotated[list[PositiveInt], Field(min_length=1)] = [4]
     """Tokens of a prompt."""
     generated: Annotated[list[PositiveInt], Field(min_length=1)] = [32]
@@ -161,7 +176,9 @@ class ChoiceSettings(Settings):
     """How an engine computes; `auto` tries what there is in each trial and takes the fastest with equal tokens."""
 
     dtype: Literal["auto"] | Dtype = "auto"
+    """Type of the numbers; `auto` tries those that the device computes with."""
     attention: Literal["auto"] | Attention = "auto"
+    """torch's fused attention, or products and a softmax."""
     threads: Literal["auto"] | PositiveInt = "auto"
     """On the CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
@@ -178,7 +195,9 @@ class TrialTiming(Settings):
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.03
     """Batches are timed until the 95% interval of the mean is within this share on both sides."""
     min_batches: Annotated[int, Field(ge=2)] = 8
+    """Batches timed at least, however long they take."""
     max_batches: Annotated[int, Field(ge=2)] = 200
+    """Batches timed at most, however short they are."""
     seconds: PositiveFloat = 0.6
     """Time for the timed batches, once there are `min_batches`."""
     warmup_at_most: PositiveInt = 20
@@ -242,12 +261,19 @@ class ThroughputSettings(Settings):
     """Study `throughput`: generation speed and memory of a model and its compressions."""
 
     model: ModelSettings = ModelSettings()
+    """The base."""
     text: TextSettings = TextSettings()
+    """What it reads."""
     variants: VariantSettings = VariantSettings()
+    """What it is compared with."""
     grid: Annotated[list[GridSettings], Field(min_length=1)] = DEFAULT_GRID
+    """The trials: what every block asks for, each once."""
     choice: ChoiceSettings = ChoiceSettings()
+    """How an engine computes."""
     timing: TimingSettings = TimingSettings()
+    """How long a trial takes, and what it may use."""
     limits: LimitsSettings = LimitsSettings()
+    """What the machine can do at best."""
 
     @model_validator(mode="after")
     def _known_variants(self) -> Self:

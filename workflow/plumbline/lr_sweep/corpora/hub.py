@@ -2,19 +2,15 @@
 
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import datasets
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 from plumbline.core.errors import UserError
+from plumbline.core.hub import Repository, line
 from plumbline.lr_sweep.corpora.interface import Document, Source, within
 from plumbline.lr_sweep.settings import CorpusSettings, HubCorpus
 
-# HTTPError is what the hub's HTTP client raises without an answer; which client that is differs between versions.
-_UNREACHABLE = (HfHubHTTPError, HTTPError, ConnectionError)
 _READ_ROWS = 1000
 
 
@@ -26,10 +22,7 @@ def load(settings: CorpusSettings) -> Source:
     or read, or has no such split, or column of text.
     """
     hub = settings.hub
-    local = Path(hub.id).is_dir()
-    if local and hub.revision is not None:
-        raise UserError(f"lr_sweep.corpus.hub.revision: {hub.id} is a folder, which has none; remove the key")
-    commit = None if local else _commit(hub)
+    commit = _repository(hub).commit()
     splits = {hub.train_split: False} | ({hub.validation_split: True} if hub.validation_split else {})
     rows = {split: _opened(hub, commit, split) for split in splits}
     if hub.validation_split is None:
@@ -56,11 +49,10 @@ def _limit(settings: CorpusSettings, validation: bool) -> int | None:
 
 def _opened(hub: HubCorpus, commit: str | None, split: str) -> datasets.IterableDataset:
     try:
-        return datasets.load_dataset(hub.id, revision=commit, split=split, streaming=True)
-    except _UNREACHABLE as error:
-        raise _unreachable(hub, error) from error
+        with _repository(hub).reached():
+            return datasets.load_dataset(hub.id, revision=commit, split=split, streaming=True)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-        raise UserError(f"{hub.id} ({split}): cannot be read as a data set: {_line(error)}") from error
+        raise UserError(f"{hub.id} ({split}): cannot be read as a data set: {line(error)}") from error
 
 
 def _documents(
@@ -88,32 +80,11 @@ def _batches(rows: datasets.IterableDataset, hub: HubCorpus) -> Iterator[dict[st
     if hub.column in (rows.column_names or ()):
         rows = rows.select_columns([hub.column])
     try:
-        yield from rows.iter(batch_size=_READ_ROWS)
-    except _UNREACHABLE as error:
-        raise _unreachable(hub, error) from error
+        with _repository(hub).reached():
+            yield from rows.iter(batch_size=_READ_ROWS)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-        raise UserError(f"{hub.id}: cannot be read as a data set: {_line(error)}") from error
+        raise UserError(f"{hub.id}: cannot be read as a data set: {line(error)}") from error
 
 
-def _commit(hub: HubCorpus) -> str:
-    """The commit that `revision` stands for, so that the manifest names text that cannot change."""
-    try:
-        commit = HfApi().dataset_info(hub.id, revision=hub.revision).sha
-    except _UNREACHABLE as error:
-        raise _unreachable(hub, error) from error
-    except ValueError as error:  # an id that the hub's client refuses
-        raise UserError(f"lr_sweep.corpus.hub.id: {hub.id} is no folder here and no id: {_line(error)}") from error
-    if commit is None:
-        raise UserError(f"{hub.id}: the hub names no commit; give lr_sweep.corpus.hub.revision")
-    return commit
-
-
-def _unreachable(hub: HubCorpus, error: BaseException) -> UserError:
-    return UserError(
-        f"lr_sweep.corpus.hub.id: {hub.id} is no folder here, and the hub does not give it ({_line(error)}); check the"
-        " id and the network, or download it elsewhere and give the folder"
-    )
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _repository(hub: HubCorpus) -> Repository:
+    return Repository(kind="dataset", id=hub.id, revision=hub.revision, key="lr_sweep.corpus.hub")

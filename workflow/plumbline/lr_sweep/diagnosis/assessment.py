@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from plumbline.lr_sweep.diagnosis.causes.interface import Finding, Probe, load, names
 from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence
@@ -22,13 +22,6 @@ RECENT = 5
 """Intervals between looks at the clocks that count as `now` and as the start."""
 
 
-class Measure(Probe, Protocol):
-    """A probe that knows the machine's ceiling too."""
-
-    def ceiling(self, trial: TrialEvidence) -> float | None:
-        """Floating-point operations a second of a large matrix product, run as the trial runs."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class RankedCause:
     """One cause over all trials."""
@@ -44,7 +37,7 @@ class RankedCause:
     """Of the worst trial."""
 
 
-def assess(trials: Sequence[TrialEvidence], machine: Machine, probe: Measure | None) -> dict[str, Any]:
+def assess(trials: Sequence[TrialEvidence], machine: Machine, probe: Probe | None) -> dict[str, Any]:
     """The diagnosis, as JSON values. probe: None when no trial has come far enough to be judged."""
     judged = [trial for trial in trials if is_judged(trial)]
     found = {trial.name: _findings(trial, machine, probe) for trial in judged} if probe else {}
@@ -66,8 +59,8 @@ def assess(trials: Sequence[TrialEvidence], machine: Machine, probe: Measure | N
 
 
 def is_judged(trial: TrialEvidence) -> bool:
-    """Whether it has trained long enough to say anything, or stands still now."""
-    return trial.training_seconds >= LEAST_SECONDS and trial.done > 0
+    """Whether it has trained long enough to say anything, or is stopped now."""
+    return trial.is_stopped or (trial.training_seconds >= LEAST_SECONDS and trial.done > 0)
 
 
 def rank(judged: Sequence[TrialEvidence], found: dict[str, dict[str, Finding]]) -> list[RankedCause]:
@@ -140,7 +133,7 @@ def _findings(trial: TrialEvidence, machine: Machine, probe: Probe) -> dict[str,
     return {name: finding for name, finding in answers.items() if finding is not None and finding.seconds_lost > 0}
 
 
-def _expected(trial: TrialEvidence, probe: Measure, findings: dict[str, Finding]) -> dict[str, Any]:
+def _expected(trial: TrialEvidence, probe: Probe, findings: dict[str, Finding]) -> dict[str, Any]:
     """The replayed step against the seen one, and what of the difference no cause explains."""
     from plumbline.lr_sweep.model import FLOPS_FORMULA, flops_per_token  # torch is needed from here on only
     from plumbline.lr_sweep.settings import ModelSettings
@@ -148,10 +141,7 @@ def _expected(trial: TrialEvidence, probe: Measure, findings: dict[str, Finding]
     step, ceiling = probe.step_seconds(trial), probe.ceiling(trial)
     seen = trial.done * trial.tokens_per_step / trial.compute_seconds if trial.compute_seconds else None
     flops = flops_per_token(ModelSettings.model_validate(dict(trial.model)))
-    explained = sum(finding.seconds_lost for finding in findings.values() if finding.in_compute)
-    explained += sum(
-        finding.seconds_lost for cause, finding in findings.items() if cause == "too_many_threads"
-    )  # the replay of many threads depends on who else runs
+    explained = sum(finding.in_compute for finding in findings.values())
     rest = None if step is None else max(0.0, trial.compute_seconds - trial.done * step - explained)
     return {
         "trial": trial.name,
@@ -160,6 +150,8 @@ def _expected(trial: TrialEvidence, probe: Measure, findings: dict[str, Finding]
         "device": trial.device,
         "expected_step_seconds": step,
         "expected_tokens_per_second": trial.tokens_per_step / step if step else None,
+        "tokens": trial.done * trial.tokens_per_step,
+        "compute_seconds": trial.compute_seconds,
         "compute_tokens_per_second": seen,
         "loop_tokens_per_second": trial.tokens_per_second,
         "flops_per_token": flops,

@@ -13,10 +13,9 @@ import psutil
 from plumbline.core.progress import read_journal
 from plumbline.core.record import read_record
 from plumbline.core.status import SILENT_SECONDS
+from plumbline.lr_sweep.spans import COMPUTE_SPANS
 
 State = Literal["done", "running", "interrupted", "failed", "waiting"]
-SPANS = ("data_wait", "forward", "backward", "optimizer", "validation", "checkpoint", "logging", "other")
-COMPUTE = ("forward", "backward", "optimizer")
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -36,7 +35,12 @@ class Interval:
     @property
     def compute(self) -> float:
         """Forward, backward, optimizer."""
-        return sum(self.spans.get(name, 0.0) for name in COMPUTE)
+        return sum(self.spans.get(name, 0.0) for name in COMPUTE_SPANS)
+
+    @property
+    def step_seconds(self) -> float:
+        """Of one step's computing, without waiting for a core; there must be steps."""
+        return max(0.0, self.compute - self.waiting_for_core) / self.steps
 
     @property
     def waiting_for_core(self) -> float:
@@ -62,7 +66,7 @@ class TrialEvidence:
     model: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     spans: Mapping[str, float] = field(default_factory=dict)
-    """Seconds since the trial's first step, restarts included, by `SPANS`."""
+    """Seconds of the training loop, restarts included, by `SPANS`."""
     intervals: tuple[Interval, ...] = ()
     began: float | None = None
     """Time of day, in seconds, of its first start."""
@@ -75,8 +79,10 @@ class TrialEvidence:
     """Threads of all trials that ran while this one did, itself included, averaged over its time."""
     dtype: str = "float32"
     device: str = "cpu"
-    precision: Mapping[str, Any] = field(default_factory=dict)
-    """What was chosen of bf16, TF32, compile and fused, and why."""
+    switches: Mapping[str, bool] = field(default_factory=dict)
+    """Whether it ran with bf16, tf32, compile, fused; without an entry where it has not come to say so."""
+    compiler: Mapping[str, int] = field(default_factory=dict)
+    """Graph breaks and recompilations of a compiled run."""
     pressure_percent: float | None = None
     """Mean over its time of the system's CPU pressure."""
     silent_seconds: float = 0.0
@@ -95,7 +101,7 @@ class TrialEvidence:
     @property
     def compute_seconds(self) -> float:
         """Forward, backward, optimizer."""
-        return sum(self.spans.get(name, 0.0) for name in COMPUTE)
+        return sum(self.spans.get(name, 0.0) for name in COMPUTE_SPANS)
 
     @property
     def run_delay_seconds(self) -> float:
@@ -114,17 +120,25 @@ class TrialEvidence:
         return sum(interval.steps for interval in intervals) * self.tokens_per_step / seconds if seconds > 0 else None
 
     def chose(self, feature: str) -> bool:
-        """Whether the run used `feature`: bf16, tf32, compile, fused. Before its record says so, what was asked for."""
-        asked = self.training.get("precision" if feature == "bf16" else feature)
-        return used(self.precision, feature) if feature in self.precision else asked == "on"
+        """Whether the run used `feature`: bf16, tf32, compile, fused. Before it says so, whether that was asked for."""
+        return self.switches.get(feature, self.asked(feature) == "on")
 
+    def asked(self, feature: str) -> str | None:
+        """What the settings say of `feature`: auto, on, off."""
+        return self.training.get("precision" if feature == "bf16" else feature)
 
-def used(precision: Mapping[str, Any], feature: str) -> bool:
-    """Whether a record's precision choices say that `feature` was on."""
-    value = precision.get(feature)
-    if isinstance(value, Mapping):
-        value = value.get("chosen", value.get("on", value.get("used")))
-    return value is True or value == "on"
+    def with_switch(self, feature: str, on: bool) -> "TrialEvidence":
+        """This trial as it would be with `feature` on or off."""
+        return replace(self, switches={**self.switches, feature: on})
+
+    def with_batch(self, batch: int) -> "TrialEvidence":
+        """This trial as it would be with another batch."""
+        return replace(self, training={**self.training, "batch": batch})
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether its process is stopped now."""
+        return self.process_status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 
 
 def read_trials(study: Path, names: Sequence[str] | None = None) -> list[TrialEvidence]:
@@ -163,9 +177,7 @@ def from_events(
     state = _state(events, start, record)
     seen = record or {}
     here = _is_here(start, record)
-    dtype = str(last.get("dtype") or seen.get("dtype") or "float32")
-    # autocast computes in bf16 and keeps its parameters in float32
-    precision = {"bf16": dtype == "bfloat16"} | dict(seen.get("precision") or last.get("precision") or {})
+    found = seen.get("precision") or last.get("precision") or {}
     return TrialEvidence(
         name=name,
         state=state,
@@ -180,9 +192,10 @@ def from_events(
         ended=times[-1] if times else None,
         wall=_wall(events) if events else float(seen.get("seconds", 0.0)),
         threads=int(last.get("threads") or seen.get("threads") or 1),
-        dtype="float32" if dtype == "bfloat16" else dtype,
+        dtype=str(last.get("dtype") or seen.get("dtype") or "float32"),
         device=str(last.get("device") or seen.get("device") or "cpu"),
-        precision=precision,
+        switches={switch: bool(finding["chosen"]) for switch, finding in found.items()},
+        compiler=seen.get("compiler") or last.get("compiler") or {},
         pressure_percent=_pressure(looks),
         silent_seconds=now - times[-1] if state == "running" and times else 0.0,
         process_status=_process_status(start) if state == "running" and here else None,

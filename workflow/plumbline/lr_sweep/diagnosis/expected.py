@@ -1,15 +1,16 @@
 """What this machine can do, measured now: a replay of the trial's own step, and the ceiling of a matrix product."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean
 
 import torch
 from torch import nn
 
 from plumbline.core.device import memory_errors
+from plumbline.lr_sweep.adamw import AdamW
 from plumbline.lr_sweep.allocator import keep_freed_memory
 from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence
 from plumbline.lr_sweep.model import Transformer, flops_per_token
@@ -18,6 +19,7 @@ from plumbline.lr_sweep.settings import ModelSettings, TrainingSettings
 SECONDS_A_MEASUREMENT = 0.5
 LEAST_STEPS, MOST_STEPS = 5, 200
 WARM_UP_STEPS = 3
+RATE = 1e-4
 LONGEST_STEP_SECONDS = 0.5
 """A step that would take longer is measured with a smaller batch, and scaled."""
 PRODUCT_SIZE = {"cpu": 768, "cuda": 8192}
@@ -30,7 +32,6 @@ class _Way:
 
     model: ModelSettings
     training: TrainingSettings
-    batch: int
     threads: int
     dtype: str
     device: str
@@ -42,8 +43,8 @@ class _Way:
 class StepProbe:
     """Replays optimizer steps with cached data. Every way is measured once, until `budget_seconds` are spent.
 
-    On one CPU thread a step's CPU time counts, so that trials which still run do not make it look slow; on several
-    the mean of its wall time, for threads that wait for each other are slow now and then; on a GPU the median.
+    A step's seconds are a mean, as those seen of a trial are: all time over all steps. On one CPU thread its CPU time
+    counts, so that trials which still run do not make it look slow.
     """
 
     def __init__(self, budget_seconds: float = 20.0) -> None:
@@ -51,22 +52,13 @@ class StepProbe:
         self._steps: dict[_Way, float | None] = {}
         self._ceilings: dict[tuple[str, str, int, bool, bool], float] = {}
 
-    def step_seconds(
-        self,
-        trial: TrialEvidence,
-        *,
-        threads: int | None = None,
-        dtype: str | None = None,
-        batch: int | None = None,
-        device: str | None = None,
-        switches: Mapping[str, bool] | None = None,
-    ) -> float | None:
-        """Seconds of one eager step of the trial's model, with what is named in place of the trial's own.
+    def step_seconds(self, trial: TrialEvidence) -> float | None:
+        """Seconds of one eager step of the trial's model.
 
         None: it ran on another machine, the device is not here, memory or the time there is does not suffice.
         """
-        way = _way(trial, threads, dtype, batch, device, switches or {})
-        if not trial.is_here or (way.device != "cpu" and not torch.cuda.is_available()):
+        way = _way(trial)
+        if not _can_run(trial, way):
             return None
         if way not in self._steps:
             self._steps[way] = self._measure(way) if time.monotonic() < self._deadline else None
@@ -74,10 +66,8 @@ class StepProbe:
 
     def ceiling(self, trial: TrialEvidence) -> float | None:
         """Floating-point operations a second of a large square matrix product, run as the trial runs."""
-        way = _way(trial, None, None, None, None, {})
-        if not trial.is_here or (way.device != "cpu" and not torch.cuda.is_available()):
-            return None
-        return self._ceiling(way)
+        way = _way(trial)
+        return self._ceiling(way) if _can_run(trial, way) else None
 
     def _ceiling(self, way: _Way) -> float:
         key = way.device, way.dtype, way.threads, way.bf16, way.tf32
@@ -91,9 +81,10 @@ class StepProbe:
         return self._ceilings[key]
 
     def _measure(self, way: _Way) -> float | None:
-        predicted = flops_per_token(way.model) * way.batch * way.model.context / self._ceiling(way)
-        batch = max(1, int(way.batch * min(1.0, LONGEST_STEP_SECONDS / predicted)))
-        if predicted * batch / way.batch > 10 * LONGEST_STEP_SECONDS:
+        whole = way.training.batch
+        predicted = flops_per_token(way.model) * whole * way.model.context / self._ceiling(way)
+        batch = max(1, int(whole * min(1.0, LONGEST_STEP_SECONDS / predicted)))
+        if predicted * batch / whole > 10 * LONGEST_STEP_SECONDS:
             return None
         try:
             with _set_up(way), memory_errors():
@@ -102,61 +93,56 @@ class StepProbe:
             return None
 
 
-def _way(
-    trial: TrialEvidence,
-    threads: int | None,
-    dtype: str | None,
-    batch: int | None,
-    device: str | None,
-    switches: Mapping[str, bool],
-) -> _Way:
-    training = TrainingSettings.model_validate(dict(trial.training))
+def _way(trial: TrialEvidence) -> _Way:
     return _Way(
         model=ModelSettings.model_validate(dict(trial.model)),
-        training=training,
-        batch=batch or training.batch,
-        threads=threads or trial.threads,
-        dtype=dtype or trial.dtype,
-        device=device or ("cpu" if trial.device == "cpu" else "cuda"),
-        bf16=switches.get("bf16", trial.chose("bf16")),
-        tf32=switches.get("tf32", trial.chose("tf32")),
+        training=TrainingSettings.model_validate(dict(trial.training)),
+        threads=trial.threads,
+        dtype=trial.dtype,
+        device="cpu" if trial.device == "cpu" else "cuda",
+        bf16=trial.chose("bf16"),
+        tf32=trial.chose("tf32"),
         fused=trial.chose("fused"),
     )
 
 
+def _can_run(trial: TrialEvidence, way: _Way) -> bool:
+    return trial.is_here and (way.device == "cpu" or torch.cuda.is_available())
+
+
 def _replay(way: _Way, batch: int) -> float:
-    """Seconds of a step at `way.batch`: forward and backward scaled from `batch`, plus the optimizer."""
+    """Seconds of a step at the way's batch: forward and backward scaled from `batch`, plus the optimizer."""
     keep_freed_memory()  # as a trial does
     model = Transformer(way.model).to(way.device, getattr(torch, way.dtype))
     training = way.training
-    optimizer = torch.optim.AdamW(
+    optimizer = AdamW(
         model.parameters(),
-        lr=1e-4,
-        betas=(training.beta1, training.beta2),
+        beta1=training.beta1,
+        beta2=training.beta2,
         weight_decay=training.weight_decay,
         fused=way.fused,
     )
     tokens = torch.randint(way.model.vocabulary, (batch, way.model.context + 1), device=way.device)
 
     def gradients() -> None:
+        optimizer.clear()
         with torch.autocast(torch.device(way.device).type, torch.bfloat16, enabled=way.bf16):
             loss = model(tokens[:, :-1], tokens[:, 1:])
         loss.backward()
 
     def update() -> None:
-        nn.utils.clip_grad_norm_(model.parameters(), training.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        nn.utils.clip_grad_norm_(optimizer.weights, training.clip)
+        optimizer.step(RATE)
 
     def step() -> None:
         gradients()
         update()
 
-    whole = _typical(_repeat(step, way, SECONDS_A_MEASUREMENT), way)
-    if batch == way.batch:
+    whole = mean(_repeat(step, way, SECONDS_A_MEASUREMENT))
+    if batch == training.batch:
         return whole
-    alone = _typical(_repeat(gradients, way, SECONDS_A_MEASUREMENT), way)
-    return alone * way.batch / batch + max(0.0, whole - alone)
+    alone = mean(_repeat(gradients, way, SECONDS_A_MEASUREMENT))
+    return alone * training.batch / batch + max(0.0, whole - alone)
 
 
 def _repeat(work: Callable[[], object], way: _Way, seconds: float) -> list[float]:
@@ -176,12 +162,6 @@ def _repeat(work: Callable[[], object], way: _Way, seconds: float) -> list[float
         if samples and time.monotonic() - began > 8 * seconds:
             break
     return samples
-
-
-def _typical(samples: list[float], way: _Way) -> float:
-    if way.device == "cpu" and way.threads > 1:
-        return sum(samples) / len(samples)
-    return median(samples)
 
 
 @contextmanager

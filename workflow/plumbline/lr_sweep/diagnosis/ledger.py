@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from plumbline.lr_sweep.diagnosis.evidence import SPANS, TrialEvidence
+from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence
+from plumbline.lr_sweep.spans import SPANS
 
 
 def ledger(trial: TrialEvidence) -> dict[str, float]:
@@ -12,7 +13,6 @@ def ledger(trial: TrialEvidence) -> dict[str, float]:
     process, imports, choosing the precision, writing the record, and work that a kill threw away.
     """
     spans = {name: trial.spans.get(name, 0.0) for name in SPANS}
-    spans |= {name: seconds for name, seconds in trial.spans.items() if name not in spans}
     suspended = sum(interval.suspended for interval in trial.intervals)
     suspended = suspended if suspended > 0.001 else 0.0  # two reads of two clocks are microseconds apart
     outside = max(0.0, trial.wall - sum(spans.values()) - suspended)

@@ -9,6 +9,9 @@ from pathlib import Path
 import psutil
 import pynvml
 
+from plumbline.core.machine import driver_answer
+from plumbline.lr_sweep.clocks import cpu_pressure
+
 BUSY_SHARE = 0.25
 """Of a core, from which on another process counts as a neighbour."""
 THROTTLES = {
@@ -37,11 +40,10 @@ class Gpu:
     name: str
     throttles: tuple[str, ...] = ()
     """Why its clock is held down now."""
-    sm_clock_mhz: int = 0
-    sm_clock_limit_mhz: int = 0
+    sm_clock_mhz: int | None = None
+    sm_clock_limit_mhz: int | None = None
     processes: tuple[int, ...] = ()
     """Process ids that compute on it, ours left out."""
-    utilisation_percent: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,6 @@ class Machine:
     """Of the CPU time, taken by the hypervisor for other guests."""
     gpus: tuple[Gpu, ...] = field(default=())
     cpu_mhz: float | None = None
-    cpu_mhz_limit: float | None = None
 
 
 def observe(ours: Collection[int], seconds: float = 0.5) -> Machine:
@@ -76,11 +77,10 @@ def observe(ours: Collection[int], seconds: float = 0.5) -> Machine:
     return Machine(
         cores=cores,
         neighbours=tuple(sorted(busy, key=lambda neighbour: -neighbour.cores)),
-        pressure_percent=_pressure(),
+        pressure_percent=cpu_pressure(),
         steal_share=stolen / (elapsed * (psutil.cpu_count() or cores)),
         gpus=_gpus(own),
         cpu_mhz=frequency.current if frequency else None,
-        cpu_mhz_limit=frequency.max or None if frequency else None,
     )
 
 
@@ -116,13 +116,6 @@ def _cpu_times(own: Collection[int]) -> dict[tuple[int, str], float]:
     return times
 
 
-def _pressure() -> float | None:
-    try:
-        return float(Path("/proc/pressure/cpu").read_text().split()[1].removeprefix("avg10="))
-    except OSError:  # the kernel keeps no account of pressure
-        return None
-
-
 def _gpus(own: Collection[int]) -> tuple[Gpu, ...]:
     try:
         pynvml.nvmlInit()
@@ -135,14 +128,21 @@ def _gpus(own: Collection[int]) -> tuple[Gpu, ...]:
 
 
 def _gpu(handle: object, own: Collection[int]) -> Gpu:
-    reasons = pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
+    reasons = driver_answer(pynvml.nvmlDeviceGetCurrentClocksEventReasons, handle) or 0
     throttles = (text for name, text in THROTTLES.items() if reasons & getattr(pynvml, name, 0))
-    processes = (process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
     return Gpu(
         name=pynvml.nvmlDeviceGetName(handle),
         throttles=tuple(throttles),
-        sm_clock_mhz=int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)),
-        sm_clock_limit_mhz=int(pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM)),
-        processes=tuple(pid for pid in processes if pid not in own),
-        utilisation_percent=int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+        sm_clock_mhz=driver_answer(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM),
+        sm_clock_limit_mhz=driver_answer(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_SM),
+        processes=_others(handle, own),
     )
+
+
+def _others(handle: object, own: Collection[int]) -> tuple[int, ...]:
+    try:
+        running = [process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+    except pynvml.NVMLError:  # not told to everyone, as under MIG
+        return ()
+    # in a container they may be the host's process ids, by which ours look like others'
+    return tuple(pid for pid in running if pid not in own and psutil.pid_exists(pid))

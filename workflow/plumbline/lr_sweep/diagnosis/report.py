@@ -44,7 +44,8 @@ def _progress(progress: dict[str, Any]) -> list[str]:
         f"trials: {count}: {trials}",
         f"steps: {progress['steps_done']:,} of {progress['steps']:,} ({progress['steps_percent']:.1f}%), ETA {eta}",
         f"tokens/s: {_rate(progress['tokens_per_second_now'])} now (all trials),"
-        f" {_rate(progress['tokens_per_second_overall'])} overall (a trial)",
+        f" {_rate(progress['tokens_per_second_overall'])} overall (a trial's whole loop, validation and checkpoints"
+        " counted)",
     ]
     for trial in progress["running_trials"]:
         speed = trial["speed_against_start"]
@@ -55,26 +56,25 @@ def _progress(progress: dict[str, Any]) -> list[str]:
 
 
 def _expected(diagnosis: dict[str, Any]) -> list[str]:
-    """One line for all trials of the same expectation."""
+    """One line for all trials of the same expectation: all their tokens over all their seconds of computing."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for item in diagnosis["expected"]:
         key = item["threads"], item["dtype"], item["device"], item["expected_tokens_per_second"]
         groups.setdefault(key, []).append(item)
     lines = []
     for (threads, dtype, device, expected), items in groups.items():
-        seen = [item["compute_tokens_per_second"] for item in items if item["compute_tokens_per_second"]]
-        loop = [item["loop_tokens_per_second"] for item in items if item["loop_tokens_per_second"]]
-        mean, overall = sum(seen) / max(len(seen), 1), sum(loop) / max(len(loop), 1)
-        share = "" if not expected else f" ({mean / expected:.0%})"
+        seconds = sum(item["compute_seconds"] for item in items)
+        seen = sum(item["tokens"] for item in items) / seconds if seconds else None
+        share = "" if not expected or seen is None else f" ({seen / expected:.0%})"
         lines.append(
-            f"expected of {len(items)} trials ({device}, {dtype}, threads: {threads}): {_rate(expected)} tokens/s;"
-            f" seen in steps {_rate(mean)}{share}, in the whole loop {_rate(overall)}"
+            f"expected of {_count(len(items))} ({device}, {dtype}, threads: {threads}): {_rate(expected)} tokens/s of"
+            f" computing (forward, backward, optimizer); seen {_rate(seen)}{share}"
         )
-        if items[0]["mfu"] is not None:
-            ceiling = items[0]["matmul_ceiling_flops_per_second"]
+        ceiling = items[0]["matmul_ceiling_flops_per_second"]  # measured once for all that compute alike
+        if ceiling and seen is not None:
             lines.append(
-                f"  MFU {items[0]['mfu']:.1%} of the matrix product's {ceiling / 1e9:,.1f} GFLOP/s measured now;"
-                f" FLOPs a token: {items[0]['flops_formula']}"
+                f"  MFU {seen * items[0]['flops_per_token'] / ceiling:.1%} over {_count(len(items))}, of the matrix"
+                f" product's {ceiling / 1e9:,.1f} GFLOP/s measured now; FLOPs a token: {items[0]['flops_formula']}"
             )
     return lines
 
@@ -94,13 +94,18 @@ def _causes(diagnosis: dict[str, Any]) -> list[str]:
     lines = []
     for place, cause in enumerate(diagnosis["causes"], start=1):
         lost = f"{cause['seconds_lost']:.1f} s lost ({cause['share']:.0%})"
-        lines.append(f"{place}. {cause['cause']}: {lost} in {cause['trials']} trials; {cause['evidence']}")
+        which = cause["worst_trial"] + (", the worst" if cause["trials"] > 1 else "")
+        lines.append(f"{place}. {cause['cause']}: {lost} in {_count(cause['trials'])}; {which}: {cause['evidence']}")
         if cause["counterfactual"]:
             lines.append(f"   measured now: {cause['counterfactual']}")
         lines.append(f"   way out: {cause['advice']}")
     if diagnosis["expected"]:
         lines.append(f"unexplained: {diagnosis['unexplained_seconds']:.1f} s of computing beyond the replayed step")
     return [*lines, f"{diagnosis['status'].replace('_', ' ')}: {diagnosis['why']}"]
+
+
+def _count(trials: int) -> str:
+    return "1 trial" if trials == 1 else f"{trials} trials"
 
 
 def _rate(value: float | None) -> str:

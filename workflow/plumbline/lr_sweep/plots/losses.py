@@ -4,20 +4,17 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.pyplot import get_cmap
-from matplotlib.ticker import NullLocator
 
 from plumbline.core.plotting import FAULT, GREY, PALETTE, message_figure
 from plumbline.lr_sweep.analysis import Analysis
-from plumbline.lr_sweep.findings import rate_interval, rate_text
+from plumbline.lr_sweep.findings import edge_range, optimum_range, rate_text
 from plumbline.lr_sweep.plots.panels import (
-    DASHES,
     Tables,
     diverged_crosses,
     entropy_line,
@@ -30,14 +27,16 @@ from plumbline.lr_sweep.records import number
 
 NO_LOSS = "No trial has a loss."
 BLUE, ORANGE, GREEN = PALETTE[0], PALETTE[1], PALETTE[2]
+DIVERGED_LINE = (0, (2, 1.2))
+RATE_MARKERS = ("o", "s", "D", "v", "X", "p")
 CLASS_STYLES = {"converged": ("o", BLUE), "spiked": ("^", PALETTE[4]), "plateaued": ("s", PALETTE[3])}
 
 
 def loss_by_rate(tables: Tables) -> Figure:
-    """Final validation loss against the learning rate: seeds as dots, their mean as a line with a 95% band.
+    """Final validation loss against the learning rate: seeds as dots, their mean as a line with a band over them.
 
-    Diverged trials are red crosses at the top edge, and their rates have no mean. The best rate is circled and
-    the optimum, where a parabola gave one, is a diamond with its interval.
+    Diverged trials are red crosses off the scale, and their rates have no mean. The best rate is circled. Where it has
+    good neighbours, the parabola through the three is drawn as what it is, with its least point.
     """
     if tables.trained.empty:
         return message_figure(NO_LOSS)
@@ -47,60 +46,72 @@ def loss_by_rate(tables: Tables) -> Figure:
     ends = [loss, f"{loss}_low", f"{loss}_high"]
     means = tables.rates[ends].where(tables.rates["diverged"] == 0)  # NaN breaks the line
     places = tables.rates["rate"].to_numpy(dtype=np.float64)
-    handles: list[Any] = []
-    if len(stayed):
-        (dots,) = axes.plot(
-            stayed["rate"], stayed[loss], "o", color=BLUE, ms=4.5, mew=0, alpha=0.5, zorder=3, label="A seed"
-        )
+    handles = _trials_by_class(axes, stayed)
+    if tables.trials["seed"].nunique() > 1:
         (line,) = axes.plot(places, means[loss], color=BLUE, zorder=2, label="Mean over seeds")
-        handles += [dots, line]
+        handles.append(line)
+    else:
+        axes.plot(places, means[loss], color=BLUE, zorder=2)
     if means[ends[1]].notna().any():
         axes.fill_between(places, means[ends[1]], means[ends[2]], color=BLUE, alpha=0.2, lw=0, zorder=1)
-        handles.append(Patch(color=BLUE, alpha=0.2, lw=0, label="95% interval"))
-    rate_axis(axes, tables.rates["rate"].to_numpy(dtype=np.float64))
-    loss_axis(axes, stayed[loss].to_numpy(dtype=np.float64), tables.entropy)
+        handles.append(Patch(color=BLUE, alpha=0.2, lw=0, label=tables.spread_name.capitalize()))
+    rate_axis(axes, places)
+    loss_axis(axes, stayed[loss].to_numpy(dtype=np.float64), tables.entropy, diverged=len(stayed) < len(tables.trained))
     handles += _best_mark(axes, tables.analysis)
+    handles += _parabola(axes, tables)
     handles += entropy_line(axes, tables.entropy)
     handles += diverged_crosses(axes, tables.trained)
     legend_below(figure, handles, columns=4)
+    if not math.isnan(tables.analysis.best_rate):
+        where = f"The optimum lies {optimum_range(tables.analysis.optimum)}, as far as this grid shows"
+        axes.set_title(where, fontsize=8, loc="left", pad=14)
     return figure
 
 
 def curves(tables: Tables) -> Figure:
-    """Validation loss by step, a line per trial, coloured by the logarithm of its rate; diverged ones dashed.
+    """Validation loss by step, a line per trial, a colour and a marker per rate; diverged ones dashed.
 
-    A loss that is higher than the initial one leaves the panel; a red cross shows where a diverged trial did,
-    or where it ended.
+    What is above the panel stands at its top edge as an open triangle; a red cross is where a diverged trial ended.
     """
     if not any(record["curve"].get("step") for record in tables.records):
         return message_figure("No trial has a validation loss.")
-    figure, axes = single_panel(3.4)
-    rates = tables.rates["rate"].to_numpy(dtype=np.float64)
-    colours = get_cmap("viridis")
-    few = 1 if len(rates) > 1 else 2  # LogNorm needs two ends
-    norm = LogNorm(rates.min() / few, rates.max() * few)
+    figure, axes = single_panel(3.6)
+    rates = [float(rate) for rate in tables.rates["rate"]]
+    looks = _rate_looks(rates, tables.analysis.best_rate)
     _limit_curves(axes, tables)
-    for record in tables.records:
-        _curve(axes, record, colours, norm)
+    beyond = [_curve(axes, record, looks[float(record["rate"])]) for record in tables.records]
     axes.set_xlabel("Step")
     axes.set_ylabel("Validation loss (nats per token)")
-    every = -(-len(rates) // 12)
-    bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, label="Learning rate (peak)", aspect=30, pad=0.02)
-    bar.set_ticks(rates[::every].tolist(), labels=[rate_text(rate) for rate in rates[::every]])
-    bar.ax.yaxis.set_minor_locator(NullLocator())
-    handles = entropy_line(axes, tables.entropy)
+    diverged = set(tables.trained["rate"][tables.trained["class"] == "diverged"])
+    every: list[Any] = []
+    for rate in rates:
+        note = " (best)" if rate == tables.analysis.best_rate else ""
+        line: Any = DIVERGED_LINE if rate in diverged else "-"
+        every.append(Line2D([], [], **looks[rate], ls=line, label=rate_text(rate) + note))
+    axes.legend(
+        handles=every,
+        loc="upper left",
+        bbox_to_anchor=(1.02, 1),
+        borderaxespad=0,
+        title="Learning rate (peak)",
+        title_fontsize=7.5,
+        handlelength=3,
+        ncols=-(-len(rates) // 18),
+    )
+    handles: list[Any] = list(entropy_line(axes, tables.entropy))
+    if any(beyond):
+        handles.append(Line2D([], [], ls="", marker="^", mfc="white", mec=GREY, ms=5, label="Above the panel"))
     if (tables.trained["class"] == "diverged").any():
-        look: dict[str, Any] = {"color": GREY, "ls": (0, (2, 1.2)), "marker": "x", "mec": FAULT, "ms": 4.5, "mew": 1.2}
-        handles.append(Line2D([], [], **look, label="Diverged"))
+        handles.append(Line2D([], [], ls="", marker="x", color=FAULT, ms=5, mew=1.3, label="End of a diverged trial"))
     legend_below(figure, handles)
     return figure
 
 
 def edge(tables: Tables) -> Figure:
-    """Final validation loss of every trial by class, with the best rate, the stable region, and the edge.
+    """Final validation loss of every trial by class, with the best rate, the stable rates, and the edge.
 
-    The stable region reaches from the lowest good rate to the edge, or as far as was measured;
-    the edge itself is known to lie in the hatched gap between the last good rate and the first bad one.
+    Stable are the rates around the best one at which no trial diverged, as far as was measured; the edge lies in the
+    hatched gap between the last of them and the first diverged one.
     """
     if tables.trained.empty:
         return message_figure(NO_LOSS)
@@ -108,39 +119,71 @@ def edge(tables: Tables) -> Figure:
     loss = "final_validation_loss"
     stayed = tables.trained[tables.trained["class"] != "diverged"]
     rate_axis(axes, tables.rates["rate"].to_numpy(dtype=np.float64))
-    loss_axis(axes, stayed[loss].to_numpy(dtype=np.float64), tables.entropy)
+    loss_axis(axes, stayed[loss].to_numpy(dtype=np.float64), tables.entropy, diverged=len(stayed) < len(tables.trained))
     handles = _stable_region(axes, tables)
     handles += entropy_line(axes, tables.entropy)
+    handles += _trials_by_class(axes, stayed)
+    handles += diverged_crosses(axes, tables.trained)
+    legend_below(figure, handles, columns=4)
+    axes.set_title(_edge_sentence(tables.analysis), fontsize=8, loc="left", pad=14)
+    return figure
+
+
+def _trials_by_class(axes: Axes, stayed: pd.DataFrame) -> list[Any]:
+    """Every trial that did not diverge, with the mark of its class; the legend entries."""
+    handles: list[Any] = []
     for name, (marker, colour) in CLASS_STYLES.items():
         group = stayed[stayed["class"] == name]
         if len(group):
             look: dict[str, Any] = {"ls": "", "marker": marker, "color": colour, "ms": 5, "mew": 0.5, "mec": "white"}
-            (points,) = axes.plot(group["rate"], group[loss], **look, zorder=3, label=name.capitalize())
-            handles.append(points)
-    handles += diverged_crosses(axes, tables.trained)
-    legend_below(figure, handles, columns=5)
-    axes.set_title(_edge_sentence(tables.analysis), fontsize=8, loc="left", pad=9)
-    return figure
+            handles += axes.plot(
+                group["rate"], group["final_validation_loss"], **look, zorder=3, label=name.capitalize()
+            )
+    return handles
 
 
 def _best_mark(axes: Axes, analysis: Analysis) -> list[Any]:
-    """A ring around the best rate, and the optimum with its interval at the bottom; their legend entries."""
+    """A ring around the best rate; its legend entry."""
     if math.isnan(analysis.best_rate):
         return []
     look: dict[str, Any] = {"ls": "", "marker": "o", "mfc": "none", "mec": ORANGE, "ms": 9, "mew": 1.3}
-    handles = axes.plot(
-        analysis.best_rate, analysis.best_loss, **look, zorder=4, label=f"Best rate ({rate_text(analysis.best_rate)})"
-    )
+    label = f"Best rate ({rate_text(analysis.best_rate)})"
+    return list(axes.plot(analysis.best_rate, analysis.best_loss, **look, zorder=4, label=label))
+
+
+def _parabola(axes: Axes, tables: Tables) -> list[Any]:
+    """The parabola through the best rate and its neighbours, and a line down from its vertex; the legend entry."""
+    analysis = tables.analysis
     if not analysis.bracketed:
-        return handles
-    value, bottom = analysis.optimum, axes.get_xaxis_transform()
-    if not math.isnan(value.low):
-        axes.plot([value.low, value.high], [0.0, 0.0], color=GREEN, lw=2.4, transform=bottom, clip_on=False, zorder=4)
-    diamond: dict[str, Any] = {"marker": "D", "ls": "", "color": GREEN, "ms": 4.5, "mew": 0.5, "mec": "white"}
-    handles += axes.plot(
-        value.value, 0.0, **diamond, transform=bottom, clip_on=False, zorder=5, label=f"Optimum {rate_interval(value)}"
-    )
-    return handles
+        return []
+    rates = tables.rates["rate"].to_numpy(dtype=np.float64)
+    best = int(np.flatnonzero(rates == analysis.best_rate)[0])
+    three = slice(best - 1, best + 2)
+    losses = tables.rates["final_validation_loss"].to_numpy(dtype=np.float64)[three]
+    laid = np.polynomial.Polynomial.fit(np.log(rates[three]), losses, 2)
+    along = np.linspace(np.log(rates[best - 1]), np.log(rates[best + 1]), 60)
+    vertex, bottom = analysis.optimum.value, axes.get_ylim()[0]
+    look: dict[str, Any] = {"color": GREEN, "ls": (0, (1, 1)), "lw": 1.1, "zorder": 2.5}
+    label = f"Parabola (least at {rate_text(vertex)})"
+    handles = axes.plot(np.exp(along), laid(along), **look, label=label)
+    axes.plot([vertex, vertex], [bottom, laid(np.log(vertex))], **look)
+    return list(handles)
+
+
+def _rate_looks(rates: list[float], best: float) -> dict[float, dict[str, Any]]:
+    """For each rate the colour and the marker of its lines: neighbours differ in both; the best one is thick orange."""
+    shades = get_cmap("viridis")(np.linspace(0, 0.93, len(rates)))
+    return {
+        rate: {
+            "color": ORANGE if rate == best else tuple(shade),
+            "marker": RATE_MARKERS[index % len(RATE_MARKERS)],
+            "lw": 2.0 if rate == best else 1.0,
+            "ms": 5.0 if rate == best else 4.0,
+            "mew": 0.3,
+            "mec": "white",
+        }
+        for index, (rate, shade) in enumerate(zip(rates, shades, strict=True))
+    }
 
 
 def _limit_curves(axes: Axes, tables: Tables) -> None:
@@ -156,69 +199,53 @@ def _limit_curves(axes: Axes, tables: Tables) -> None:
     axes.set_xlim(-0.01 * steps, 1.03 * max(steps, 1))
 
 
-def _curve(axes: Axes, record: dict[str, Any], colours: Colormap, norm: LogNorm) -> None:
+def _curve(axes: Axes, record: dict[str, Any], look: dict[str, Any]) -> bool:
+    """Draws one trial; whether some of it is above the panel, where its points stand at the top edge."""
     steps = np.array(record["curve"].get("step") or [], dtype=np.float64)
     losses = np.array([number(value) for value in record["curve"].get("validation_loss") or []])
     if not steps.size:
-        return
+        return False
     if steps[0] > 0:
         steps, losses = np.append(0.0, steps), np.append(number(record["initial_validation_loss"]), losses)
+    top = axes.get_ylim()[1]
+    above = ~(losses <= top)  # what is no number has left the panel too
+    shown = np.where(above, top, losses)
     diverged = record["class"] == "diverged"
-    style: Any = (0, (2, 1.2)) if diverged else "-"
-    axes.plot(steps, losses, color=colours(norm(record["rate"])), ls=style, lw=1.0, zorder=2)
+    style: Any = DIVERGED_LINE if diverged else "-"
+    order = 2.5 if look["color"] == ORANGE else 2  # the best rate before the others
+    axes.plot(steps, shown, **look, ls=style, markevery=np.flatnonzero(~above).tolist(), clip_on=False, zorder=order)
+    if above.any():
+        axes.plot(steps[above], shown[above], "^", mfc="white", mec=look["color"], ms=5, clip_on=False, zorder=3)
     if diverged:
-        place = _where_it_left(steps, losses, axes.get_ylim()[1])
-        axes.plot(*place, "x", color=FAULT, ms=4.5, mew=1.2, clip_on=False, zorder=4)
-
-
-def _where_it_left(steps: np.ndarray, losses: np.ndarray, top: float) -> tuple[float, float]:
-    """Where a curve leaves a panel through its `top`, or where it ends if it stays; a loss not finite leaves it."""
-    outside = np.flatnonzero(~(losses <= top))
-    if not outside.size:
-        return float(steps[-1]), float(losses[-1])
-    first = int(outside[0])
-    if first == 0 or not np.isfinite(losses[first]):
-        return float(steps[first]), top
-    before = slice(first - 1, first + 1)
-    return float(np.interp(top, losses[before], steps[before])), top
+        axes.plot(steps[-1], shown[-1], "x", color=FAULT, ms=5, mew=1.3, clip_on=False, zorder=4)
+    return bool(above.any())
 
 
 def _stable_region(axes: Axes, tables: Tables) -> list[Any]:
-    """Shades the stable rates and the gap that holds the edge, and marks best rate and edge; the legend entries."""
+    """Shades the stable rates and the gap that holds the edge, and marks the best rate; the legend entries."""
     analysis = tables.analysis
     if math.isnan(analysis.best_rate):
         return []
-    low, high = _stable_ends(tables)
-    axes.axvspan(low, high, color=GREEN, alpha=0.1, lw=0, zorder=0)
-    handles: list[Any] = [Patch(color=GREEN, alpha=0.2, lw=0, label="Stable")]
+    axes.axvspan(*_stable_ends(tables), color=GREEN, alpha=0.1, lw=0, zorder=0)
+    handles: list[Any] = [Patch(color=GREEN, alpha=0.2, lw=0, label="Stable: none diverged")]
     handles.append(axes.axvline(analysis.best_rate, color=ORANGE, lw=1.2, zorder=2, label="Best rate"))
     if analysis.edge.reached:
-        gap = axes.axvspan(
-            analysis.edge.last_good,
-            analysis.edge.first_bad,
-            fc="none",
-            ec=GREY,
-            hatch="////",
-            lw=0,
-            alpha=0.35,
-            zorder=0,
-        )
+        ends = analysis.edge.last_stable, analysis.edge.first_diverged
+        gap = axes.axvspan(*ends, fc="none", ec=GREY, hatch="////", lw=0, alpha=0.35, zorder=0)
         gap.set_label("Gap that holds the edge")
-        handles.append(axes.axvline(high, color=FAULT, ls=DASHES, lw=1.2, zorder=2, label="Edge of stability"))
         handles.append(gap)
     return handles
 
 
 def _stable_ends(tables: Tables) -> tuple[float, float]:
-    """The unbroken run of good rates around the best one, up to the edge where it was reached."""
+    """The unbroken run, around the best rate, of rates at which no trial diverged."""
     measured = tables.rates[tables.rates["with_loss"] > 0]
-    rate, good = measured["rate"], measured["converged"] + measured["spiked"] == measured["with_loss"]
+    rate, diverged = measured["rate"], measured["diverged"] > 0
     best = tables.analysis.best_rate
-    bad_below, bad_above = rate[~good & (rate < best)], rate[~good & (rate > best)]
-    run = rate[(rate > bad_below.max()) if len(bad_below) else (rate > 0)]
-    run = run[run < bad_above.min()] if len(bad_above) else run
-    edge = tables.analysis.edge
-    return float(run.min()), edge.rate if edge.reached else float(run.max())
+    below, above = rate[diverged & (rate < best)], rate[diverged & (rate > best)]
+    run = rate[(rate > below.max()) if len(below) else (rate > 0)]
+    run = run[run < above.min()] if len(above) else run
+    return float(run.min()), float(run.max())
 
 
 def _edge_sentence(analysis: Analysis) -> str:
@@ -227,4 +254,4 @@ def _edge_sentence(analysis: Analysis) -> str:
     best = f"Best rate {rate_text(analysis.best_rate)}"
     if not analysis.edge.reached:
         return f"{best}; edge of stability not reached"
-    return f"{best}; edge of stability {rate_text(analysis.edge.rate)}, {analysis.edge_over_best:.3g} × the best rate"
+    return f"{best}; edge of stability {edge_range(analysis.edge)}"

@@ -15,10 +15,13 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from plumbline.core.plotting import FAULT, GREY, WIDTH
 from plumbline.lr_sweep.analysis import Analysis, analyse, sweep_of
-from plumbline.lr_sweep.frames import rates_frame, trials_frame
+from plumbline.lr_sweep.frames import rates_frame, shows_intervals, trials_frame
 from plumbline.lr_sweep.records import machine_note
+from plumbline.lr_sweep.seeds import spread_name
 
 DASHES = (0, (4, 2))
+OFF_SCALE = 0.94
+"""Of the panel's height: the middle of the strip in which trials stand that have no place on the scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,11 @@ class Tables:
         return float(known.iloc[0]) if len(known) else float("nan")
 
     @property
+    def spread_name(self) -> str:
+        """What a band over seeds shows: their range, or an interval."""
+        return spread_name(interval=shows_intervals(self.trials))
+
+    @property
     def machine_note(self) -> str:
         """A sentence when the trials ran on different machines, else nothing."""
         return machine_note(self.records)
@@ -82,14 +90,25 @@ def rate_axis(axes: Axes, rates: np.ndarray) -> None:
     axes.set_xlabel("Learning rate (peak)")
 
 
-def loss_axis(axes: Axes, losses: np.ndarray, entropy: float) -> None:
-    """Limits that hold all `losses` and the unigram entropy, with room above for the crosses of diverged trials."""
+def loss_axis(axes: Axes, losses: np.ndarray, entropy: float, *, diverged: bool) -> None:
+    """Limits that hold all `losses` and the unigram entropy; where trials `diverged`, with a strip off the scale."""
     values = np.asarray([*losses, entropy], dtype=np.float64)
     values = values[np.isfinite(values)]
-    if values.size:
-        room = float(np.ptp(values)) or 1.0
-        axes.set_ylim(values.min() - 0.06 * room, values.max() + 0.14 * room)
+    low, high = (values.min(), values.max()) if values.size else (0.0, 1.0)
+    room = float(high - low) or 1.0
     axes.set_ylabel("Final validation loss (nats per token)")
+    if not diverged:
+        axes.set_ylim(low - 0.06 * room, high + 0.06 * room)
+        return
+    axes.set_ylim(low - 0.06 * room, high + 0.24 * room)
+    bottom, top = axes.get_ylim()
+    ticks = [tick for tick in axes.get_yticks() if bottom <= tick <= high + 0.04 * room] if values.size else []
+    texts = axes.yaxis.get_major_formatter().format_ticks(ticks)
+    axes.set_yticks([*ticks, bottom + OFF_SCALE * (top - bottom)], [*texts, "off scale"])
+    off_scale = axes.yaxis.get_major_ticks()[-1]
+    for line in (off_scale.gridline, off_scale.tick1line):
+        line.set_visible(False)
+    axes.plot([0, 1], [2 * OFF_SCALE - 1] * 2, color=GREY, lw=0.6, transform=axes.transAxes, zorder=1)
 
 
 def entropy_line(axes: Axes, entropy: float) -> list[Line2D]:
@@ -100,16 +119,19 @@ def entropy_line(axes: Axes, entropy: float) -> list[Line2D]:
 
 
 def diverged_crosses(axes: Axes, trials: pd.DataFrame) -> list[Line2D]:
-    """A red cross along the top edge for each diverged trial, those of a rate beside each other; their legend entry."""
-    diverged = trials[trials["class"] == "diverged"]
-    top = axes.get_xaxis_transform()
-    for rate, count in zip(*np.unique(diverged["rate"].to_numpy(dtype=np.float64), return_counts=True), strict=True):
-        for place in np.arange(count) - (count - 1) / 2:
-            axes.annotate(
-                "×", (float(rate), 0.955), xycoords=top, xytext=(7 * place, 0), textcoords="offset points",
-                color=FAULT, fontsize=12, ha="center", va="center", annotation_clip=False, zorder=5,
-            ).set_in_layout(False)  # fmt: skip
-    return [Line2D([], [], color=FAULT, marker="x", ls="", ms=5, mew=1.3, label="Diverged")] if len(diverged) else []
+    """A red cross in the strip off the scale at each rate with a diverged trial, with a count where not all were."""
+    if not (trials["class"] == "diverged").any():
+        return []
+    for rate in trials["rate"][trials["class"] == "diverged"].unique():
+        classes = trials["class"][trials["rate"] == rate]
+        place: Any = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
+        look: Any = {"color": FAULT, "ha": "center", "va": "center", "annotation_clip": False, "zorder": 5}
+        at = (float(rate), OFF_SCALE)
+        axes.annotate("×", at, **place, xytext=(0, 0), fontsize=12, **look).set_in_layout(False)
+        count = int((classes == "diverged").sum())
+        if count < len(classes):
+            axes.annotate(f"{count} of {len(classes)}", at, **place, xytext=(0, 11), fontsize=6, **look)
+    return [Line2D([], [], color=FAULT, marker="x", ls="", ms=5, mew=1.3, label="Diverged")]
 
 
 def legend_below(figure: Figure, handles: Sequence[Any], *, columns: int = 6) -> None:

@@ -12,10 +12,10 @@ from plumbline.core.plotting import GREY, MARKERS, PALETTE, WIDTH, message_figur
 from plumbline.lr_sweep.findings import rate_text
 from plumbline.lr_sweep.frames import overall_speed
 from plumbline.lr_sweep.plots.panels import DASHES, Tables, legend_below, single_panel, title_machines
-from plumbline.lr_sweep.records import SPANS
+from plumbline.lr_sweep.spans import SPANS
 
 SPAN_LABELS = {name: name.replace("_", " ").capitalize() for name in SPANS}
-SPAN_COLOURS = dict(zip(SPANS, (*PALETTE, "#BBBBBB"), strict=True))
+SPAN_COLOURS = dict(zip(SPANS, (*PALETTE, "#777777", "#BBBBBB"), strict=True))
 
 
 def throughput(tables: Tables) -> Figure:
@@ -33,21 +33,24 @@ def throughput(tables: Tables) -> Figure:
         axes.plot(places, group["tokens_per_second"], ls="", **look, ms=5, mew=0.4, mec="white", zorder=3)
     handles: list[Any] = _seed_handles([str(seed) for seed in seeds])
     overall = overall_speed(known)
-    label = f"All tokens over all seconds ({overall:,.0f} per second)"
+    label = f"All tokens over all seconds of steps ({overall:,.0f} per second)"
     handles.append(axes.axhline(overall, color=GREY, ls=DASHES, lw=0.9, zorder=1, label=label))
     axes.set_xticks(range(len(rates)), [rate_text(rate) for rate in rates], rotation=90 if len(rates) > 14 else 0)
     axes.set_xlim(-0.6, len(rates) - 0.4)
     axes.set_ylim(0, 1.1 * known["tokens_per_second"].max())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlabel("Learning rate (peak)")
-    axes.set_ylabel("Tokens per second of training")
+    axes.set_ylabel("Tokens per second of steps")
     legend_below(figure, handles, columns=5)
     title_machines(figure, tables)
     return figure
 
 
 def time_spent(tables: Tables) -> Figure:
-    """Seconds of every trial by what they went into: a stacked bar a trial, and its sum behind it."""
+    """Seconds of every trial by what they went into: a stacked bar a trial, and its sum behind it.
+
+    What a kill undid is not in it, nor is what came before the loop; a trial that was resumed says so.
+    """
     columns = [f"{name}_seconds" for name in SPANS]
     trials = tables.trials[tables.trials[columns].notna().any(axis=1)]
     if trials.empty:
@@ -72,13 +75,17 @@ def time_spent(tables: Tables) -> Figure:
             va="center_baseline",
             fontsize=6.5,
         )
-    axes.set_yticks(rows, trials["trial"], fontsize=6.5)
+    names = [
+        name + (f" (resumed {restarts} ×)" if restarts else "")
+        for name, restarts in zip(trials["trial"], trials["restarts"].fillna(0).astype(int), strict=True)
+    ]
+    axes.set_yticks(rows, names, fontsize=6.5)
     axes.set_ylim(len(trials) - 0.4, -0.6)
     axes.set_xlim(0, 1.1 * max(total.max(), 1e-9))
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     axes.set_axisbelow(True)
-    axes.set_xlabel("Seconds")
+    axes.set_xlabel("Seconds of the training loop")
     legend_below(figure, handles, columns=4)
     title_machines(figure, tables)
     return figure

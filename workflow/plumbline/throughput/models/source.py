@@ -40,32 +40,23 @@ def hub(settings: HubModel) -> Source:
 
     Raises UserError when the hub does not give it, or when a revision is asked of a folder.
     """
-    local = Path(settings.id)
-    if local.is_dir():
-        if settings.revision is not None:
-            raise UserError(f"throughput.model.hub.revision: {local} is a folder, which has none; remove the key")
-        return _checked(local, "hub", None)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
+    from plumbline.core.hub import Repository, line
+
+    key = "throughput.model.hub"
+    repository = Repository(kind="model", id=settings.id, revision=settings.revision, key=key)
+    if Path(settings.id).is_dir():
+        repository.commit()  # refuses a revision
+        return _checked(Path(settings.id), "hub", None)
     try:
-        fetched = Path(snapshot_download(settings.id, revision=settings.revision, allow_patterns=list(FILES)))
-    except (HfHubHTTPError, HTTPError, LocalEntryNotFoundError, ConnectionError) as error:
-        raise UserError(
-            f"throughput.model.hub: {settings.id} is no folder here, and the hub does not give it ({_line(error)});"
-            " check id, revision and network, or download it elsewhere and give the folder"
-        ) from None
+        with repository.reached():
+            fetched = Path(snapshot_download(settings.id, revision=settings.revision, allow_patterns=list(FILES)))
     except ValueError as error:  # an id that the hub's client refuses
-        raise UserError(
-            f"throughput.model.hub.id: {settings.id} is no folder here and no id ({_line(error)})"
-        ) from None
+        raise UserError(f"{key}.id: {settings.id} is no folder here and no id: {line(error)}") from None
     return _checked(fetched, "hub", fetched.name)  # the cache names a snapshot by its commit
 
 
 def _checked(folder: Path, weights: str, revision: str | None) -> Source:
     read_config(folder)
     return Source(folder, weights, revision)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

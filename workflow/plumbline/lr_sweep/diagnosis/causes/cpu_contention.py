@@ -17,12 +17,12 @@ def cpu_contention(trial: TrialEvidence, machine: Machine, probe: Probe) -> Find
     steal = f"; the hypervisor takes {machine.steal_share:.0%} now" if machine.steal_share > 0.05 else ""
     return Finding(
         seconds_lost=lost,
+        in_compute=lost,
         evidence=f"{trial.run_delay_seconds:.1f} s of {trial.training_seconds:.1f} s ready to run, with no core free"
         + crowd
         + pressure
         + steal,
         advice="run no more trials at once than there are cores (--cores), and nothing else beside them",
-        in_compute=True,
     )
 
 

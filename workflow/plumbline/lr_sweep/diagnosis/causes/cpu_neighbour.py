@@ -14,8 +14,8 @@ def cpu_neighbour(trial: TrialEvidence, machine: Machine, probe: Probe) -> Findi
     named = ", ".join(f"{one.name} (process {one.pid}: {one.cores:.1f} cores)" for one in machine.neighbours[:3])
     return Finding(
         seconds_lost=lost,
+        in_compute=lost,
         evidence=f"{trial.run_delay_seconds:.1f} s of {trial.training_seconds:.1f} s ready to run, with no core free;"
         f" busy now: {named}",
         advice="end or move the other process, or give the trials cores of their own (taskset, nice)",
-        in_compute=True,
     )

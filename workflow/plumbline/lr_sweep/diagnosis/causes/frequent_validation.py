@@ -1,20 +1,10 @@
-"""Validation take more of the time than they are worth."""
+"""Validation takes more of the time than it is worth."""
 
-from plumbline.lr_sweep.diagnosis.causes.interface import Finding, Probe, milliseconds, overhead
+from plumbline.lr_sweep.diagnosis.causes.interface import Finding, Probe, overhead
 from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence
 from plumbline.lr_sweep.diagnosis.machine import Machine
 
 
 def frequent_validation(trial: TrialEvidence, machine: Machine, probe: Probe) -> Finding | None:
     """Time in the span validation beyond the share it may take."""
-    lost = overhead(trial, "validation")
-    if not lost:
-        return None
-    seconds = trial.spans["validation"]
-    return Finding(
-        seconds_lost=lost,
-        evidence=f"validation took {seconds:.1f} s of {trial.training_seconds:.1f} s"
-        f" ({seconds / trial.training_seconds:.0%}), {milliseconds(seconds / max(trial.done, 1))} a step beside"
-        f" {milliseconds(trial.compute_seconds / max(trial.done, 1))} of training",
-        advice="raise training.validate_every or lower training.validation_windows",
-    )
+    return overhead(trial, "validation", "raise training.validate_every or lower training.validation_windows")

@@ -10,11 +10,11 @@ def gpu_neighbour(trial: TrialEvidence, machine: Machine, probe: Probe) -> Findi
     shared = next((gpu for gpu in machine.gpus if gpu.processes), None)
     if trial.device == "cpu" or trial.state != "running" or shared is None:
         return None
-    share = len(shared.processes) / (len(shared.processes) + 1)
+    lost = trial.compute_seconds * len(shared.processes) / (len(shared.processes) + 1)
     return Finding(
-        seconds_lost=share * trial.compute_seconds,
+        seconds_lost=lost,
+        in_compute=lost,
         evidence=f"{shared.name}: processes {', '.join(map(str, shared.processes))} compute on it as well;"
         " the loss assumes that they share it evenly",
         advice="end them, or choose another GPU (CUDA_VISIBLE_DEVICES)",
-        in_compute=True,
     )

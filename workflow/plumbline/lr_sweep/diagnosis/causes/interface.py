@@ -1,10 +1,10 @@
 """What a cause is: a function from a trial's evidence, this machine and a probe to a finding, or None."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence
 from plumbline.lr_sweep.diagnosis.machine import Machine
@@ -20,27 +20,18 @@ class Finding:
     advice: str
     counterfactual: str | None = None
     """What was measured now, with and without the cause."""
-    in_compute: bool = False
-    """Whether the seconds lost lie in forward, backward and optimizer, and the replayed step does not have them."""
+    in_compute: float = 0.0
+    """Of the seconds lost, those in forward, backward and optimizer that the replayed step need not have."""
 
 
 class Probe(Protocol):
-    """Measures now, on this machine."""
+    """Measures now, on this machine. None: cannot be measured here within the time there is."""
 
-    def step_seconds(
-        self,
-        trial: TrialEvidence,
-        *,
-        threads: int | None = None,
-        dtype: str | None = None,
-        batch: int | None = None,
-        device: str | None = None,
-        switches: Mapping[str, bool] | None = None,
-    ) -> float | None:
-        """Seconds of one optimizer step of the trial's model, with what is named in place of the trial's own.
+    def step_seconds(self, trial: TrialEvidence) -> float | None:
+        """Seconds of one eager optimizer step, run as the trial runs it; to ask what if, give it a changed trial."""
 
-        None: cannot be measured here within the time there is.
-        """
+    def ceiling(self, trial: TrialEvidence) -> float | None:
+        """Floating-point operations a second of a large matrix product, run as the trial runs."""
 
 
 Cause = Callable[[TrialEvidence, Machine, Probe], Finding | None]
@@ -49,9 +40,36 @@ OVERHEAD_SHARES = {"validation": 0.15, "checkpoint": 0.05, "logging": 0.05, "dat
 """Share of the training loop that each span may take before it counts as a loss."""
 
 
-def overhead(trial: TrialEvidence, span: str) -> float:
-    """Seconds of `span` beyond the share it may take; 0 below it."""
-    return max(0.0, trial.spans.get(span, 0.0) - OVERHEAD_SHARES[span] * trial.training_seconds)
+def overhead(trial: TrialEvidence, span: str, advice: str) -> Finding | None:
+    """The time in `span` beyond the share it may take, as a loss; None below it."""
+    seconds, whole, steps = trial.spans.get(span, 0.0), trial.training_seconds, max(trial.done, 1)
+    lost = seconds - OVERHEAD_SHARES[span] * whole
+    if lost <= 0:
+        return None
+    return Finding(
+        seconds_lost=lost,
+        evidence=f"{span} took {seconds:.1f} s of {whole:.1f} s ({seconds / whole:.0%}),"
+        f" {milliseconds(seconds / steps)} a step beside {milliseconds(trial.compute_seconds / steps)} of computing",
+        advice=advice,
+    )
+
+
+class Comparison(NamedTuple):
+    """Seconds of a step as it is, and as it would be otherwise."""
+
+    own: float
+    other: float
+
+    @property
+    def saved(self) -> float:
+        """Share of the step that the other way saves; below 0 where it costs."""
+        return 1 - self.other / self.own
+
+
+def compare(probe: Probe, trial: TrialEvidence, other: TrialEvidence) -> Comparison | None:
+    """A step of `trial` against one of `other`, measured now; None when one of them cannot be measured."""
+    own, otherwise = probe.step_seconds(trial), probe.step_seconds(other)
+    return None if own is None or otherwise is None else Comparison(own, otherwise)
 
 
 def milliseconds(seconds: float) -> str:

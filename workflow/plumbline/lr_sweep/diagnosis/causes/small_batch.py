@@ -1,5 +1,7 @@
 """The batch is too small: the time of a step goes into starting operations, not into arithmetic."""
 
+from dataclasses import replace
+
 from plumbline.lr_sweep.diagnosis.causes.interface import Finding, Probe, milliseconds
 from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence
 from plumbline.lr_sweep.diagnosis.machine import Machine
@@ -14,12 +16,12 @@ LONG_STEP_SECONDS = 0.2
 
 def small_batch(trial: TrialEvidence, machine: Machine, probe: Probe) -> Finding | None:
     """Tokens a second at the trial's batch against a larger one, both measured now on one thread or the GPU."""
-    batch = int(trial.training.get("batch", 0))
-    threads = 1 if trial.device == "cpu" else None
-    small = probe.step_seconds(trial, threads=threads)
-    if not batch or small is None or small > LONG_STEP_SECONDS:
+    batch = int(trial.training["batch"])
+    alone = replace(trial, threads=1) if trial.device == "cpu" else trial
+    small = probe.step_seconds(alone)
+    if small is None or small > LONG_STEP_SECONDS:
         return None
-    large = probe.step_seconds(trial, threads=threads, batch=TIMES * batch)
+    large = probe.step_seconds(alone.with_batch(TIMES * batch))
     if large is None or TIMES * small / large < GAIN:
         return None
     return Finding(

@@ -1,7 +1,5 @@
 """The process was stopped: by a signal, a debugger, a freezer, a scheduler that pre-empts."""
 
-import psutil
-
 from plumbline.lr_sweep.diagnosis.causes.interface import Finding, Probe
 from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence
 from plumbline.lr_sweep.diagnosis.machine import Machine
@@ -20,14 +18,14 @@ def stopped_process(trial: TrialEvidence, machine: Machine, probe: Probe) -> Fin
         return now
     return Finding(
         seconds_lost=sum(gaps) + (now.seconds_lost if now else 0.0),
+        in_compute=sum(gaps),
         evidence=f"{len(gaps)} × the process neither ran nor was ready to run, for {max(gaps):.1f} s at the longest",
         advice="see who stops it: a job-control signal (SIGSTOP, Ctrl-Z), a debugger, a cgroup freezer",
-        in_compute=True,
     )
 
 
 def _stopped_now(trial: TrialEvidence) -> Finding | None:
-    if trial.process_status not in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
+    if not trial.is_stopped:
         return None
     return Finding(
         seconds_lost=trial.silent_seconds,

@@ -1,5 +1,7 @@
 """More threads than pay: each small product is cut up, and the threads wait for each other."""
 
+from dataclasses import replace
+
 from plumbline.lr_sweep.diagnosis.causes.interface import Finding, Probe, milliseconds
 from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence
 from plumbline.lr_sweep.diagnosis.machine import Machine
@@ -13,7 +15,7 @@ def too_many_threads(trial: TrialEvidence, machine: Machine, probe: Probe) -> Fi
     if trial.device != "cpu" or trial.threads < 2:
         return None
     seen = probe.step_seconds(trial)
-    fewer = {count: probe.step_seconds(trial, threads=count) for count in _fewer(trial.threads, machine.cores)}
+    fewer = {count: probe.step_seconds(replace(trial, threads=count)) for count in _fewer(trial.threads, machine.cores)}
     measured = {count: seconds for count, seconds in fewer.items() if seconds is not None}
     if seen is None or not measured:
         return None
@@ -22,8 +24,10 @@ def too_many_threads(trial: TrialEvidence, machine: Machine, probe: Probe) -> Fi
     # both must be slow: the probe disturbs a trial that runs, and is disturbed by it, most of all on many threads
     if now > PAYS * own or (now > PAYS * seen and trial.threads <= machine.cores):
         return None
+    lost = trial.compute_seconds * (1 - now / own)
     return Finding(
-        seconds_lost=trial.compute_seconds * (1 - now / own),
+        seconds_lost=lost,
+        in_compute=lost,
         evidence=f"{trial.threads} threads on {machine.cores} cores; a step took {milliseconds(own)}",
         counterfactual=f"{best} thread{'s' * (best > 1)}: {milliseconds(now)};"
         f" {trial.threads} threads: {milliseconds(seen)}",

@@ -1,6 +1,8 @@
 """Trained on the CPU though the machine has a GPU."""
 
-from plumbline.lr_sweep.diagnosis.causes.interface import Finding, Probe, milliseconds
+from dataclasses import replace
+
+from plumbline.lr_sweep.diagnosis.causes.interface import Finding, Probe, compare, milliseconds
 from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence
 from plumbline.lr_sweep.diagnosis.machine import Machine
 
@@ -9,12 +11,12 @@ def wrong_device(trial: TrialEvidence, machine: Machine, probe: Probe) -> Findin
     """A step on the CPU against one on the GPU, both measured now."""
     if trial.device != "cpu" or not machine.gpus:
         return None
-    slow, fast = probe.step_seconds(trial), probe.step_seconds(trial, device="cuda")
-    if slow is None or fast is None or fast > 0.9 * slow:
+    steps = compare(probe, trial, replace(trial, device="cuda"))
+    if steps is None or steps.saved < 0.1:
         return None
     return Finding(
-        seconds_lost=trial.compute_seconds * (1 - fast / slow),
+        seconds_lost=steps.saved * trial.compute_seconds,
         evidence=f"it ran on the CPU; there is a {machine.gpus[0].name}",
-        counterfactual=f"a step on the CPU: {milliseconds(slow)}; on the GPU: {milliseconds(fast)}",
+        counterfactual=f"a step on the CPU: {milliseconds(steps.own)}; on the GPU: {milliseconds(steps.other)}",
         advice="set device: auto or cuda, and see that torch was installed with CUDA",
     )
