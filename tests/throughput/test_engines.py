@@ -14,6 +14,7 @@ from torch import Tensor
 from plumbline.core.errors import UserError
 from plumbline.core.record import FoundError, Outcome
 from plumbline.throughput.engines.interface import Choice, Engine, Shape, load
+from plumbline.throughput.models import llama
 from plumbline.throughput.models.load import load_transformers
 from plumbline.throughput.models.manifest import CompressedLayer, Manifest
 
@@ -23,7 +24,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "grouped": {"num_key_value_heads": 2},
     "one key head": {"num_key_value_heads": 1},
-    "tied": {"tie_word_embeddings": True},
+    "tied": {"tie_word_embeddings": True, "vocab_size": 64},
     "biases": {"attention_bias": True, "mlp_bias": True},
     "wide heads": {"head_dim": 16, "num_key_value_heads": 2, "rope_theta": 500_000.0},
 }
@@ -123,6 +124,23 @@ def test_tokens_and_logits_are_those_of_whole_passes(
             assert torch.equal(made.generate(prompts, GENERATED), tokens), (name, attention)
             torch.testing.assert_close(made.logits(prompts), logits, rtol=1e-4, atol=1e-4)
             assert torch.equal(made.generate(prompts, GENERATED), tokens), "a call must not depend on the one before"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", ["grouped", "tied", "biases", "low rank in part"])
+def test_weights_in_panels_give_the_same(
+    models: dict[str, Manifest], kind: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama, "LARGE_BYTES", 0)
+    monkeypatch.setattr(llama, "PANEL", 8)
+    for prompt, wide in [(1, 10**9), (7, 60)]:
+        monkeypatch.setattr(llama, "WIDE", wide)
+        prompts = random_prompts(1, prompt)
+        tokens, logits = by_whole_passes(models[kind], prompts, GENERATED)
+        with engine("lean", models[kind], prompts, threads=threads) as made:
+            assert any(weight.dim() == 3 for weight in made.weights())
+            assert torch.equal(made.generate(prompts, GENERATED), tokens)
+            torch.testing.assert_close(made.logits(prompts), logits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["static", "continuous"])
