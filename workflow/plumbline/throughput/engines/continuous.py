@@ -19,7 +19,7 @@ LOOK_AGAIN_SECONDS = 1.0
 class Continuous(Generate):
     """A manager that stays open from call to call, its cache a page for each row.
 
-    Left to itself it takes 60% of the free memory as cache, and each step then masks and reads by that size.
+    Left to itself each call makes a manager of its own, whose cache is 60% of the free memory: seconds on the CPU.
     """
 
     def __init__(self, manifest: Manifest, device: torch.device, choice: Choice, shape: Shape) -> None:
