@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from plumbline.throughput.engines.interface import Shape
 from plumbline.throughput.models.manifest import Shapes
@@ -24,6 +25,25 @@ def test_step_is_what_a_loop_over_rows_layers_heads_and_tokens_counts():
     assert step.bytes == pytest.approx(sum(moved) / len(moved))
     assert step.flops == pytest.approx(sum(computed) / len(computed))
     assert step.kv_bytes == 4 * 5 * 3 * 2 * 2 * 3 * 11
+
+
+def test_step_is_what_transformers_computes_and_reads():
+    from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=11, hidden_size=12, intermediate_size=30, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, attn_implementation="eager",
+    )  # fmt: skip
+    model, cache = LlamaForCausalLM(config).eval(), DynamicCache(config=config)
+    with torch.inference_mode():
+        model(torch.zeros(5, 10, dtype=torch.int64), past_key_values=cache)
+        with FlopCounterMode(display=False) as counted:
+            model(torch.zeros(5, 1, dtype=torch.int64), past_key_values=cache)
+    matrices = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in name]
+    step = decode_step(matrices, SHAPES, Shape(batch=5, prompt=10, generated=2), 4)
+    assert step.flops == counted.get_total_flops()
+    held = sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values))
+    assert step.bytes == held + sum(weight.nbytes for weight in matrices)
 
 
 def test_storage_that_two_weights_share_counts_once():
