@@ -31,7 +31,7 @@ def test_step_is_what_transformers_computes_and_reads():
     from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=11, hidden_size=12, intermediate_size=30, num_hidden_layers=3, num_attention_heads=4,
+        vocab_size=11, hidden_size=24, intermediate_size=30, num_hidden_layers=3, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=64, attn_implementation="eager",
     )  # fmt: skip
     model, cache = LlamaForCausalLM(config).eval(), DynamicCache(config=config)
@@ -40,7 +40,8 @@ def test_step_is_what_transformers_computes_and_reads():
         with FlopCounterMode(display=False) as counted:
             model(torch.zeros(5, 1, dtype=torch.int64), past_key_values=cache)
     matrices = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in name]
-    step = decode_step(matrices, SHAPES, Shape(batch=5, prompt=10, generated=2), 4)
+    shapes = SHAPES.model_copy(update={"width": 24, "head_size": 6})  # rotary positions want an even size
+    step = decode_step(matrices, shapes, Shape(batch=5, prompt=10, generated=2), 4)
     assert step.flops == counted.get_total_flops()
     held = sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values))
     assert step.bytes == held + sum(weight.nbytes for weight in matrices)

@@ -1,6 +1,7 @@
 """Settings of the `throughput` study: what its block of the config may say, and its grid of cells."""
 
 import itertools
+import re
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -19,6 +20,8 @@ Attention = Literal["sdpa", "eager"]
 
 ENGINES = Path(__file__).parent / "engines"
 BASE = "base"
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+"""Of models and variants: parts of paths, tables and command lines."""
 FIGURES = (
     "throughput_by_batch",
     "throughput_by_length",
@@ -80,7 +83,7 @@ class ModelSettings(Settings):
 
     source: Literal["trained", "hub", "path", "config"] = "trained"
     """`trained`: the best model of the study lr_sweep; `config`: weights drawn from the seed."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    name: Annotated[str, Field(pattern=f"^{NAME}$")] | None = None
     """In tables and experiment ids; None: what the source suggests."""
     hub: HubModel = HubModel()
     """For the source `hub`."""
@@ -138,13 +141,13 @@ class VariantSettings(Settings):
         return values
 
     @model_validator(mode="after")
-    def _template_has_a_place(self) -> Self:
-        if self.template is not None and "{ratio}" not in self.template:
-            raise ValueError(f"template: has no {{ratio}} (given: {self.template!r})")
-        names = [BASE, *(Path(path).name for path in self.paths)]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"paths: two variants would be named {name!r}")
+    def _folders_have_names(self) -> Self:
+        if self.template is not None and "{ratio}" not in Path(self.template).name:
+            raise ValueError(f"template: no {{ratio}} in its last part, which names the variant ({self.template!r})")
+        for folder in [*([] if self.template is None else [self.template.replace("{ratio}", "1")]), *self.paths]:
+            name = Path(folder).name
+            if not re.fullmatch(NAME, name):
+                raise ValueError(f"{folder}: its last part, {name!r}, must name the variant: letters, digits and ._-")
         return self
 
 
@@ -276,6 +279,15 @@ class ThroughputSettings(Settings):
     """What the machine can do at best."""
 
     @model_validator(mode="after")
+    def _names_are_distinct(self) -> Self:
+        names = [BASE, *compressed(self), *(folder.name for folder, _ in _own_folders(self))]
+        engines = dict.fromkeys(engine for block in self.grid for engine in block.engines)
+        for place, found in (("variants", names), ("grid: engines", [short_name(engine) for engine in engines])):
+            if twice := next((name for name in found if found.count(name) > 1), None):
+                raise ValueError(f"{place}: two of them would be named {twice!r}")
+        return self
+
+    @model_validator(mode="after")
     def _known_variants(self) -> Self:
         known = variant_names(self)
         for number, block in enumerate(self.grid):
@@ -305,13 +317,15 @@ def compressed(settings: ThroughputSettings) -> dict[str, tuple[Method, float]]:
 
 def brought(settings: ThroughputSettings) -> dict[str, tuple[Path, float | None]]:
     """Variants of one's own: name -> folder and ratio, None where only the folder knows."""
-    own: dict[str, tuple[Path, float | None]] = {}
-    if settings.variants.template is not None:
-        for ratio in settings.variants.ratios:
-            if ratio < 1:
-                folder = Path(settings.variants.template.format(ratio=f"{ratio:g}"))
-                own[folder.name] = (folder, ratio)
-    return own | {Path(path).name: (Path(path), None) for path in settings.variants.paths}
+    return {folder.name: (folder, ratio) for folder, ratio in _own_folders(settings)}
+
+
+def _own_folders(settings: ThroughputSettings) -> list[tuple[Path, float | None]]:
+    template, ratios = settings.variants.template, [ratio for ratio in settings.variants.ratios if ratio < 1]
+    by_ratio = (
+        [] if template is None else [(Path(template.replace("{ratio}", f"{ratio:g}")), ratio) for ratio in ratios]
+    )
+    return [*by_ratio, *((Path(path), None) for path in settings.variants.paths)]
 
 
 def variant_names(settings: ThroughputSettings) -> list[str]:
