@@ -96,5 +96,14 @@ def test_edited_engine_makes_stale_its_own_trials_alone(measured):
     assert waiting == {"throughput_measure": 1, "throughput_summarize": 1, "throughput_figures": 1}
 
 
+def test_trial_that_the_grid_gains_runs_alone(measured):
+    larger = copy.deepcopy(SETTINGS)
+    larger["throughput"]["grid"].append({"variants": ["base"], "batch": [2], "generated": [5]})
+    measured.configure(larger)
+    waiting = measured.waiting()
+    measured.configure(SETTINGS)
+    assert waiting == {"throughput_measure": 1, "throughput_summarize": 1, "throughput_figures": 1}
+
+
 def test_results_compared_with_themselves_show_nothing_slower(measured):
     assert "slower" not in measured.plumbline("compare", "results", "results").replace("nothing is slower", "")

@@ -8,11 +8,11 @@ from safetensors.torch import load_file, save_file
 from plumbline.throughput.models.load import load_transformers
 from plumbline.throughput.models.manifest import Manifest, Shapes
 from plumbline.throughput.prompts import prompts
-from plumbline.throughput.reference import ReferenceSpec, greedy, largest, reference
+from plumbline.throughput.reference import ReferenceSpec, greedy, reference
 from throughput.small_models import CODE, change_weight, write_random
 
 CPU = torch.device("cpu")
-SHAPES = [(1, 3, 6), (5, 3, 2), (2, 4, 4)]
+SHAPES = [(5, 3, 6), (2, 4, 4)]
 
 
 @pytest.fixture
@@ -102,7 +102,3 @@ def test_outcome_of_the_manifest_is_passed_on(variant, tmp_path):
     gone = Manifest(variant="mine", method="own", outcome="unavailable", message="models/x: does not exist")
     found, metadata = written(gone, tmp_path)
     assert (found, metadata["outcome"], metadata["message"]) == ({}, "unavailable", "models/x: does not exist")
-
-
-def test_largest_batch_and_longest_generation_of_each_prompt_length():
-    assert largest(SHAPES) == {3: (5, 6), 4: (2, 4)}

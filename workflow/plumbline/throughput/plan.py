@@ -105,10 +105,10 @@ def _compressed(settings: ThroughputSettings, base: Target) -> Iterator[tuple[st
 
 def _brought(settings: ThroughputSettings, base: Target) -> Iterator[tuple[str, Target]]:
     own = brought(settings)
-    template = settings.variants.template
-    if template is not None and not any(folder.exists() for folder, ratio in own.values() if ratio is not None):
-        tried = ", ".join(str(folder) for folder, ratio in own.values() if ratio is not None)
-        raise UserError(f"config: throughput.variants.template: {template} matches nothing (tried: {tried})")
+    template, tried = settings.variants.template, [folder for folder, ratio in own.values() if ratio is not None]
+    if template is not None and not any(folder.exists() for folder in tried):
+        names = ", ".join(map(str, tried)) or "no ratio below 1 in throughput.variants.ratios"
+        raise UserError(f"config: throughput.variants.template: {template} matches nothing (tried: {names})")
     for name, (folder, ratio) in own.items():
         seen = fingerprint(folder) if folder.exists() else None
         values = {"variant": name, "folder": str(folder), "ratio": ratio, "fingerprint": seen}
@@ -117,9 +117,12 @@ def _brought(settings: ThroughputSettings, base: Target) -> Iterator[tuple[str, 
 
 def _reference(settings: ThroughputSettings, seed: int, name: str, variant: Target, grid: list[Cell]) -> Target:
     mine = [cell for cell in grid if cell.variant == name]
-    shapes = sorted({(cell.batch, cell.prompt, cell.generated) for cell in mine})
+    shapes = []  # the largest alone: a cell within them leaves the reference, and with it every trial, as it is
+    for prompt in sorted({cell.prompt for cell in mine}):
+        alike = [cell for cell in mine if cell.prompt == prompt]
+        shapes.append([max(cell.batch for cell in alike), prompt, max(cell.generated for cell in alike)])
     dtype = "float32" if settings.choice.dtype == "auto" else settings.choice.dtype
-    values = {"variant": name, "shapes": [list(shape) for shape in shapes], "dtype": dtype, "seed": seed}
+    values = {"variant": name, "shapes": shapes, "dtype": dtype, "seed": seed}
     return _target("reference", name, f"references/{name}.safetensors", values, needs=[variant])
 
 

@@ -33,7 +33,7 @@ class ReferenceSpec(Spec):
 
     variant: str
     shapes: list[tuple[int, int, int]]
-    """Batch, prompt, generated of each cell."""
+    """Largest batch, prompt, longest generation: one for each length of a prompt."""
     dtype: Dtype
     seed: int
 
@@ -66,19 +66,10 @@ def _tensors(spec: ReferenceSpec, variant: Manifest, text: Path, device: torch.d
     model = load_transformers(variant, getattr(torch, spec.dtype), device, "sdpa")
     vocabulary = model.config.get_text_config().vocab_size
     found: dict[str, Tensor] = {}
-    for prompt, (batch, count) in largest(spec.shapes).items():
+    for batch, prompt, count in spec.shapes:
         rows = prompts(text, vocabulary, batch, prompt, spec.seed)
         tokens, margins = greedy(model, rows, count)
         found |= {f"p{prompt}": tokens, f"p{prompt}.margin": margins}
-    return found
-
-
-def largest(shapes: list[tuple[int, int, int]]) -> dict[int, tuple[int, int]]:
-    """Prompt length -> the largest batch and the longest generation of the cells (batch, prompt, generated) with it."""
-    found: dict[int, tuple[int, int]] = {}
-    for batch, prompt, generated in shapes:
-        before = found.get(prompt, (0, 0))
-        found[prompt] = (max(batch, before[0]), max(generated, before[1]))
     return found
 
 

@@ -1,0 +1,39 @@
+import json
+import re
+
+import pytest
+
+from plumbline.core.errors import UserError
+from plumbline.throughput.plan import plan
+from plumbline.throughput.settings import ThroughputSettings
+
+
+def specs(*, seed=0, **changes):
+    values = {"model": {"source": "config"}, "variants": {"ratios": [1.0, 0.4], "methods": ["plain"]}}
+    values |= {"grid": [{"batch": [1, 8]}], **changes}
+    targets = plan(ThroughputSettings.model_validate(values), seed, {})
+    return {target.path: target.spec for target in targets}
+
+
+def test_trial_that_the_grid_gains_makes_none_stale():
+    before = specs()
+    after = specs(grid=[{"batch": [1, 8]}, {"batch": [4, 2], "generated": [5, 32]}])
+    assert {path for path, spec in before.items() if after[path] != spec} == {"summarize", "figures"}
+    assert len(after) > len(before)
+
+
+def test_reference_reaches_as_far_as_the_grid():
+    grid = [{"batch": [1, 8], "generated": [32]}, {"batch": [2], "prompt": [4, 9], "generated": [64]}]
+    assert json.loads(specs(grid=grid)["reference/base"])["shapes"] == [[8, 4, 64], [2, 9, 64]]
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"choice": {"dtype": "bfloat16"}}])
+def test_what_decides_the_reference_decides_its_trials(changes):
+    before, after = specs(), specs(**changes)
+    assert all(after[path] != before[path] for path in before if path.startswith(("reference/", "measure/")))
+
+
+@pytest.mark.parametrize(("ratios", "tried"), [([0.4, 0.2], "none-0.4, none-0.2"), ([1.0], "no ratio below 1")])
+def test_template_that_matches_nothing_is_a_mistake(ratios, tried):
+    with pytest.raises(UserError, match=re.escape(f"template: none-{{ratio}} matches nothing (tried: {tried}")):
+        specs(variants={"template": "none-{ratio}", "ratios": ratios})
