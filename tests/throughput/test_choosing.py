@@ -104,6 +104,18 @@ def test_candidate_and_best_take_turns(choose):
     assert [choice.threads for choice in order[:8]] == [2, 1, 2, 1, 2, 1, 2, 1]
 
 
+def test_one_that_failed_takes_no_memory_from_the_next(clock):
+    alive = []
+
+    def check(choice):
+        alive.append(Engine.live)
+        if choice == FIRST:
+            raise MemoryError("full")
+
+    choosing.choose(FIRST, {"threads": [1, 2]}, Engine, lambda e: e.choice, check, lambda: None, 100.0)
+    assert alive == [1, 1]
+
+
 def test_lack_of_memory_is_noted_and_the_rest_goes_on(clock):
     def make(choice):
         if choice.attention == "eager":

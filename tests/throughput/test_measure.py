@@ -99,9 +99,10 @@ def test_ceiling_follows_from_the_limits(run):
     assert record["binds"] == ("bandwidth" if record["mbu"] > record["mfu"] else "compute")
 
 
-def test_limits_of_another_device_are_not_taken(run, tmp_path):
-    (tmp_path / "gpu.json").write_text(json.dumps(trials.LIMITS | {"device": "NVIDIA H100"}))
-    record = run(trials.spec(), limits=tmp_path / "gpu.json")
+@pytest.mark.parametrize("other", [{"device": "NVIDIA H100"}, {"machine": {"cpu_model": "another", "cores": 96}}])
+def test_limits_of_another_machine_are_not_taken(run, tmp_path, other):
+    (tmp_path / "other.json").write_text(json.dumps(trials.LIMITS | other))
+    record = run(trials.spec(), limits=tmp_path / "other.json")
     assert record["outcome"] == "ok"
     assert record["mbu"] is None
     assert record["decode_step_bytes"] > 0
@@ -219,6 +220,28 @@ def test_too_little_memory_is_tried_twice_and_recorded_and_the_next_trial_goes_o
     assert len(starts) == 2
     assert record["load_seconds"] > 0
     assert run(trials.spec(**limit))["outcome"] == "ok"
+
+
+def test_engines_that_do_not_fit_side_by_side_are_not_chosen_from_and_one_is_measured(run, monkeypatch):
+    def killed(_):
+        raise MemoryError("the kernel ended the process")
+
+    monkeypatch.setattr("plumbline.throughput.trial.in_child", killed)
+    record = run(trials.spec(choice={"threads": "auto"}))
+    assert record["outcome"] == "ok", record["message"]
+    assert record["choice"]["threads"] == 1
+    assert [probe["note"] for probe in record["probe"]] == ["out of memory: the kernel ended the process"]
+
+
+def test_second_try_keeps_nothing_of_the_first(run, monkeypatch):
+    answers = [
+        {"outcome": "out_of_memory", "message": "full", "findings": {"load_seconds": 1.0, "batches": []}},
+        {"outcome": "timeout", "message": "took longer", "findings": {}},
+    ]
+    monkeypatch.setattr("plumbline.throughput.measure.in_child", lambda *_, **__: answers.pop(0))
+    record = run(trials.spec())
+    assert (record["outcome"], record["attempts"]) == ("timeout", 2)
+    assert (record["load_seconds"], record["batches"]) == (None, None)
 
 
 def test_larger_batch_is_skipped_behind_one_that_did_not_fit_where_that_is_wanted(run, tmp_path):

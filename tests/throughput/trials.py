@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from plumbline.core.machine import describe_machine
 from plumbline.throughput.engines.interface import Choice, Shape, load
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.models.random import parameters_of, shapes_of, write_model
@@ -17,6 +18,7 @@ ARCHITECTURE = Architecture(vocabulary=97, context=64, width=32, hidden=48, laye
 CHOICE = {"dtype": "float32", "attention": "sdpa", "threads": 1, "compile": "off"}
 TIMING = {"min_batches": 3, "max_batches": 4, "seconds": 0.05, "warmup_at_most": 3}
 LIMITS = {
+    "machine": describe_machine(),
     "device": "cpu",
     "bandwidth_bytes_per_second": 1e10,
     "matmul_flops_per_second": {"float32": 1e11, "bfloat16": 2e11},

@@ -155,7 +155,7 @@ def choose(
 def _tried(
     choice: Choice, make: Callable[[Choice], Engine], run: Callable[[Engine], Tensor], check: Callable[[Tensor], object]
 ) -> Contender:
-    """A contender after its first call, which is not timed."""
+    """A contender after its first call, which is not timed; one that failed is closed."""
     contender = Contender(choice=choice, equal=False)
     torch.set_num_threads(choice.threads)
     try:
@@ -167,6 +167,8 @@ def _tried(
         contender.note = str(found)
     except MemoryError as error:
         contender.note = f"out of memory: {error}"
+    if not contender.equal:
+        _close(contender)  # it would only take memory from the next
     return contender
 
 

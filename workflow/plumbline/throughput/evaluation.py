@@ -14,7 +14,7 @@ from plumbline.throughput.records import GIGABYTE, ratio_of
 def evaluation_lines(records: Sequence[dict[str, Any]], manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
     """A flat dict per trial, in the order of `records`; what a trial did not find is None, never 0.
 
-    Memory in GB is in 10^9 bytes. `total_peak_memory_gb` is the highest of the peaks of loading, prefill and decode;
+    Memory in GB is in 10^9 bytes. `total_peak_memory_gb` is the higher of the peaks of prefill and decode;
     `activation_memory_gb` that minus what was held after loading. `failed_batches` counts each failed batch once.
     """
     folders = {manifest.variant: manifest.folder for manifest in manifests}

@@ -65,7 +65,7 @@ def measure(
         trial = partial(_trial, spec, variant, reference, text, read_json(limits), device)
         for attempt in range(1, TRIES + 1):
             found = _tried(trial, spec)
-            findings |= {"attempts": attempt, **found["findings"]}
+            findings |= {"attempts": attempt, **dict.fromkeys(FOUND), **found["findings"]}
             if found["outcome"] != Outcome.OUT_OF_MEMORY:
                 break
             log.info("attempt %d: out of memory: %s", attempt, found["message"])

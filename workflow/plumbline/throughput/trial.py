@@ -11,6 +11,7 @@ from torch import Tensor
 
 from plumbline.core.child import in_child, limit_address_space
 from plumbline.core.device import device_name, memory_errors, torch_device
+from plumbline.core.machine import describe_machine
 from plumbline.core.progress import Progress
 from plumbline.core.record import FoundError, Outcome
 from plumbline.throughput import agreement, choosing, latency, timing
@@ -19,6 +20,7 @@ from plumbline.throughput.engines.interface import DTYPES, Choice, Engine, Shape
 from plumbline.throughput.memory import free_bytes, meter
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.prompts import prompts
+from plumbline.throughput.records import machine_name
 from plumbline.throughput.roofline import decode_step, roofline
 from plumbline.throughput.settings import Cell, ChoiceSettings, TrialTiming
 
@@ -114,7 +116,10 @@ class Trial:
         first = choosing.first_choice(settings, engine_class)
         found: dict[str, Any] = {"choice": asdict(first), "probe": []}
         if "auto" in (settings.dtype, settings.attention, settings.threads, settings.compile):
-            found = in_child(partial(self._probe, first, engine_class))
+            try:
+                found = in_child(partial(self._probe, first, engine_class))
+            except MemoryError as error:  # two engines at once did not fit; whether one does is seen next
+                found["probe"] = [asdict(first) | {"seconds": None, "equal": None, "note": f"out of memory: {error}"}]
         self.findings |= found
         self.progress.advance()
         return Choice(**found["choice"])
@@ -240,9 +245,9 @@ class Trial:
             found["weights_bytes"] = self.manifest.parameters * itemsize
             if "peak_bytes" in found:
                 found["memory_overhead"] = found["peak_bytes"] / (found["weights_bytes"] + step.kv_bytes)
-        known = limits["device"] == found["device"]
+        known = machine_name(limits) == machine_name({"machine": describe_machine(), "device": found["device"]})
         if not known:
-            log.warning("the limits are those of %s: no share of a ceiling", limits["device"])
+            log.warning("the limits are those of %s: no share of a ceiling", machine_name(limits))
         found |= roofline(
             batch=self.shape.batch,
             step_bytes=step.bytes,
