@@ -182,10 +182,10 @@ def test_type_that_the_processor_lacks_is_refused_with_what_there_is(monkeypatch
     assert choosing.native_dtypes(CPU) == there
     for dtype in ("float32", "bfloat16", "float16"):
         if dtype in there:
-            choosing.check_dtype(ChoiceSettings(dtype=dtype), CPU)
+            choosing.check_dtype(dtype, CPU)
         else:
             with pytest.raises(
                 UserError, match=f"throughput.choice.dtype: .*{dtype}.*there are {', '.join(there)}, or"
             ):
-                choosing.check_dtype(ChoiceSettings(dtype=dtype), CPU)
-    choosing.check_dtype(ChoiceSettings(), CPU)
+                choosing.check_dtype(dtype, CPU)
+    choosing.check_dtype("auto", CPU)

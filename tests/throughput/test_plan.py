@@ -37,3 +37,16 @@ def test_what_decides_the_reference_decides_its_trials(changes):
 def test_template_that_matches_nothing_is_a_mistake(ratios, tried):
     with pytest.raises(UserError, match=re.escape(f"template: none-{{ratio}} matches nothing (tried: {tried}")):
         specs(variants={"template": "none-{ratio}", "ratios": ratios})
+
+
+def test_lengths_beyond_the_context_of_a_folder_are_named_before_anything_runs(tmp_path):
+    (tmp_path / "short").mkdir()
+    (tmp_path / "short" / "config.json").write_text('{"max_position_embeddings": 8}')
+    own = {"ratios": [1.0], "paths": [str(tmp_path / "short")]}
+    with pytest.raises(UserError, match=r"grid.0: prompt \+ generated is 36, beyond the 8 tokens of .*short has"):
+        specs(variants=own)
+    hub = {"source": "hub", "hub": {"id": str(tmp_path / "short")}}
+    with pytest.raises(UserError, match="beyond the 8 tokens"):
+        specs(model=hub, text={"calibration": [__file__], "evaluation": [__file__]})
+    for_others = [{"batch": [1], "variants": ["base"]}, {"batch": [1], "generated": [4]}]
+    assert "own/short" in specs(variants=own, grid=for_others)

@@ -5,6 +5,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from plumbline.core.errors import UserError
 from plumbline.throughput.models.load import load_transformers
 from plumbline.throughput.models.manifest import Manifest, Shapes
 from plumbline.throughput.prompts import prompts
@@ -102,3 +103,12 @@ def test_outcome_of_the_manifest_is_passed_on(variant, tmp_path):
     gone = Manifest(variant="mine", method="own", outcome="unavailable", message="models/x: does not exist")
     found, metadata = written(gone, tmp_path)
     assert (found, metadata["outcome"], metadata["message"]) == ({}, "unavailable", "models/x: does not exist")
+
+
+def test_lengths_beyond_the_context_and_a_type_that_the_device_lacks_are_mistakes(variant, tmp_path, monkeypatch):
+    short = variant.model_copy(update={"shapes": variant.shapes.model_copy(update={"context": 8})})
+    with pytest.raises(UserError, match=r"prompt 3 \+ generated 6 is beyond the 8 tokens of context"):
+        written(short, tmp_path)
+    monkeypatch.setattr("plumbline.core.machine._cpu_field", lambda name: "avx2 fma")
+    with pytest.raises(UserError, match="cpu has no float16 arithmetic"):
+        written(variant, tmp_path, dtype="float16")

@@ -52,12 +52,12 @@ def native_dtypes(device: torch.device) -> list[str]:
     return ["float32", *(dtype for dtype, names in CPU_FLAGS.items() if names & flags)]
 
 
-def check_dtype(settings: ChoiceSettings, device: torch.device) -> None:
-    """Raises UserError for a fixed type of numbers that the device lacks."""
+def check_dtype(dtype: str, device: torch.device) -> None:
+    """Raises UserError for a type of numbers that the device lacks; `auto` is none."""
     there = native_dtypes(device)
-    if settings.dtype != "auto" and settings.dtype not in there:
+    if dtype != "auto" and dtype not in there:
         raise UserError(
-            f"throughput.choice.dtype: {device.type} has no {settings.dtype} arithmetic here;"
+            f"throughput.choice.dtype: {device.type} has no {dtype} arithmetic here;"
             f" there are {', '.join(there)}, or auto"
         )
 

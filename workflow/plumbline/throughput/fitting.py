@@ -93,7 +93,7 @@ def tried(setting: Setting, batch: int) -> dict[str, Any]:
 def ready(setting: Setting) -> torch.device:
     """The device; on the CPU this process may from now on take no more than is there, so that nothing is swapped."""
     device = torch_device(setting.device)
-    check_dtype(setting.choice, device)
+    check_dtype(setting.choice.dtype, device)
     if device.type == "cpu":
         limit = status_bytes("VmSize") + int(SHARE * available_bytes())
         limit_address_space(min(limit, setting.memory_limit_bytes or limit))

@@ -61,7 +61,7 @@ def _base(settings: ThroughputSettings, seed: int, upstream: Targets) -> Target:
     if model.source == "path":
         seen.append(_folder(model.path or "", settings))
     if model.source == "hub" and Path(model.hub.id).exists():
-        seen.append(Path(model.hub.id))
+        seen.append(_within_context(Path(model.hub.id), settings))
     seen += matching(text.calibration, "throughput.text.calibration")
     seen += matching(text.evaluation, "throughput.text.evaluation")
     values = {
@@ -82,16 +82,22 @@ def _chosen(settings: ThroughputSettings) -> dict[str, object]:
 
 
 def _folder(path: str, settings: ThroughputSettings) -> Path:
-    """The folder of a local model, its grid checked against its context."""
+    """The folder of the source `path`, its grid checked against its context."""
     folder = Path(path)
     if not (folder / "config.json").exists():
         raise UserError(
             f"config: throughput.model.path: no config.json in {path}; name a folder that transformers saved"
         )
-    context = read_json(folder / "config.json").get("max_position_embeddings")
+    return _within_context(folder, settings)
+
+
+def _within_context(folder: Path, settings: ThroughputSettings, brought_as: str | None = None) -> Path:
+    """`folder`, the grid checked against the context of the model in it, where its config.json names one."""
+    config = read_json(folder / "config.json") if (folder / "config.json").exists() else None
+    context = config.get("max_position_embeddings") if isinstance(config, dict) else None
     if isinstance(context, int):
         try:
-            settings.check_context(context, path)
+            settings.check_context(context, str(folder), brought_as)
         except ValueError as error:
             raise UserError(f"config: {error}") from None
     return folder
@@ -110,7 +116,7 @@ def _brought(settings: ThroughputSettings, base: Target) -> Iterator[tuple[str, 
         names = ", ".join(map(str, tried)) or "no ratio below 1 in throughput.variants.ratios"
         raise UserError(f"config: throughput.variants.template: {template} matches nothing (tried: {names})")
     for name, (folder, ratio) in own.items():
-        seen = fingerprint(folder) if folder.exists() else None
+        seen = fingerprint(_within_context(folder, settings, name)) if folder.exists() else None
         values = {"variant": name, "folder": str(folder), "ratio": ratio, "fingerprint": seen}
         yield name, _target("own", name, f"models/{name}/manifest.json", values, needs=[base])
 

@@ -9,11 +9,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from plumbline.core.device import memory_errors, torch_device
+from plumbline.core.errors import UserError
 from plumbline.core.files import atomic
 from plumbline.core.plan import Spec
 from plumbline.core.progress import Progress
 from plumbline.core.record import Outcome
 from plumbline.core.stage import stage
+from plumbline.throughput.choosing import check_dtype
 from plumbline.throughput.models.load import load_transformers
 from plumbline.throughput.models.manifest import Manifest, read_manifest
 from plumbline.throughput.prompts import prompts
@@ -50,7 +52,9 @@ def reference(spec: ReferenceSpec, manifest: Path, text: Path, output: Path, dev
     outcome and message: with an outcome other than ok, that of the manifest or invalid_output, there are no tensors.
     """
     on = torch_device(device)
+    check_dtype(spec.dtype, on)
     variant = read_manifest(manifest)
+    _check_context(spec, variant)
     outcome, message, tensors = variant.outcome, variant.message, dict[str, Tensor]()
     if outcome is Outcome.OK:
         try:
@@ -60,6 +64,17 @@ def reference(spec: ReferenceSpec, manifest: Path, text: Path, output: Path, dev
     metadata = {"outcome": outcome.value, "message": message or "", "dtype": spec.dtype, "device": on.type}
     with atomic(output) as partial:
         save_file(tensors, partial, metadata=metadata)
+
+
+def _check_context(spec: ReferenceSpec, variant: Manifest) -> None:
+    """Raises UserError for a grid that goes beyond the model's context, which the plan knows of local folders alone."""
+    context = variant.shapes and variant.shapes.context
+    for _, prompt, generated in spec.shapes:
+        if context and prompt + generated > context:
+            raise UserError(
+                f"throughput.grid: prompt {prompt} + generated {generated} is beyond the {context} tokens of context"
+                f" that {variant.variant} ({variant.folder}) has"
+            )
 
 
 def _tensors(spec: ReferenceSpec, variant: Manifest, text: Path, device: torch.device) -> dict[str, Tensor]:

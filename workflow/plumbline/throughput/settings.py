@@ -296,9 +296,15 @@ class ThroughputSettings(Settings):
                     raise ValueError(f"grid.{number}.variants: no variant {name!r}; there are {', '.join(known)}")
         return self
 
-    def check_context(self, context: int, model: str) -> None:
-        """Raises ValueError when a cell of the grid goes beyond the `context` of `model`, or a text window does."""
+    def check_context(self, context: int, model: str, brought_as: str | None = None) -> None:
+        """Raises ValueError when a cell of the grid goes beyond the `context` of `model`.
+
+        Of the base and its compressions; of the variant `brought_as` where that is given.
+        """
+        concerned = {BASE, *compressed(self)} if brought_as is None else {brought_as}
         for number, block in enumerate(self.grid):
+            if block.variants is not None and concerned.isdisjoint(block.variants):
+                continue
             longest = max(block.prompt) + max(block.generated)
             if longest > context:
                 raise ValueError(

@@ -73,7 +73,7 @@ def prepared(device: str, choice: ChoiceSettings, memory_limit_bytes: int | None
     Raises UserError for a device that is not there or lacks the type.
     """
     found = torch_device(device)
-    choosing.check_dtype(choice, found)
+    choosing.check_dtype(choice.dtype, found)
     if memory_limit_bytes is not None and found.type == "cpu":
         limit_address_space(memory_limit_bytes)
     return found
