@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plumbline.core.child import TimeUpError
 from plumbline.core.record import read_record
 from plumbline.throughput.max_batch import CLOSE, MaxBatchSpec, largest_batch, max_batch
 from plumbline.throughput.plan import plan
@@ -54,6 +55,7 @@ def test_largest_batch_fits_and_the_next_that_was_tried_does_not(made, tmp_path)
     assert all(probe["peak_bytes"] > 0 for probe in found["probes"] if probe["fits"])
     assert all("allocate" in probe["message"] for probe in found["probes"] if not probe["fits"])
     assert found["limit_bytes"] <= 40 * MEBIBYTE
+    assert found["bound"] == "out_of_memory"
 
 
 def test_machine_is_never_asked_for_more_than_it_has(made, tmp_path, monkeypatch):
@@ -72,6 +74,19 @@ def test_model_that_does_not_fit_at_all_is_out_of_memory(made, tmp_path):
     assert found["outcome"] == "out_of_memory"
     assert found["message"].startswith("batch 1: ")
     assert found["probes"][-1]["batch"] == 1
+
+
+@pytest.mark.parametrize(("slow_from", "outcome", "largest"), [(6, "ok", 5), (1, "timeout", 0)])
+def test_batch_that_takes_too_long_is_not_said_to_lack_memory(made, tmp_path, monkeypatch, slow_from, outcome, largest):
+    def in_child(generated, *, seconds):
+        if generated.args[1] >= slow_from:
+            raise TimeUpError(f"took longer than {seconds:g} s")
+        return {"fits": True, "peak_bytes": 1}
+
+    monkeypatch.setattr("plumbline.throughput.fitting.in_child", in_child)
+    max_batch(spec(), **made, output=tmp_path / "found.json", device="cpu")
+    found = read_record(tmp_path / "found.json")
+    assert (found["outcome"], found["largest"], found["bound"]) == (outcome, largest, "timeout")
 
 
 def test_unavailable_variant_is_recorded(made, tmp_path):

@@ -190,7 +190,8 @@ def _outcomes(trials: pd.DataFrame, by_variant: pd.DataFrame, largest: Sequence[
             yield f"{names}: {text}."
     for record in largest:
         if record["outcome"] == Outcome.OK:
-            yield f"Largest batch that fits, {record['trial']}: {record['largest']:,}."
+            late = " (larger ones took too long to tell)" if record.get("bound") == Outcome.TIMEOUT else ""
+            yield f"Largest batch that fits, {record['trial']}: {record['largest']:,}{late}."
         else:
             yield f"No largest batch, {record['trial']}: {_reason(record['outcome'], record['message'])}."
 

@@ -82,11 +82,14 @@ def row_bytes(shapes: Shapes, cell: Cell, itemsize: int) -> int:
 def tried(setting: Setting, batch: int) -> dict[str, Any]:
     """Whether `batch` fits, its peak, and why not; in a process of its own, whatever becomes of it."""
     began = time.perf_counter()
-    found: dict[str, Any] = {"batch": batch, "fits": False, "peak_bytes": None, "seconds": None, "message": None}
+    found: dict[str, Any] = {"batch": batch, "fits": False, "outcome": Outcome.OK.value, "peak_bytes": None}
+    found |= {"seconds": None, "message": None}
     try:
         found |= in_child(partial(_generated, setting, batch), seconds=setting.timeout_seconds)
-    except (MemoryError, TimeUpError) as error:
-        found["message"] = str(error)
+    except MemoryError as error:
+        found |= {"outcome": Outcome.OUT_OF_MEMORY.value, "message": str(error)}
+    except TimeUpError as error:
+        found |= {"outcome": Outcome.TIMEOUT.value, "message": str(error)}
     return found | {"seconds": time.perf_counter() - began}
 
 

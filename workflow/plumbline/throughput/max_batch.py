@@ -34,17 +34,20 @@ class MaxBatchSpec(Spec):
 
 @stage
 def max_batch(spec: MaxBatchSpec, manifest: Path, text: Path, output: Path, device: str = "auto") -> None:
-    """Writes to `output` the largest batch that fits, what was estimated, and everything that was tried."""
+    """Writes to `output` the largest batch that fits, what was estimated, and everything that was tried.
+
+    `bound` is why the next larger one that was tried did not: out_of_memory, or timeout, which says nothing of memory.
+    """
     variant, cell = read_manifest(manifest), spec.cell
     name = cell.trial.replace(f"/b{cell.batch}-", "/")
     with recording(output, study="throughput", stage="max_batch", trial=name, spec=spec) as findings:
         findings |= {"variant": variant.variant, "engine": cell.engine, "prompt": cell.prompt}
-        findings |= {"generated": cell.generated, "largest": None, "estimate": None, "probes": []}
+        findings |= {"generated": cell.generated, "largest": None, "bound": None, "estimate": None, "probes": []}
         if variant.outcome != Outcome.OK:
             raise FoundError(variant.outcome, variant.message or f"{variant.variant}: see its manifest")
         findings |= in_child(partial(_search, spec, variant, text, device))
         if not findings["largest"]:
-            raise FoundError(Outcome.OUT_OF_MEMORY, f"batch 1: {findings['probes'][-1]['message']}")
+            raise FoundError(Outcome(findings["bound"]), f"batch 1: {findings['probes'][-1]['message']}")
 
 
 def largest_batch(start: int, fits: Callable[[int], bool]) -> int:
@@ -91,7 +94,9 @@ def _search(spec: MaxBatchSpec, variant: Manifest, text: Path, device: str) -> d
         log.info("batch %d %s: %s", batch, "fits" if probes[-1]["fits"] else "does not fit", probes[-1])
         return bool(probes[-1]["fits"])
 
-    return found | {"largest": largest_batch(found["estimate"], fits), "probes": probes}
+    largest = largest_batch(found["estimate"], fits)
+    bound = min((probe for probe in probes if not probe["fits"]), key=lambda probe: int(probe["batch"]))
+    return found | {"largest": largest, "bound": bound["outcome"], "probes": probes}
 
 
 if __name__ == "__main__":
