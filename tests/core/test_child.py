@@ -45,6 +45,17 @@ def test_result_comes_back_whole_from_another_process():
     assert gone(pid)
 
 
+def test_children_of_a_child_of_the_child_end_when_the_time_is_up(tmp_path):
+    def sleeping():
+        process = subprocess.Popen(["sleep", "60"])
+        (tmp_path / "pid").write_text(str(process.pid))
+        process.wait()
+
+    with pytest.raises(TimeUpError):
+        in_child(lambda: in_child(sleeping), seconds=2)
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
 def test_what_the_child_changes_stays_there():
     changed = []
     assert in_child(lambda: changed.append(1) or len(changed)) == 1

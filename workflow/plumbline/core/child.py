@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+import psutil
+
 from plumbline.core.errors import UserError
 from plumbline.core.machine import cgroup_file
 from plumbline.core.record import FoundError, Outcome
@@ -55,6 +57,9 @@ def in_child(function: Callable[[], Any], *, seconds: float | None = None) -> An
     status = None
     try:
         answer, status = _receive(reading, child, seconds)
+    except BaseException:
+        _end_below(child)
+        raise
     finally:
         os.close(reading)
         with suppress(OSError):  # nobody is left
@@ -92,6 +97,14 @@ def _be_child(function: Callable[[], Any], writing: int, parent: int) -> NoRetur
         status = 0
     finally:
         os._exit(status)
+
+
+def _end_below(child: int) -> None:
+    """Ends all that the child started: what it started by `in_child` is in a group of its own."""
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(child).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _die_with(parent: int) -> None:
