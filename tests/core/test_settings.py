@@ -11,11 +11,21 @@ class Inner(Settings):
 class Outer(Settings):
     seed: int
     training: Inner = Inner()
+    blocks: list[Inner] = []
+    maybe: Inner | None = None
 
 
 def test_unknown_key_is_refused_with_its_path_and_the_known_keys():
     with pytest.raises(UserError, match=r"config: training\.hiden: no such key \(known here: hidden\)"):
         validated(Outer, {"seed": 0, "training": {"hiden": 3}}, "config")
+
+
+@pytest.mark.parametrize(
+    ("values", "path"), [({"blocks": [{"hiden": 3}]}, "blocks.0"), ({"maybe": {"hiden": 3}}, "maybe")]
+)
+def test_known_keys_are_told_inside_lists_and_optional_blocks(values, path):
+    with pytest.raises(UserError, match=rf"{path}\.hiden: no such key \(known here: hidden\)"):
+        validated(Outer, {"seed": 0, **values}, "config")
 
 
 def test_every_mistake_is_named_in_one_line():

@@ -1,7 +1,7 @@
 """Typed settings: what a user may write, checked before any job starts."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -46,8 +46,12 @@ def _explain(mistake: Any, model: type[BaseModel]) -> str:
 
 def _keys_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
     for part in path:
-        field = model.model_fields.get(str(part))
+        if isinstance(part, int):
+            continue  # of a list, whose items the annotation told
+        field = model.model_fields.get(part)
         inner = field.annotation if field else None
+        while get_args(inner):  # list[Model], Model | None
+            inner = get_args(inner)[0]
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return []
         model = inner

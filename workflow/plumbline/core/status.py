@@ -103,7 +103,9 @@ def _standing_of_output(
         causes = [need for need in upstream if need.state == "stale"]
         clauses = why_stale(spec, target, results)
         why = [clause for clause in clauses if not (clause.startswith("inputs:") and causes)]
-        why += [f"its input {need.target.path} is stale" for need in causes]
+        if causes:
+            more = f" and {len(causes) - 1} more" if len(causes) > 1 else ""
+            why.append(f"its input {causes[0].target.path}{more} is stale")
         return Standing(target=target, state="stale", why=tuple(why))
     if target.is_trial:
         record = read_record(target.file(results))
