@@ -265,3 +265,8 @@ def test_lean_names_a_missing_and_a_misshapen_weight(models: dict[str, Manifest]
         )
         with pytest.raises(UserError, match=message), engine("lean", manifest, random_prompts(1, 2)):
             pass
+
+
+def test_class_that_is_no_engine_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"throughput\.grid\.engines: pathlib:Path: is no subclass of"):
+        load("pathlib:Path")

@@ -10,6 +10,7 @@ import pandas as pd
 from plumbline.ablation.labels import LAYERS, REPRESENTATIONS, VIEWS
 from plumbline.core.errors import UserError
 from plumbline.core.files import read_json
+from plumbline.core.record import machine_name
 from plumbline.core.statistics import bootstrap_interval
 
 SCHEMA = 1
@@ -44,12 +45,6 @@ def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
             raise UserError(f"{path}: trial {'/'.join(key)} is recorded twice; keep one of the files")
         records[key] = record
     return [records[key] for key in sorted(records, key=lambda key: [_rank(name) for name in key])]
-
-
-def machine_name(record: dict[str, Any]) -> str:
-    """The hardware that decides a trial's seconds: the CPU model, and the accelerator where one was used."""
-    cpu, device = record["machine"].get("cpu_model") or "unknown CPU", record.get("device", "cpu")
-    return cpu if device == "cpu" else f"{cpu} + {device}"
 
 
 def chance(records: Sequence[dict[str, Any]]) -> float:

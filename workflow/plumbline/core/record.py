@@ -64,3 +64,12 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise UserError(f"{path}: is no record of schema {SCHEMA}; delete it to have its trial run again")
     return record
+
+
+def machine_name(record: dict[str, Any]) -> str:
+    """The hardware that decides a record's speed: the CPU and its cores, and the accelerator where one was used."""
+    machine, device = record["machine"], record.get("device") or "cpu"
+    cpu = machine.get("cpu_model") or "unknown CPU"
+    if cores := machine.get("cores"):
+        cpu = f"{cpu}, {cores} cores"
+    return cpu if device == "cpu" else f"{cpu} + {device}"

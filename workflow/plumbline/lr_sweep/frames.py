@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plumbline.lr_sweep.records import CLASSES, machine_name, number
+from plumbline.core.record import machine_name
+from plumbline.lr_sweep.records import CLASSES, number
 from plumbline.lr_sweep.seeds import has_interval, spread
 from plumbline.lr_sweep.spans import SPANS
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.core.errors import UserError
-from plumbline.core.record import Outcome, read_record
+from plumbline.core.record import Outcome, machine_name, read_record
 
 CLASSES = ("converged", "spiked", "plateaued", "diverged")
 CURVE = {"step": "step", "val_loss": "validation_loss"}
@@ -65,12 +65,6 @@ def read_curve(path: Path) -> dict[str, list[float | str]]:
         raise UserError(f"{path}: does not exist; delete the record beside it to have its trial run again") from None
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: is no metrics.csv ({error!r}); delete it and the record beside it") from None
-
-
-def machine_name(record: dict[str, Any]) -> str:
-    """The hardware that decides a trial's speed: the CPU model, and the accelerator where one was used."""
-    cpu, device = record["machine"].get("cpu_model") or "unknown CPU", record.get("device") or "cpu"
-    return cpu if device == "cpu" else f"{cpu} + {device}"
 
 
 def machine_note(records: Sequence[dict[str, Any]]) -> str:

@@ -13,14 +13,13 @@ from plumbline.core.child import in_child, limit_address_space
 from plumbline.core.device import device_name, memory_errors, torch_device
 from plumbline.core.machine import describe_machine
 from plumbline.core.progress import Progress
-from plumbline.core.record import FoundError, Outcome
+from plumbline.core.record import FoundError, Outcome, machine_name
 from plumbline.throughput import agreement, choosing, latency, timing
 from plumbline.throughput.energy import counters
 from plumbline.throughput.engines.interface import DTYPES, Choice, Engine, Shape, load
 from plumbline.throughput.memory import free_bytes, meter
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.prompts import prompts
-from plumbline.throughput.records import machine_name
 from plumbline.throughput.roofline import decode_step, roofline
 from plumbline.throughput.settings import Cell, ChoiceSettings, TrialTiming
 
@@ -63,7 +62,9 @@ def run(request: Request) -> dict[str, Any]:
             outcome, message = found.outcome, str(found)
         except MemoryError as error:
             free = free_bytes(torch.device("cuda" if findings.get("device", "cpu") != "cpu" else "cpu"))
-            outcome, message = Outcome.OUT_OF_MEMORY, f"{request.cell.shown}: {error}; {free:,} bytes were free"
+            limit = request.timing.memory_limit_bytes
+            within = "" if limit is None else f" within throughput.timing.memory_limit_bytes of {limit:,}"
+            outcome, message = Outcome.OUT_OF_MEMORY, f"{request.cell.shown}: {error}; {free:,} bytes were free{within}"
     return {"outcome": outcome.value, "message": message, "findings": findings}
 
 

@@ -9,9 +9,11 @@ from typing import ClassVar
 import torch
 
 from plumbline.core import registry
+from plumbline.core.errors import UserError
 from plumbline.throughput.models.manifest import Manifest
 
 HERE = Path(__file__).parent
+KEY = "throughput.grid.engines"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -77,5 +79,7 @@ def load(name: str) -> type[Engine]:
 
     Raises UserError for an unknown name, listing those that exist, or a path that leads nowhere.
     """
-    found: type[Engine] = registry.find(name, HERE, __package__, attribute="ENGINE", place="throughput.grid.engines")
+    found = registry.find(name, HERE, __package__, attribute="ENGINE", place=KEY)
+    if not (isinstance(found, type) and issubclass(found, Engine)):
+        raise UserError(f"{KEY}: {name}: is no subclass of {__name__}.Engine; make it one")
     return found
