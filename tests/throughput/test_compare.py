@@ -36,7 +36,15 @@ def test_one_trial_slower_by_a_tenth_is_found_and_only_that(tmp_path: Path) -> N
     changed = [trial(batch=8, seed=1, slower=1.1) if r["trial"] == "base/lean/b8-p4-g32" else r for r in grid(seed=1)]
     first, second = results(grid(), tmp_path / "a"), results(changed, tmp_path / "b")
     comparison = compare(first, second, 0.03)
-    assert comparison["counts"] == {"slower": 1, "faster": 0, "changed": 0, "equal": 27, "unknown": 0}
+    assert comparison["counts"] == {
+        "slower": 1,
+        "faster": 0,
+        "changed": 0,
+        "equal": 27,
+        "unclear": 0,
+        "unknown": 0,
+        "other model": 0,
+    }
     worst = comparison["trials"][0]
     assert (worst["trial"], worst["direction"]) == ("base/lean/b8-p4-g32", "slower")
     assert worst["ratio"] == pytest.approx(1 / 1.1, rel=0.01)
@@ -117,6 +125,70 @@ def test_trial_that_reached_no_device_is_not_on_another_machine(tmp_path: Path) 
     first = results([trial(device="NVIDIA H100"), trial(batch=8)], tmp_path / "a")
     second = results([failed() | {"device": None}, trial(batch=8)], tmp_path / "b")
     assert compare(first, second, 0.03)["machines"] == {}
+
+
+def test_disturbed_pair_gets_no_verdict_and_is_marked(tmp_path: Path) -> None:
+    first = results([trial(), trial(batch=8)], tmp_path / "a")
+    second = results([trial(slower=2.0, drifted=True, warmup_steady=False), trial(batch=8)], tmp_path / "b")
+    comparison = compare(first, second, 0.03)
+    (pair,) = (pair for pair in comparison["trials"] if pair["disturbed"])
+    assert (pair["trial"], pair["direction"]) == ("base/lean/b1-p4-g32", "unclear")
+    assert pair["notes"] == ["after: unsteady, drifted"]
+    status, text = said(first, second)
+    assert status == 0
+    assert "1 of 2 trials were measured while something disturbed their speed" in text
+    alone = results([trial(slower=2.0, drifted=True)], tmp_path / "c")
+    assert said(first, alone)[0] == 2
+
+
+def test_timeout_of_a_busy_machine_is_no_verdict(tmp_path: Path) -> None:
+    late = failed("timeout")
+    late["machine"] = late["machine"] | {"cpu_pressure_some_avg10_percent": 90.0}
+    first, second = results([trial()], tmp_path / "a"), results([late], tmp_path / "b")
+    assert compare(first, second, 0.03)["trials"][0]["direction"] == "unclear"
+    assert said(first, second)[0] == 2
+
+
+def test_another_model_is_said_first_and_is_not_compared(tmp_path: Path) -> None:
+    first = results([trial(batch=2), trial()], tmp_path / "a")
+    larger = trial(slower=9.0, decode_step_flops=1e9, reference_sha256="other")
+    second = results([larger, trial(batch=2)], tmp_path / "b")
+    assert compare(first, second, 0.03)["counts"]["other model"] == 1
+    status, text = said(first, second)
+    assert status == 0
+    assert text.splitlines()[1] == "The model is another one in 1 of 2 trials: they are not compared."
+    for other in (larger, trial(model="large"), failed(model="large")):
+        assert said(first, results([other], tmp_path / other["model"] / other["outcome"]))[0] == 2
+
+
+def test_retrained_weights_are_said_first_and_compared(tmp_path: Path) -> None:
+    first = results([trial()], tmp_path / "a")
+    second = results([trial(slower=2.0, reference_sha256="retrained")], tmp_path / "b")
+    status, text = said(first, second)
+    assert status == 1
+    assert text.splitlines()[1].startswith("The model has other weights in 1 of 1 trials: of the same shapes")
+    counted_otherwise = results([trial(slower=2.0, decode_step_flops=1e9)], tmp_path / "c")
+    assert said(first, counted_otherwise)[0] == 1
+
+
+def test_nothing_is_cut_off_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    changed = trial(slower=2.0, tokens_sha256="other", choice={"dtype": "bfloat16", "attention": "eager", "threads": 1})
+    first, second = results([trial()], tmp_path / "a"), results([changed], tmp_path / "b")
+    row = next(line for line in said(first, second)[1].splitlines() if line.startswith("base/lean/b1-p4-g32"))
+    assert len(row) > 120
+    assert row.rstrip().endswith(
+        "dtype float32 → bfloat16; attention sdpa → eager; threads 2 → 1; compile False → None; other tokens"
+    )
+    assert "…" not in row
+
+
+def test_settings_that_differ_in_as_many_trials_are_one_line(tmp_path: Path) -> None:
+    other = trial()
+    other["spec"] = other["spec"] | {"code": "d", "inputs": "j"}
+    text = said(results([trial()], tmp_path / "a"), results([other], tmp_path / "b"))[1]
+    assert text.count("Settings differ in 1 of 1 trials:") == 1
+    assert "Settings differ in 1 of 1 trials: code; what it reads" in text
 
 
 def test_json_holds_the_comparison(tmp_path: Path) -> None:

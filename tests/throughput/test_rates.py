@@ -62,10 +62,12 @@ def test_one_batch_gives_no_interval_and_no_direction() -> None:
     ("low", "high", "direction"),
     [
         (1.031, 1.2, "faster"),
-        (1.029, 1.2, "equal"),
+        (1.029, 1.2, "unclear"),
         (0.8, 0.970, "slower"),
-        (0.8, 0.9715, "equal"),  # 1 ÷ 1.03 is 0.9709: what 1.029 is from the other side
+        (0.8, 0.9715, "unclear"),  # 1 ÷ 1.03 is 0.9709: what 1.029 is from the other side
         (0.99, 1.01, "equal"),
+        (0.972, 1.029, "equal"),
+        (0.5, 2.0, "unclear"),  # noise is no proof that there is no difference
     ],
 )
 def test_direction_needs_the_whole_interval_beyond_the_threshold(low: float, high: float, direction: str) -> None:

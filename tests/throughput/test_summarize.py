@@ -10,7 +10,7 @@ from plumbline.core.record import Outcome
 from plumbline.throughput.evaluation import evaluation_lines, experiment_ids, oom_runs
 from plumbline.throughput.frames import contrasts_frame, main_cell, statistics_frame, trials_frame
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.records import read_manifests, read_records
+from plumbline.throughput.records import disturbance_text, disturbances, main_engine, read_manifests, read_records
 from plumbline.throughput.settings import TABLES
 from plumbline.throughput.summarize import SummarizeSpec, summarize
 from throughput.grid_records import RATIOS, failed, grid, manifest, manifests, trial, write, write_manifests
@@ -27,7 +27,15 @@ SOURCE_FIELDS = {
 def summarized(records: list[dict[str, Any]], variants: list[Manifest], folder: Path) -> Path:
     head = {"schema": 1, "study": "throughput", "stage": "max_batch", "machine": {}}
     largest = [
-        head | {"trial": "base/lean/p4-g32", "outcome": "ok", "message": None, "largest": 5120},
+        head
+        | {
+            "trial": "base/lean/p4-g32",
+            "outcome": "ok",
+            "message": None,
+            "largest": 5120,
+            "bound": "out_of_memory",
+            "probes": [{"batch": b, "fits": b < 5200} for b in (8192, 5120, 5200)],
+        },
         head | {"trial": "base/static/p4-g32", "outcome": "out_of_memory", "message": "batch 1: 9 GB", "largest": None},
     ]
     files = write(largest, folder / "max_batch")
@@ -193,13 +201,15 @@ def test_answers_name_the_fastest_engine_what_compression_buys_and_the_limit(who
         "continuous gives 0.6",
         "times the tokens per second of generate",
         "whitened-0.2 (ratio 0.2, 38% of all parameters) at b1-p4-g32 with engine lean gives 1.03 [",
-        "no difference beyond the 3% by which two processes may differ",
+        "times the tokens per second of the base: cannot tell, the interval reaches across 3%;",
+        "Memory of base at b1-p4-g32 with engine lean: weights and KV cache take 0.657 MB, 0.224% of the",
         "its perplexity is 41.95, the base's 30.40",
         "Whitened SVD has the lower perplexity at 4 of 4 ratios",
         "neither limit holds a trial back, but what happens between the operations: overhead",
         "for 64 times the batch",
         "Of 28 trials: 28 ok.",
-        "Largest batch that fits, base/lean/p4-g32: 5,120.",
+        "Largest batch that fits, base/lean/p4-g32: at least 5,120; 5,200 did not fit.",
+        "None of 28 good trials is marked",
         "No largest batch, base/static/p4-g32: out of memory (batch 1: 9 GB).",
     ):
         assert said in text, said
@@ -232,8 +242,11 @@ def test_every_outcome_is_named_with_its_reason(tmp_path: Path) -> None:
     assert "base/lean/b8-p4-g32: out of memory (asked for 9 GB, 3 GB were free)." in text
     assert "mine: unavailable (models/mine does not exist)." in text
     table = (folder / "tables" / "throughput.tex").read_text()
-    assert "base & lean & 8 & 4 & 32 & out of memory & -- & -- & --" in table
-    assert "mine & own & 1 & 155,000 & unavailable & -- & --" in (folder / "tables" / "variants.tex").read_text()
+    assert "base & lean & 8 & 4 & 32 & -- & out of memory & -- & -- & --" in table
+    assert (
+        "mine & own & 1 (as named) & 155,000 & unavailable & -- & --"
+        in (folder / "tables" / "variants.tex").read_text()
+    )
 
 
 @pytest.mark.parametrize("case", ["only failures", "one trial", "no perplexity", "one batch"])
@@ -280,10 +293,101 @@ def test_different_machines_are_said_and_one_machine_is_not(whole: Path, tmp_pat
     assert "different machines" not in answers(whole)
 
 
-def test_unsteady_trials_are_named(tmp_path: Path) -> None:
-    text = answers(summarized([trial(converged=False), trial(batch=8, drifted=True)], [manifest()], tmp_path))
+def test_unconverged_trials_are_named(tmp_path: Path) -> None:
+    text = answers(summarized([trial(converged=False), trial(batch=8)], [manifest()], tmp_path))
     assert "did not reach the precision asked for in base/lean/b1-p4-g32." in text
-    assert "faster or slower while timed in base/lean/b8-p4-g32." in text
+
+
+def busy(record: dict[str, Any], percent: float = 82.0) -> dict[str, Any]:
+    return record | {"machine": record["machine"] | {"cpu_pressure_some_avg10_percent": percent}}
+
+
+@pytest.mark.parametrize(
+    ("record", "found", "counted"),
+    [
+        (busy(trial()), ["busy"], "waited for a CPU for 82% of the ten seconds"),
+        (busy(trial(), 19.0), [], ""),
+        (trial(warmup_steady=False), ["unsteady"], "warm-up had not become steady when timing began (base/lean/b1"),
+        (trial(drifted=True), ["drifted"], "became faster or slower while timed (base/lean/b1-p4-g32)"),
+        (trial(interval_share=0.1), ["wide"], "their interval reaches 10% to either side"),
+        (trial(interval_share=0.08, converged=False), [], ""),
+        (busy(trial(drifted=True)), ["busy", "drifted"], "1 of 2 good trials: the machine was busy"),
+    ],
+)
+def test_disturbed_trials_are_counted_first_and_get_no_verdict(
+    record: dict[str, Any], found: list[str], counted: str, tmp_path: Path
+) -> None:
+    assert disturbances(record) == found
+    folder = summarized([record, trial("whitened-0.2", slower=2.0)], manifests(), tmp_path)
+    text = answers(folder)
+    assert text.splitlines()[2] == "## How undisturbed the measurements were"
+    verdict = f"times the tokens per second of the base: cannot tell, measured while {disturbance_text(found)};"
+    assert (verdict in text) == bool(found)
+    assert counted in text
+    assert ("1 of 2 good trials was measured while something disturbed their speed" in text) == bool(found)
+    summary = pd.read_csv(folder / "summary.csv", keep_default_na=False).set_index("trial")
+    assert summary.loc["base/lean/b1-p4-g32", "disturbed"] == " ".join(found)
+    for name in TABLES:
+        assert ("(!)" in (folder / "tables" / f"{name}.tex").read_text()) == bool(found)
+
+
+def test_precision_that_was_asked_for_decides_what_is_wide() -> None:
+    record = trial(interval_share=0.1)
+    record["spec"]["timing"]["precision"] = 0.05
+    assert disturbances(record) == []
+
+
+def engines_said(records: list[dict[str, Any]], folder: Path) -> str:
+    return next(line for line in answers(summarized(records, [manifest()], folder)).splitlines() if " engines" in line)
+
+
+def test_only_an_engine_beyond_its_runner_up_is_the_fastest(tmp_path: Path) -> None:
+    lean, static = trial(), trial("base", "static")
+    assert "lean is the fastest of 2 engines" in engines_said([lean, static], tmp_path / "a")
+    close = static | {"batches": lean["batches"], "tokens_per_second": lean["tokens_per_second"] * 0.999}
+    assert "among the fastest of 2 engines: lean, static;" in engines_said([lean, close], tmp_path / "b")
+    drifting = summarized([lean, static | {"drifted": True}], [manifest()], tmp_path / "c")
+    assert "which engine is the fastest cannot be told, measured while the speed drifted; lean gave" in answers(
+        drifting
+    )
+    third = trial("base", "generate", drifted=True)
+    said = engines_said([lean, static, third], tmp_path / "d")
+    assert "lean is the fastest of 2 engines (measured while disturbed, not judged: generate)" in said
+
+
+def test_no_difference_is_said_only_where_the_interval_lies_within(tmp_path: Path) -> None:
+    base, same = trial(), trial("whitened-0.2")
+    same |= {"batches": base["batches"]}
+    text = answers(summarized([base, same], manifests(), tmp_path))
+    assert "times the tokens per second of the base: no difference beyond 3%;" in text
+    assert "by which two processes may differ" not in text
+
+
+def test_main_engine_has_most_trials_and_of_several_is_the_first_given(tmp_path: Path) -> None:
+    records = [trial("base", engine) for engine in ("static", "continuous")]
+    assert [record["engine"] for record in read_records(write(records, tmp_path))] == ["static", "continuous"]
+    assert main_engine(["a", "b", "b"]) == "b"
+    folder = summarized(records, [manifest()], tmp_path)
+    assert [line["experiment_id"] for line in lines(folder)] == ["small_r1.0_b1_g32", "small_r1.0_b1_g32_continuous"]
+    assert json.loads((folder / "results.json").read_text())["analysis"]["main_cell"]["engine"] == "static"
+
+
+def test_other_dtypes_are_named_in_the_sentence_and_the_table(tmp_path: Path) -> None:
+    half = trial("whitened-0.2", choice=trial()["choice"] | {"dtype": "bfloat16"})
+    folder = summarized([trial(), half], manifests(), tmp_path)
+    assert "tokens per second of the base (bfloat16 against float32)" in answers(folder)
+    assert "whitened-0.2 & lean & 1 & 4 & 32 & bfloat16 &" in (folder / "tables" / "throughput.tex").read_text()
+
+
+def test_ratio_of_a_folder_of_ones_own_is_only_named_so(tmp_path: Path) -> None:
+    own = trial("whitened-0.2") | {"variant": "mine", "method": "own", "trial": "mine"}
+    variant = manifest("whitened-0.2").model_copy(update={"variant": "mine", "method": "own"})
+    assert "mine (ratio 0.2 as named, " in answers(summarized([trial(), own], [manifest(), variant], tmp_path))
+
+
+def test_a_range_of_one_value_is_one_value(tmp_path: Path) -> None:
+    text = answers(summarized([trial(ceiling_share=0.143)], [manifest()], tmp_path))
+    assert "a trial decodes at 14.3% of it" in text
 
 
 def test_same_records_in_another_order_give_the_same_bytes(whole: Path, tmp_path: Path) -> None:
@@ -301,7 +405,7 @@ def test_records_are_read_in_the_order_of_the_study(tmp_path: Path) -> None:
     names = list(dict.fromkeys(record["variant"] for record in records))
     assert names == ["base", *(f"whitened-{ratio}" for ratio in RATIOS)]
     batches = [record["batch"] for record in records if record["variant"] == "base" and record["engine"] == "lean"]
-    assert batches == [8, 1, 8, 64, 8]  # by generated length first
+    assert batches == [1, 8, 8, 8, 64]
     assert read_manifests(write_manifests(manifests()[::-1], tmp_path / "models"))[0].variant == "base"
 
 

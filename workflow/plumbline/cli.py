@@ -23,7 +23,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 ConfigFiles = Annotated[
     list[Path] | None, typer.Option("--configfile", help="YAML laid over config.yaml; may be repeated.")
 ]
-TABLE_COLUMNS = 110
+TABLE_COLUMNS = 120
+UNBOUNDED = 10_000
+"""Columns of a table that is as wide as its rows."""
 SCHEMA = Path(__file__).parents[1] / "config.schema.json"
 
 
@@ -96,7 +98,9 @@ def compare(
     if as_json:
         typer.echo(json.dumps(comparison, indent=1))
     else:
-        _print_comparison(comparison, comparing.differing(comparison), comparing.in_words(comparison))
+        _print_comparison(
+            comparison, comparing.on_models(comparison), comparing.differing(comparison), comparing.in_words(comparison)
+        )
     raise typer.Exit(comparing.exit_status(comparison))
 
 
@@ -161,12 +165,16 @@ def _print_details(console: Console, found: list[Standing]) -> None:
         console.print(f"{count} trials found: {outcome}")
 
 
-def _print_comparison(comparison: dict[str, Any], rows: list[dict[str, Any]], lines: Iterable[str]) -> None:
+def _print_comparison(
+    comparison: dict[str, Any], first: Iterable[str], rows: list[dict[str, Any]], lines: Iterable[str]
+) -> None:
     console = Console(soft_wrap=True, highlight=False)
-    console.width = max(console.width, TABLE_COLUMNS)
     console.print(f"{comparison['first']} → {comparison['second']}", markup=False)
+    for line in first:
+        console.print(line, markup=False)
     if rows:
         table = Table(box=None, pad_edge=False, header_style="bold")
+        widest = Console(width=UNBOUNDED)  # what is cut cannot be read: a narrow terminal wraps, a file takes it whole
         for heading in ("trial", "", "ratio", "95% interval", "tokens/s before", "after", ""):
             table.add_column(heading, justify="left" if heading in ("trial", "") else "right", no_wrap=True)
         for row in rows:
@@ -175,6 +183,7 @@ def _print_comparison(comparison: dict[str, Any], rows: list[dict[str, Any]], li
             rates = [row[f"{side}_tokens_per_second"] for side in ("first", "second")]
             shown = ["–" if rate is None else f"{rate:,.1f}" for rate in rates]
             table.add_row(row["trial"], row["direction"], ratio, escape(ends), *shown, escape("; ".join(row["notes"])))
+        console.width = max(console.width, TABLE_COLUMNS, widest.measure(table).maximum)
         console.print(table)
     for line in lines:
         console.print(line, markup=False)

@@ -7,11 +7,12 @@ from typing import Any
 
 from plumbline.core.errors import UserError
 from plumbline.core.plan import differences
-from plumbline.core.record import Outcome
+from plumbline.core.record import Outcome, machine_name
 from plumbline.throughput.rates import rate, rate_ratio, timed
-from plumbline.throughput.records import machine_name, read_trial
+from plumbline.throughput.records import DISTURBANCES, disturbances, read_trial
 
-DIRECTIONS = ("slower", "faster", "changed", "equal", "unknown")
+DIRECTIONS = ("slower", "faster", "changed", "equal", "unclear", "unknown", "other model")
+REFERENCE = "reference_sha256"
 CHOSEN = ("dtype", "attention", "threads", "compile")
 UNTOLD = {"code": "code", "inputs": "what it reads"}
 """Fields of a spec that are digests: that they differ is said, not how."""
@@ -21,9 +22,13 @@ def compare(first: Path, second: Path, threshold: float) -> dict[str, Any]:
     """How the trials below `second` differ from those of the same name below `first`, as plain JSON.
 
     A trial is `slower` or `faster` when the whole bootstrap 95% interval of the ratio of tokens per second, second
-    over first, lies beyond the threshold; `equal` when not; `unknown` when one batch gave no interval. A trial that
-    went well on one side only is `slower` or `faster` too; one whose outcome changed from one failure to another is
-    `changed`. Raises UserError when a folder holds no trial, or when the two have none in common that can be compared.
+    over first, lies beyond the threshold; `equal` when it lies whole within; `unclear` when neither, or when a side was
+    measured while something disturbed its speed; `unknown` when one batch gave no interval. A trial that went well on
+    one side only is `slower` or `faster` too; one whose outcome changed from one failure to another is `changed`. A
+    model of another size is no comparison: `other model`. Retrained weights of the same shapes are as fast, and are
+    compared; `retrained` counts them.
+
+    Raises UserError when a folder holds no trial, or when the two have none in common that can be compared.
     """
     if threshold < 0:
         raise UserError(f"compare: --threshold: {threshold:g} is below 0")
@@ -44,6 +49,7 @@ def compare(first: Path, second: Path, threshold: float) -> dict[str, Any]:
         "trials": sorted(pairs, key=lambda pair: (DIRECTIONS.index(pair["direction"]), pair["ratio"] or 0.0)),
         "only_in_first": [name for name in ours if name not in theirs],
         "only_in_second": [name for name in theirs if name not in ours],
+        "retrained": sum(_retrained(ours[name], theirs[name]) for name in shared),
         "settings": _clauses([_spec_differences(ours[name], theirs[name]) for name in shared]),
         "machines": _clauses([_machine_differences(ours[name], theirs[name]) for name in shared]),
     }
@@ -62,16 +68,28 @@ def trials_folder(folder: Path) -> Path:
 
 
 def exit_status(comparison: dict[str, Any]) -> int:
-    """1 when something became slower, 2 when nothing could be told, else 0."""
+    """1 when something became slower, 2 when nothing could be told, as when all models are others, else 0."""
     counts = comparison["counts"]
     if counts["slower"]:
         return 1
     return 0 if any(counts[name] for name in ("faster", "equal", "changed")) else 2
 
 
+def on_models(comparison: dict[str, Any]) -> Iterator[str]:
+    """What must be known before the table is read: that the models are not the same."""
+    counts, told = comparison["counts"], comparison["trials"]
+    if counts["other model"]:
+        yield f"The model is another one in {counts['other model']} of {len(told)} trials: they are not compared."
+    if comparison["retrained"]:
+        yield (
+            f"The model has other weights in {comparison['retrained']} of {len(told)} trials: of the same shapes, so "
+            "that speeds compare."
+        )
+
+
 def in_words(comparison: dict[str, Any]) -> Iterator[str]:
     """What stands around the table of trials that differ, a line each."""
-    counts, threshold = comparison["counts"], comparison["threshold"]
+    counts, threshold, told = comparison["counts"], comparison["threshold"], comparison["trials"]
     text = ", ".join(f"{counts[name]} {name}" for name in DIRECTIONS if counts[name])
     yield f"{sum(counts.values())} trials in both: {text}."
     yield (
@@ -79,12 +97,18 @@ def in_words(comparison: dict[str, Any]) -> Iterator[str]:
         f"(above {1 + threshold:.3g} or below {1 / (1 + threshold):.3g}). It covers the spread of batches within the "
         "two processes."
     )
+    if disturbed := sum(pair["disturbed"] for pair in told):
+        yield (
+            f"{disturbed} of {len(told)} trials were measured while something disturbed their speed, before or after; "
+            f"they get no verdict on it. {'; '.join(f'{name}: {text}' for name, text in DISTURBANCES.items())}."
+        )
     for key, where in (("only_in_first", comparison["first"]), ("only_in_second", comparison["second"])):
         if names := comparison[key]:
             yield f"Only in {where}: {_listed(names)}."
     for what, clauses in (("Settings", comparison["settings"]), ("Machines", comparison["machines"])):
-        for clause, trials in clauses.items():
-            yield f"{what} differ in {trials} of {sum(counts.values())} trials: {clause}"
+        for trials in dict.fromkeys(clauses.values()):
+            alike = "; ".join(clause for clause, count in clauses.items() if count == trials)
+            yield f"{what} differ in {trials} of {len(told)} trials: {alike}"
     if comparison["machines"]:
         yield "The machines differ: what is faster or slower may be theirs."
 
@@ -105,7 +129,7 @@ def _read(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _pair(first: dict[str, Any], second: dict[str, Any], threshold: float) -> dict[str, Any]:
     """One trial on both sides: outcomes, rates, the ratio second over first, direction, and what else changed."""
-    pair: dict[str, Any] = {"trial": first["trial"]}
+    pair: dict[str, Any] = {"trial": first["trial"], "disturbed": bool(disturbances(first) or disturbances(second))}
     rates = []
     for name, record in (("first", first), ("second", second)):
         batches = timed(record)
@@ -117,20 +141,56 @@ def _pair(first: dict[str, Any], second: dict[str, Any], threshold: float) -> di
     if ours is not None and theirs is not None:
         ratio = rate_ratio(theirs, ours)
         ends = ratio.as_json()
-        pair |= {"direction": ratio.direction(threshold), "ratio": ends["value"], "low": ends["low"]}
+        direction = ratio.direction(threshold)
+        if pair["disturbed"] and direction != "unknown":
+            direction = "unclear"
+        if _other_model(first, second):
+            direction = "other model"
+        pair |= {"direction": direction, "ratio": ends["value"], "low": ends["low"]}
         pair |= {"high": ends["high"], "notes": list(_notes(first, second))}
         return pair
     went_well = first["outcome"] == Outcome.OK, second["outcome"] == Outcome.OK
     if went_well[0] != went_well[1]:
         direction = "faster" if went_well[1] else "slower"
+        if pair["disturbed"] and Outcome.TIMEOUT in (first["outcome"], second["outcome"]):
+            direction = "unclear"  # a busy machine is reason enough to run out of time
     else:
         direction = "equal" if first["outcome"] == second["outcome"] else "changed"
+    if _other_model(first, second):
+        direction = "other model"
     note = [f"{first['outcome']} → {second['outcome']}"] if first["outcome"] != second["outcome"] else []
+    note += _disturbed(first, second) if direction == "unclear" else []
     return pair | {"direction": direction, "ratio": None, "low": None, "high": None, "notes": note}
+
+
+def _other_model(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether the two generate with models of other names, or of other tokens by the reference and other sizes.
+
+    A decode step's FLOPs are the size that does not depend on the dtype; how they are counted may change with the code,
+    hence the tokens, which one model gives again.
+    """
+    if first["model"] != second["model"]:
+        return True
+    sizes, tokens = ([record.get(name) for record in (first, second)] for name in ("decode_step_flops", REFERENCE))
+    return None not in sizes and sizes[0] != sizes[1] and tokens[0] != tokens[1]
+
+
+def _retrained(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether a model of the same size answers the same prompts with other tokens by the reference."""
+    tokens = [record.get(REFERENCE) for record in (first, second)]
+    seeds = [(record.get("spec") or {}).get("seed") for record in (first, second)]  # another one asks other prompts
+    return not _other_model(first, second) and None not in tokens and tokens[0] != tokens[1] and seeds[0] == seeds[1]
+
+
+def _disturbed(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    """Which side was measured while what disturbed it."""
+    sides = (("before", disturbances(first)), ("after", disturbances(second)))
+    return [f"{side}: {', '.join(names)}" for side, names in sides if names]
 
 
 def _notes(first: dict[str, Any], second: dict[str, Any]) -> Iterator[str]:
     """What else a good trial has otherwise than before: how it computes, and its tokens."""
+    yield from _disturbed(first, second)
     old, new = ((record.get("choice") or {}) for record in (first, second))
     for name in CHOSEN:
         if old.get(name) != new.get(name):

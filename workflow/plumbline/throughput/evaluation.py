@@ -8,7 +8,7 @@ from plumbline.core.record import Outcome
 from plumbline.core.registry import short_name
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.rates import timed
-from plumbline.throughput.records import GIGABYTE, ratio_of
+from plumbline.throughput.records import GIGABYTE, main_engine, ratio_of
 
 
 def evaluation_lines(records: Sequence[dict[str, Any]], manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
@@ -65,7 +65,7 @@ def experiment_ids(records: Sequence[dict[str, Any]]) -> dict[str, str]:
     What that leaves out is added where it is not the grid's usual: the engine, the prompt's length, and the variant
     where several have the ratio. A variant without a ratio has its name in the ratio's place.
     """
-    engine = _usual(record["engine"] for record in records)
+    engine = main_engine([record["engine"] for record in records])
     prompt = _usual(record["prompt"] for record in records)
     usual = {
         ratio: _usual(record["variant"] for record in records if ratio_of(record) == ratio)
@@ -80,7 +80,7 @@ def experiment_ids(records: Sequence[dict[str, Any]]) -> dict[str, str]:
             name += f"_{record['variant']}"
         if record["prompt"] != prompt:
             name += f"_p{record['prompt']}"
-        if record["engine"] != engine:
+        if short_name(record["engine"]) != engine:
             name += f"_{short_name(record['engine'])}"
         names[record["trial"]] = name
     return names

@@ -8,9 +8,18 @@ import pandas as pd
 
 from plumbline.core.record import Outcome
 from plumbline.core.tables import with_interval
-from plumbline.throughput.frames import CELL, main_cell, main_engine
-from plumbline.throughput.rates import Ratio
-from plumbline.throughput.records import NOISE, cell_text, machine_note
+from plumbline.throughput.frames import CELL, main_cell
+from plumbline.throughput.rates import Ratio, rate_ratio, timed
+from plumbline.throughput.records import (
+    DISTURBANCES,
+    NOISE,
+    PRESSURE_PERCENT,
+    WIDE,
+    cell_text,
+    disturbance_text,
+    machine_note,
+    main_engine,
+)
 from plumbline.throughput.settings import BASE
 
 NEAR = 0.7
@@ -25,9 +34,10 @@ def findings(
     records: Sequence[dict[str, Any]],
     largest: Sequence[dict[str, Any]],
 ) -> str:
-    """Markdown: engines, compression, limits, memory, what became of each trial, cautions."""
+    """Markdown: how disturbed the run was, engines, compression, limits, what became of each trial, cautions."""
     sections = {
-        "Which engine is the fastest": _engines(trials, contrasts),
+        "How undisturbed the measurements were": _disturbed(trials),
+        "Which engine is the fastest": _engines(trials, contrasts, records),
         "What compression buys": _compression(by_variant, trials),
         "What limits the speed": _limits(trials),
         "How batch and length matter": _scaling(trials),
@@ -53,8 +63,49 @@ def ratio_text(row: pd.Series, name: str = "ratio") -> str:
     return with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"], digits=2)
 
 
-def _engines(trials: pd.DataFrame, contrasts: pd.DataFrame) -> Iterator[str]:
+def _disturbed(trials: pd.DataFrame) -> Iterator[str]:
     good = trials[trials["outcome"] == "ok"]
+    if good.empty:
+        return
+    disturbed = good[good["disturbed"] != ""]
+    if disturbed.empty:
+        yield (
+            f"None of {_plural(len(good), 'good trial')} is marked: the machine was not busy before it, warm-up became "
+            "steady, its speed did not drift, and its batches did not scatter widely."
+        )
+        return
+    of = f"of {_plural(len(good), 'good trial')}"
+    yield (
+        f"{len(disturbed)} {of} {_were(len(disturbed))} measured while something disturbed their speed. They are drawn "
+        "hollow or pale in the figures, and no comparison with one of them gets a verdict."
+    )
+    for name in DISTURBANCES:
+        mine = good[good["disturbed"].str.split().map(lambda names, name=name: name in names)]
+        if len(mine):
+            yield f"{len(mine)} {of}: {_disturbance(name, mine)}."
+
+
+def _disturbance(name: str, trials: pd.DataFrame) -> str:
+    """What the trials that have this disturbance have in common, with its range."""
+    if name == "busy":
+        pressure = trials["cpu_pressure_percent"]
+        return (
+            f"the machine was busy when they began: some process waited for a CPU for {_range(pressure / 100)} of the "
+            f"ten seconds before (above {PRESSURE_PERCENT:.0f}% counts)"
+        )
+    if name == "drifted":
+        return f"their batches became faster or slower while timed ({_named(trials)})"
+    if name == "wide":
+        return (
+            f"their interval reaches {_range(trials['interval_share'])} to either side, over {WIDE:.0f} times the "
+            f"precision asked for ({_named(trials)})"
+        )
+    return f"{DISTURBANCES[name]} when timing began ({_named(trials)})"
+
+
+def _engines(trials: pd.DataFrame, contrasts: pd.DataFrame, records: Sequence[dict[str, Any]]) -> Iterator[str]:
+    good = trials[trials["outcome"] == "ok"]
+    by_trial = {record["trial"]: record for record in records}
     told = 0
     for key, group in good.groupby(["variant", *CELL], sort=False):
         if len(group) < 2:
@@ -63,46 +114,100 @@ def _engines(trials: pd.DataFrame, contrasts: pd.DataFrame) -> Iterator[str]:
         if told > CELLS_AT_MOST:
             yield "Further cells with several engines are in summary.csv."
             return
-        best = group.sort_values("tokens_per_second", ascending=False).iloc[0]
-        where = f"{key[0]} at {cell_text(best)}"
-        yield f"{where}: {best['engine']} is the fastest of {len(group)} engines, {rate_text(best)} tokens per second."
+        ordered = group.sort_values("tokens_per_second", ascending=False)
+        where = f"{key[0]} at {cell_text(ordered.iloc[0])}"
+        yield f"{where}: {_fastest(ordered, by_trial)}."
         against = contrasts[(contrasts["kind"] == "engine") & contrasts["trial"].isin(group["trial"])]
         for _, row in against.sort_values("ratio", ascending=False).iterrows():
-            yield f"{where}: {row['engine']} {_versus(row, row['baseline_engine'])}"
+            yield f"{where}: {row['engine']} {_versus(row, row['baseline_engine'])}."
     if not told:
         yield "No cell has a good trial with more than one engine."
 
 
+def _fastest(ordered: pd.DataFrame, by_trial: dict[str, dict[str, Any]]) -> str:
+    """Which engine of a cell is the fastest, the trials by falling speed; only undisturbed ones are judged."""
+    judged = ordered[ordered["disturbed"] == ""]
+    if len(judged) < 2:
+        names = " ".join(ordered["disturbed"]).split()
+        text = f"{ordered['engine'].iloc[0]} gave most, {rate_text(ordered.iloc[0])} tokens per second"
+        return f"which engine is the fastest cannot be told, measured while {disturbance_text(names)}; {text}"
+    best = judged.iloc[0]
+    batches = timed(by_trial[best["trial"]])
+    near = [
+        row["engine"]
+        for _, row in judged.iloc[1:].iterrows()
+        if rate_ratio(batches, timed(by_trial[row["trial"]])).direction() != "faster"
+    ]
+    left_out = ", ".join(ordered.loc[ordered["disturbed"] != "", "engine"])
+    of = f"{len(judged)} engines" + (f" (measured while disturbed, not judged: {left_out})" if left_out else "")
+    if near:
+        names = f"{best['engine']}, {', '.join(near)}"
+        return f"among the fastest of {of}: {names}; {best['engine']} gave {rate_text(best)} tokens per second"
+    return f"{best['engine']} is the fastest of {of}, {rate_text(best)} tokens per second"
+
+
 def _versus(row: pd.Series, baseline: str, name: str = "ratio") -> str:
-    """`gives 2.31 [2.25, 2.40] times the tokens per second of generate.`"""
+    """`gives 2.31 [2.25, 2.40] times the tokens per second of generate`, with what keeps that from being a verdict."""
     text = f"gives {ratio_text(row, name)} times the tokens per second of {baseline}"
-    ratio = Ratio(value=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"])
-    if ratio.direction() in ("faster", "slower"):
-        return f"{text}."
-    return f"{text}: no difference beyond the {NOISE:.0%} by which two processes may differ."
+    if row["dtypes"]:
+        text += f" ({row['dtypes']})"
+    if row["disturbed"]:
+        return f"{text}: cannot tell, measured while {disturbance_text(row['disturbed'].split())}"
+    direction = Ratio(value=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"]).direction()
+    return (
+        text
+        + {
+            "faster": "",
+            "slower": "",
+            "equal": f": no difference beyond {NOISE:.0%}",
+            "unclear": f": cannot tell, the interval reaches across {NOISE:.0%}",
+            "unknown": ": cannot tell, a single batch has no interval",
+        }[direction]
+    )
 
 
 def _compression(by_variant: pd.DataFrame, trials: pd.DataFrame) -> Iterator[str]:
     base = by_variant[by_variant["variant"] == BASE]
     place = main_cell(trials)
     reference = base.iloc[0] if len(base) else None
+    where = f"at {cell_text(place)} with engine {place['engine']}"
     for _, row in by_variant[by_variant["variant"] != BASE].iterrows():
-        clauses = []
         if not math.isnan(row["speedup"]):
-            clauses.append(_versus(row, "the base", "speedup").rstrip("."))
-        if reference is not None and row["peak_bytes"] > 0 and reference["peak_bytes"] > 0:
-            clauses.append(f"its peak memory is {row['peak_bytes'] / reference['peak_bytes']:.2f} times the base's")
-        if clauses:
-            size = "" if math.isnan(row["ratio"]) else f" (ratio {row['ratio']:.3g}{_parameters(row, reference)})"
-            where = f" at {cell_text(place)} with engine {place['engine']}"
-            yield f"{row['variant']}{size}{where} {'; '.join(clauses)}{_perplexity(row, reference)}."
+            size = _size(row, reference)
+            yield (
+                f"{row['variant']}{size} {where} {_versus(row, 'the base', 'speedup')}{_perplexity(row, reference)}."
+            )
+    for _, row in by_variant[by_variant["peak_bytes"] > 0].iterrows():
+        yield f"Memory of {row['variant']} {where}: {_memory(row, reference)}."
     yield from _methods(by_variant)
 
 
-def _parameters(row: pd.Series, base: pd.Series | None) -> str:
+def _memory(row: pd.Series, base: pd.Series | None) -> str:
+    """What weights and cache take of the peak; then how both compare with the base's."""
+    live = row["weights_bytes"] + row["kv_bytes"]
+    text = (
+        f"weights and KV cache take {bytes_text(live)}, {_percent(live / row['peak_bytes'])} of the process's peak of "
+        f"{bytes_text(row['peak_bytes'])}"
+    )
+    if base is None or row["variant"] == BASE or not base["peak_bytes"] > 0:
+        return text
+    times = live / (base["weights_bytes"] + base["kv_bytes"])
+    return f"{text}; that is {times:.2f} times the base's, the peak {row['peak_bytes'] / base['peak_bytes']:.2f} times"
+
+
+def _size(row: pd.Series, base: pd.Series | None) -> str:
+    """` (ratio 0.8, 87% of all parameters)`; of a folder of one's own it is only named so."""
+    parts = []
+    if not math.isnan(row["ratio"]):
+        parts.append(f"ratio {row['ratio']:.3g}" + (" as named" if row["method"] == "own" else ""))
+    parts += _parameters(row, base)
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _parameters(row: pd.Series, base: pd.Series | None) -> list[str]:
     if base is None or pd.isna(row["parameters"]) or pd.isna(base["parameters"]):
-        return ""
-    return f", {row['parameters'] / base['parameters']:.0%} of all parameters"
+        return []
+    return [f"{row['parameters'] / base['parameters']:.0%} of all parameters"]
 
 
 def _perplexity(row: pd.Series, base: pd.Series | None) -> str:
@@ -142,12 +247,13 @@ def _limits(trials: pd.DataFrame) -> Iterator[str]:
         near = int((group["ceiling_share"] >= NEAR).sum())
         which = {"bandwidth": "the memory's bandwidth", "compute": "the matmul rate"}.get(str(limit), str(limit))
         yield (
-            f"Where {which} sets the ceiling, a trial decodes at {_percent(group['ceiling_share'].min())} to "
-            f"{_percent(group['ceiling_share'].max())} of it; {near} of {_plural(len(group), 'trial')} "
-            f"{'reaches' if near == 1 else 'reach'} {NEAR:.0%} or more."
+            f"Where {which} sets the ceiling, a trial decodes at {_range(group['ceiling_share'])} of it; "
+            f"{near} of {_plural(len(group), 'trial')} {'reaches' if near == 1 else 'reach'} {NEAR:.0%} or more."
         )
     best = known.sort_values("ceiling_share", ascending=False).iloc[0]
     where = f"The nearest is {best['trial']}, at {_percent(best['ceiling_share'])}"
+    if best["disturbed"]:
+        where += f" (measured while {disturbance_text(best['disturbed'].split())})"
     if best["ceiling_share"] > 1:
         yield (
             f"{where}: more than the limits as measured, so that what it reads lies in a cache, or the limit was "
@@ -160,17 +266,20 @@ def _limits(trials: pd.DataFrame) -> Iterator[str]:
 
 
 def _scaling(trials: pd.DataFrame) -> Iterator[str]:
-    mine = trials[(trials["outcome"] == "ok") & (trials["engine"] == main_engine(trials)) & (trials["variant"] == BASE)]
+    mine = trials[(trials["outcome"] == "ok") & (trials["variant"] == BASE)]
+    mine = mine[mine["engine"] == main_engine(list(trials["engine"]))]
     for axis, others in (("batch", ["prompt", "generated"]), ("generated", ["prompt", "batch"])):
         groups = [group for _, group in mine.groupby(others) if group[axis].nunique() > 1]
         if not groups:
             continue
         group = max(groups, key=lambda group: (group[axis].nunique(), -group[others[1]].iloc[0])).sort_values(axis)
         first, last = group.iloc[0], group.iloc[-1]
+        flags = [*first["disturbed"].split(), *last["disturbed"].split()]
+        doubt = f" (cannot be relied on, measured while {disturbance_text(flags)})" if flags else ""
         yield (
             f"{BASE} with {first['engine']}: {rate_text(first)} tokens per second at {cell_text(first)}, "
             f"{rate_text(last)} at {cell_text(last)}: {_times(last, first)} for {last[axis] / first[axis]:.3g} "
-            f"times the {'batch' if axis == 'batch' else 'generated length'}."
+            f"times the {'batch' if axis == 'batch' else 'generated length'}{doubt}."
         )
 
 
@@ -190,10 +299,16 @@ def _outcomes(trials: pd.DataFrame, by_variant: pd.DataFrame, largest: Sequence[
             yield f"{names}: {text}."
     for record in largest:
         if record["outcome"] == Outcome.OK:
-            late = " (larger ones took too long to tell)" if record.get("bound") == Outcome.TIMEOUT else ""
-            yield f"Largest batch that fits, {record['trial']}: {record['largest']:,}{late}."
+            yield f"Largest batch that fits, {record['trial']}: {_bracket(record)}."
         else:
             yield f"No largest batch, {record['trial']}: {_reason(record['outcome'], record['message'])}."
+
+
+def _bracket(record: dict[str, Any]) -> str:
+    """`at least 36,894; 37,590 did not fit`: the search ends where the two are near each other."""
+    beyond = [int(probe["batch"]) for probe in record["probes"] if not probe["fits"]]
+    why = "took too long to tell" if record["bound"] == Outcome.TIMEOUT else "did not fit"
+    return f"at least {record['largest']:,}" + (f"; {min(beyond):,} {why}" if beyond else "")
 
 
 def _reason(outcome: str, message: str | None) -> str:
@@ -204,16 +319,13 @@ def _reason(outcome: str, message: str | None) -> str:
 def _cautions(trials: pd.DataFrame, records: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield (
         "An interval covers the spread of batches within one process. Two processes of one trial differ by more: "
-        f"a difference is only called one where the whole interval is beyond {NOISE:.0%}. `plumbline compare` of two "
-        "runs shows how far this machine repeats itself."
+        f"a difference is only called one where the whole interval is beyond {NOISE:.0%}, and absent only where it is "
+        "whole within. `plumbline compare` of two runs shows how far this machine repeats itself."
     )
     good = trials[trials["outcome"] == "ok"]
     loose = good[good["converged"] == False]  # noqa: E712 a column of objects, where None is not known
     if len(loose):
         yield f"The interval did not reach the precision asked for in {_named(loose)}."
-    drifted = good[good["drifted"] == True]  # noqa: E712
-    if len(drifted):
-        yield f"The batches became faster or slower while timed in {_named(drifted)}."
     if "random" in set(trials["weights"]):
         yield "The weights are random: speed and memory mean something, the text does not."
     choices = good[["dtype", "attention"]].drop_duplicates()
@@ -227,6 +339,21 @@ def _cautions(trials: pd.DataFrame, records: Sequence[dict[str, Any]]) -> Iterat
 def _named(trials: pd.DataFrame, most: int = 6) -> str:
     names = list(trials["trial"])
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def bytes_text(count: float) -> str:
+    """`0.61 MB`, `13.5 GB`, in powers of ten."""
+    size, unit = (1e9, "GB") if count >= 1e9 else (1e6, "MB")
+    return f"{count / size:,.3g} {unit}" if count < 1000 * size else f"{count / size:,.0f} {unit}"
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
+
+
+def _range(shares: pd.Series) -> str:
+    """`12% to 94%`, or `12%` where both ends read alike."""
+    return " to ".join(dict.fromkeys(_percent(share) for share in (shares.min(), shares.max())))
 
 
 def _percent(share: float) -> str:

@@ -6,10 +6,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plumbline.core.record import machine_name
 from plumbline.core.registry import short_name
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.rates import Ratio, decoded, mean_ratio, rate, rate_interval, rate_ratio, timed
-from plumbline.throughput.records import GIGABYTE, PLACE, machine_name, machine_note, ratio_of
+from plumbline.throughput.records import (
+    GIGABYTE,
+    PLACE,
+    disturbances,
+    machine_note,
+    main_engine,
+    ratio_of,
+)
 from plumbline.throughput.settings import BASE
 
 NUMBERS = (
@@ -17,11 +25,16 @@ NUMBERS = (
     "time_per_output_token_seconds", "inter_token_p50_seconds", "inter_token_p90_seconds", "inter_token_p99_seconds",
     "prefill_tokens_per_second", "decode_tokens_per_second", "weights_bytes", "kv_bytes", "peak_bytes",
     "activation_bytes", "memory_overhead", "mbu", "mfu", "ceiling_tokens_per_second", "ceiling_share", "drift_share",
+    "interval_share",
 )  # fmt: skip
 FACTS = (
-    "successful_batches", "failed_batches", "tokens_generated", "converged", "drifted", "outliers", "binds", "device",
-    "tokens_sha256", "rows_equal", "rows_tied",
+    "successful_batches", "failed_batches", "tokens_generated", "converged", "warmup_steady", "drifted", "outliers",
+    "binds", "device", "tokens_sha256", "rows_equal", "rows_tied",
 )  # fmt: skip
+PLACED = (
+    "tokens_per_second", "tokens_per_second_low", "tokens_per_second_high", "peak_bytes", "weights_bytes", "kv_bytes",
+)  # fmt: skip
+"""What a variant's row has of its trial in the main cell."""
 REFERENCE_ENGINE = "generate"
 CELL = ["batch", "prompt", "generated"]
 ONE = Ratio(value=1.0, low=1.0, high=1.0)
@@ -32,7 +45,8 @@ def trials_frame(records: Sequence[dict[str, Any]], manifests: Sequence[Manifest
     """One row per trial, whatever it found; what it did not find is missing.
 
     `tokens_per_second` is Σ tokens ÷ Σ seconds over its good batches, `_low` and `_high` the bootstrap 95% interval
-    over them; `ceiling_share` has its own over decode steps. Perplexity and parameters are the variant's.
+    over them; `ceiling_share` has its own over decode steps. Perplexity and parameters are the variant's. `disturbed`
+    names what of DISTURBANCES spoils a good trial's speed; it is empty where nothing does.
     `different_machines` says that not all trials ran on the same hardware, so that speeds compare badly.
     """
     known = {manifest.variant: manifest for manifest in manifests}
@@ -54,6 +68,8 @@ def trials_frame(records: Sequence[dict[str, Any]], manifests: Sequence[Manifest
         row["tokens_per_second_per_gigabyte"] = row["tokens_per_second"] / (row["peak_bytes"] / GIGABYTE)
         row["joules_per_token"] = _number((record.get("energy") or {}).get("joules_per_token"))
         row |= {name: record.get(name) for name in FACTS}
+        row["disturbed"] = _disturbed(record) if record["outcome"] == "ok" else ""
+        row["cpu_pressure_percent"] = _number(record["machine"].get("cpu_pressure_some_avg10_percent"))
         row |= {"perplexity": _number(manifest and manifest.perplexity), "parameters": manifest and manifest.parameters}
         row |= {"seconds": record.get("seconds"), "machine": machine_name(record), "different_machines": different}
         rows.append(row)
@@ -68,7 +84,8 @@ def variants_frame(
     """One row per variant: method, ratio, parameters, perplexity, and its speed against the base's.
 
     The speed is that of the cell which `main_cell` names; `speedup` is the rate over the base's there, with
-    its interval `_low`, `_high`. Missing where the variant or the base has no good trial there.
+    its interval `_low`, `_high`. Missing where the variant or the base has no good trial there. `disturbed` names what
+    spoils either, `dtypes` what both compute in where that differs: `bfloat16 against float32`.
     """
     place = main_cell(trials)
     there = {record["variant"]: record for record in records if _at(record, place)}
@@ -79,8 +96,10 @@ def variants_frame(
         row |= {"perplexity": _number(manifest.perplexity), "evaluation_tokens": manifest.evaluation_tokens}
         row["calibration"] = manifest.calibration and manifest.calibration.source
         mine = trials[trials["trial"] == there.get(manifest.variant, {}).get("trial")]
-        for name in ("tokens_per_second", "tokens_per_second_low", "tokens_per_second_high", "peak_bytes"):
+        for name in PLACED:
             row[name] = float(mine[name].iloc[0]) if len(mine) else np.nan
+        sides = [record for record in (there.get(manifest.variant), there.get(BASE)) if record is not None]
+        row |= {"disturbed": _disturbed(*sides), "dtypes": _dtypes(*sides)}
         speedup = _over(there.get(manifest.variant), there.get(BASE))
         row |= {"speedup": speedup.value, "speedup_low": speedup.low, "speedup_high": speedup.high}
         rows.append(row)
@@ -95,7 +114,7 @@ def contrasts_frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
     `kind` engine: an engine against `generate` (where that gave nothing, against the first by name) with the same
     variant; `kind` variant: a variant against the base with the same engine. The interval covers the spread of the
-    batches within the two processes.
+    batches within the two processes; `disturbed` and `dtypes` are as of `variants_frame`.
     """
     good = {tuple(record[name] for name in PLACE): record for record in records if len(timed(record))}
     rows = []
@@ -108,8 +127,9 @@ def contrasts_frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
                 row = {"kind": kind, "trial": record["trial"], "baseline": good[key]["trial"]}
                 row |= dict(zip(PLACE, (variant, short_name(engine), *cell), strict=True))
                 row |= {"baseline_variant": key[0], "baseline_engine": short_name(key[1])}
+                row |= {"disturbed": _disturbed(record, good[key]), "dtypes": _dtypes(record, good[key])}
                 rows.append(row | {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high})
-    columns = ["kind", "trial", "baseline", *PLACE, "baseline_variant", "baseline_engine"]
+    columns = ["kind", "trial", "baseline", *PLACE, "baseline_variant", "baseline_engine", "disturbed", "dtypes"]
     return pd.DataFrame(rows, columns=[*columns, "ratio", "ratio_low", "ratio_high"])
 
 
@@ -144,11 +164,6 @@ def statistics_frame(records: Sequence[dict[str, Any]], trials: pd.DataFrame) ->
     return pd.DataFrame(rows)
 
 
-def main_engine(trials: pd.DataFrame) -> str:
-    """The engine with most trials; of several, the first by name."""
-    return str(trials["engine"].sort_values().mode().iloc[0])
-
-
 def main_cell(trials: pd.DataFrame) -> dict[str, Any]:
     """Engine, batch, prompt and generated where most variants gave a good trial; of several, the least batch.
 
@@ -156,7 +171,7 @@ def main_cell(trials: pd.DataFrame) -> dict[str, Any]:
     """
     among = trials[trials["outcome"] == "ok"]
     counts = (among if len(among) else trials).groupby(["engine", *CELL]).size().reset_index(name="trials")
-    counts["other"] = counts["engine"] != main_engine(trials)
+    counts["other"] = counts["engine"] != main_engine(list(trials["engine"]))
     order = counts.sort_values(["trials", "other", *CELL, "engine"], ascending=[False, *[True] * 5])
     first = order.iloc[0]
     return {"engine": str(first["engine"]), **{name: int(first[name]) for name in CELL}}
@@ -174,6 +189,16 @@ def _at(record: dict[str, Any], place: dict[str, Any]) -> bool:
         "engine": short_name(record["engine"]),
         **{name: record[name] for name in CELL},
     }
+
+
+def _disturbed(*records: dict[str, Any]) -> str:
+    """What disturbed any of the trials: `busy drifted`."""
+    return " ".join(dict.fromkeys(name for record in records for name in disturbances(record)))
+
+
+def _dtypes(*records: dict[str, Any]) -> str:
+    names = [str((record.get("choice") or {}).get("dtype")) for record in records]
+    return " against ".join(names) if len(set(names)) > 1 else ""
 
 
 def _over(record: dict[str, Any] | None, base: dict[str, Any] | None) -> Ratio:

@@ -28,15 +28,19 @@ class Ratio:
         return {name: None if np.isnan(value) else value for name, value in asdict(self).items()}
 
     def direction(self, threshold: float = NOISE) -> str:
-        """`faster` or `slower` where the whole interval is beyond the threshold, `equal` where not, else `unknown`.
+        """`faster` or `slower` where the whole interval is beyond the threshold, `equal` where it is whole within it.
 
+        `unclear` where it is neither, `unknown` where there is no interval.
         The interval knows only the batches of two processes, and a third process would differ from both by more than
         it says. That difference is what the threshold stands for, so that no correction for many trials is made.
         Beyond means above 1 + threshold, or below its inverse: which side is called first does not matter.
         """
         if np.isnan(self.low) or np.isnan(self.high):
             return "unknown"
-        return "faster" if self.low > 1 + threshold else "slower" if self.high < 1 / (1 + threshold) else "equal"
+        most, least = 1 + threshold, 1 / (1 + threshold)
+        if self.low > most or self.high < least:
+            return "faster" if self.low > most else "slower"
+        return "equal" if least <= self.low and self.high <= most else "unclear"
 
 
 def timed(record: dict[str, Any]) -> Array:

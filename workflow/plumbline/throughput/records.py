@@ -1,11 +1,12 @@
 """Trial records and manifests as they were written, checked; and what they are called. Light to import."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from plumbline.core.errors import UserError
-from plumbline.core.record import Outcome, read_record
+from plumbline.core.record import Outcome, machine_name, read_record
 from plumbline.core.registry import short_name
 from plumbline.throughput.models.manifest import Manifest, read_manifest
 from plumbline.throughput.settings import BASE
@@ -18,6 +19,17 @@ FOUND = ("batches", "tokens_per_second", "interval", "peak_bytes", "weights_byte
 GIGABYTE = 1e9
 NOISE = 0.03
 """Two processes of one trial may differ by this share: what lies within it is no difference."""
+WIDE = 3.0
+"""An interval that is so many times wider than the precision asked for did not nearly converge."""
+PRESSURE_PERCENT = 20.0
+"""Share of the ten seconds before a trial in which some process waited for a CPU: above it the machine was busy."""
+DISTURBANCES = {
+    "busy": "the machine was busy",
+    "unsteady": "warm-up had not become steady",
+    "drifted": "the speed drifted",
+    "wide": "the batches scattered widely",
+}
+"""What spoils a trial's speed, and the words that follow `measured while`."""
 OUTCOME_TEXTS = {
     Outcome.OUT_OF_MEMORY: "OOM",
     Outcome.INVALID_OUTPUT: "invalid",
@@ -38,7 +50,9 @@ def read_trial(path: Path) -> dict[str, Any]:
 
 
 def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """The records of the study's trials: the base's first, then by falling ratio, engine, lengths and batch.
+    """The records of the study's trials: the base's first, then by falling ratio, engine, batch and lengths.
+
+    The first engine is that of `main_engine` for the order of `paths`, the others follow by name.
 
     Raises UserError when there is no record, when a file is none of this study, when one lacks a field, or when two
     record the same trial.
@@ -51,7 +65,31 @@ def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
         if record["trial"] in records:
             raise UserError(f"{path}: trial {record['trial']} is recorded twice; keep one of the files")
         records[record["trial"]] = record
-    return sorted(records.values(), key=_order)
+    main = main_engine([record["engine"] for record in records.values()])
+    return sorted(records.values(), key=lambda record: _order(record, main))
+
+
+def main_engine(engines: Sequence[str]) -> str:
+    """The short name of the engine with most trials, given that of every trial; of several, the first of them."""
+    return Counter(short_name(engine) for engine in engines).most_common(1)[0][0]
+
+
+def disturbances(record: dict[str, Any]) -> list[str]:
+    """What of DISTURBANCES spoils the trial's speed, from what its record says of the machine and of its batches."""
+    precision = ((record.get("spec") or {}).get("timing") or {}).get("precision") or NOISE
+    found = {
+        "busy": (record["machine"].get("cpu_pressure_some_avg10_percent") or 0.0) > PRESSURE_PERCENT,
+        "unsteady": record.get("warmup_steady") is False,
+        "drifted": record.get("drifted") is True,
+        "wide": (record.get("interval_share") or 0.0) > WIDE * precision,
+    }
+    return [name for name in DISTURBANCES if found[name]]
+
+
+def disturbance_text(names: Sequence[str]) -> str:
+    """Disturbances after the words `measured while`: `the machine was busy and the speed drifted`."""
+    words = [text for name, text in DISTURBANCES.items() if name in names]
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def read_manifests(paths: Sequence[Path]) -> list[Manifest]:
@@ -83,13 +121,6 @@ def cell_text(described: Any) -> str:
     return f"b{described['batch']}-p{described['prompt']}-g{described['generated']}"
 
 
-def machine_name(record: dict[str, Any]) -> str:
-    """The hardware that decides a trial's speed: the CPU and its cores, and the accelerator where one was used."""
-    machine, device = record["machine"], record.get("device") or "cpu"
-    cpu = f"{machine.get('cpu_model') or 'unknown CPU'}, {machine.get('cores') or '?'} cores"
-    return cpu if device == "cpu" else f"{cpu} + {device}"
-
-
 def machine_note(records: Sequence[dict[str, Any]]) -> str:
     """A sentence when the trials ran on different machines, else nothing; those that got to no device do not count."""
     names = [machine_name(record) for record in records if record.get("device")]
@@ -100,9 +131,10 @@ def machine_note(records: Sequence[dict[str, Any]]) -> str:
     return f"The trials ran on different machines ({parts}): their speeds are not comparable."
 
 
-def _order(record: dict[str, Any]) -> tuple[Any, ...]:
-    lengths = tuple(int(record[name]) for name in ("prompt", "generated", "batch"))
-    return (*_variant_order(record["variant"], ratio_of(record)), short_name(record["engine"]), *lengths)
+def _order(record: dict[str, Any], main: str) -> tuple[Any, ...]:
+    cell = tuple(int(record[name]) for name in ("batch", "prompt", "generated"))
+    engine = short_name(record["engine"])
+    return (*_variant_order(record["variant"], ratio_of(record)), engine != main, engine, *cell)
 
 
 def _variant_order(variant: str, ratio: float | None) -> tuple[Any, ...]:

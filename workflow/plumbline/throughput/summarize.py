@@ -17,6 +17,8 @@ from plumbline.throughput.findings import findings, rate_text, ratio_text
 from plumbline.throughput.frames import contrasts_frame, main_cell, statistics_frame, trials_frame, variants_frame
 from plumbline.throughput.records import cell_text, machine_note, read_manifests, read_others, read_records
 
+DISTURBED_MARK = " (!)"
+
 
 class SummarizeSpec(Spec):
     """What decides the summary: its code and the specs of the trials, variants and largest batches."""
@@ -59,7 +61,9 @@ def throughput_table(summary: pd.DataFrame) -> pd.DataFrame:
         ok = row["outcome"] == "ok"
         cells = {"Variant": row["variant"], "Engine": row["engine"]}
         cells |= {"Batch": str(row["batch"]), "Prompt": str(row["prompt"]), "Generated": str(row["generated"])}
-        cells["Tokens/s"] = rate_text(row) if ok else str(row["outcome"]).replace("_", " ")
+        cells["Dtype"] = row["dtype"] if ok else MISSING
+        mark = DISTURBED_MARK if row["disturbed"] else ""
+        cells["Tokens/s"] = rate_text(row) + mark if ok else str(row["outcome"]).replace("_", " ")
         cells["First token (ms)"] = _figure(1e3 * row["time_to_first_token_seconds"], "{:,.2f}")
         cells["Peak (MB)"] = _figure(row["peak_bytes"] / 1e6, "{:,.0f}")
         share = (100 * row[f"ceiling_share{end}"] for end in ("", "_low", "_high"))
@@ -73,11 +77,14 @@ def variants_table(by_variant: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, row in by_variant.iterrows():
         cells = {"Variant": row["variant"], "Method": row["method"], "Ratio": _figure(row["ratio"], "{:.3g}")}
+        if row["method"] == "own" and not math.isnan(row["ratio"]):
+            cells["Ratio"] += " (as named)"
         cells["Parameters"] = MISSING if pd.isna(row["parameters"]) else f"{row['parameters']:,}"
         good = row["outcome"] == "ok"
         cells["Perplexity"] = _figure(row["perplexity"], "{:,.2f}") if good else str(row["outcome"]).replace("_", " ")
         cells["Tokens/s"] = rate_text(row)
-        cells["Of the base's"] = MISSING if math.isnan(row["speedup"]) else ratio_text(row, "speedup")
+        mark = DISTURBED_MARK if row["disturbed"] else ""
+        cells["Of the base's"] = MISSING if math.isnan(row["speedup"]) else ratio_text(row, "speedup") + mark
         rows.append(cells)
     return pd.DataFrame(rows)
 
@@ -88,7 +95,7 @@ def _write_tables(
     caption = (
         "Every trial: tokens per second with the bootstrap 95% interval over the batches of its process, time to the "
         "first token of all rows, peak memory in 10^6 bytes, and the share of the ceiling that the machine's "
-        f"measured limits set, with the interval over decode steps. {note}"
+        f"measured limits set, with the interval over decode steps. {_mark_text(summary)}{note}"
     )
     write_latex(
         throughput_table(summary),
@@ -100,12 +107,22 @@ def _write_tables(
     tokens = by_variant["evaluation_tokens"].dropna()
     over = f"over {tokens.max():,} tokens of held-out text" if len(tokens) else "without held-out text"
     caption = (
-        f"Variants. Ratio: parameters kept, per linear layer. Perplexity {over}, the same text for all: one figure. "
-        f"Tokens per second at {cell_text(place)} with engine {place['engine']}, with the bootstrap 95% interval over "
-        f"the batches of the process. {note}"
+        f"Variants. Ratio: share of each linear layer's parameters kept. Perplexity {over}, the same text for all: "
+        f"one figure. Tokens per second at {cell_text(place)} with engine {place['engine']}, with the bootstrap 95% "
+        f"interval over the batches of the process. {_mark_text(by_variant)}{note}"
     )
     write_latex(
         variants_table(by_variant), folder / "variants.tex", caption=caption.strip(), label="tab:throughput-variants"
+    )
+
+
+def _mark_text(frame: pd.DataFrame) -> str:
+    """What the mark means, where one stands."""
+    if not (frame["disturbed"] != "").any():
+        return ""
+    return (
+        f"{DISTURBED_MARK.strip()}: a trial behind it was measured while the machine was busy, before warm-up had "
+        "become steady, while the speed drifted, or with widely scattered batches; no verdict rests on it. "
     )
 
 

@@ -15,9 +15,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 from numpy.typing import ArrayLike
 
 from plumbline.core.plotting import FAULT, GREY, MARKERS, WIDTH
-from plumbline.throughput.frames import contrasts_frame, main_engine, trials_frame, variants_frame
+from plumbline.throughput.frames import contrasts_frame, trials_frame, variants_frame
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.records import machine_note, outcome_text
+from plumbline.throughput.records import machine_note, main_engine, outcome_text
 from plumbline.throughput.settings import BASE
 
 DASHES = (0, (4, 2))
@@ -78,7 +78,7 @@ class Tables:
     @cached_property
     def main_engine(self) -> str:
         """The engine with most trials."""
-        return main_engine(self.trials)
+        return main_engine(list(self.trials["engine"]))
 
     @property
     def machine_note(self) -> str:
