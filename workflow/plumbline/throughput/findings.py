@@ -128,9 +128,9 @@ def _fastest(ordered: pd.DataFrame, by_trial: dict[str, dict[str, Any]]) -> str:
     """Which engine of a cell is the fastest, the trials by falling speed; only undisturbed ones are judged."""
     judged = ordered[ordered["disturbed"] == ""]
     if len(judged) < 2:
-        names = " ".join(ordered["disturbed"]).split()
+        disturbed = " ".join(ordered["disturbed"]).split()
         text = f"{ordered['engine'].iloc[0]} gave most, {rate_text(ordered.iloc[0])} tokens per second"
-        return f"which engine is the fastest cannot be told, measured while {disturbance_text(names)}; {text}"
+        return f"which engine is the fastest cannot be told, measured while {disturbance_text(disturbed)}; {text}"
     best = judged.iloc[0]
     batches = timed(by_trial[best["trial"]])
     near = [
@@ -138,8 +138,8 @@ def _fastest(ordered: pd.DataFrame, by_trial: dict[str, dict[str, Any]]) -> str:
         for _, row in judged.iloc[1:].iterrows()
         if rate_ratio(batches, timed(by_trial[row["trial"]])).direction() != "faster"
     ]
-    left_out = ", ".join(ordered.loc[ordered["disturbed"] != "", "engine"])
-    of = f"{len(judged)} engines" + (f" (measured while disturbed, not judged: {left_out})" if left_out else "")
+    others = ", ".join(ordered.loc[ordered["disturbed"] != "", "engine"])
+    of = f"{len(judged)} engines" + (f" (measured while disturbed, not judged: {others})" if others else "")
     if near:
         names = f"{best['engine']}, {', '.join(near)}"
         return f"among the fastest of {of}: {names}; {best['engine']} gave {rate_text(best)} tokens per second"

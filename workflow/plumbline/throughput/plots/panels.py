@@ -15,13 +15,17 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 from numpy.typing import ArrayLike
 
 from plumbline.core.plotting import FAULT, GREY, MARKERS, WIDTH
-from plumbline.throughput.frames import contrasts_frame, trials_frame, variants_frame
+from plumbline.throughput.frames import CELL, contrasts_frame, trials_frame, variants_frame
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.records import machine_note, main_engine, outcome_text
 from plumbline.throughput.settings import BASE
 
 DASHES = (0, (4, 2))
 PANELS_AT_MOST = 6
+KEPT = "Share of each layer's parameters kept"
+DISTURBED = "Measured while disturbed"
+PALE = 0.35
+"""Opacity of a bar that was measured while disturbed."""
 ROW_HEIGHT = 0.17
 """Inches of a row in figures with a row per trial."""
 MARK_POINTS, LABEL_POINTS = 8.0, 6.5
@@ -88,10 +92,22 @@ class Tables:
 
 def slices(trials: pd.DataFrame, axis: str) -> list[pd.DataFrame]:
     """Trials that share everything but the variant and `axis`: those with two of its values, else the fullest slice."""
-    others = [name for name in ("engine", "prompt", "generated", "batch") if name != axis]
+    others = [name for name in ("engine", *CELL) if name != axis]
     groups = [group for _, group in trials.groupby(others)]
     several = [group for group in groups if group[axis].nunique() > 1]
     return several or [max(groups, key=len)]
+
+
+def without_panel(tables: Tables, groups: Sequence[pd.DataFrame]) -> str:
+    """A sentence on trials without a speed whose engine has no panel among `groups`, else nothing."""
+    drawn = {engine for group in groups for engine in group["engine"]}
+    trials = tables.trials
+    lost = trials[(trials["outcome"] != "ok") & ~trials["engine"].isin(drawn)]
+    found = []
+    for (engine, outcome), group in lost.groupby(["engine", "outcome"], sort=False):
+        names = ", ".join(dict.fromkeys(tables.labels[variant] for variant in group["variant"]))
+        found.append(f"{engine}, {names}: {outcome_text(str(outcome))}")
+    return f"No speed, and no panel: {'; '.join(found)}." if found else ""
 
 
 def slice_title(group: pd.DataFrame, axis: str) -> str:
@@ -227,6 +243,25 @@ def title_notes(figure: Figure, tables: Tables, *notes: str) -> None:
     said = [note for note in (tables.machine_note, *notes) if note]
     if said:
         figure.suptitle("\n".join(said), fontsize=7, color=FAULT, wrap=True)
+
+
+def points(axes: Axes, x: Any, y: Any, look: dict[str, Any], disturbed: Any, **bars: Any) -> None:
+    """Points with error bars (`xerr` or `yerr`) and the line of `look`; hollow where `disturbed` says something."""
+    line, size = look.get("ls", "-"), look.get("ms", 4.5)
+    axes.errorbar(x, y, color=look["color"], ls=line, capsize=1.5, elinewidth=0.8, lw=1.2, zorder=3, **bars)
+    hollow = np.asarray(disturbed, dtype=object) != ""
+    across, up = np.asarray(x), np.asarray(y)
+    marks: dict[str, Any] = {"ls": "", "marker": look["marker"], "ms": size, "color": look["color"], "zorder": 4}
+    for chosen, inside, edge, width in ((~hollow, look["color"], "white", 0.4), (hollow, "white", look["color"], 1.0)):
+        if chosen.any():
+            axes.plot(across[chosen], up[chosen], mfc=inside, mec=edge, mew=width, **marks)
+
+
+def disturbed_entry(trials: pd.DataFrame) -> list[Line2D]:
+    """The legend entry of hollow points, where a good trial among those that are drawn was measured while disturbed."""
+    if not ((trials["outcome"] == "ok") & (trials["disturbed"] != "")).any():
+        return []
+    return [Line2D([], [], color=GREY, marker="o", ls="", ms=4.5, mfc="white", mew=1.0, label=DISTURBED)]
 
 
 def errors(group: pd.DataFrame, name: str = "tokens_per_second", scale: Any = 1.0) -> np.ndarray:

@@ -7,15 +7,21 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from plumbline.core.plotting import FAULT, GREY, LABEL_POINTS, PALETTE, message_figure
 from plumbline.throughput.plots.panels import (
     DASHES,
+    DISTURBED,
+    KEPT,
+    PALE,
     Tables,
+    disturbed_entry,
     errors,
     failed_row,
     legend_below,
     panels,
+    points,
     row_label,
     rows_figure,
     shown,
@@ -43,7 +49,7 @@ def memory(tables: Tables) -> Figure:
     for panel, group in zip(axes, groups, strict=True):
         panel.set_title(slice_title(group, "batch"), fontsize=8, loc="left")
         _memory_bars(panel, tables, group, size, small=len(groups) > 1)
-        panel.set_xlabel("Share of parameters kept, by batch size")
+        panel.set_xlabel(f"{KEPT}, by batch size")
     for panel in axes[:: min(len(axes), 2)]:
         panel.set_ylabel(f"Peak memory ({unit})")
     patches = [
@@ -70,10 +76,8 @@ def ceiling(tables: Tables) -> Figure:
         _, colour, marker = LIMITS.get(row["binds"], (row["binds"], GREY, "D"))
         seen[row["binds"]] = None
         bars = errors(row.to_frame().T, "ceiling_share", scale=100)
-        look: dict[str, Any] = {"color": colour, "marker": marker, "ms": 4.5, "mew": 0.4, "mec": "white"}
-        axes.errorbar(
-            100 * row["ceiling_share"], place, xerr=bars, ls="", capsize=1.5, elinewidth=0.8, zorder=3, **look
-        )
+        look: dict[str, Any] = {"color": colour, "marker": marker, "ls": ""}
+        points(axes, [100 * row["ceiling_share"]], [place], look, [row["disturbed"]], xerr=bars)
         axes.plot([0, 100 * row["ceiling_share"]], [place, place], color=colour, lw=0.6, alpha=0.5, zorder=2)
     axes.set_yticks(range(len(trials)), [row_label(tables, row) for _, row in trials.iterrows()], fontsize=LABEL_POINTS)
     ends = trials[["ceiling_share", "ceiling_share_high"]].to_numpy(dtype=np.float64)
@@ -85,6 +89,7 @@ def ceiling(tables: Tables) -> Figure:
         if name in LIMITS
     ]
     handles.append(axes.axvline(100, color="black", ls=DASHES, lw=0.9, zorder=1, label="Ceiling"))
+    handles += disturbed_entry(trials)
     axes.set_xlabel("Share of the ceiling (%)")
     legend_below(figure, handles, title="What sets the ceiling" if seen else None)
     title_notes(figure, tables)
@@ -117,12 +122,17 @@ def phases(tables: Tables) -> Figure:
         ("Decode, the further tokens", prefill, decode, PALETTE[0]),
     ):
         look: dict[str, Any] = {"color": colour, "height": 0.74, "lw": 0, "label": name}
-        handles.append(axes.barh(rows[known], lengths[known], left=starts[known], **look))
+        bars = axes.barh(rows[known], lengths[known], left=starts[known], **look)
+        handles.append(Patch(color=colour, lw=0, label=name))
+        for bar, disturbed in zip(bars, trials["disturbed"].to_numpy()[known], strict=True):
+            bar.set_alpha(PALE if disturbed else None)
     axes.set_yticks(rows, [row_label(tables, row) for _, row in trials.iterrows()], fontsize=LABEL_POINTS)
     axes.set_xlim(0, 1.24 * total[known].max() if known.any() else 1.0)
     if not known.any():
         axes.set_xticks([])
     axes.set_xlabel("Milliseconds of one call")
+    if (known & (trials["disturbed"] != "").to_numpy()).any():
+        handles.append(Patch(color=GREY, alpha=PALE, lw=0, label=f"Pale: {DISTURBED[0].lower()}{DISTURBED[1:]}"))
     legend_below(figure, handles if known.any() else [])
     title_notes(figure, tables)
     return figure

@@ -7,25 +7,29 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plumbline.core.plotting import LABEL_POINTS, MARKERS, PALETTE, message_figure
+from plumbline.core.plotting import GREY, LABEL_POINTS, MARKERS, PALETTE, message_figure
 from plumbline.core.tables import with_interval
 from plumbline.throughput.findings import rate_text
 from plumbline.throughput.plots.panels import (
+    KEPT,
     Tables,
     by_variant,
     count_axis,
+    disturbed_entry,
     errors,
     failed_row,
     failures_above,
     legend_below,
     log_axis,
     panels,
+    points,
     rows_figure,
     shown,
     slice_title,
     slices,
     title_notes,
     variant_entries,
+    without_panel,
 )
 from plumbline.throughput.records import GIGABYTE
 
@@ -79,6 +83,7 @@ def engines(tables: Tables) -> Figure:
         place += len(group) + 1
     axes.set_yticks(ticks, labels)
     _rates_across(axes, pd.concat(compared))
+    legend_below(figure, disturbed_entry(pd.concat(compared)))
     title_notes(figure, tables, note)
     return figure
 
@@ -88,9 +93,8 @@ def _engine_row(axes: Axes, place: int, row: pd.Series, contrasts: pd.DataFrame,
         failed_row(axes, place, row["outcome"])
         return
     one = row.to_frame().T
-    axes.errorbar(
-        row["tokens_per_second"], place, xerr=errors(one), ls="", ms=5, mew=0.4, mec="white", capsize=2, **look
-    )
+    look = look | {"ls": "", "ms": 5}
+    points(axes, [row["tokens_per_second"]], [place], look, [row["disturbed"]], xerr=errors(one))
     mine = contrasts[(contrasts["kind"] == "engine") & (contrasts["trial"] == row["trial"])]
     text = rate_text(row)
     for _, ratio in mine.iterrows():
@@ -103,11 +107,14 @@ def _engine_row(axes: Axes, place: int, row: pd.Series, contrasts: pd.DataFrame,
 
 
 def _rates_across(axes: Axes, trials: pd.DataFrame) -> None:
-    rates = trials["tokens_per_second"].dropna()
+    known = trials[trials["tokens_per_second"].notna()]
     axes.set_xlabel(RATE)
-    if len(rates):
-        room = max((rates.max() / rates.min()) ** 0.06, 1.15)
-        axes.set_xlim(rates.min() / room, rates.max() * room)
+    if len(known):
+        rates = known["tokens_per_second"].to_numpy(dtype=np.float64)
+        below, above = errors(known)
+        low, high = (rates - below).min(), (rates + above).max()
+        room = max((high / low) ** 0.06, 1.15)
+        axes.set_xlim(low / room, high * room)
         log_axis(axes, "x")
     else:
         axes.set_xticks([])
@@ -127,11 +134,14 @@ def _lines(tables: Tables, axis: str, name: str, label: str) -> Figure:
         handles = handles or found
         if group[name].notna().any():
             log_axis(panel)
-    for panel in axes[:: min(len(axes), 2)]:
-        panel.set_ylabel(label)
+    with_speed = [group[name].notna().any() for group in groups]
+    for number, panel in enumerate(axes):
+        if with_speed[number] and (number % 2 == 0 or not with_speed[number - 1]):
+            panel.set_ylabel(label)
     names = [variant for group in groups for variant in group["variant"]]
-    legend_below(figure, [*variant_entries(tables, names, lw=1.2), *handles], title="Share of parameters kept")
-    title_notes(figure, tables, note)
+    handles = [*handles, *disturbed_entry(pd.concat(groups))]
+    legend_below(figure, [*variant_entries(tables, names, lw=1.2), *handles], title=KEPT)
+    title_notes(figure, tables, note, without_panel(tables, groups))
     return figure
 
 
@@ -142,15 +152,14 @@ def _slice(axes: Axes, tables: Tables, group: pd.DataFrame, axis: str, name: str
     if good.empty:
         axes.set_ylim(0, 1)
         axes.set_yticks([])
+        look: dict[str, Any] = {"color": GREY, "fontsize": LABEL_POINTS, "ha": "center", "va": "bottom"}
+        axes.annotate("no trial gave a speed", (0.5, 0.05), xycoords="axes fraction", **look)
         return
     scale = 1.0 if name == "tokens_per_second" else GIGABYTE
     for variant, mine in by_variant(tables, good):
         mine = mine.sort_values(axis)
         factor = scale if scale == 1.0 else scale / mine["peak_bytes"].to_numpy(dtype=np.float64)
-        axes.errorbar(
-            mine[axis], mine[name], yerr=errors(mine, scale=factor), **tables.looks[variant], ms=4.5, mew=0.4,
-            mec="white", capsize=1.5, elinewidth=0.8, lw=1.2,
-        )  # fmt: skip
+        points(axes, mine[axis], mine[name], tables.looks[variant], mine["disturbed"], yerr=errors(mine, scale=factor))
     scales = scale if scale == 1.0 else scale / good["peak_bytes"].to_numpy(dtype=np.float64)
     value = good[name].to_numpy(dtype=np.float64)
     below, above = errors(good, scale=scales)

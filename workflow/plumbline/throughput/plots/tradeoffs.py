@@ -10,14 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from plumbline.core.plotting import GREY, LABEL_POINTS, MARKERS, PALETTE, message_figure
+from plumbline.throughput.frames import CELL
 from plumbline.throughput.plots.panels import (
     DASHES,
+    KEPT,
     Tables,
     by_variant,
+    disturbed_entry,
     errors,
     legend_below,
     log_axis,
     panels,
+    points,
     shown,
     title_notes,
     variant_entries,
@@ -27,8 +31,12 @@ from plumbline.throughput.settings import BASE
 
 NO_PERPLEXITY = "No variant has a perplexity: there was no tokenizer, or no text."
 PERPLEXITY = "Perplexity on held-out text"
-METHODS = {"whitened": ("Whitened SVD", "-"), "plain": ("Plain SVD", "-"), "own": ("Your own", "")}
-"""Method -> what the legend says, and its line."""
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "whitened": ("Whitened SVD", {"ls": "-", "ms": 4.5, "mew": 0.4, "mec": "white", "zorder": 4}),
+    "plain": ("Plain SVD", {"ls": "-", "ms": 7.5, "mew": 1.1, "mfc": "none", "zorder": 3}),
+    "own": ("Your own (ratio as named)", {"ls": "", "ms": 5, "mew": 0.4, "mec": "white", "zorder": 5}),
+}
+"""Method -> what the legend says, and its line: plain is large and hollow, so that neither hides the other."""
 
 
 def pareto(tables: Tables) -> Figure:
@@ -41,7 +49,7 @@ def pareto(tables: Tables) -> Figure:
     if trials["perplexity"].isna().all():
         return message_figure(NO_PERPLEXITY)
     placed = trials["perplexity"].notna() & (trials["outcome"] == "ok")
-    cells = [group for _, group in trials.groupby(["prompt", "generated", "batch"]) if placed[group.index].any()]
+    cells = [group for _, group in trials.groupby(CELL) if placed[group.index].any()]
     if not cells:
         return message_figure("No trial has both a perplexity and a speed.")
     most = max(len(group) for group in cells)
@@ -55,9 +63,11 @@ def pareto(tables: Tables) -> Figure:
         panel.set_xlabel("\n".join(["Tokens per second", *_left_out(tables, group[~placed[group.index]])]))
     for panel in axes[:: min(len(axes), 2)]:
         panel.set_ylabel(PERPLEXITY)
-    names = [variant for group in groups for variant in group["variant"]]
+    drawn = pd.concat([group[placed[group.index]] for group in groups])
+    names = list(drawn["variant"])
     front = Line2D([], [], color=GREY, lw=1.0, ls="-", label="Pareto front")
-    legend_below(figure, [*variant_entries(tables, names, ls=""), front], title="Share of parameters kept")
+    handles = [*variant_entries(tables, names, ls=""), front, *disturbed_entry(drawn)]
+    legend_below(figure, handles, title=KEPT)
     title_notes(figure, tables, note)
     figure.draw_without_rendering()  # the layout must stand before labels are placed in it
     figure.set_layout_engine("none")
@@ -77,14 +87,12 @@ def compression(tables: Tables) -> Figure:
     axes.set_axisbelow(True)
     others = known[(known["variant"] != BASE) & known["ratio"].notna()]
     handles: list[Any] = []
-    for number, (method, (label, line)) in enumerate(METHODS.items()):
+    for number, (method, (label, how)) in enumerate(METHODS.items()):
         group = others[others["method"] == method].sort_values("ratio")
         if group.empty:
             continue
-        look: dict[str, Any] = {"color": PALETTE[number], "marker": MARKERS[number]}
-        handles += axes.plot(
-            group["ratio"], group["perplexity"], ls=line, **look, ms=5, mew=0.4, mec="white", label=label
-        )
+        look = {"color": PALETTE[number], "marker": MARKERS[number], "label": label, **how}
+        handles += axes.plot(group["ratio"], group["perplexity"], **look)
     base = known.loc[known["variant"] == BASE, "perplexity"]
     if len(base):
         label = f"Base ({base.iloc[0]:,.2f})"
@@ -94,7 +102,7 @@ def compression(tables: Tables) -> Figure:
     _room(axes, known["perplexity"].to_numpy(dtype=np.float64))
     axes.set_ylabel(PERPLEXITY)
     lost = variants[variants["perplexity"].isna()]
-    axes.set_xlabel("\n".join(["Share of parameters kept", *_without(lost)]))
+    axes.set_xlabel("\n".join([KEPT, *_without(lost)]))
     legend_below(figure, handles)
     return figure
 
@@ -116,10 +124,8 @@ def _points(axes: Axes, tables: Tables, group: pd.DataFrame) -> None:
     front = pareto_front(speed, perplexity)
     axes.step(speed[front], perplexity[front], where="pre", color=GREY, lw=1.0, zorder=2)
     for variant, mine in by_variant(tables, group):
-        axes.errorbar(
-            mine["tokens_per_second"], mine["perplexity"], xerr=errors(mine), **tables.looks[variant], ls="", ms=5,
-            mew=0.4, mec="white", capsize=1.5, elinewidth=0.8, zorder=3,
-        )  # fmt: skip
+        look = tables.looks[variant] | {"ls": "", "ms": 5}
+        points(axes, mine["tokens_per_second"], mine["perplexity"], look, mine["disturbed"], xerr=errors(mine))
     ends = np.concatenate([speed - errors(group)[0], speed + errors(group)[1]])
     width = max(float(np.ptp(ends)), 0.02 * float(ends.max()))
     axes.set_xlim(ends.min() - 0.08 * width, ends.max() + 0.2 * width)  # names stand right of the points
@@ -132,8 +138,8 @@ def _name(axes: Axes, tables: Tables, group: pd.DataFrame) -> None:
     """Names every point right below it, where neither the front nor an interval is; names that would meet move down."""
     to_points = 72 / axes.figure.dpi
     highest = float("inf")
-    points = zip(group["variant"], *_coordinates(group), strict=True)
-    for variant, speed, perplexity in sorted(points, key=lambda point: -point[2]):
+    named = zip(group["variant"], *_coordinates(group), strict=True)
+    for variant, speed, perplexity in sorted(named, key=lambda place: -place[2]):
         height = float(axes.transData.transform((speed, perplexity))[1]) * to_points
         top = min(height - 2.5, highest)
         highest = top - 1.3 * LABEL_POINTS
