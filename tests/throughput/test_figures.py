@@ -34,6 +34,11 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[Manifest]]] = {
     "only failures": ([failed("out_of_memory", "base", "lean", batch) for batch in (1, 8)], manifests()),
     "one trial": ([trial()], [manifest()]),
     "random weights": (grid(weights="random"), manifests(perplexity=None, evaluation_tokens=None)),
+    "disturbed": ([record | {"drifted": record["batch"] == 8} for record in grid()], manifests()),
+    "engine without a speed": (
+        [*grid(), *(failed("unavailable", name, "paged", 2) for name in VARIANTS)],
+        manifests(),
+    ),
     "two machines": ([trial(), trial("base", "lean", 8, cpu="EPYC")], [manifest()]),
 }
 
@@ -223,6 +228,85 @@ def test_engines_are_ordered_by_speed_with_their_ratio(cases: dict[str, Tables])
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["lean", "static", "generate", "continuous"]
     assert said(figure).count("× generate") == 3
+
+
+SPEED_FIGURES = ["throughput_by_batch", "throughput_by_length", "efficiency", "pareto", "ceiling", "phases"]
+
+
+@pytest.mark.parametrize("name", SPEED_FIGURES)
+def test_disturbed_trials_are_marked_and_the_mark_is_explained(name: str, cases: dict[str, Tables]) -> None:
+    assert "easured while disturbed" in said(drawn(name, cases["disturbed"]))
+    assert "disturbed" not in said(drawn(name, cases["usual"]))
+    caption = (Path(__file__).parents[2] / "workflow" / "report" / f"throughput-{name}.rst").read_text()
+    assert "the machine was busy" in " ".join(caption.split())
+
+
+def test_only_disturbed_points_are_hollow(cases: dict[str, Tables]) -> None:
+    axes = drawn("throughput_by_batch", cases["disturbed"]).axes[0]
+    marked = [line for line in axes.lines if line.get_marker() == "o" and line.get_linestyle() == "None"]
+    batches = {line.get_markerfacecolor(): list(line.get_xdata()) for line in marked}
+    assert batches == {"black": [1, 64], "white": [8]}
+
+
+def test_only_disturbed_bars_are_pale(cases: dict[str, Tables]) -> None:
+    tables = cases["disturbed"]
+    bars = drawn("phases", tables).axes[0].patches
+    pale = [bar.get_alpha() is not None for bar in bars]
+    assert pale == [*(tables.trials["disturbed"] != "")] * 2
+
+
+def test_intervals_of_engines_stay_inside_the_axes(tmp_path: Path) -> None:
+    records = [trial(interval=[10.0, 90_000.0]), trial("base", "static")]
+    low, high = drawn("engines", tables_of(records, [manifest()], tmp_path)).axes[0].get_xlim()
+    assert low < 10
+    assert high > 90_000
+
+
+def test_engine_that_failed_everywhere_is_named_where_it_has_no_panel(cases: dict[str, Tables]) -> None:
+    tables = cases["engine without a speed"]
+    assert "paged, 1 (base), 0.8, 0.2: unavailable" in said(drawn("throughput_by_batch", tables))
+    assert "no panel" not in said(drawn("throughput_by_batch", cases["usual"]))
+
+
+def test_panels_go_by_batch_then_lengths(tmp_path: Path) -> None:
+    places = [(8, 4, 32), (64, 4, 8), (8, 4, 8), (1, 16, 8)]
+    records = [trial(name, "lean", *place) for name in ("base", "whitened-0.2") for place in places]
+    figure = drawn("pareto", tables_of(records, manifests(), tmp_path))
+    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_visible()]
+    assert titles == [
+        f"lean, batch {batch}, prompt {prompt}, generated {generated}" for batch, prompt, generated in sorted(places)
+    ]
+
+
+def test_panel_without_a_speed_says_so_and_the_label_moves_on(tmp_path: Path) -> None:
+    records = [failed("out_of_memory", "base", "generate", batch) for batch in (1, 8)]
+    records += [trial("base", "lean", batch) for batch in (1, 8)]
+    empty, full = drawn("throughput_by_batch", tables_of(records, [manifest()], tmp_path)).axes
+    if full.get_title(loc="left").startswith("generate"):
+        empty, full = full, empty
+    assert [text.get_text() for text in empty.texts if "speed" in text.get_text()] == ["no trial gave a speed"]
+    assert (empty.get_ylabel(), full.get_ylabel()) == ("", "Tokens per second")
+
+
+def test_legend_of_pareto_names_only_what_is_placed(cases: dict[str, Tables]) -> None:
+    records = [trial(), trial("whitened-0.8"), failed("timeout", "whitened-0.2")]
+    variants = [manifest(), manifest("whitened-0.8"), manifest("whitened-0.2")]
+    figure = drawn("pareto", Tables(records=records, manifests=variants))
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["1 (base)", "0.8", "Pareto front"]
+
+
+def test_main_engine_of_figures_is_that_of_the_summary(tmp_path: Path) -> None:
+    records = [trial("base", engine) for engine in ("static", "continuous")]
+    assert tables_of(records, [manifest()], tmp_path).main_engine == "static"
+
+
+def test_plain_does_not_hide_whitened(cases: dict[str, Tables]) -> None:
+    lines = {line.get_label(): line for line in drawn("compression", cases["usual"]).axes[0].lines}
+    whitened, plain = lines["Whitened SVD"], lines["Plain SVD"]
+    assert whitened.get_zorder() > plain.get_zorder()
+    assert plain.get_markersize() > whitened.get_markersize()
+    assert plain.get_markerfacecolor() == "none"
 
 
 def test_compression_draws_a_line_per_method_and_the_base(cases: dict[str, Tables]) -> None:
