@@ -7,10 +7,11 @@ import pytest
 
 from plumbline.core.errors import UserError
 from plumbline.core.record import Outcome
+from plumbline.throughput.disturbance import disturbance_text, disturbances
 from plumbline.throughput.evaluation import evaluation_lines, experiment_ids, oom_runs
 from plumbline.throughput.frames import contrasts_frame, main_cell, statistics_frame, trials_frame
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.records import disturbance_text, disturbances, main_engine, read_manifests, read_records
+from plumbline.throughput.records import main_engine, read_manifests, read_records
 from plumbline.throughput.settings import TABLES
 from plumbline.throughput.summarize import SummarizeSpec, summarize
 from throughput.grid_records import RATIOS, failed, grid, manifest, manifests, trial, write, write_manifests
@@ -209,7 +210,7 @@ def test_answers_name_the_fastest_engine_what_compression_buys_and_the_limit(who
         "for 64 times the batch",
         "Of 28 trials: 28 ok.",
         "Largest batch that fits, base/lean/p4-g32: at least 5,120; 5,200 did not fit.",
-        "None of 28 good trials is marked",
+        "None of 28 good trials was disturbed",
         "No largest batch, base/static/p4-g32: out of memory (batch 1: 9 GB).",
     ):
         assert said in text, said

@@ -8,8 +8,9 @@ from typing import Any
 from plumbline.core.errors import UserError
 from plumbline.core.plan import differences
 from plumbline.core.record import Outcome, machine_name
+from plumbline.throughput.disturbance import DISTURBANCES, disturbances
 from plumbline.throughput.rates import rate, rate_ratio, timed
-from plumbline.throughput.records import DISTURBANCES, disturbances, read_trial
+from plumbline.throughput.records import read_trial
 
 DIRECTIONS = ("slower", "faster", "changed", "equal", "unclear", "unknown", "other model")
 REFERENCE = "reference_sha256"

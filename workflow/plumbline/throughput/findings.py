@@ -7,20 +7,13 @@ from typing import Any
 import pandas as pd
 
 from plumbline.core.record import Outcome
-from plumbline.core.tables import with_interval
+from plumbline.throughput.disturbance import disturbance_text
 from plumbline.throughput.frames import CELL, main_cell
 from plumbline.throughput.rates import Ratio, rate_ratio, timed
-from plumbline.throughput.records import (
-    DISTURBANCES,
-    NOISE,
-    PRESSURE_PERCENT,
-    WIDE,
-    cell_text,
-    disturbance_text,
-    machine_note,
-    main_engine,
-)
+from plumbline.throughput.records import NOISE, cell_text, machine_note, main_engine
 from plumbline.throughput.settings import BASE
+from plumbline.throughput.undisturbed import disturbed_sentences
+from plumbline.throughput.words import bytes_text, named, percent, plural, range_text, rate_text, ratio_text
 
 NEAR = 0.7
 """Share of a ceiling from which on the limit that sets it is called what holds a trial back."""
@@ -36,7 +29,7 @@ def findings(
 ) -> str:
     """Markdown: how disturbed the run was, engines, compression, limits, what became of each trial, cautions."""
     sections = {
-        "How undisturbed the measurements were": _disturbed(trials),
+        "How undisturbed the measurements were": disturbed_sentences(trials),
         "Which engine is the fastest": _engines(trials, contrasts, records),
         "What compression buys": _compression(by_variant, trials),
         "What limits the speed": _limits(trials),
@@ -49,58 +42,6 @@ def findings(
         lines = list(sentences) or ["Nothing to report."]
         text += f"\n## {title}\n\n" + "".join(f"- {line}\n" for line in lines)
     return text
-
-
-def rate_text(row: pd.Series) -> str:
-    """`812 [801, 824]`, tokens per second; more digits where it is slow."""
-    value = row["tokens_per_second"]
-    digits = 0 if math.isnan(value) or value >= 100 else 1 if value >= 10 else 2
-    return with_interval(value, row["tokens_per_second_low"], row["tokens_per_second_high"], digits=digits)
-
-
-def ratio_text(row: pd.Series, name: str = "ratio") -> str:
-    """`1.21 [1.19, 1.23]`."""
-    return with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"], digits=2)
-
-
-def _disturbed(trials: pd.DataFrame) -> Iterator[str]:
-    good = trials[trials["outcome"] == "ok"]
-    if good.empty:
-        return
-    disturbed = good[good["disturbed"] != ""]
-    if disturbed.empty:
-        yield (
-            f"None of {_plural(len(good), 'good trial')} is marked: the machine was not busy before it, warm-up became "
-            "steady, its speed did not drift, and its batches did not scatter widely."
-        )
-        return
-    of = f"of {_plural(len(good), 'good trial')}"
-    yield (
-        f"{len(disturbed)} {of} {_were(len(disturbed))} measured while something disturbed their speed. They are drawn "
-        "hollow or pale in the figures, and no comparison with one of them gets a verdict."
-    )
-    for name in DISTURBANCES:
-        mine = good[good["disturbed"].str.split().map(lambda names, name=name: name in names)]
-        if len(mine):
-            yield f"{len(mine)} {of}: {_disturbance(name, mine)}."
-
-
-def _disturbance(name: str, trials: pd.DataFrame) -> str:
-    """What the trials that have this disturbance have in common, with its range."""
-    if name == "busy":
-        pressure = trials["cpu_pressure_percent"]
-        return (
-            f"the machine was busy when they began: some process waited for a CPU for {_range(pressure / 100)} of the "
-            f"ten seconds before (above {PRESSURE_PERCENT:.0f}% counts)"
-        )
-    if name == "drifted":
-        return f"their batches became faster or slower while timed ({_named(trials)})"
-    if name == "wide":
-        return (
-            f"their interval reaches {_range(trials['interval_share'])} to either side, over {WIDE:.0f} times the "
-            f"precision asked for ({_named(trials)})"
-        )
-    return f"{DISTURBANCES[name]} when timing began ({_named(trials)})"
 
 
 def _engines(trials: pd.DataFrame, contrasts: pd.DataFrame, records: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -186,7 +127,7 @@ def _memory(row: pd.Series, base: pd.Series | None) -> str:
     """What weights and cache take of the peak; then how both compare with the base's."""
     live = row["weights_bytes"] + row["kv_bytes"]
     text = (
-        f"weights and KV cache take {bytes_text(live)}, {_percent(live / row['peak_bytes'])} of the process's peak of "
+        f"weights and KV cache take {bytes_text(live)}, {percent(live / row['peak_bytes'])} of the process's peak of "
         f"{bytes_text(row['peak_bytes'])}"
     )
     if base is None or row["variant"] == BASE or not base["peak_bytes"] > 0:
@@ -234,7 +175,7 @@ def _methods(by_variant: pd.DataFrame) -> Iterator[str]:
         f"{ratio:.3g}: {row['whitened']:,.1f} against {row['plain']:,.1f}" for ratio, row in both.iterrows()
     )
     yield (
-        f"Whitened SVD has the lower perplexity at {better} of {_plural(len(both), 'ratio')} "
+        f"Whitened SVD has the lower perplexity at {better} of {plural(len(both), 'ratio')} "
         f"(whitened against plain at {parts})."
     )
 
@@ -247,11 +188,11 @@ def _limits(trials: pd.DataFrame) -> Iterator[str]:
         near = int((group["ceiling_share"] >= NEAR).sum())
         which = {"bandwidth": "the memory's bandwidth", "compute": "the matmul rate"}.get(str(limit), str(limit))
         yield (
-            f"Where {which} sets the ceiling, a trial decodes at {_range(group['ceiling_share'])} of it; "
-            f"{near} of {_plural(len(group), 'trial')} {'reaches' if near == 1 else 'reach'} {NEAR:.0%} or more."
+            f"Where {which} sets the ceiling, a trial decodes at {range_text(group['ceiling_share'])} of it; "
+            f"{near} of {plural(len(group), 'trial')} {'reaches' if near == 1 else 'reach'} {NEAR:.0%} or more."
         )
     best = known.sort_values("ceiling_share", ascending=False).iloc[0]
-    where = f"The nearest is {best['trial']}, at {_percent(best['ceiling_share'])}"
+    where = f"The nearest is {best['trial']}, at {percent(best['ceiling_share'])}"
     if best["disturbed"]:
         where += f" (measured while {disturbance_text(best['disturbed'].split())})"
     if best["ceiling_share"] > 1:
@@ -290,7 +231,7 @@ def _times(last: pd.Series, first: pd.Series) -> str:
 def _outcomes(trials: pd.DataFrame, by_variant: pd.DataFrame, largest: Sequence[dict[str, Any]]) -> Iterator[str]:
     counts = [(outcome.replace("_", " "), int((trials["outcome"] == outcome).sum())) for outcome in Outcome]
     parts = ", ".join(f"{count} {name}" for name, count in counts if count)
-    yield f"Of {_plural(len(trials), 'trial')}: {parts}."
+    yield f"Of {plural(len(trials), 'trial')}: {parts}."
     for title, frame in (("trial", trials), ("variant", by_variant)):
         failed = frame[frame["outcome"] != "ok"]
         for (outcome, message), group in failed.groupby(["outcome", failed["message"].fillna("")], sort=False):
@@ -325,7 +266,7 @@ def _cautions(trials: pd.DataFrame, records: Sequence[dict[str, Any]]) -> Iterat
     good = trials[trials["outcome"] == "ok"]
     loose = good[good["converged"] == False]  # noqa: E712 a column of objects, where None is not known
     if len(loose):
-        yield f"The interval did not reach the precision asked for in {_named(loose)}."
+        yield f"The interval did not reach the precision asked for in {named(loose)}."
     if "random" in set(trials["weights"]):
         yield "The weights are random: speed and memory mean something, the text does not."
     choices = good[["dtype", "attention"]].drop_duplicates()
@@ -334,31 +275,3 @@ def _cautions(trials: pd.DataFrame, records: Sequence[dict[str, Any]]) -> Iterat
         yield f"Not all trials compute alike ({parts}): each took what was fastest with equal tokens; see summary.csv."
     if note := machine_note(records):
         yield note
-
-
-def _named(trials: pd.DataFrame, most: int = 6) -> str:
-    names = list(trials["trial"])
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def bytes_text(count: float) -> str:
-    """`0.61 MB`, `13.5 GB`, in powers of ten."""
-    size, unit = (1e9, "GB") if count >= 1e9 else (1e6, "MB")
-    return f"{count / size:,.3g} {unit}" if count < 1000 * size else f"{count / size:,.0f} {unit}"
-
-
-def _were(count: int) -> str:
-    return "was" if count == 1 else "were"
-
-
-def _range(shares: pd.Series) -> str:
-    """`12% to 94%`, or `12%` where both ends read alike."""
-    return " to ".join(dict.fromkeys(_percent(share) for share in (shares.min(), shares.max())))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g}%"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

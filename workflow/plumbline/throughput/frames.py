@@ -8,12 +8,12 @@ import pandas as pd
 
 from plumbline.core.record import machine_name
 from plumbline.core.registry import short_name
+from plumbline.throughput.disturbance import disturbances
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.rates import Ratio, decoded, mean_ratio, rate, rate_interval, rate_ratio, timed
 from plumbline.throughput.records import (
     GIGABYTE,
     PLACE,
-    disturbances,
     machine_note,
     main_engine,
     ratio_of,

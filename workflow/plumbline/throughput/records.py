@@ -19,17 +19,6 @@ FOUND = ("batches", "tokens_per_second", "interval", "peak_bytes", "weights_byte
 GIGABYTE = 1e9
 NOISE = 0.03
 """Two processes of one trial may differ by this share: what lies within it is no difference."""
-WIDE = 3.0
-"""An interval that is so many times wider than the precision asked for did not nearly converge."""
-PRESSURE_PERCENT = 20.0
-"""Share of the ten seconds before a trial in which some process waited for a CPU: above it the machine was busy."""
-DISTURBANCES = {
-    "busy": "the machine was busy",
-    "unsteady": "warm-up had not become steady",
-    "drifted": "the speed drifted",
-    "wide": "the batches scattered widely",
-}
-"""What spoils a trial's speed, and the words that follow `measured while`."""
 OUTCOME_TEXTS = {
     Outcome.OUT_OF_MEMORY: "OOM",
     Outcome.INVALID_OUTPUT: "invalid",
@@ -72,24 +61,6 @@ def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
 def main_engine(engines: Sequence[str]) -> str:
     """The short name of the engine with most trials, given that of every trial; of several, the first of them."""
     return Counter(short_name(engine) for engine in engines).most_common(1)[0][0]
-
-
-def disturbances(record: dict[str, Any]) -> list[str]:
-    """What of DISTURBANCES spoils the trial's speed, from what its record says of the machine and of its batches."""
-    precision = ((record.get("spec") or {}).get("timing") or {}).get("precision") or NOISE
-    found = {
-        "busy": (record["machine"].get("cpu_pressure_some_avg10_percent") or 0.0) > PRESSURE_PERCENT,
-        "unsteady": record.get("warmup_steady") is False,
-        "drifted": record.get("drifted") is True,
-        "wide": (record.get("interval_share") or 0.0) > WIDE * precision,
-    }
-    return [name for name in DISTURBANCES if found[name]]
-
-
-def disturbance_text(names: Sequence[str]) -> str:
-    """Disturbances after the words `measured while`: `the machine was busy and the speed drifted`."""
-    words = [text for name, text in DISTURBANCES.items() if name in names]
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def read_manifests(paths: Sequence[Path]) -> list[Manifest]:

@@ -13,9 +13,10 @@ from plumbline.core.record import SCHEMA
 from plumbline.core.stage import stage
 from plumbline.core.tables import MISSING, with_interval, write_csv, write_latex
 from plumbline.throughput.evaluation import evaluation_lines
-from plumbline.throughput.findings import findings, rate_text, ratio_text
+from plumbline.throughput.findings import findings
 from plumbline.throughput.frames import contrasts_frame, main_cell, statistics_frame, trials_frame, variants_frame
 from plumbline.throughput.records import cell_text, machine_note, read_manifests, read_others, read_records
+from plumbline.throughput.words import rate_text, ratio_text
 
 DISTURBED_MARK = " (!)"
 

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from plumbline.core.plotting import GREY, LABEL_POINTS, MARKERS, PALETTE, message_figure
 from plumbline.core.tables import with_interval
-from plumbline.throughput.findings import rate_text
 from plumbline.throughput.plots.panels import (
     KEPT,
     Tables,
@@ -32,6 +31,7 @@ from plumbline.throughput.plots.panels import (
     without_panel,
 )
 from plumbline.throughput.records import GIGABYTE
+from plumbline.throughput.words import rate_text
 
 AXES = {"batch": "Batch size", "generated": "Generated tokens of a row"}
 RATE = "Tokens per second"
