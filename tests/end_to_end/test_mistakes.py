@@ -45,6 +45,13 @@ def test_mistakes_in_the_config_are_named_before_any_job_starts(empty_house, set
     assert not empty_house.study.exists()
 
 
+def test_grid_beyond_the_context_of_the_trained_model_is_named_where_it_is_asked_for(empty_house):
+    empty_house.configure({"lr_sweep": {"model": {"context": 16}}})
+    text = empty_house.snakemake("--dry-run", "results/throughput/results.json", succeeds=False)
+    assert "throughput.grid.0: prompt + generated is 36, beyond the 16 tokens of context that lr_sweep.model" in text
+    assert "lr_sweep_train" in empty_house.snakemake("--dry-run", "results/lr_sweep/results.json")
+
+
 def test_results_folder_that_cannot_be_made_is_named(empty_house):
     (empty_house.root / "file").write_text("")
     text = refuse(empty_house, "--config", "results=file/results")

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from plumbline.ablation.plan import plan as plan_ablation
 from plumbline.ablation.settings import AblationSettings
@@ -37,15 +37,6 @@ class Config(Settings):
     """Which learning rate, where is the edge, and is this run as fast as it should be?"""
     throughput: ThroughputSettings = ThroughputSettings()
     """How fast does a model generate, in how much memory, and what does compressing it buy?"""
-
-    @model_validator(mode="after")
-    def _within_context(self) -> Self:
-        """The model that lr_sweep trains has a context of lr_sweep's."""
-        if self.throughput.model.source == "trained":
-            self.throughput.check_context(self.lr_sweep.model.context, "lr_sweep.model")
-        elif self.throughput.model.source == "config":
-            self.throughput.check_context(self.throughput.model.config.context, "throughput.model.config")
-        return self
 
     def plan(self) -> list[Target]:
         """Every target of every study, upstream first."""

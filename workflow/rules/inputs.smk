@@ -59,6 +59,10 @@ def throughput_best_model(wildcards):
     """The manifest of the study lr_sweep's best model, where it is the one to measure."""
     if CONFIG.throughput.model.source != "trained":
         return []
+    try:  # here, so that lr_sweep alone takes any context
+        CONFIG.throughput.check_context(CONFIG.lr_sweep.model.context, "lr_sweep.model")
+    except ValueError as error:
+        raise WorkflowError(f"config: throughput.{error}")
     return "<results>/lr_sweep/best_model/manifest.json"
 
 

@@ -99,7 +99,7 @@ def _within_context(folder: Path, settings: ThroughputSettings, brought_as: str 
         try:
             settings.check_context(context, str(folder), brought_as)
         except ValueError as error:
-            raise UserError(f"config: {error}") from None
+            raise UserError(f"config: throughput.{error}") from None
     return folder
 
 

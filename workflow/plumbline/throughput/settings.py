@@ -296,6 +296,12 @@ class ThroughputSettings(Settings):
                     raise ValueError(f"grid.{number}.variants: no variant {name!r}; there are {', '.join(known)}")
         return self
 
+    @model_validator(mode="after")
+    def _within_context(self) -> Self:
+        if self.model.source == "config":
+            self.check_context(self.model.config.context, "throughput.model.config")
+        return self
+
     def check_context(self, context: int, model: str, brought_as: str | None = None) -> None:
         """Raises ValueError when a cell of the grid goes beyond the `context` of `model`.
 
@@ -308,7 +314,7 @@ class ThroughputSettings(Settings):
             longest = max(block.prompt) + max(block.generated)
             if longest > context:
                 raise ValueError(
-                    f"throughput.grid.{number}: prompt + generated is {longest}, beyond the {context} tokens"
+                    f"grid.{number}: prompt + generated is {longest}, beyond the {context} tokens"
                     f" of context that {model} has"
                 )
 
