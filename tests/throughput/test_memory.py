@@ -13,14 +13,16 @@ MEBIBYTE = 2**20
 
 def test_peak_is_what_was_resident_since_the_reset():
     meter_ = meter(CPU)
+    meter_.reset()  # the process may have been larger before
     large = torch.ones(100 * MEBIBYTE, dtype=torch.uint8)
     before = meter_.peak()
     del large
     meter_.reset()
-    assert meter_.peak() < before - 80 * MEBIBYTE
-    assert meter_.peak() >= meter_.now()
+    low = meter_.peak()
+    assert low < before - 80 * MEBIBYTE
+    assert low >= meter_.now()
     again = torch.ones(50 * MEBIBYTE, dtype=torch.uint8)
-    assert meter_.peak() > before - 60 * MEBIBYTE
+    assert meter_.peak() > low + 40 * MEBIBYTE
     assert len(again)
 
 
