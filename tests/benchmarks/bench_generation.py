@@ -53,20 +53,21 @@ class Study:
             {"model": model, "variants": variants, "grid": [{"batch": [1]}], **more}
         )
         self.folder, self.device = folder, device
-        self.targets = {(target.stage, target.name): target for target in plan(self.settings, 0, {})}
+        self.targets = {(target.stage, target.name): target for target in plan(self.settings, 0, {}, device)}
         base, limits = self.targets["base", ""], self.targets["limits", ""]
         self.manifest, self.limits = base.file(folder), limits.file(folder)
         self.text = self.manifest.with_name("text.safetensors")
         reference = self.targets["reference", "base"]
         self.reference = reference.file(folder)
-        self.run(base, "--best", "--corpus")
-        self.run(reference, "--manifest", str(self.manifest), "--text", str(self.text))
+        here = ("--device", device)
+        self.run(base, "--best", "--corpus", *here)
+        self.run(reference, *here, "--manifest", str(self.manifest), "--text", str(self.text))
         self.run(limits)
 
     def run(self, target: Target, *options: str) -> float:
         """Runs the target's stage; seconds of its process."""
         command = [sys.executable, "-m", f"plumbline.throughput.{target.stage}", "--spec", target.spec]
-        command += ["--output", str(target.file(self.folder)), "--device", self.device, *options]
+        command += ["--output", str(target.file(self.folder)), *options]
         environment = os.environ | {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
         began = time.perf_counter()
         subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)

@@ -93,9 +93,9 @@ def test_another_python_than_the_spec_names_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_plan_names_the_release_of_python_and_not_its_patch() -> None:
-    planned = {target.stage: target for target in plan(LrSweepSettings(), 0, {})}
+    planned = {target.stage: target for target in plan(LrSweepSettings(), 0, {}, "cpu")}
     assert json.loads(planned["corpus"].spec)["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
-    other = {target.stage: target for target in plan(LrSweepSettings(corpus=FILES), 0, {})}
+    other = {target.stage: target for target in plan(LrSweepSettings(corpus=FILES), 0, {}, "cpu")}
     assert json.loads(other["corpus"].spec)["python"] is None
 
 

@@ -60,7 +60,7 @@ def test_no_two_trials_share_a_name_and_rates_to_add_lie_outside_the_grid(
     for ratio in ratios:
         rates.append(rates[-1] * ratio)
     asked = settings(learning_rates=rates[::-1], extend_at_most=most, seeds=[0])
-    names = [target.name for target in plan(asked, 0, {}) if target.stage == "train"]
+    names = [target.name for target in plan(asked, 0, {}, "cpu") if target.stage == "train"]
     assert len(names) == len(set(names)) == len(rates) + 2 * most
     below, above = candidate_rates(asked)
     assert [0, *below[::-1], *rates, *above] == sorted({0, *below, *rates, *above})

@@ -17,7 +17,7 @@ def small(monkeypatch):
 
 def test_file_holds_the_best_of_its_samples(tmp_path):
     output = tmp_path / "machine.json"
-    limits(LimitsSpec(code="", inputs="", limits={"seconds": 0.02}), output, "cpu")
+    limits(LimitsSpec(code="", inputs="", limits={"seconds": 0.02}, device="cpu"), output)
     found = json.loads(output.read_text())
     moved, multiplied = found["samples"]["bandwidth"], found["samples"]["matmul"]
     copies = [sample["bytes_per_second"] for sample in moved if sample["kind"] == "copy"]

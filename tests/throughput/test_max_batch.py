@@ -39,12 +39,13 @@ def test_search_ends_at_the_limit_from_wherever_it_starts(limit, start):
 def spec(**changes):
     cell = trials.spec()["cell"] | {"batch": 1} | changes.pop("cell", {})
     values = {"cell": cell, "choice": trials.CHOICE, "memory_limit_bytes": None, "timeout_seconds": 60.0}
+    values["device"] = "cpu"
     return MaxBatchSpec(code="", inputs="", **(values | changes))
 
 
 def test_largest_batch_fits_and_the_next_that_was_tried_does_not(made, tmp_path):
     limit = psutil.Process().memory_info().vms + 40 * MEBIBYTE
-    max_batch(spec(memory_limit_bytes=limit), **made, output=tmp_path / "found.json", device="cpu")
+    max_batch(spec(memory_limit_bytes=limit), **made, output=tmp_path / "found.json")
     found = read_record(tmp_path / "found.json")
     assert (found["outcome"], found["stage"], found["trial"]) == ("ok", "max_batch", "base/lean/p5-g8")
     fitting = [probe["batch"] for probe in found["probes"] if probe["fits"]]
@@ -61,7 +62,7 @@ def test_largest_batch_fits_and_the_next_that_was_tried_does_not(made, tmp_path)
 def test_machine_is_never_asked_for_more_than_it_has(made, tmp_path, monkeypatch):
     monkeypatch.setattr("plumbline.core.machine.available_bytes", lambda: 30 * MEBIBYTE)
     monkeypatch.setattr("plumbline.throughput.fitting.available_bytes", lambda: 30 * MEBIBYTE)
-    max_batch(spec(), **made, output=tmp_path / "found.json", device="cpu")
+    max_batch(spec(), **made, output=tmp_path / "found.json")
     found = read_record(tmp_path / "found.json")
     assert found["limit_bytes"] <= 27 * MEBIBYTE
     assert found["largest"] < 30_000
@@ -69,7 +70,7 @@ def test_machine_is_never_asked_for_more_than_it_has(made, tmp_path, monkeypatch
 
 def test_model_that_does_not_fit_at_all_is_out_of_memory(made, tmp_path):
     limit = psutil.Process().memory_info().vms
-    max_batch(spec(memory_limit_bytes=limit), **made, output=tmp_path / "found.json", device="cpu")
+    max_batch(spec(memory_limit_bytes=limit), **made, output=tmp_path / "found.json")
     found = read_record(tmp_path / "found.json")
     assert found["outcome"] == "out_of_memory"
     assert found["message"].startswith("batch 1: ")
@@ -84,7 +85,7 @@ def test_batch_that_takes_too_long_is_not_said_to_lack_memory(made, tmp_path, mo
         return {"fits": True, "peak_bytes": 1}
 
     monkeypatch.setattr("plumbline.throughput.fitting.in_child", in_child)
-    max_batch(spec(), **made, output=tmp_path / "found.json", device="cpu")
+    max_batch(spec(), **made, output=tmp_path / "found.json")
     found = read_record(tmp_path / "found.json")
     assert (found["outcome"], found["largest"], found["bound"]) == (outcome, largest, "timeout")
 
@@ -94,13 +95,13 @@ def test_unavailable_variant_is_recorded(made, tmp_path):
     changed.write_text(
         json.dumps(json.loads(made["manifest"].read_text()) | {"outcome": "unavailable", "message": "x"})
     )
-    max_batch(spec(), changed, made["text"], tmp_path / "found.json", "cpu")
+    max_batch(spec(), changed, made["text"], tmp_path / "found.json")
     found = read_record(tmp_path / "found.json")
     assert (found["outcome"], found["message"], found["largest"]) == ("unavailable", "x", None)
 
 
 def test_recorded_spec_is_the_plans():
     settings = ThroughputSettings.model_validate({"model": {"source": "config"}, "timing": {"max_batch": True}})
-    target = next(target for target in plan(settings, 0, {}) if target.stage == "max_batch")
+    target = next(target for target in plan(settings, 0, {}, "cpu") if target.stage == "max_batch")
     values = json.loads(target.spec)
     assert MaxBatchSpec.model_validate(values).model_dump(mode="json") == values

@@ -33,7 +33,7 @@ def run(made, tmp_path):
 
     def run(spec, **paths):
         output = tmp_path / "trial.json"
-        measure(MeasureSpec(**spec), **{**made, "output": output, "device": "cpu", **paths})
+        measure(MeasureSpec(**spec), **{**made, "output": output, **paths})
         return read_record(output)
 
     return run
@@ -267,7 +267,7 @@ def test_type_of_numbers_that_the_device_lacks_is_a_mistake(run, monkeypatch):
 
 def test_recorded_spec_is_the_plans():
     settings = ThroughputSettings.model_validate({"model": {"source": "config"}})
-    target = next(target for target in plan(settings, 0, {}) if target.stage == "measure")
+    target = next(target for target in plan(settings, 0, {}, "cpu") if target.stage == "measure")
     spec = json.loads(target.spec)
     assert MeasureSpec.model_validate(spec).model_dump(mode="json") == spec
 

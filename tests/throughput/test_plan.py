@@ -8,10 +8,10 @@ from plumbline.throughput.plan import plan
 from plumbline.throughput.settings import ThroughputSettings
 
 
-def specs(*, seed=0, **changes):
+def specs(*, seed=0, device="cpu", **changes):
     values = {"model": {"source": "config"}, "variants": {"ratios": [1.0, 0.4], "methods": ["plain"]}}
     values |= {"grid": [{"batch": [1, 8]}], **changes}
-    targets = plan(ThroughputSettings.model_validate(values), seed, {})
+    targets = plan(ThroughputSettings.model_validate(values), seed, {}, device)
     return {target.path: target.spec for target in targets}
 
 
@@ -20,6 +20,12 @@ def test_trial_that_the_grid_gains_makes_none_stale():
     after = specs(grid=[{"batch": [1, 8]}, {"batch": [4, 2], "generated": [5, 32]}])
     assert {path for path, spec in before.items() if after[path] != spec} == {"summarize", "figures"}
     assert len(after) > len(before)
+
+
+def test_another_device_is_measured_anew():
+    before, after = specs(), specs(device="cuda")
+    stale = {path.partition("/")[0] for path in before if after[path] != before[path]}
+    assert stale == {"limits", "measure", "summarize", "figures"}
 
 
 def test_reference_reaches_as_far_as_the_grid():

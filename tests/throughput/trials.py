@@ -66,4 +66,4 @@ def spec(engine: str = "lean", *, choice: Any = None, timing: Any = None, **cell
     """Of the stage `measure`; what is left out is small and fixed."""
     cell = {"variant": "base", "engine": engine, "batch": 2, "prompt": PROMPT, "generated": LONGEST} | cell
     values = {"model": "tiny", "cell": cell, "choice": CHOICE | (choice or {}), "timing": TIMING | (timing or {})}
-    return {"code": "", "inputs": "", "seed": 0, **values}
+    return {"code": "", "inputs": "", "seed": 0, "device": "cpu", **values}

@@ -17,9 +17,9 @@ from plumbline.lr_sweep.settings import LrSweepSettings
 from plumbline.throughput.plan import plan as plan_throughput
 from plumbline.throughput.settings import ThroughputSettings
 
-Plan = Callable[[Any, int, Targets], list[Target]]
+Plan = Callable[[Any, int, Targets, str], list[Target]]
 STUDIES: dict[str, Plan] = {"ablation": plan_ablation, "lr_sweep": plan_lr_sweep, "throughput": plan_throughput}
-"""Study -> function from its settings, the seed and the targets of the studies before it to its plan."""
+"""Study -> function from its settings, the seed, the targets of the studies before it and the device to its plan."""
 
 
 class Config(Settings):
@@ -42,7 +42,7 @@ class Config(Settings):
         """Every target of every study, upstream first."""
         targets: list[Target] = []
         for study, plan in STUDIES.items():
-            targets += plan(getattr(self, study), self.seed, by_name(targets))
+            targets += plan(getattr(self, study), self.seed, by_name(targets), self.device)
         return targets
 
 

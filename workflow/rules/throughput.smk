@@ -17,12 +17,10 @@ rule throughput_limits:
     conda:
         "../../envs/plumbline.yaml"
     threads: 1000
-    resources:
-        device=CONFIG.device,
     params:
         spec=spec_of("throughput.limits"),
     shell:
-        "python -m plumbline.throughput.limits --spec {params.spec:q} --device {resources.device}"
+        "python -m plumbline.throughput.limits --spec {params.spec:q}"
         " --output {output} --log {log} 2>> {log}"
 
 
@@ -136,12 +134,10 @@ rule throughput_measure:
     conda:
         "../../envs/plumbline.yaml"
     threads: 1000
-    resources:
-        device=CONFIG.device,
     params:
         spec=spec_of("throughput.measure"),
     shell:
-        "python -m plumbline.throughput.measure --spec {params.spec:q} --device {resources.device}"
+        "python -m plumbline.throughput.measure --spec {params.spec:q}"
         " --manifest {input.manifest} --reference {input.reference} --text {input.text} --limits {input.limits}"
         " --smaller {input.smaller} --output {output} --log {log} 2>> {log}"
 
@@ -158,12 +154,10 @@ rule throughput_max_batch:
     conda:
         "../../envs/plumbline.yaml"
     threads: 1000
-    resources:
-        device=CONFIG.device,
     params:
         spec=spec_of("throughput.max_batch"),
     shell:
-        "python -m plumbline.throughput.max_batch --spec {params.spec:q} --device {resources.device}"
+        "python -m plumbline.throughput.max_batch --spec {params.spec:q}"
         " --manifest {input.manifest} --text {input.text} --output {output} --log {log} 2>> {log}"
 
 

@@ -17,7 +17,7 @@ Features = Mapping[tuple[str, str], Target]
 _target = partial(Target, "ablation")
 
 
-def plan(settings: AblationSettings, seed: int, upstream: Targets) -> list[Target]:
+def plan(settings: AblationSettings, seed: int, upstream: Targets, device: str) -> list[Target]:
     """Every target of the study, upstream first."""
     zoo = list(_zoo(settings.zoo, seed)) if settings.source == "zoo" else []
     collect = _collect(settings, zoo[1:])

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from plumbline.ablation.layers import LAYER_SETS
 from plumbline.core import registry
 from plumbline.core.registry import short_name
-from plumbline.core.settings import Settings
+from plumbline.core.settings import Settings, distinct
 
 View = Literal["factor", "product"]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -242,7 +242,7 @@ class AblationSettings(Settings):
         for name in layers:
             if name not in LAYER_SETS:
                 raise ValueError(f"no layer set {name!r}; there are {', '.join(LAYER_SETS)}")
-        return _distinct(layers)
+        return distinct(layers)
 
     @model_validator(mode="after")
     def _known_representations(self) -> Self:
@@ -271,7 +271,7 @@ class AblationSettings(Settings):
             raise ValueError(f"ensembles.{min(shadowed)}: is the name of a representation; choose another")
         for view, names in self.representations.items():
             parts = dict.fromkeys(part for name in names for part in self.ensembles.get(name, [name]))
-            _distinct([short_name(part) for part in parts])
+            distinct([short_name(part) for part in parts])
             for part in parts:
                 if part in known and view not in views_of(part):
                     raise ValueError(f"representations.{view}: {part!r} is for the {views_of(part)[0]} view alone")
@@ -303,13 +303,6 @@ def views_of(representation: str) -> list[str]:
     tree = ast.parse((REPRESENTATIONS / f"{representation}.py").read_text(encoding="utf-8"))
     found = [node.value for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "views"]
     return list(ast.literal_eval(found[0])) if found else ["factor", "product"]
-
-
-def _distinct(names: list[str]) -> list[str]:
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{name!r} is named twice")
-    return names
 
 
 def parts_of(settings: AblationSettings, representation: str) -> list[str]:

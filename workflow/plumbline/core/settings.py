@@ -1,6 +1,6 @@
 """Typed settings: what a user may write, checked before any job starts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,6 +15,15 @@ class Settings(BaseModel):
 
 
 Model = TypeVar("Model", bound=Settings)
+Values = TypeVar("Values", bound=Sequence[Any])
+
+
+def distinct(values: Values) -> Values:
+    """`values`. Raises ValueError when one stands there twice."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} is named twice")
+    return values
 
 
 def validated(model: type[Model], values: Mapping[str, Any], place: str) -> Model:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from plumbline.core.settings import Settings
+from plumbline.core.settings import Settings, distinct
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -188,10 +188,7 @@ class LrSweepSettings(Settings):
     @field_validator("learning_rates", "seeds")
     @classmethod
     def _distinct(cls, values: list[float]) -> list[float]:
-        for value in values:
-            if values.count(value) > 1:
-                raise ValueError(f"{value!r} is named twice")
-        return values
+        return distinct(values)
 
     @field_validator("learning_rates")
     @classmethod

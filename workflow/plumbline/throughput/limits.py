@@ -35,12 +35,14 @@ class LimitsSpec(Spec):
     """What decides the limits."""
 
     limits: LimitsSettings
+    device: str
+    """auto | cpu | cuda: what is measured, so that it decides the result."""
 
 
 @stage
-def limits(spec: LimitsSpec, output: Path, device: str = "auto") -> None:
+def limits(spec: LimitsSpec, output: Path) -> None:
     """Writes the limits to `output`: bytes and operations per second, and the samples behind them."""
-    chosen = torch_device(device)
+    chosen = torch_device(spec.device)
     seconds = spec.limits.seconds
     moved = list(bandwidth(chosen, seconds))
     multiplied = [sample for dtype in DTYPES for sample in matmul(dtype, chosen, seconds)]

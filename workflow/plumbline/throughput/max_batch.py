@@ -30,10 +30,12 @@ class MaxBatchSpec(Spec):
     """`auto` is the usual: nothing is probed."""
     memory_limit_bytes: int | None
     timeout_seconds: float
+    device: str
+    """auto | cpu | cuda: what is measured, so that it decides the result."""
 
 
 @stage
-def max_batch(spec: MaxBatchSpec, manifest: Path, text: Path, output: Path, device: str = "auto") -> None:
+def max_batch(spec: MaxBatchSpec, manifest: Path, text: Path, output: Path) -> None:
     """Writes to `output` the largest batch that fits, what was estimated, and everything that was tried.
 
     `bound` is why the next larger one that was tried did not: out_of_memory, or timeout, which says nothing of memory.
@@ -45,7 +47,7 @@ def max_batch(spec: MaxBatchSpec, manifest: Path, text: Path, output: Path, devi
         findings |= {"generated": cell.generated, "largest": None, "bound": None, "estimate": None, "probes": []}
         if variant.outcome != Outcome.OK:
             raise FoundError(variant.outcome, variant.message or f"{variant.variant}: see its manifest")
-        findings |= in_child(partial(_search, spec, variant, text, device))
+        findings |= in_child(partial(_search, spec, variant, text))
         if not findings["largest"]:
             raise FoundError(Outcome(findings["bound"]), f"batch 1: {findings['probes'][-1]['message']}")
 
@@ -73,7 +75,7 @@ def largest_batch(start: int, fits: Callable[[int], bool]) -> int:
     return fitting
 
 
-def _search(spec: MaxBatchSpec, variant: Manifest, text: Path, device: str) -> dict[str, Any]:
+def _search(spec: MaxBatchSpec, variant: Manifest, text: Path) -> dict[str, Any]:
     from plumbline.throughput import fitting  # torch: in the child only, which makes one for each that is tried
 
     setting = fitting.Setting(
@@ -81,7 +83,7 @@ def _search(spec: MaxBatchSpec, variant: Manifest, text: Path, device: str) -> d
         choice=spec.choice,
         manifest=variant,
         text=text,
-        device=device,
+        device=spec.device,
         memory_limit_bytes=spec.memory_limit_bytes,
         timeout_seconds=spec.timeout_seconds,
     )

@@ -42,6 +42,8 @@ class MeasureSpec(Spec):
     choice: ChoiceSettings
     timing: TrialTiming
     seed: int
+    device: str
+    """auto | cpu | cuda: what is measured, so that it decides the result."""
 
 
 @stage
@@ -53,7 +55,6 @@ def measure(
     limits: Path,
     output: Path,
     smaller: list[Path] | None = None,
-    device: str = "auto",
 ) -> None:
     """Writes the trial's record to `output`. smaller: the record of the next smaller batch, if any."""
     variant, cell = read_manifest(manifest), spec.cell
@@ -62,7 +63,7 @@ def measure(
         findings |= {"weights": variant.weights, **cell._asdict()}
         findings |= {"attempts": 0, **dict.fromkeys(FOUND)}
         stop_early(spec, variant, smaller or [])
-        trial = partial(_trial, spec, variant, reference, text, read_json(limits), device)
+        trial = partial(_trial, spec, variant, reference, text, read_json(limits))
         for attempt in range(1, TRIES + 1):
             found = _tried(trial, spec)
             findings |= {"attempts": attempt, **dict.fromkeys(FOUND), **found["findings"]}
@@ -95,9 +96,7 @@ def _tried(trial: partial[dict[str, Any]], spec: MeasureSpec) -> dict[str, Any]:
     return found
 
 
-def _trial(
-    spec: MeasureSpec, variant: Manifest, reference: Path, text: Path, limits: dict[str, Any], device: str
-) -> dict[str, Any]:
+def _trial(spec: MeasureSpec, variant: Manifest, reference: Path, text: Path, limits: dict[str, Any]) -> dict[str, Any]:
     from plumbline.throughput.trial import Request, run  # torch: in the child only
 
     return run(
@@ -110,7 +109,7 @@ def _trial(
             reference=reference,
             text=text,
             limits=limits,
-            device=device,
+            device=spec.device,
         )
     )
 

@@ -26,22 +26,24 @@ _target = partial(Target, "throughput")
 HERE = "plumbline.throughput"
 
 
-def plan(settings: ThroughputSettings, seed: int, upstream: Targets) -> list[Target]:
+def plan(settings: ThroughputSettings, seed: int, upstream: Targets, device: str) -> list[Target]:
     """Every target of the study, upstream first.
 
     Raises UserError when nothing exists that a template, a path or a glob names, or when the grid goes beyond the
     context of a model that lies here.
     """
-    limits = _target("limits", "", "../machine.json", {"limits": settings.limits.model_dump()})
+    limits = _target("limits", "", "../machine.json", {"limits": settings.limits.model_dump(), "device": device})
     base = _base(settings, seed, upstream)
     variants = {BASE: base, **dict(_compressed(settings, base)), **dict(_brought(settings, base))}
     grid = cells(settings)
     references = {name: _reference(settings, seed, name, variants[name], grid) for name in _in_grid(settings, grid)}
     trials: dict[Cell, Target] = {}
     for cell in sorted(grid, key=lambda cell: cell.batch):  # a trial may need that of a smaller batch
-        trials[cell] = _trial(settings, seed, cell, [variants[cell.variant], references[cell.variant], limits], trials)
+        trials[cell] = _trial(
+            settings, seed, device, cell, [variants[cell.variant], references[cell.variant], limits], trials
+        )
     in_order = [trials[cell] for cell in grid]
-    largest = list(_max_batch(settings, variants, grid))
+    largest = list(_max_batch(settings, device, variants, grid))
     everything = [*variants.values(), *in_order, *largest]
     summary = _target("summarize", "", "results.json", {}, needs=everything)
     figures = _target("figures", "", "figures/pareto.pdf", {}, needs=[summary])
@@ -133,7 +135,7 @@ def _reference(settings: ThroughputSettings, seed: int, name: str, variant: Targ
 
 
 def _trial(
-    settings: ThroughputSettings, seed: int, cell: Cell, needs: list[Target], trials: dict[Cell, Target]
+    settings: ThroughputSettings, seed: int, device: str, cell: Cell, needs: list[Target], trials: dict[Cell, Target]
 ) -> Target:
     before = smaller(cell, list(trials)) if settings.timing.skip_larger_after_oom else None
     values = {
@@ -142,6 +144,7 @@ def _trial(
         "choice": settings.choice.model_dump(),
         "timing": settings.timing.model_dump(exclude={"max_batch"}),
         "seed": seed,
+        "device": device,
     }
     return _target(
         "measure",
@@ -154,7 +157,9 @@ def _trial(
     )
 
 
-def _max_batch(settings: ThroughputSettings, variants: dict[str, Target], grid: list[Cell]) -> Iterator[Target]:
+def _max_batch(
+    settings: ThroughputSettings, device: str, variants: dict[str, Target], grid: list[Cell]
+) -> Iterator[Target]:
     """For each variant, engine and length of the grid, where the config asks for it."""
     if not settings.timing.max_batch:
         return
@@ -165,6 +170,7 @@ def _max_batch(settings: ThroughputSettings, variants: dict[str, Target], grid: 
             "choice": settings.choice.model_dump(),
             "memory_limit_bytes": settings.timing.memory_limit_bytes,
             "timeout_seconds": settings.timing.timeout_seconds,
+            "device": device,
         }
         module = module_of(cell.engine, f"{HERE}.engines")
         yield _target(

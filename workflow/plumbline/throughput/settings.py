@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from plumbline.core import registry
 from plumbline.core.registry import short_name
-from plumbline.core.settings import Settings
+from plumbline.core.settings import Settings, distinct
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -135,10 +135,7 @@ class VariantSettings(Settings):
     @field_validator("ratios", "methods")
     @classmethod
     def _distinct(cls, values: list[float]) -> list[float]:
-        for value in values:
-            if values.count(value) > 1:
-                raise ValueError(f"{value!r} is named twice")
-        return values
+        return distinct(values)
 
     @model_validator(mode="after")
     def _folders_have_names(self) -> Self:
