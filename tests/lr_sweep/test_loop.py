@@ -110,7 +110,7 @@ def test_spans_add_up_to_the_wall_time(tokens):
     wall = time.perf_counter() - began
     assert set(fit.spans.seconds) == set(SPANS)
     assert min(fit.spans.seconds.values()) >= 0
-    assert fit.spans.total == pytest.approx(wall, abs=0.01)
+    assert fit.spans.total == pytest.approx(wall, abs=0.05)
 
 
 def test_there_is_a_row_at_each_interval_and_each_validation(fit):
