@@ -169,6 +169,36 @@ def test_token_that_goes_wrong_later_is_found_and_every_batch_kept(run):
     assert record["interval"] is None
 
 
+def test_batches_at_less_than_full_pace_do_not_count_unless_they_are_too_many(run, tmp_path):
+    timing = {"max_batches": 200, "seconds": 0.3, "precision": 1e-6, "patience": 1, "pace_tolerance": 0.02}
+    record = run(trials.spec(timing=timing))
+    batches = record["batches"]
+    full = [each["pace_seconds"] <= 1.02 * record["fastest_pace_seconds"] for each in batches]
+    assert record["slowed"] == (sum(full) < 3)
+    assert record["slowed_batches"] == full.count(False)
+    assert [each["counts"] for each in batches] == ([True] * len(full) if record["slowed"] else full)
+    counted = [each for each in batches if each["counts"]]
+    assert record["tokens_generated"] == 16 * len(counted)
+    rate = 16 * len(counted) / sum(each["seconds"] for each in counted)
+    assert record["tokens_per_second"] == pytest.approx(rate)
+    limits = tmp_path / "limits.json"
+    limits.write_text(json.dumps(trials.LIMITS | {"pace_seconds": {"1": 1e-9}}))
+    record = run(trials.spec(timing={"pace_tolerance": 0.07}), limits=limits)
+    assert record["slowed"]
+    assert record["slowed_batches"] == len(record["batches"])
+    assert all(each["counts"] for each in record["batches"])
+
+
+def test_limits_of_another_machine_say_nothing_of_the_pace(run, tmp_path):
+    limits = tmp_path / "limits.json"
+    other = trials.LIMITS | {"machine": trials.LIMITS["machine"] | {"cpu_model": "Z80"}, "pace_seconds": {"1": 1e-9}}
+    limits.write_text(json.dumps(other))
+    record = run(trials.spec(), limits=limits)
+    assert not record["slowed"]
+    assert record["fastest_pace_seconds"] > 1e-9
+    assert record["ceiling_share"] is None
+
+
 def test_engine_that_reports_no_token_has_no_latencies(run):
     record = run(trials.spec(f"{WRONG}:SaysNothing"))
     assert record["outcome"] == "ok"

@@ -12,9 +12,11 @@ def test_rate_is_all_tokens_over_all_seconds_and_no_mean_of_rates() -> None:
     assert rate(batches([1.0, 3.0])) == pytest.approx(20 / 4)
 
 
-def test_failed_batches_are_not_timed() -> None:
+def test_failed_batches_and_those_that_do_not_count_are_not_timed() -> None:
     record = {"batches": [{"seconds": 1.0, "tokens": 8, "ok": True}, {"seconds": 9.0, "tokens": 0, "ok": False}]}
     assert timed(record).tolist() == [[1.0, 8.0]]
+    record["batches"] += [{"seconds": 2.0, "tokens": 8, "ok": True, "counts": counts} for counts in (True, False)]
+    assert timed(record).tolist() == [[1.0, 8.0], [2.0, 8.0]]
     assert timed({}).shape == (0, 2)
 
 

@@ -67,15 +67,17 @@ def test_every_trial_is_a_line_under_the_names_of_the_source(whole: Path) -> Non
 
 
 def test_figures_of_a_line_are_those_of_its_record() -> None:
-    changes = {"peak_bytes": 3e9, "activation_bytes": 5e8, "weights_bytes": 2e9, "kv_bytes": 1e8}
+    changes: dict[str, Any] = {"peak_bytes": 3e9, "activation_bytes": 5e8, "weights_bytes": 2e9, "kv_bytes": 1e8}
     batches = [{"seconds": s, "tokens": 6, "ok": True, "message": None} for s in (0.2, 0.4)]
     batches.append({"seconds": 9.0, "tokens": 0, "ok": False, "message": "too long"})
-    record = trial(batch=2, generated=3, tokens_per_second=20.0, interval=[19.0, 21.0], batches=batches, **changes)
+    batches.append({"seconds": 0.9, "tokens": 6, "ok": True, "message": None, "counts": False})
+    changes |= {"tokens_per_second": 20.0, "interval": [19.0, 21.0], "successful_batches": 3}
+    record = trial(batch=2, generated=3, batches=batches, **changes)
     (line,) = evaluation_lines([record], [manifest()])
     expected = {
         "experiment_id": "small_r1.0_b2_g3", "throughput_tokens_per_sec": 20.0, "throughput_ci95_low": 19.0,
         "total_peak_memory_gb": 3.0, "activation_memory_gb": 0.5, "weight_memory_gb": 2.0, "kv_cache_memory_gb": 0.1,
-        "successful_batches": 2, "failed_batches": 1, "avg_batch_time_sec": pytest.approx(0.3),
+        "successful_batches": 3, "failed_batches": 1, "evaluation_batches": 2, "avg_batch_time_sec": pytest.approx(0.3),
         "total_tokens_generated": 12, "consecutive_oom_failures": 0, "success": True, "error": None,
         "generation_length": 3, "prompt_length": 4, "engine": "lean", "perplexity": 30.4,
     }  # fmt: skip
@@ -299,6 +301,12 @@ def test_unconverged_trials_are_named(tmp_path: Path) -> None:
     assert "did not reach the precision asked for in base/lean/b1-p4-g32." in text
 
 
+def test_batches_that_do_not_count_are_told(tmp_path: Path) -> None:
+    records = [trial(slowed_batches=7), trial(batch=8), trial(batch=64, slowed=True, slowed_batches=30)]
+    assert "7 of 90 batches do not count: " in answers(summarized(records, [manifest()], tmp_path / "some"))
+    assert "do not count" not in answers(summarized(records[1:], [manifest()], tmp_path / "none"))
+
+
 def busy(record: dict[str, Any], percent: float = 82.0) -> dict[str, Any]:
     return record | {"machine": record["machine"] | {"cpu_pressure_some_avg10_percent": percent}}
 
@@ -308,6 +316,7 @@ def busy(record: dict[str, Any], percent: float = 82.0) -> dict[str, Any]:
     [
         (busy(trial()), ["busy"], "waited for a CPU for 82% of the ten seconds"),
         (busy(trial(), 19.0), [], ""),
+        (trial(slowed=True), ["slowed"], "beside too few batches, so that all of them count (base/lean/b1-p4-g32)"),
         (trial(warmup_steady=False), ["unsteady"], "warm-up had not become steady when timing began (base/lean/b1"),
         (trial(drifted=True), ["drifted"], "became faster or slower while timed (base/lean/b1-p4-g32)"),
         (trial(interval_share=0.1), ["wide"], "their interval reaches 10% to either side"),

@@ -16,11 +16,6 @@ def series(*seconds):
     return iter([*seconds, *itertools.repeat(seconds[-1], 1000)]).__next__
 
 
-def noisy(spread, seed=0):
-    draw = np.random.default_rng(seed)
-    return lambda: float(draw.lognormal(0, spread)) * 1e-3
-
-
 def test_warm_up_ends_when_three_in_a_row_are_alike():
     assert timing.warm_up(series(9, 5, 2, 1.04, 1, 1.02, 7), LONG) == [9, 5, 2, 1.04, 1, 1.02]
     assert timing.warm_up(series(1), LONG) == [1, 1, 1]
@@ -33,24 +28,6 @@ def test_warm_up_ends_at_either_cap_but_not_before_three_calls():
     assert timing.warm_up(series(*restless), LONG.model_copy(update={"warmup_at_most": 2})) == [3, 1]
     assert timing.warm_up(series(*restless), LONG.model_copy(update={"seconds": 10.0})) == [3, 1, 3, 1, 3]
     assert timing.warm_up(series(*restless), LONG.model_copy(update={"seconds": 0.1})) == [3, 1, 3]
-
-
-def test_batches_are_timed_until_the_interval_is_narrow_enough():
-    settings = TrialTiming(precision=0.03, min_batches=8, max_batches=200, seconds=60)
-    steady = list(timing.time_batches(noisy(0.001), settings))
-    assert len(steady) == 8
-    wild = list(timing.time_batches(noisy(0.1), settings))
-    assert 8 < len(wild) < 200
-    assert timing.is_precise(wild, 0.03)
-    assert not timing.is_precise(wild[:8], 0.03)
-
-
-def test_batches_end_at_either_cap_but_not_before_there_are_enough():
-    wild = {"precision": 0.001, "min_batches": 8}
-    assert len(list(timing.time_batches(noisy(1), TrialTiming(max_batches=20, seconds=60, **wild)))) == 20
-    assert len(list(timing.time_batches(series(1.0, 2.0), TrialTiming(seconds=0.1, **wild)))) == 8
-    alternating = itertools.cycle([0.1, 0.3]).__next__
-    assert len(list(timing.time_batches(alternating, TrialTiming(seconds=2.0, **wild)))) == 10
 
 
 def test_rate_interval_is_that_of_work_over_time():

@@ -16,12 +16,13 @@ from plumbline.throughput.settings import Architecture
 
 ARCHITECTURE = Architecture(vocabulary=97, context=64, width=32, hidden=48, layers=2, heads=4, kv_heads=2)
 CHOICE = {"dtype": "float32", "attention": "sdpa", "threads": 1, "compile": "off"}
-TIMING = {"min_batches": 3, "max_batches": 4, "seconds": 0.05, "warmup_at_most": 3}
+TIMING = {"min_batches": 3, "max_batches": 4, "seconds": 0.05, "warmup_at_most": 3, "pace_tolerance": 1e6}
 LIMITS = {
     "machine": describe_machine(),
     "device": "cpu",
     "bandwidth_bytes_per_second": 1e10,
     "matmul_flops_per_second": {"float32": 1e11, "bfloat16": 2e11},
+    "pace_seconds": {"1": 1.0},
 }
 ROWS, PROMPT, LONGEST = 4, 5, 8
 

@@ -11,6 +11,7 @@ PRESSURE_PERCENT = 20.0
 """Share of the ten seconds before a trial in which some process waited for a CPU: above it the machine was busy."""
 DISTURBANCES = {
     "busy": "the machine was busy",
+    "slowed": "the machine was not at full pace",
     "unsteady": "warm-up had not become steady",
     "drifted": "the speed drifted",
     "wide": "the batches scattered widely",
@@ -23,6 +24,7 @@ def disturbances(record: dict[str, Any]) -> list[str]:
     precision = ((record.get("spec") or {}).get("timing") or {}).get("precision") or NOISE
     found = {
         "busy": (record["machine"].get("cpu_pressure_some_avg10_percent") or 0.0) > PRESSURE_PERCENT,
+        "slowed": record.get("slowed") is True,
         "unsteady": record.get("warmup_steady") is False,
         "drifted": record.get("drifted") is True,
         "wide": (record.get("interval_share") or 0.0) > WIDE * precision,

@@ -29,7 +29,7 @@ NUMBERS = (
 )  # fmt: skip
 FACTS = (
     "successful_batches", "failed_batches", "tokens_generated", "converged", "warmup_steady", "drifted", "outliers",
-    "binds", "device", "tokens_sha256", "rows_equal", "rows_tied",
+    "slowed", "slowed_batches", "binds", "device", "tokens_sha256", "rows_equal", "rows_tied",
 )  # fmt: skip
 PLACED = (
     "tokens_per_second", "tokens_per_second_low", "tokens_per_second_high", "peak_bytes", "weights_bytes", "kv_bytes",

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from plumbline.throughput.engines.interface import Shape
+from plumbline.throughput.pace import Batch, Pace
 
 log = logging.getLogger("plumbline")
 
@@ -18,18 +19,27 @@ SECONDS = 0.3
 
 
 def stamps(
-    generate: Callable[[int, Callable[[], None]], Tensor], shape: Shape, synchronise: Callable[[], None]
+    generate: Callable[[int, Callable[[], None]], Tensor],
+    shape: Shape,
+    synchronise: Callable[[], None],
+    pace: Pace,
+    tolerance: float,
 ) -> list[list[float]]:
-    """For each of up to five calls, seconds from its beginning to each of its tokens."""
-    calls: list[list[float]] = []
-    began = time.perf_counter()
-    while len(calls) < CALLS and (not calls or time.perf_counter() - began < SECONDS):
+    """For each of up to five calls, seconds from its beginning to each of its tokens.
+
+    Calls during which the machine went at full pace; all that were made, where there was none.
+    """
+    calls: dict[Batch, list[float]] = {}
+    began, before = time.perf_counter(), pace.look()
+    while len(pace.at_full([*calls], tolerance)) < CALLS and (not calls or time.perf_counter() - began < SECONDS):
         seen: list[float] = []
         synchronise()
         start = time.perf_counter()
         generate(shape.generated, lambda seen=seen: seen.append(time.perf_counter()))  # type: ignore[misc]
-        calls.append([stamp - start for stamp in seen])
-    return calls
+        seconds, after = time.perf_counter() - start, pace.look()
+        calls[Batch(seconds, max(before, after))] = [stamp - start for stamp in seen]
+        before = after
+    return [calls[call] for call in pace.at_full([*calls], tolerance) or calls]
 
 
 def latencies(calls: Sequence[Sequence[float]], shape: Shape) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Stage `throughput.limits`: how fast this machine reads, copies and multiplies, at its best."""
+"""Stage `throughput.limits`: how fast this machine reads, copies, multiplies and goes, at its best."""
 
 import itertools
 import time
@@ -17,6 +17,7 @@ from plumbline.core.plan import Spec
 from plumbline.core.stage import stage
 from plumbline.throughput.choosing import threads_available
 from plumbline.throughput.engines.interface import DTYPES
+from plumbline.throughput.pace import Pace
 from plumbline.throughput.settings import LimitsSettings
 from plumbline.throughput.timing import clocked, synchroniser
 
@@ -44,8 +45,11 @@ def limits(spec: LimitsSpec, output: Path) -> None:
     """Writes the limits to `output`: bytes and operations per second, and the samples behind them."""
     chosen = torch_device(spec.device)
     seconds = spec.limits.seconds
+    paces = list(pace(chosen, seconds))
     moved = list(bandwidth(chosen, seconds))
+    paces += pace(chosen, seconds)
     multiplied = [sample for dtype in DTYPES for sample in matmul(dtype, chosen, seconds)]
+    paces += pace(chosen, seconds)
     copies = [sample["bytes_per_second"] for sample in moved if sample["kind"] == "copy"]
     reads = [sample["bytes_per_second"] for sample in moved if sample["kind"] != "copy"]
     rates = {
@@ -60,7 +64,11 @@ def limits(spec: LimitsSpec, output: Path) -> None:
         "read_bytes_per_second": max(reads),
         "bandwidth_bytes_per_second": max(copies + reads),
         "matmul_flops_per_second": rates,
-        "samples": {"bandwidth": moved, "matmul": multiplied},
+        "pace_seconds": {
+            str(threads): min(sample["seconds"] for sample in paces if sample["threads"] == threads)
+            for threads in thread_counts(chosen)
+        },
+        "samples": {"bandwidth": moved, "matmul": multiplied, "pace": paces},
         "spec": spec.model_dump(mode="json"),
     }
     write_json(output, found)
@@ -113,6 +121,19 @@ def matmul(dtype: str, device: torch.device, seconds: float) -> Iterator[dict[st
             if side == LARGEST or time.perf_counter() + next_takes > until:
                 break
             side *= 2
+
+
+def pace(device: torch.device, seconds: float) -> Iterator[dict[str, Any]]:
+    """Samples of the fixed work beside which trials are timed; `seconds` in equal parts for each count of threads."""
+    counts = thread_counts(device)
+    for threads in counts:
+        torch.set_num_threads(threads)
+        work = Pace(device, threads)
+        until = time.perf_counter() + seconds / len(counts)
+        while True:
+            yield {"threads": threads, "seconds": work.look()}
+            if time.perf_counter() > until:
+                break
 
 
 def thread_counts(device: torch.device) -> list[int]:

@@ -23,11 +23,12 @@ TRIES = 2
 """A trial that memory does not suffice for is tried once more, for others may have had it."""
 FOUND = (
     "device", "choice", "probe", "load_seconds", "cold_call_seconds", "compile_seconds", "warmup_calls",
-    "warmup_steady", "batches", "successful_batches", "failed_batches", "tokens_generated", "tokens_per_second",
-    "interval", "interval_share", "converged", "drift_share", "drifted", "outliers", "time_to_first_token_seconds",
-    "time_per_output_token_seconds", "inter_token_seconds", "inter_token_p50_seconds", "inter_token_p90_seconds",
-    "inter_token_p99_seconds", "prefill_tokens_per_second", "decode_tokens_per_second", "memory", "weights_bytes",
-    "kv_bytes", "peak_bytes", "activation_bytes", "memory_overhead", "decode_step_bytes", "decode_step_flops",
+    "warmup_steady", "fastest_pace_seconds", "slowed", "slowed_batches", "batches", "successful_batches",
+    "failed_batches", "tokens_generated", "tokens_per_second", "interval", "interval_share", "converged",
+    "drift_share", "drifted", "outliers", "time_to_first_token_seconds", "time_per_output_token_seconds",
+    "inter_token_seconds", "inter_token_p50_seconds", "inter_token_p90_seconds", "inter_token_p99_seconds",
+    "prefill_tokens_per_second", "decode_tokens_per_second", "memory", "weights_bytes", "kv_bytes", "peak_bytes",
+    "activation_bytes", "memory_overhead", "decode_step_bytes", "decode_step_flops",
     "limit_bandwidth_bytes_per_second", "limit_flops_per_second", "mbu", "mfu", "ceiling_tokens_per_second",
     "ceiling_share", "binds", "energy", "tokens_sha256", "reference_sha256", "rows_equal", "rows_tied",
 )  # fmt: skip

@@ -44,8 +44,8 @@ class Ratio:
 
 
 def timed(record: dict[str, Any]) -> Array:
-    """The record's good batches: (n, 2), seconds and tokens of each; n = 0 where it has none."""
-    good = [batch for batch in record.get("batches") or [] if batch["ok"]]
+    """The record's good batches that count, all of them where it knows no pace: (n, 2), seconds and tokens of each."""
+    good = [batch for batch in record.get("batches") or [] if batch["ok"] and batch.get("counts", True)]
     return np.array([[batch["seconds"], batch["tokens"]] for batch in good], dtype=np.float64).reshape(-1, 2)
 
 

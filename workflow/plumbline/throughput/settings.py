@@ -200,6 +200,10 @@ class TrialTiming(Settings):
     """Batches timed at most, however short they are."""
     seconds: PositiveFloat = 0.6
     """Time for the timed batches, once there are `min_batches`."""
+    pace_tolerance: PositiveFloat = 0.07
+    """A batch does not count if a small fixed piece of work beside it took this share longer than at its fastest."""
+    patience: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 3.0
+    """Times `seconds` for batches, those among them that do not count; if fewer than `min_batches` do, all count."""
     warmup_at_most: PositiveInt = 20
     """Calls at the measured shape before timing; fewer when three in a row are within 5%, or `seconds` have gone."""
     timeout_seconds: PositiveFloat = 600.0

@@ -122,8 +122,8 @@ def _mark_text(frame: pd.DataFrame) -> str:
     if not (frame["disturbed"] != "").any():
         return ""
     return (
-        f"{DISTURBED_MARK.strip()}: a trial behind it was measured while the machine was busy, before warm-up had "
-        "become steady, while the speed drifted, or with widely scattered batches; no verdict rests on it. "
+        f"{DISTURBED_MARK.strip()}: a trial behind it was measured while the machine was busy or slowed, before "
+        "warm-up had become steady, while the speed drifted, or with widely scattered batches; no verdict rests on it. "
     )
 
 

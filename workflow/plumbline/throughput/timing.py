@@ -17,8 +17,6 @@ from plumbline.throughput.settings import TrialTiming
 STEADY_CALLS, STEADY_SHARE = 3, 0.05
 OUTLIER_DEVIATIONS = 3.0
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
-LOOK_AGAIN = 1.25
-"""The interval is looked at when there are so many times as many batches: it takes longer than a short batch."""
 HOPELESS = 1.5
 """Where a normal interval is so many times too wide, the bootstrap's is too wide as well."""
 
@@ -62,23 +60,6 @@ def warm_up(call: Callable[[], float], timing: TrialTiming) -> list[float]:
             break
         seconds.append(call())
     return seconds
-
-
-def time_batches(call: Callable[[], float], timing: TrialTiming) -> Iterator[float]:
-    """Seconds of each call, until their mean is known to `timing.precision`, or as many or as long as it allows."""
-    seconds: list[float] = []
-    look = timing.min_batches
-    while len(seconds) < timing.max_batches:
-        seconds.append(call())
-        yield seconds[-1]
-        if len(seconds) < timing.min_batches:
-            continue
-        if sum(seconds) >= timing.seconds:
-            return
-        if len(seconds) >= look:
-            if is_precise(seconds, timing.precision):
-                return
-            look = int(np.ceil(LOOK_AGAIN * len(seconds)))
 
 
 def rate_interval(seconds: Sequence[float], tokens: int) -> tuple[float, float] | None:

@@ -19,6 +19,7 @@ from plumbline.throughput.energy import counters
 from plumbline.throughput.engines.interface import DTYPES, Choice, Engine, Shape, load
 from plumbline.throughput.memory import free_bytes, meter
 from plumbline.throughput.models.manifest import Manifest
+from plumbline.throughput.pace import Batch, Pace, time_batches
 from plumbline.throughput.prompts import prompts
 from plumbline.throughput.roofline import decode_step, roofline
 from plumbline.throughput.settings import Cell, ChoiceSettings, TrialTiming
@@ -158,7 +159,15 @@ class Trial:
             "reserved_peak_bytes": None,
             "allocated_peak_bytes": None,
         }
+        limits = self.limits_known()
+        fastest = limits["pace_seconds"].get(str(choice.threads)) if limits else None
+        self.pace = Pace(self.device, choice.threads, fastest)
         self.progress.advance()
+
+    def limits_known(self) -> dict[str, Any] | None:
+        """The limits, where they are of the machine and the device that the trial runs on."""
+        here = machine_name({"machine": describe_machine(), "device": device_name(self.device)})
+        return self.request.limits if machine_name(self.request.limits) == here else None
 
     def call_first(self) -> None:
         """The first call. Raises FoundError when its tokens are not what they must be."""
@@ -190,12 +199,13 @@ class Trial:
         batches: list[dict[str, Any]] = []
         energy = counters(self.device)
         before = energy.read() if energy else []
-        for seconds in timing.time_batches(self._clocked, self.timing):
-            batches.append({"seconds": seconds, **self._looked_at()})
-            log.info("batch %d: %.6g s, %s", len(batches), seconds, batches[-1]["message"] or "ok")
+        for batch in time_batches(self._clocked, self.pace, self.timing):
+            batches.append({**batch._asdict(), **self._looked_at()})
+            words = (batch.seconds, 1e6 * batch.pace_seconds, batches[-1]["message"] or "ok")
+            log.info("batch %d: %.6g s, pace %.4g us, %s", len(batches), *words)
         after = energy.read() if energy else []
-        self.findings |= {"batches": batches, **speed(batches, self.timing.precision)}
-        produced = self.findings["tokens_generated"]
+        self.findings |= {"batches": batches, **self.counted(batches), **speed(batches, self.timing.precision)}
+        produced = sum(batch["tokens"] for batch in batches if batch["ok"])
         if energy and produced:
             joules = energy.between(before, after)
             self.findings["energy"] = {"method": energy.method, "joules": joules, "joules_per_token": joules / produced}
@@ -204,9 +214,19 @@ class Trial:
             raise FoundError(Outcome.INVALID_OUTPUT, f"{len(failed)} of {len(batches)} batches: {failed[0]}")
         self.progress.advance()
 
+    def counted(self, batches: list[dict[str, Any]]) -> dict[str, Any]:
+        """Marks the batches that count: those at full pace, or all where these are too few."""
+        paced = [Batch(batch["seconds"], batch["pace_seconds"]) for batch in batches]
+        full = [self.pace.is_full(batch, self.timing.pace_tolerance) for batch in paced]
+        slowed = sum(full) < self.timing.min_batches
+        for batch, counts in zip(batches, full, strict=True):
+            batch["counts"] = slowed or counts
+        return {"fastest_pace_seconds": self.pace.fastest, "slowed": slowed, "slowed_batches": full.count(False)}
+
     def follow(self) -> None:
         """A pass of its own in which each token's time is taken."""
-        stamps = latency.stamps(partial(self.engine.generate, self.prompts), self.shape, self.synchronise)
+        generate, tolerance = partial(self.engine.generate, self.prompts), self.timing.pace_tolerance
+        stamps = latency.stamps(generate, self.shape, self.synchronise, self.pace, tolerance)
         self.findings |= latency.latencies(stamps, self.shape)
         self.progress.advance()
 
@@ -236,7 +256,7 @@ class Trial:
 
     def compare(self) -> None:
         """What was found against what the machine can do."""
-        found, limits = self.findings, self.request.limits
+        found, limits = self.findings, self.limits_known()
         assert self.manifest.shapes is not None
         dtype = found["choice"]["dtype"]
         itemsize = DTYPES[dtype].itemsize
@@ -246,15 +266,14 @@ class Trial:
             found["weights_bytes"] = self.manifest.parameters * itemsize
             if "peak_bytes" in found:
                 found["memory_overhead"] = found["peak_bytes"] / (found["weights_bytes"] + step.kv_bytes)
-        known = machine_name(limits) == machine_name({"machine": describe_machine(), "device": found["device"]})
-        if not known:
-            log.warning("the limits are those of %s: no share of a ceiling", machine_name(limits))
+        if not limits:
+            log.warning("the limits are those of %s: no share of a ceiling", machine_name(self.request.limits))
         found |= roofline(
             batch=self.shape.batch,
             step_bytes=step.bytes,
             step_flops=step.flops,
-            bandwidth=limits["bandwidth_bytes_per_second"] if known else None,
-            flops=limits["matmul_flops_per_second"].get(dtype) if known else None,
+            bandwidth=limits["bandwidth_bytes_per_second"] if limits else None,
+            flops=limits["matmul_flops_per_second"].get(dtype) if limits else None,
             tokens_per_second=found.get("decode_tokens_per_second"),
         )
 
@@ -283,13 +302,14 @@ class Trial:
 
 
 def speed(batches: list[dict[str, Any]], precision: float) -> dict[str, Any]:
-    """What the timed batches say; a rate and its interval over those that were right."""
-    good = [batch for batch in batches if batch["ok"]]
+    """What the timed batches say; tokens, rate and interval are of those that were right and count."""
+    right = [batch for batch in batches if batch["ok"]]
+    good = [batch for batch in right if batch["counts"]]
     seconds = [batch["seconds"] for batch in good]
     tokens = sum(batch["tokens"] for batch in good)
     found: dict[str, Any] = {
-        "successful_batches": len(good),
-        "failed_batches": len(batches) - len(good),
+        "successful_batches": len(right),
+        "failed_batches": len(batches) - len(right),
         "tokens_generated": tokens,
     }
     if not good:

@@ -17,7 +17,8 @@ def disturbed_sentences(trials: pd.DataFrame) -> Iterator[str]:
     if disturbed.empty:
         yield (
             f"None of {plural(len(good), 'good trial')} was disturbed, as far as its record knows: the machine was "
-            "not busy, warm-up became steady, the speed did not drift, and the batches did not scatter widely."
+            "not busy and at full pace, warm-up became steady, the speed did not drift, and the batches did not "
+            "scatter widely."
         )
         return
     of = f"of {plural(len(good), 'good trial')}"
@@ -38,6 +39,11 @@ def _disturbance(name: str, trials: pd.DataFrame) -> str:
         return (
             f"the machine was busy when they began: some process waited for a CPU for {range_text(pressure / 100)} of "
             f"the ten seconds before (above {PRESSURE_PERCENT:.0f}% counts)"
+        )
+    if name == "slowed":
+        return (
+            "the machine was at full pace, as a small fixed piece of work shows it, beside too few batches, so that "
+            f"all of them count ({named(trials)})"
         )
     if name == "drifted":
         return f"their batches became faster or slower while timed ({named(trials)})"

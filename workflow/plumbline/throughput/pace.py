@@ -1,0 +1,86 @@
+"""The machine's pace: how long a small fixed piece of work takes beside what is measured.
+
+A virtual machine whose host has other tenants, a shared core and a throttled clock change their speed for seconds at a
+time, which neither load nor CPU pressure shows. A piece of work that is always the same does. Batches beside which it
+took longer are told from others by it and not by their own seconds, so that leaving them out favours no fast batch.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+
+from plumbline.throughput.settings import TrialTiming
+from plumbline.throughput.timing import clocked, is_precise, synchroniser
+
+VALUES = 2**15
+"""For each thread: torch gives no thread of an elementwise operation fewer."""
+TIMES = 30
+LOOK_AGAIN = 1.25
+"""The interval is looked at when there are so many times as many batches: it takes longer than a short batch."""
+
+
+class Batch(NamedTuple):
+    """A timed call."""
+
+    seconds: float
+    pace_seconds: float
+    """Of the fixed work: the longer of those just before and just after."""
+
+
+class Pace:
+    """Times the fixed work, and knows the least that it took.
+
+    fastest: the least seconds known before, of this device with as many threads; None where nothing is known.
+    """
+
+    def __init__(self, device: torch.device, threads: int, fastest: float | None = None) -> None:
+        self._ones, self._products = (torch.ones(VALUES * threads, device=device) for _ in range(2))
+        self._synchronise = synchroniser(device)
+        self.fastest = math.inf if fastest is None else fastest
+        self._work()  # pages and threads are there from now on
+
+    def look(self) -> float:
+        """Seconds of the fixed work, done once more, by as many threads as torch has."""
+        seconds = clocked(self._work, self._synchronise)
+        self.fastest = min(self.fastest, seconds)
+        return seconds
+
+    def is_full(self, batch: Batch, tolerance: float) -> bool:
+        """Whether the work took at most this share longer than at its fastest, as far as that is known by now."""
+        return batch.pace_seconds <= (1 + tolerance) * self.fastest
+
+    def at_full(self, batches: Sequence[Batch], tolerance: float) -> list[Batch]:
+        """The batches during which the machine went at full pace."""
+        return [batch for batch in batches if self.is_full(batch, tolerance)]
+
+    def _work(self) -> None:
+        for _ in range(TIMES):
+            torch.mul(self._ones, self._ones, out=self._products)
+
+
+def time_batches(call: Callable[[], float], pace: Pace, timing: TrialTiming) -> Iterator[Batch]:
+    """Calls, until the mean of those at full pace is known to `timing.precision`, or as many or as long as it allows.
+
+    `call` gives its seconds.
+    """
+    batches: list[Batch] = []
+    full: list[float] = []
+    look_at, before = timing.min_batches, pace.look()
+    while len(full) < timing.max_batches:
+        seconds, after = call(), pace.look()
+        batches.append(Batch(seconds, max(before, after)))
+        yield batches[-1]
+        before = after
+        full = [batch.seconds for batch in pace.at_full(batches, timing.pace_tolerance)]
+        if len(batches) >= timing.min_batches and sum(each for each, _ in batches) >= timing.patience * timing.seconds:
+            return
+        if len(full) < timing.min_batches:
+            continue
+        if sum(full) >= timing.seconds:
+            return
+        if len(full) >= look_at:
+            if is_precise(full, timing.precision):
+                return
+            look_at = math.ceil(LOOK_AGAIN * len(full))
