@@ -42,7 +42,7 @@ check: $(INSTALLED) ## Lint, types, formatting, import contracts
 test: check ## Every check and every test
 	$(BIN)/pytest
 
-test-cluster: $(INSTALLED) ## Run the tiny study on a Slurm cluster made on this host; root on Debian
+test-cluster: $(INSTALLED) ## Run tiny studies on a Slurm cluster made on this host; root on Debian
 	$(BIN)/python -m tests.cluster
 
 bench: $(INSTALLED) ## Measure; writes results/benchmarks/*.json
