@@ -201,7 +201,7 @@ def test_order_statistics_of_long_rows_are_those_of_numpy(name: str) -> None:
     assert_close(load(name).product(up, down), expected, 1e-9)
 
 
-@pytest.mark.parametrize("k", [512, 513, 640, 768, 1025, 1279, 1280, 1281])
+@pytest.mark.parametrize("k", [512, 513, 640, 641, 768, 769, 1024, 1025, 1279, 1280, 1281])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_quantiles_are_those_of_numpy_whatever_the_order_of_the_values(k: int, dtype: type) -> None:
     rng, levels = np.random.default_rng(k), np.linspace(0, 1, 41)
