@@ -214,6 +214,12 @@ def test_quantiles_are_those_of_numpy_whatever_the_order_of_the_values(k: int, d
     np.testing.assert_allclose(quantiles(rows, levels), np.quantile(rows.astype(float), levels, axis=-1).T, rtol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(600, 3), (600, 4), (3, 600), (4, 601), (40, 40)])
+def test_frequencies_of_large_matrices_are_those_of_the_whole_transform(shape: tuple[int, int]) -> None:
+    stack = np.random.default_rng(6).standard_normal((2, *shape))
+    assert_close(load("frequency")(stack), np.stack([reference("frequency", w) for w in stack]), 1e-9)
+
+
 def test_kurtosis_is_not_excess() -> None:
     stack = np.random.default_rng(0).standard_normal((1, 200, 200))
     assert load("stats")(stack)[0, 6] == pytest.approx(3, abs=0.1)

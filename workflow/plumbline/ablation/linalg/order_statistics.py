@@ -98,8 +98,8 @@ def extremes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _flat(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows end to end, without a copy if they stand so, and where each begins: one index is faster than two."""
-    return rows.reshape(-1), np.arange(0, rows.size, rows.shape[-1])
+    """The rows end to end, which must not take a copy, and where each begins: one index is faster than two."""
+    return rows.reshape(-1, copy=False), np.arange(0, rows.size, rows.shape[-1])
 
 
 def largest(rows: np.ndarray, count: int) -> np.ndarray:
