@@ -201,7 +201,7 @@ def test_order_statistics_of_long_rows_are_those_of_numpy(name: str) -> None:
     assert_close(load(name).product(up, down), expected, 1e-9)
 
 
-@pytest.mark.parametrize("k", [512, 513, 640, 768, 1025, 1279, 1280, 1281])
+@pytest.mark.parametrize("k", [512, 513, 640, 641, 768, 769, 1024, 1025, 1279, 1280, 1281])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_quantiles_are_those_of_numpy_whatever_the_order_of_the_values(k: int, dtype: type) -> None:
     rng, levels = np.random.default_rng(k), np.linspace(0, 1, 41)
@@ -212,6 +212,12 @@ def test_quantiles_are_those_of_numpy_whatever_the_order_of_the_values(k: int, d
     ties = rng.integers(0, 3, k)
     rows = np.stack([drawn, rising, rising[::-1], folded, steps, ties, np.roll(rising, 300)]).astype(dtype)
     np.testing.assert_allclose(quantiles(rows, levels), np.quantile(rows.astype(float), levels, axis=-1).T, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(600, 3), (600, 4), (3, 600), (4, 601), (40, 40)])
+def test_frequencies_of_large_matrices_are_those_of_the_whole_transform(shape: tuple[int, int]) -> None:
+    stack = np.random.default_rng(6).standard_normal((2, *shape))
+    assert_close(load("frequency")(stack), np.stack([reference("frequency", w) for w in stack]), 1e-9)
 
 
 def test_kurtosis_is_not_excess() -> None:

@@ -46,15 +46,15 @@ def _half_summary(half: np.ndarray, n: int, count: int) -> np.ndarray:
     """
     rows, m, columns = half.shape
     alone = slice(0, columns, columns - 1) if n % 2 == 0 and n > 1 else slice(0, 1)
-    single = np.ascontiguousarray(half[:, :, alone]).reshape(rows, -1)
-    double = np.ascontiguousarray(half[:, :, 1 : columns - (n % 2 == 0)]).reshape(rows, -1)
+    single, every = half[:, :, alone].reshape(rows, -1), half.reshape(rows, -1)
     twice = (count + 1) // 2
     found = np.empty((rows, 3 + twice + count))
-    found[:, 0] = mean = (total(single) + 2 * total(double)) / (m * n)
-    found[:, 1] = (np.vecdot(single, single) + 2 * np.vecdot(double, double)) / (m * n)
-    found[:, 2] = (_spread(single, mean) + 2 * _spread(double, mean)) / (m * n)
-    found[:, 3 : 3 + twice] = largest(double, twice)
+    found[:, 0] = mean = (2 * total(every) - total(single)) / (m * n)
+    found[:, 1] = (2 * np.vecdot(every, every) - np.vecdot(single, single)) / (m * n)
+    found[:, 2] = (2 * _spread(every, mean) - _spread(single, mean)) / (m * n)
     found[:, 3 + twice :] = largest(single, count)
+    half[:, :, alone] = 0
+    found[:, 3 : 3 + twice] = largest(every, twice)
     return found
 
 

@@ -32,8 +32,7 @@ def total(rows: np.ndarray) -> np.ndarray:
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """numerator / denominator, 0 where the denominator is 0."""
-    quotient = np.zeros(np.broadcast_shapes(numerator.shape, denominator.shape))
-    return np.divide(numerator, denominator, out=quotient, where=denominator != 0)
+    return numerator / np.where(denominator == 0, np.inf, denominator)
 
 
 def mean_and_sd(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +88,7 @@ def _power_sums_and_deviation(rows: np.ndarray) -> np.ndarray:
     deviation, shift = _deviations(rows)
     _, *powers = _powers(deviation)
     # sd/|mean| of a mean near zero takes all the digits that there are.
-    rest = total(rows.astype(np.float64)) - rows.shape[-1] * shift.astype(np.float64)
+    rest = np.vecdot(rows, np.ones(rows.shape[-1])) - rows.shape[-1] * shift.astype(np.float64)
     return _means(rows.shape[-1], shift, rest, *powers, total(np.abs(deviation, out=deviation)))
 
 
