@@ -16,9 +16,8 @@ from plumbline.throughput.models.weights import read_config
 
 LARGE_BYTES = 2**20
 """A weight below this stays in a core's cache, where a call costs more than reading it."""
-PANEL = 32
-"""Outputs of a panel: two cache lines of float32."""
-WIDE = 8192
+PARTS = 16
+"""Equal shares of a large weight's outputs, that threads may share them."""
 
 Block = tuple[slice | None, Tensor, slice]
 """Columns of x V, or None for the whole of x; weights as `_Source.laid_out` has them; columns of the output."""
@@ -56,13 +55,12 @@ class Product:
 
 
 def _product(x: Tensor, weight: Tensor, y: Tensor, *, add: bool) -> Callable[[], Tensor]:
-    """A call that sets y (rows, out) to x (rows, in) · weight, (in, out) or panels (panels, in, width), or adds it."""
+    """A call that sets y (rows, out) to x (rows, in) · weight, (in, out) or parts (parts, some out, in), or adds it."""
     if weight.dim() == 3:
-        panels, _, width = weight.shape
-        spread, by_panel = x.expand(panels, *x.shape), y.unflatten(1, (panels, width)).transpose(0, 1)
+        spread, by_part = x.T.expand(len(weight), *x.T.shape), y.T.unflatten(0, weight.shape[:2])
         if add:
-            return lambda: torch.baddbmm(by_panel, spread, weight, out=by_panel)
-        return lambda: torch.bmm(spread, weight, out=by_panel)
+            return lambda: torch.baddbmm(by_part, weight, spread, out=by_part)
+        return lambda: torch.bmm(weight, spread, out=by_part)
     if add:
         return lambda: torch.addmm(y, x, weight, out=y)
     return lambda: torch.mm(x, weight, out=y)
@@ -145,9 +143,9 @@ def read_llama(folder: Path, tensors: dict[str, Tensor], *, one_row: bool) -> Ll
     last = norm("model.norm")
     embedding = source.take("model.embed_tokens.weight", (config["vocab_size"], width))
     if config.get("tie_word_embeddings", False) or "lm_head.weight" not in tensors:
-        shared = source.laid_out(embedding, is_looked_up=True)
+        shared = source.laid_out(embedding)
         head = Product(len(embedding), None, 0, [(None, shared, slice(None))], None)
-        embedding = (shared if shared.dim() == 2 else shared.transpose(0, 1).flatten(1)).T  # the same memory
+        embedding = shared.T if shared.dim() == 2 else shared.flatten(0, 1)  # the same memory
     else:
         head = source.product({"lm_head": config["vocab_size"]}, width)
     return Llama(heads, kv_heads, size, hidden, config.get("rms_norm_eps", 1e-6), theta, embedding, layers, last, head)
@@ -190,25 +188,17 @@ class _Source:
             raise UserError(f"{self._folder}: {name} has shape {tuple(tensor.shape)}, config.json asks for {shape}")
         return tensor
 
-    def laid_out(self, weight: Tensor, *, is_looked_up: bool = False) -> Tensor:
+    def laid_out(self, weight: Tensor) -> Tensor:
         """A weight (out, in) as (in, out), or for single rows on the CPU as it is read fastest there.
 
-        Small: the outputs of an input side by side. Large: panels (panels, in, width) of few outputs each, so that
-        memory is read from one end to the other and threads share the panels, where torch gives a product of one row
-        to a single thread. Very wide, or `is_looked_up` as an embedding too: as if small, with a panel for each thread.
-        Measured at 768 × 768 to 768 × 32000, two threads: 24 to 35 GB/s in panels, 13 to 20 without, of 27 to 38.
+        Small: the outputs of an input side by side. Large: as it is, in equal parts (parts, some out, in): of a batch
+        of products torch gives each thread some, where it gives a product of one row to a single thread.
         """
         if not self._one_row or weight.device.type != "cpu" or weight.dtype != torch.float32:
             return weight.T
-        outputs, inputs = weight.shape
-        wide = is_looked_up or outputs >= WIDE
-        if weight.nbytes >= LARGE_BYTES and not wide and outputs % PANEL == 0:
-            return weight.view(outputs // PANEL, PANEL, inputs).transpose(1, 2).contiguous()
-        laid_out = weight.T.contiguous()
-        threads = torch.get_num_threads()
-        if weight.nbytes >= LARGE_BYTES and threads > 1 and outputs % threads == 0:
-            return laid_out.view(inputs, threads, outputs // threads).transpose(0, 1)
-        return laid_out
+        if weight.nbytes < LARGE_BYTES:
+            return weight.T.contiguous()
+        return weight.contiguous().unflatten(0, (math.gcd(PARTS, len(weight)), -1))
 
     def product(self, names: dict[str, int], width: int, order: dict[str, Tensor] | None = None) -> Product:
         """Linear layers that read the same `width` inputs as one: their names and how many outputs each has.
