@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_generation.py --output generation.json [--device cuda] [--small]
 
 - overhead: tokens/s of a trial's timed batches over tokens/s of a bare loop over the same calls, in turn, one process.
-- repeatability: one trial in a process of its own, several times; the largest ratio between two of their rates.
+- repeatability: one trial in a process of its own, several times; how far the rates are apart.
 - engines: each engine's rate over that of `generate`, all of them in turn in one process, batch 1, the default's shape.
 - ceiling: decoding at batch 1 of 134 million parameters drawn from a seed, as a share of the bandwidth that was
   measured just before, by the study's own stages. Left out with --small.
@@ -30,6 +30,7 @@ from plumbline.core.files import read_json, write_json
 from plumbline.core.machine import describe_machine
 from plumbline.core.plan import Target
 from plumbline.core.progress import Progress
+from plumbline.throughput.disturbance import disturbances
 from plumbline.throughput.engines.interface import Choice, load
 from plumbline.throughput.models.manifest import read_manifest
 from plumbline.throughput.plan import plan
@@ -130,16 +131,31 @@ def overhead(study: Study, blocks: int) -> dict[str, Any]:
 
 
 def repeatability(study: Study, runs: int) -> dict[str, Any]:
-    """Rates of one trial in processes of its own, and their ratios."""
+    """Rates of one trial in processes of its own and how far apart they are; those of undisturbed trials by themselves.
+
+    From run to run: the median over neighbours. Without the pace: over all batches, as if it had not been looked at.
+    """
     records = [study.measure() for _ in range(runs)]
-    rates = [record["tokens_per_second"] for record in records]
-    apart = [max(a, b) / min(a, b) - 1 for a, b in pairwise(rates)]
-    choices = [record["choice"] for record in records]
+    undisturbed = [record["tokens_per_second"] for record in records if not disturbances(record)]
+    batches = [[batch["seconds"] for batch in record["batches"]] for record in records]
     return {
-        "median_difference_percent": 100 * median(apart),
-        "largest_difference_percent": 100 * (max(rates) / min(rates) - 1),
-        "tokens_per_second": rates,
-        "choices": choices,
+        "undisturbed": apart(undisturbed),
+        "all": apart([record["tokens_per_second"] for record in records]),
+        "without_pace": apart([CELL.generated * len(seconds) / sum(seconds) for seconds in batches]),
+        "choices": [record["choice"] for record in records],
+        "disturbances": [disturbances(record) for record in records],
+    }
+
+
+def apart(rates: list[float]) -> dict[str, Any]:
+    """How far the rates are apart, in percent; None for fewer than two."""
+    if len(rates) < 2:
+        return {"rates": rates, "median_percent": None, "largest_percent": None}
+    steps = [max(pair) / min(pair) - 1 for pair in pairwise(rates)]
+    return {
+        "rates": rates,
+        "median_percent": 100 * median(steps),
+        "largest_percent": 100 * (max(rates) / min(rates) - 1),
     }
 
 
@@ -186,12 +202,9 @@ def main() -> None:
         print(f"overhead: a trial measures {figures['overhead']['ratio']:.4f} of a bare loop's rate", flush=True)
         figures["engines"] = engines(small, 25)
         print("engines:", json.dumps(figures["engines"]["rate_over_generate"]), flush=True)
-        figures["repeatability"] = repeatability(small, 6)
-        print(
-            f"repeatability: from run to run {figures['repeatability']['median_difference_percent']:.1f}%,"
-            f" the furthest two by {figures['repeatability']['largest_difference_percent']:.1f}%",
-            flush=True,
-        )
+        figures["repeatability"] = repeatability(small, 10)
+        for name in ("undisturbed", "all", "without_pace"):
+            print(f"repeatability, {name}:", json.dumps(figures["repeatability"][name]), flush=True)
         if not options.small:
             large = Study(
                 Path(folder) / "large", LARGE, options.device, choice={"dtype": "float32"}, timing={"seconds": 6}

@@ -7,6 +7,7 @@ took longer are told from others by it and not by their own seconds, so that lea
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,9 +15,12 @@ import torch
 from plumbline.throughput.settings import TrialTiming
 from plumbline.throughput.timing import clocked, is_precise, synchroniser
 
-VALUES = 2**15
-"""For each thread: torch gives no thread of an elementwise operation fewer."""
-TIMES = 30
+VALUES = 2**10
+"""For one thread: they leave most of its first cache as it is, and a call's own time counts most, as in a small model."""
+SHARED_VALUES = 2**15
+"""For each of several threads: torch gives no thread of an elementwise operation fewer."""
+TIMES, FIRST_TIMES = 60, 10
+"""How often they are multiplied, and before, untimed, to have them in the caches again."""
 LOOK_AGAIN = 1.25
 """The interval is looked at when there are so many times as many batches: it takes longer than a short batch."""
 
@@ -36,14 +40,15 @@ class Pace:
     """
 
     def __init__(self, device: torch.device, threads: int, fastest: float | None = None) -> None:
-        self._ones, self._products = (torch.ones(VALUES * threads, device=device) for _ in range(2))
+        values = VALUES if threads == 1 else SHARED_VALUES * threads
+        self._ones, self._products = (torch.ones(values, device=device) for _ in range(2))
         self._synchronise = synchroniser(device)
         self.fastest = math.inf if fastest is None else fastest
-        self._work()  # pages and threads are there from now on
 
     def look(self) -> float:
         """Seconds of the fixed work, done once more, by as many threads as torch has."""
-        seconds = clocked(self._work, self._synchronise)
+        self._multiply(FIRST_TIMES)
+        seconds = clocked(partial(self._multiply, TIMES), self._synchronise)
         self.fastest = min(self.fastest, seconds)
         return seconds
 
@@ -55,8 +60,8 @@ class Pace:
         """The batches during which the machine went at full pace."""
         return [batch for batch in batches if self.is_full(batch, tolerance)]
 
-    def _work(self) -> None:
-        for _ in range(TIMES):
+    def _multiply(self, times: int) -> None:
+        for _ in range(times):
             torch.mul(self._ones, self._ones, out=self._products)
 
 
