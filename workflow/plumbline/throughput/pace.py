@@ -16,7 +16,7 @@ from plumbline.throughput.settings import TrialTiming
 from plumbline.throughput.timing import clocked, is_precise, synchroniser
 
 VALUES = 2**10
-"""For one thread: they leave most of its first cache as it is, and a call's own time counts most, as in a small model."""
+"""For one thread: they leave its first cache much as it is, and a call's own time counts most, as in a small model."""
 SHARED_VALUES = 2**15
 """For each of several threads: torch gives no thread of an elementwise operation fewer."""
 TIMES, FIRST_TIMES = 60, 10
