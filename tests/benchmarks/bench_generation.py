@@ -133,15 +133,13 @@ def overhead(study: Study, blocks: int) -> dict[str, Any]:
 def repeatability(study: Study, runs: int) -> dict[str, Any]:
     """Rates of one trial in processes of its own and how far apart they are; those of undisturbed trials by themselves.
 
-    From run to run: the median over neighbours. Without the pace: over all batches, as if it had not been looked at.
+    From run to run: the median over neighbours.
     """
     records = [study.measure() for _ in range(runs)]
     undisturbed = [record["tokens_per_second"] for record in records if not disturbances(record)]
-    batches = [[batch["seconds"] for batch in record["batches"]] for record in records]
     return {
         "undisturbed": apart(undisturbed),
         "all": apart([record["tokens_per_second"] for record in records]),
-        "without_pace": apart([CELL.generated * len(seconds) / sum(seconds) for seconds in batches]),
         "choices": [record["choice"] for record in records],
         "disturbances": [disturbances(record) for record in records],
     }
@@ -203,7 +201,7 @@ def main() -> None:
         figures["engines"] = engines(small, 25)
         print("engines:", json.dumps(figures["engines"]["rate_over_generate"]), flush=True)
         figures["repeatability"] = repeatability(small, 10)
-        for name in ("undisturbed", "all", "without_pace"):
+        for name in ("undisturbed", "all"):
             print(f"repeatability, {name}:", json.dumps(figures["repeatability"][name]), flush=True)
         if not options.small:
             large = Study(

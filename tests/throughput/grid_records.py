@@ -67,7 +67,7 @@ def trial(
         "warmup_steady": True,
         "batches": [{"seconds": float(s), "tokens": batch * generated, "pace_seconds": 2e-4, "counts": True, "ok": True,
                      "message": None} for s in seconds],
-        "fastest_pace_seconds": 2e-4, "slowed": False, "slowed_batches": 0,
+        "fastest_pace_seconds": 2e-4, "slowed": False, "slowed_batches": 0, "latency_slowed": False,
         "successful_batches": 30, "failed_batches": 0, "tokens_generated": 30 * batch * generated,
         "tokens_per_second": float(rate), "interval": [float(rate * 0.97), float(rate * 1.03)], "interval_share": 0.03,
         "converged": True, "drift_share": 0.001, "drifted": False, "outliers": 0,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from plumbline.throughput import pace as module
-from plumbline.throughput.pace import Batch, Pace, time_batches
+from plumbline.throughput.pace import Batch, Pace, time_batches, which_count
 from plumbline.throughput.settings import TrialTiming
 from plumbline.throughput.timing import is_precise
 
@@ -30,7 +30,7 @@ def paced(monkeypatch):
     """A pace whose work takes the seconds that are given, then the last for ever."""
 
     def make(*seconds, fastest=None):
-        look = series(*(seconds or (FULL,)))
+        look = series(*(each for look in seconds or (FULL,) for each in [look] * module.TRIES))
         monkeypatch.setattr(module, "clocked", lambda work, synchronise: look())
         return Pace(CPU, 1, fastest)
 
@@ -89,6 +89,32 @@ def test_full_is_by_the_fastest_that_is_known_by_now(paced):
     assert not pace.is_full(batch, 0.07)
     assert pace.is_full(Batch(0.1, 1.06 * FULL), 0.07)
     assert paced(SLOW, fastest=FULL).fastest == FULL
+
+
+def test_batches_that_do_not_count_are_bounded_too(paced):
+    timing = TrialTiming(seconds=1000.0, patience=3.0, min_batches=8, max_batches=20)
+    assert len(list(time_batches(series(0.001), paced(SLOW, fastest=FULL), timing))) == 60
+
+
+def test_one_interruption_is_not_the_pace(monkeypatch):
+    tries = iter([5.0, *[FULL] * (module.TRIES - 1)])
+    monkeypatch.setattr(module, "clocked", lambda work, synchronise: next(tries))
+    assert Pace(CPU, 1).look() == FULL
+
+
+@pytest.mark.parametrize(
+    ("full", "slowed", "counts"),
+    [
+        ([True] * 8, False, [True] * 8),
+        ([False, True] * 4, False, [False, True] * 4),
+        ([False] * 5 + [True] * 3, True, [True] * 6 + [False] * 2),
+        ([False] * 3, True, [True] * 3),
+    ],
+)
+def test_batches_at_full_pace_count_unless_they_are_too_few(paced, full, slowed, counts):
+    batches = [Batch(0.1, FULL if each else SLOW) for each in full]
+    timing = TrialTiming(min_batches=8, max_batches=8).model_copy(update={"max_batches": 6})
+    assert which_count(batches, paced(fastest=FULL), timing) == (slowed, counts)
 
 
 def test_work_takes_time():

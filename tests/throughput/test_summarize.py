@@ -77,7 +77,7 @@ def test_figures_of_a_line_are_those_of_its_record() -> None:
     expected = {
         "experiment_id": "small_r1.0_b2_g3", "throughput_tokens_per_sec": 20.0, "throughput_ci95_low": 19.0,
         "total_peak_memory_gb": 3.0, "activation_memory_gb": 0.5, "weight_memory_gb": 2.0, "kv_cache_memory_gb": 0.1,
-        "successful_batches": 3, "failed_batches": 1, "evaluation_batches": 2, "avg_batch_time_sec": pytest.approx(0.3),
+        "successful_batches": 2, "failed_batches": 1, "evaluation_batches": 2, "avg_batch_time_sec": pytest.approx(0.3),
         "total_tokens_generated": 12, "consecutive_oom_failures": 0, "success": True, "error": None,
         "generation_length": 3, "prompt_length": 4, "engine": "lean", "perplexity": 30.4,
     }  # fmt: skip
@@ -316,7 +316,8 @@ def busy(record: dict[str, Any], percent: float = 82.0) -> dict[str, Any]:
     [
         (busy(trial()), ["busy"], "waited for a CPU for 82% of the ten seconds"),
         (busy(trial(), 19.0), [], ""),
-        (trial(slowed=True), ["slowed"], "beside too few batches, so that all of them count (base/lean/b1-p4-g32)"),
+        (trial(slowed=True), ["slowed"], "beside too few batches, or beside no call of the pass"),
+        (trial(latency_slowed=True), ["slowed"], "reads the clock at every token (base/lean/b1-p4-g32)"),
         (trial(warmup_steady=False), ["unsteady"], "warm-up had not become steady when timing began (base/lean/b1"),
         (trial(drifted=True), ["drifted"], "became faster or slower while timed (base/lean/b1-p4-g32)"),
         (trial(interval_share=0.1), ["wide"], "their interval reaches 10% to either side"),

@@ -24,7 +24,7 @@ def disturbances(record: dict[str, Any]) -> list[str]:
     precision = ((record.get("spec") or {}).get("timing") or {}).get("precision") or NOISE
     found = {
         "busy": (record["machine"].get("cpu_pressure_some_avg10_percent") or 0.0) > PRESSURE_PERCENT,
-        "slowed": record.get("slowed") is True,
+        "slowed": record.get("slowed") is True or record.get("latency_slowed") is True,
         "unsteady": record.get("warmup_steady") is False,
         "drifted": record.get("drifted") is True,
         "wide": (record.get("interval_share") or 0.0) > WIDE * precision,

@@ -16,7 +16,7 @@ def evaluation_lines(records: Sequence[dict[str, Any]], manifests: Sequence[Mani
 
     Memory in GB is in 10^9 bytes. `total_peak_memory_gb` is the higher of the peaks of prefill and decode;
     `activation_memory_gb` that minus what was held after loading. `failed_batches` counts each failed batch once;
-    of the successful ones, rate, time and tokens are of the `evaluation_batches`, those at full pace.
+    `successful_batches` are those that count, and so are rate, time and tokens.
     """
     folders = {manifest.variant: manifest.folder for manifest in manifests}
     base = next((manifest.folder for manifest in manifests if manifest.parent is None), None)
@@ -47,7 +47,7 @@ def evaluation_lines(records: Sequence[dict[str, Any]], manifests: Sequence[Mani
             ("kv_cache_memory_gb", "kv_bytes"),
         ):
             line[name] = None if record.get(source) is None else record[source] / GIGABYTE
-        line |= {"successful_batches": record.get("successful_batches") or 0, "failed_batches": _failed(record)}
+        line |= {"successful_batches": len(good), "failed_batches": _failed(record)}
         line["evaluation_batches"] = len(good)
         line["avg_batch_time_sec"] = float(good[:, 0].mean()) if len(good) else None
         line["total_tokens_generated"] = int(good[:, 1].sum())

@@ -267,10 +267,10 @@ def _cautions(trials: pd.DataFrame, records: Sequence[dict[str, Any]]) -> Iterat
     loose = good[good["converged"] == False]  # noqa: E712 a column of objects, where None is not known
     if len(loose):
         yield f"The interval did not reach the precision asked for in {named(loose)}."
-    timed, slowed = good["successful_batches"].sum(), good.loc[good["slowed"] == False, "slowed_batches"].sum()  # noqa: E712
+    batches, slowed = good["successful_batches"].sum(), good.loc[good["slowed"] == False, "slowed_batches"].sum()  # noqa: E712
     if slowed:
         yield (
-            f"{slowed:,.0f} of {timed:,.0f} batches do not count: the machine went slower beside them, as a small "
+            f"{slowed:,.0f} of {batches:,.0f} batches do not count: the machine went slower beside them, as a small "
             "fixed piece of work showed that was timed between any two."
         )
     if "random" in set(trials["weights"]):

@@ -29,7 +29,7 @@ NUMBERS = (
 )  # fmt: skip
 FACTS = (
     "successful_batches", "failed_batches", "tokens_generated", "converged", "warmup_steady", "drifted", "outliers",
-    "slowed", "slowed_batches", "binds", "device", "tokens_sha256", "rows_equal", "rows_tied",
+    "slowed", "slowed_batches", "latency_slowed", "binds", "device", "tokens_sha256", "rows_equal", "rows_tied",
 )  # fmt: skip
 PLACED = (
     "tokens_per_second", "tokens_per_second_low", "tokens_per_second_high", "peak_bytes", "weights_bytes", "kv_bytes",
@@ -44,8 +44,8 @@ ONE = Ratio(value=1.0, low=1.0, high=1.0)
 def trials_frame(records: Sequence[dict[str, Any]], manifests: Sequence[Manifest]) -> pd.DataFrame:
     """One row per trial, whatever it found; what it did not find is missing.
 
-    `tokens_per_second` is Σ tokens ÷ Σ seconds over its good batches, `_low` and `_high` the bootstrap 95% interval
-    over them; `ceiling_share` has its own over decode steps. Perplexity and parameters are the variant's. `disturbed`
+    `tokens_per_second` is Σ tokens ÷ Σ seconds over the batches that count, `_low` and `_high` its bootstrap 95%
+    interval; `ceiling_share` has its own over decode steps. Perplexity and parameters are the variant's. `disturbed`
     names what of DISTURBANCES spoils a good trial's speed; it is empty where nothing does.
     `different_machines` says that not all trials ran on the same hardware, so that speeds compare badly.
     """

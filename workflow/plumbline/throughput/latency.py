@@ -14,8 +14,8 @@ from plumbline.throughput.pace import Batch, Pace
 log = logging.getLogger("plumbline")
 
 CALLS = 5
-SECONDS = 0.3
-"""No further call is begun after so much time."""
+SECONDS, PATIENT_SECONDS = 0.3, 0.9
+"""No further call is begun after so much time; after more, where none was at full pace yet."""
 
 
 def stamps(
@@ -24,22 +24,24 @@ def stamps(
     synchronise: Callable[[], None],
     pace: Pace,
     tolerance: float,
-) -> list[list[float]]:
-    """For each of up to five calls, seconds from its beginning to each of its tokens.
+) -> tuple[list[list[float]], bool]:
+    """For each of up to five calls, seconds from its beginning to each of its tokens; and whether they were slowed.
 
-    Calls during which the machine went at full pace; all that were made, where there was none.
+    Calls during which the machine went at full pace; where there was none, the first that were made, slowed.
     """
-    calls: dict[Batch, list[float]] = {}
+    calls: list[tuple[Batch, list[float]]] = []
+    full: list[list[float]] = []
     began, before = time.perf_counter(), pace.look()
-    while len(pace.at_full([*calls], tolerance)) < CALLS and (not calls or time.perf_counter() - began < SECONDS):
+    while len(full) < CALLS and (not calls or time.perf_counter() - began < (SECONDS if full else PATIENT_SECONDS)):
         seen: list[float] = []
         synchronise()
         start = time.perf_counter()
         generate(shape.generated, lambda seen=seen: seen.append(time.perf_counter()))  # type: ignore[misc]
         seconds, after = time.perf_counter() - start, pace.look()
-        calls[Batch(seconds, max(before, after))] = [stamp - start for stamp in seen]
+        calls.append((Batch(seconds, max(before, after)), [stamp - start for stamp in seen]))
         before = after
-    return [calls[call] for call in pace.at_full([*calls], tolerance) or calls]
+        full = [each for batch, each in calls if pace.is_full(batch, tolerance)]
+    return (full, False) if full else ([each for _, each in calls[:CALLS]], True)
 
 
 def latencies(calls: Sequence[Sequence[float]], shape: Shape) -> dict[str, Any]:

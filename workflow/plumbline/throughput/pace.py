@@ -3,6 +3,8 @@
 A virtual machine whose host has other tenants, a shared core and a throttled clock change their speed for seconds at a
 time, which neither load nor CPU pressure shows. A piece of work that is always the same does. Batches beside which it
 took longer are told from others by it and not by their own seconds, so that leaving them out favours no fast batch.
+It sees what lasts longer than a batch, not a process that takes the core for a part of one; on a GPU it is the pace of
+launching kernels.
 """
 
 import math
@@ -19,8 +21,10 @@ VALUES = 2**10
 """For one thread: they leave its first cache much as it is, and a call's own time counts most, as in a small model."""
 SHARED_VALUES = 2**15
 """For each of several threads: torch gives no thread of an elementwise operation fewer."""
-TIMES, FIRST_TIMES = 60, 10
+TIMES, FIRST_TIMES = 30, 10
 """How often they are multiplied, and before, untimed, to have them in the caches again."""
+TRIES = 2
+"""A look is the faster of so many: what interrupts one is not the pace."""
 LOOK_AGAIN = 1.25
 """The interval is looked at when there are so many times as many batches: it takes longer than a short batch."""
 
@@ -48,7 +52,7 @@ class Pace:
     def look(self) -> float:
         """Seconds of the fixed work, done once more, by as many threads as torch has."""
         self._multiply(FIRST_TIMES)
-        seconds = clocked(partial(self._multiply, TIMES), self._synchronise)
+        seconds = min(clocked(partial(self._multiply, TIMES), self._synchronise) for _ in range(TRIES))
         self.fastest = min(self.fastest, seconds)
         return seconds
 
@@ -72,14 +76,14 @@ def time_batches(call: Callable[[], float], pace: Pace, timing: TrialTiming) -> 
     """
     batches: list[Batch] = []
     full: list[float] = []
-    look_at, before = timing.min_batches, pace.look()
-    while len(full) < timing.max_batches:
+    look_at, before, spent = timing.min_batches, pace.look(), 0.0
+    while len(full) < timing.max_batches and len(batches) < timing.patience * timing.max_batches:
         seconds, after = call(), pace.look()
         batches.append(Batch(seconds, max(before, after)))
         yield batches[-1]
-        before = after
+        before, spent = after, spent + seconds
         full = [batch.seconds for batch in pace.at_full(batches, timing.pace_tolerance)]
-        if len(batches) >= timing.min_batches and sum(each for each, _ in batches) >= timing.patience * timing.seconds:
+        if len(batches) >= timing.min_batches and spent >= timing.patience * timing.seconds:
             return
         if len(full) < timing.min_batches:
             continue
@@ -89,3 +93,11 @@ def time_batches(call: Callable[[], float], pace: Pace, timing: TrialTiming) -> 
             if is_precise(full, timing.precision):
                 return
             look_at = math.ceil(LOOK_AGAIN * len(full))
+
+
+def which_count(batches: Sequence[Batch], pace: Pace, timing: TrialTiming) -> tuple[bool, list[bool]]:
+    """Whether too few batches were at full pace, and for each whether it counts: those, or then the first of all."""
+    full = [pace.is_full(batch, timing.pace_tolerance) for batch in batches]
+    if 2 * sum(full) >= timing.min_batches:
+        return False, full
+    return True, [number < timing.max_batches for number in range(len(batches))]

@@ -195,15 +195,15 @@ class TrialTiming(Settings):
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.03
     """Batches are timed until the 95% interval of the mean is within this share on both sides."""
     min_batches: Annotated[int, Field(ge=2)] = 8
-    """Batches timed at least, however long they take."""
+    """Batches timed at least, however long they take; as many that count, while `patience` allows."""
     max_batches: Annotated[int, Field(ge=2)] = 200
-    """Batches timed at most, however short they are."""
+    """Batches that count, at most, however short they are."""
     seconds: PositiveFloat = 0.6
     """Time for the timed batches, once there are `min_batches`."""
-    pace_tolerance: PositiveFloat = 0.07
+    pace_tolerance: PositiveFloat = 0.1
     """A batch does not count if a small fixed piece of work beside it took this share longer than at its fastest."""
     patience: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 3.0
-    """Times `seconds` for batches, those among them that do not count; if fewer than `min_batches` do, all count."""
+    """Times `seconds` and `max_batches` for all batches; if fewer than half of `min_batches` count by then, all do."""
     warmup_at_most: PositiveInt = 20
     """Calls at the measured shape before timing; fewer when three in a row are within 5%, or `seconds` have gone."""
     timeout_seconds: PositiveFloat = 600.0
@@ -316,7 +316,7 @@ class ThroughputSettings(Settings):
             if longest > context:
                 raise ValueError(
                     f"grid.{number}: prompt + generated is {longest}, beyond the {context} tokens"
-                    f" of context that {model} has"
+                    f" of context that {model} has; lower prompt or generated there, or take a longer context"
                 )
 
 

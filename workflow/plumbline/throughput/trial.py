@@ -19,7 +19,7 @@ from plumbline.throughput.energy import counters
 from plumbline.throughput.engines.interface import DTYPES, Choice, Engine, Shape, load
 from plumbline.throughput.memory import free_bytes, meter
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.pace import Batch, Pace, time_batches
+from plumbline.throughput.pace import Batch, Pace, time_batches, which_count
 from plumbline.throughput.prompts import prompts
 from plumbline.throughput.roofline import decode_step, roofline
 from plumbline.throughput.settings import Cell, ChoiceSettings, TrialTiming
@@ -141,6 +141,9 @@ class Trial:
 
     def load(self, engine_class: type[Engine], choice: Choice) -> None:
         """Loads the model."""
+        limits = self.limits_known()
+        fastest = limits["pace_seconds"].get(str(choice.threads)) if limits else None
+        self.pace = Pace(self.device, choice.threads, fastest)
         self.meter = meter(self.device)
         self.meter.reset()
         before = self.meter.now()
@@ -159,9 +162,6 @@ class Trial:
             "reserved_peak_bytes": None,
             "allocated_peak_bytes": None,
         }
-        limits = self.limits_known()
-        fastest = limits["pace_seconds"].get(str(choice.threads)) if limits else None
-        self.pace = Pace(self.device, choice.threads, fastest)
         self.progress.advance()
 
     def limits_known(self) -> dict[str, Any] | None:
@@ -197,14 +197,20 @@ class Trial:
     def time(self) -> None:
         """The timed batches. Raises FoundError when one of them was wrong, with all of them in the findings."""
         batches: list[dict[str, Any]] = []
+        timed: list[Batch] = []
         energy = counters(self.device)
         before = energy.read() if energy else []
         for batch in time_batches(self._clocked, self.pace, self.timing):
+            timed.append(batch)
             batches.append({**batch._asdict(), **self._looked_at()})
             words = (batch.seconds, 1e6 * batch.pace_seconds, batches[-1]["message"] or "ok")
             log.info("batch %d: %.6g s, pace %.4g us, %s", len(batches), *words)
         after = energy.read() if energy else []
-        self.findings |= {"batches": batches, **self.counted(batches), **speed(batches, self.timing.precision)}
+        slowed, counts = which_count(timed, self.pace, self.timing)
+        batches = [batch | {"counts": each} for batch, each in zip(batches, counts, strict=True)]
+        found = {"fastest_pace_seconds": self.pace.fastest, "slowed": slowed}
+        found["slowed_batches"] = len(timed) - len(self.pace.at_full(timed, self.timing.pace_tolerance))
+        self.findings |= {"batches": batches, **found, **speed(batches, self.timing.precision)}
         produced = sum(batch["tokens"] for batch in batches if batch["ok"])
         if energy and produced:
             joules = energy.between(before, after)
@@ -214,20 +220,11 @@ class Trial:
             raise FoundError(Outcome.INVALID_OUTPUT, f"{len(failed)} of {len(batches)} batches: {failed[0]}")
         self.progress.advance()
 
-    def counted(self, batches: list[dict[str, Any]]) -> dict[str, Any]:
-        """Marks the batches that count: those at full pace, or all where these are too few."""
-        paced = [Batch(batch["seconds"], batch["pace_seconds"]) for batch in batches]
-        full = [self.pace.is_full(batch, self.timing.pace_tolerance) for batch in paced]
-        slowed = sum(full) < self.timing.min_batches
-        for batch, counts in zip(batches, full, strict=True):
-            batch["counts"] = slowed or counts
-        return {"fastest_pace_seconds": self.pace.fastest, "slowed": slowed, "slowed_batches": full.count(False)}
-
     def follow(self) -> None:
         """A pass of its own in which each token's time is taken."""
         generate, tolerance = partial(self.engine.generate, self.prompts), self.timing.pace_tolerance
-        stamps = latency.stamps(generate, self.shape, self.synchronise, self.pace, tolerance)
-        self.findings |= latency.latencies(stamps, self.shape)
+        stamps, slowed = latency.stamps(generate, self.shape, self.synchronise, self.pace, tolerance)
+        self.findings |= {"latency_slowed": slowed, **latency.latencies(stamps, self.shape)}
         self.progress.advance()
 
     def weigh(self) -> None:

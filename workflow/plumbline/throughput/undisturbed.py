@@ -17,7 +17,7 @@ def disturbed_sentences(trials: pd.DataFrame) -> Iterator[str]:
     if disturbed.empty:
         yield (
             f"None of {plural(len(good), 'good trial')} was disturbed, as far as its record knows: the machine was "
-            "not busy and at full pace, warm-up became steady, the speed did not drift, and the batches did not "
+            "at full pace and not busy, warm-up became steady, the speed did not drift, and the batches did not "
             "scatter widely."
         )
         return
@@ -42,8 +42,8 @@ def _disturbance(name: str, trials: pd.DataFrame) -> str:
         )
     if name == "slowed":
         return (
-            "the machine was at full pace, as a small fixed piece of work shows it, beside too few batches, so that "
-            f"all of them count ({named(trials)})"
+            "the machine was at full pace, as a small fixed piece of work shows it, beside too few batches, or beside "
+            f"no call of the pass that reads the clock at every token ({named(trials)})"
         )
     if name == "drifted":
         return f"their batches became faster or slower while timed ({named(trials)})"

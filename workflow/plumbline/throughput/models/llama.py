@@ -17,7 +17,7 @@ from plumbline.throughput.models.weights import read_config
 LARGE_BYTES = 2**20
 """A weight below this stays in a core's cache, where a call costs more than reading it."""
 PARTS = 16
-"""Equal shares of a large weight's outputs, that threads may share them."""
+"""Equal shares of a large weight's outputs, at most, that threads may share them."""
 
 Block = tuple[slice | None, Tensor, slice]
 """Columns of x V, or None for the whole of x; weights as `_Source.laid_out` has them; columns of the output."""
@@ -191,14 +191,16 @@ class _Source:
     def laid_out(self, weight: Tensor) -> Tensor:
         """A weight (out, in) as (in, out), or for single rows on the CPU as it is read fastest there.
 
-        Small: the outputs of an input side by side. Large: as it is, in equal parts (parts, some out, in): of a batch
-        of products torch gives each thread some, where it gives a product of one row to a single thread.
+        Small, or not to be parted: the outputs of an input side by side. Large: as it is, in equal parts (parts, some
+        out, in): of a batch of products torch gives each thread some, where it gives a product of one row to a single
+        thread.
         """
         if not self._one_row or weight.device.type != "cpu" or weight.dtype != torch.float32:
             return weight.T
-        if weight.nbytes < LARGE_BYTES:
+        parts = max(parts for parts in range(1, PARTS + 1) if len(weight) % parts == 0)
+        if weight.nbytes < LARGE_BYTES or parts == 1:
             return weight.T.contiguous()
-        return weight.contiguous().unflatten(0, (math.gcd(PARTS, len(weight)), -1))
+        return weight.contiguous().unflatten(0, (parts, -1))
 
     def product(self, names: dict[str, int], width: int, order: dict[str, Tensor] | None = None) -> Product:
         """Linear layers that read the same `width` inputs as one: their names and how many outputs each has.
