@@ -62,7 +62,7 @@ def test_source_grid_is_eighteen_trials_of_ten_runs():
 
 def test_presets_are_laid_over_the_config_key_by_key():
     below = {"a": {"b": 1, "c": 2}, "d": [1, 2]}
-    assert configuration.lay_over(below, {"a": {"b": 3}, "d": [4]}) == {"a": {"b": 3, "c": 2}, "d": [4]}
+    assert configuration.deep_merge(below, {"a": {"b": 3}, "d": [4]}) == {"a": {"b": 3, "c": 2}, "d": [4]}
 
 
 @pytest.mark.parametrize(

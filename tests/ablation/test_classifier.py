@@ -17,11 +17,11 @@ from plumbline.ablation.classifier import stacked
 from plumbline.ablation.classifier.draws import batch_rows, draw_masks, generator_of
 from plumbline.ablation.classifier.result import confusion_matrix, scores
 from plumbline.ablation.classifier.single import fit_single
+from plumbline.ablation.classifier.splits import Split, split
 from plumbline.ablation.classifier.stack import parts
 from plumbline.ablation.classifier.stacked import Run, StackedFit, fit_stacked
 from plumbline.ablation.classifier.standardise import StandardisedRows, scaling
 from plumbline.ablation.settings import ClassifierSettings
-from plumbline.ablation.splits import Split, split
 from plumbline.core.errors import UserError
 
 CPU = torch.device("cpu")

@@ -11,16 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from ablation.trial_records import grid, trial_record, write
-from plumbline.ablation.contrasts import contrasts_frame
+from plumbline.ablation.analysis.contrasts import contrasts_frame
+from plumbline.ablation.analysis.labels import representation_label
+from plumbline.ablation.analysis.records import runs_frame, summary_frame
 from plumbline.ablation.figures import DRAWINGS, FiguresSpec, figures
-from plumbline.ablation.labels import representation_label
 from plumbline.ablation.plots.cost import pareto_front
 from plumbline.ablation.plots.panels import Tables
 from plumbline.ablation.plots.training import confusion_shares, held_curves
-from plumbline.ablation.records import runs_frame, summary_frame
 from plumbline.ablation.settings import FIGURES
 from plumbline.ablation.summarize import SummarizeSpec, summarize
-from plumbline.core.plotting import style
+from plumbline.core.present.plotting import style
 
 
 def tables_of(records: list[dict[str, Any]]) -> Tables:

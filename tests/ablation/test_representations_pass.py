@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from plumbline.ablation.feature_pass import feature_blocks, width
+from plumbline.ablation.data.feature_pass import feature_blocks, width
 from plumbline.ablation.representations.interface import Representation, load, representation
 from plumbline.core.errors import UserError
 

@@ -15,10 +15,10 @@ import torch
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
-from plumbline.ablation import factor_tables
+from plumbline.ablation.data import factor_tables
+from plumbline.ablation.data.store import AdapterStore
 from plumbline.ablation.sources import adapters, disk, hub, zoo
 from plumbline.ablation.sources.interface import names, source
-from plumbline.ablation.store import AdapterStore
 from plumbline.core.errors import UserError
 
 SELF = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"

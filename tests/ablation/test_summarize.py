@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from ablation.trial_records import grid, trial_record, write
-from plumbline.ablation.contrasts import best_trial, contrasts_frame
-from plumbline.ablation.records import read_records, runs_frame, summary_frame
+from plumbline.ablation.analysis.contrasts import best_trial, contrasts_frame
+from plumbline.ablation.analysis.records import read_records, runs_frame, summary_frame
 from plumbline.ablation.settings import TABLES
 from plumbline.ablation.summarize import SummarizeSpec, summarize
 from plumbline.core.errors import UserError
@@ -176,7 +176,7 @@ def test_too_few_runs_for_significance_are_said_to_be(tmp_path: Path) -> None:
 
 
 def test_accuracy_near_chance_is_not_claimed_below_it() -> None:
-    from plumbline.ablation.findings import findings
+    from plumbline.ablation.analysis.findings import findings
 
     record = trial_record("factor", "all_layers", "stats", 0.1)
     for run, accuracy in zip(record["runs"], np.linspace(0.08, 0.11, 10), strict=True):

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from torch import nn
 
-from plumbline.ablation.layers import DOWN, UP, in_layer_set
+from plumbline.ablation.data.layers import DOWN, UP, in_layer_set
 from plumbline.ablation.settings import AdapterSettings, DiffusionSettings, PretrainingSettings
 from plumbline.ablation.zoo import images as zoo_images
 from plumbline.ablation.zoo.adapters import ZooChunk, chunks_of, draw, fold_of, label_of, train_chunk

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from plumbline.core.files import read_json, write_json
-from plumbline.core.machine import describe_machine
+from plumbline.core.measure.machine import describe_machine
 
 FOLDER = Path(__file__).parent
 RESULTS = Path("results/benchmarks")

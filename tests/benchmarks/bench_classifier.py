@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from plumbline.ablation.classifier.single import fit_single
+from plumbline.ablation.classifier.splits import split
 from plumbline.ablation.classifier.stacked import fit_stacked
 from plumbline.ablation.settings import ClassifierSettings
-from plumbline.ablation.splits import split
 from plumbline.core.files import write_json
 
 ROWS, CLASSES, RUNS = 1000, 10, 10

@@ -26,9 +26,9 @@ import numpy as np
 import psutil
 
 from plumbline.core.files import write_json
-from plumbline.core.machine import describe_machine
-from plumbline.core.progress import append_to, note
-from plumbline.lr_sweep.clocks import clocks
+from plumbline.core.measure.clocks import clocks
+from plumbline.core.measure.machine import describe_machine
+from plumbline.core.run.progress import append_to, log_event
 from plumbline.lr_sweep.diagnosis.evidence import read_trials
 from plumbline.lr_sweep.diagnosis.report import diagnose_study
 from plumbline.lr_sweep.settings import ModelSettings, StabilitySettings, TrainingSettings
@@ -59,14 +59,14 @@ class Case:
 
 
 SLOW_DATA = """
-from plumbline.lr_sweep.data import TrainingWindows
+from plumbline.lr_sweep.training.data import TrainingWindows
 draw = TrainingWindows.draw
 TrainingWindows.draw = lambda self: (time.sleep(0.05), draw(self))[1]
 """
 SLOW_JOURNAL = """
-from plumbline.lr_sweep import loop
+from plumbline.lr_sweep.training import loop
 note = loop.note
-loop.note = lambda **fields: (note(**fields), time.sleep(0.05))[0]
+loop.note = lambda **fields: (log_event(**fields), time.sleep(0.05))[0]
 """
 DOUBLE = "import torch; torch.set_default_dtype(torch.float64)"
 SLEEP = """
@@ -212,7 +212,9 @@ def evidence_cost(root: Path, looks: int = 2000) -> float:
     append_to(root / "cost.jsonl")
     began = time.process_time()
     for _ in range(looks):
-        note(spans=dict.fromkeys("abcdefgh", 0.123456789), clock=clocks(), threads=1, dtype="float32", device="cpu")
+        log_event(
+            spans=dict.fromkeys("abcdefgh", 0.123456789), clock=clocks(), threads=1, dtype="float32", device="cpu"
+        )
     spent = time.process_time() - began
     append_to(None)
     return spent / looks

@@ -25,7 +25,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "workflow"))
 
-from plumbline.ablation.feature_pass import feature_blocks
+from plumbline.ablation.data.feature_pass import feature_blocks
 from plumbline.ablation.representations.interface import View, load, names
 
 REFERENCE_NINE = [

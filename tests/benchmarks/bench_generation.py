@@ -25,17 +25,17 @@ from typing import Any
 
 import torch
 
-from plumbline.core.device import torch_device
 from plumbline.core.files import read_json, write_json
-from plumbline.core.machine import describe_machine
-from plumbline.core.plan import Target
-from plumbline.core.progress import Progress
-from plumbline.throughput.disturbance import disturbances
+from plumbline.core.measure.machine import describe_machine
+from plumbline.core.plan.target import Target
+from plumbline.core.run.device import torch_device
+from plumbline.core.run.progress import Progress
+from plumbline.throughput.analysis.quality import disturbances
 from plumbline.throughput.engines.interface import Choice, load
+from plumbline.throughput.measurement.trial import Request, Trial
 from plumbline.throughput.models.manifest import read_manifest
 from plumbline.throughput.plan import plan
 from plumbline.throughput.settings import Cell, ThroughputSettings, TrialTiming
-from plumbline.throughput.trial import Request, Trial
 
 DEFAULT = {"vocabulary": 512, "context": 64, "width": 64, "hidden": 176, "layers": 2, "heads": 4}
 """The model that the study lr_sweep trains by default."""

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from plumbline.core.files import write_json
-from plumbline.core.machine import describe_machine
+from plumbline.core.measure.machine import describe_machine
 
 REPEATS = 5
 

@@ -22,14 +22,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plumbline.core.files import write_json
-from plumbline.core.machine import describe_machine
-from plumbline.lr_sweep.adamw import AdamW
-from plumbline.lr_sweep.allocator import keep_freed_memory
-from plumbline.lr_sweep.data import Tokens, TrainingWindows
-from plumbline.lr_sweep.loop import Fit, Run, learning_rate
-from plumbline.lr_sweep.model import NORM_EPSILON, rotate, rotations
-from plumbline.lr_sweep.precision import MARGIN, Choices
+from plumbline.core.measure.machine import describe_machine
 from plumbline.lr_sweep.settings import ModelSettings, TrainingSettings
+from plumbline.lr_sweep.training.adamw import AdamW
+from plumbline.lr_sweep.training.allocator import keep_freed_memory
+from plumbline.lr_sweep.training.data import Tokens, TrainingWindows
+from plumbline.lr_sweep.training.loop import Fit, Run, learning_rate
+from plumbline.lr_sweep.training.model import NORM_EPSILON, rotate, rotations
+from plumbline.lr_sweep.training.precision import MARGIN, Choices
 
 SHAPES = {"default": ModelSettings(), "width 32": ModelSettings(width=32, hidden=88)}
 TRIALS = (2, 4, 9)

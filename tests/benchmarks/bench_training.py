@@ -21,13 +21,13 @@ import numpy as np
 import torch
 
 from plumbline.core.files import write_json
-from plumbline.core.machine import describe_machine
-from plumbline.lr_sweep.allocator import keep_freed_memory
-from plumbline.lr_sweep.data import Tokens
-from plumbline.lr_sweep.loop import Fit, Run, learning_rate
-from plumbline.lr_sweep.model import Transformer
-from plumbline.lr_sweep.precision import choose
+from plumbline.core.measure.machine import describe_machine
 from plumbline.lr_sweep.settings import LrSweepSettings, ModelSettings, OperationSettings, TrainingSettings
+from plumbline.lr_sweep.training.allocator import keep_freed_memory
+from plumbline.lr_sweep.training.data import Tokens
+from plumbline.lr_sweep.training.loop import Fit, Run, learning_rate
+from plumbline.lr_sweep.training.model import Transformer
+from plumbline.lr_sweep.training.precision import choose
 
 SHAPES = {
     "default": LrSweepSettings().model,

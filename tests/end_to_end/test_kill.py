@@ -6,7 +6,7 @@ import subprocess
 import time
 
 from house import House, contents, kill_group
-from plumbline.core.progress import read_journal
+from plumbline.core.run.progress import read_journal
 
 KILLS = 10
 AIMS = ("pretrain", "adapt", "features", "train", None)

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from house import TINY, House, build, kill_group
-from plumbline.core.progress import read_journal
+from plumbline.core.run.progress import read_journal
 
 CONFIG = ("--configfile", "tiny.yaml")
 ONE_TRIAL = TINY["lr_sweep"] | {"learning_rates": [0.004], "extend": False}

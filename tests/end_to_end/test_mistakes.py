@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from plumbline.core import lock
 from plumbline.core.errors import UserError
+from plumbline.core.run import lock
 
 
 def refuse(house, *arguments):
@@ -66,7 +66,7 @@ def test_results_folder_without_permission_is_named(monkeypatch, tmp_path):
 
 
 def test_second_run_at_the_same_time_is_refused(finished_house, tmp_path):
-    holder = "from pathlib import Path; from plumbline.core.lock import hold; hold(Path('results')); input()"
+    holder = "from pathlib import Path; from plumbline.core.run.lock import hold; hold(Path('results')); input()"
     environment = finished_house.environment() | {"PYTHONPATH": str(finished_house.root / "workflow")}
     with subprocess.Popen(
         [sys.executable, "-c", holder], cwd=finished_house.root, env=environment, stdin=-1

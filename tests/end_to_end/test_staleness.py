@@ -45,12 +45,12 @@ def test_editing_a_representation_runs_it_its_ensemble_and_what_follows(house):
 
 
 def test_editing_a_helper_runs_exactly_what_reaches_it(house):
-    house.edit("core/statistics.py", "import numpy as np", "import numpy as np\n\nEDIT = 1")
+    house.edit("core/statistics/contrasts.py", "import numpy as np", "import numpy as np\n\nEDIT = 1")
     assert only(house.waiting(), ablation_summarize=1, ablation_figures=1)
 
 
 def test_comments_formatting_and_docstrings_make_nothing_stale(house):
-    house.edit("core/statistics.py", "import numpy as np", "import numpy as np  # a comment\n\n\n")
+    house.edit("core/statistics/contrasts.py", "import numpy as np", "import numpy as np  # a comment\n\n\n")
     house.edit("ablation/train.py", '"""What decides one trial."""', '"""Decides one trial."""')
     assert NOTHING in house.snakemake()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from plumbline.lr_sweep.spans import SPANS
+from plumbline.core.measure.spans import SPANS
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)
 INITIAL, ENTROPY = 6.26, 5.05

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from lr_sweep.sweep_records import trial, unfinished
 from lr_sweep.training_runs import MODEL, VOCABULARY, spec_of, write_tokens
 from plumbline.core.errors import UserError
-from plumbline.lr_sweep.analysis import analyse, sweep_of
+from plumbline.lr_sweep.analysis.sweep import analyse, sweep_of
 from plumbline.lr_sweep.best import BestSpec, best, pick
 from plumbline.lr_sweep.train import train
 

@@ -16,9 +16,9 @@ from huggingface_hub import HfApi
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumbline.core import hub
 from plumbline.core.errors import UserError
-from plumbline.lr_sweep import documents
+from plumbline.core.run import hub
+from plumbline.core.text import documents
 from plumbline.lr_sweep.corpora import files, interface
 from plumbline.lr_sweep.corpora.interface import PYTHON_RELEASE, Document, within
 from plumbline.lr_sweep.corpus import CorpusSpec, corpus

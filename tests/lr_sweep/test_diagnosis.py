@@ -10,17 +10,17 @@ import psutil
 import pytest
 import torch
 
-from plumbline.core.progress import append_to, note
-from plumbline.lr_sweep import clocks as clocks_module
-from plumbline.lr_sweep.clocks import clocks
+from plumbline.core.measure import clocks as clocks_module
+from plumbline.core.measure.clocks import clocks
+from plumbline.core.run.progress import append_to, log_event
 from plumbline.lr_sweep.diagnosis.assessment import assess, progress
 from plumbline.lr_sweep.diagnosis.causes import interface
 from plumbline.lr_sweep.diagnosis.evidence import Interval, TrialEvidence, from_events, read_trials, with_company
 from plumbline.lr_sweep.diagnosis.ledger import ledger
 from plumbline.lr_sweep.diagnosis.machine import Gpu, Machine, Neighbour, observe
 from plumbline.lr_sweep.diagnosis.report import in_words
-from plumbline.lr_sweep.model import flops_per_token
 from plumbline.lr_sweep.settings import ModelSettings, TrainingSettings
+from plumbline.lr_sweep.training.model import flops_per_token
 
 STEP = 0.02
 MACHINE = Machine(cores=2)
@@ -263,10 +263,10 @@ def write_run(study: Path, name: str, steps: int, *, log_every: int = 10, says_d
     append_to(study / "logs" / "train" / f"{name}.jsonl")
     spec = {"model": MODEL.model_dump(), "training": TrainingSettings(steps=steps).model_dump()}
     boot = Path("/proc/sys/kernel/random/boot_id")
-    note(event="start", pid=os.getpid(), boot=boot.read_text().strip() if boot.exists() else None, spec=spec)
+    log_event(event="start", pid=os.getpid(), boot=boot.read_text().strip() if boot.exists() else None, spec=spec)
     spans = {"forward_seconds": 0.0, "data_wait_seconds": 0.0}
     for step in range(0, steps + 1, log_every):
-        note(
+        log_event(
             spans=spans,
             clock=clocks(),
             tokens_per_step=256,
@@ -274,11 +274,11 @@ def write_run(study: Path, name: str, steps: int, *, log_every: int = 10, says_d
             **fields,
         )
         if step == 0:
-            note(done=0, total=steps)
+            log_event(done=0, total=steps)
         begun = time.perf_counter()
         time.sleep(0.01)
         spans = {**spans, "data_wait_seconds": spans["data_wait_seconds"] + time.perf_counter() - begun}
-    note(done=steps, total=steps)
+    log_event(done=steps, total=steps)
     append_to(None)
 
 

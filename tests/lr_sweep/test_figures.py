@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from lr_sweep.sweep_records import RATES, sweep, trial, unfinished, write
-from plumbline.core.plotting import style
+from plumbline.core.measure.spans import SPANS
+from plumbline.core.present.plotting import style
+from plumbline.lr_sweep.analysis.records import read_records
 from plumbline.lr_sweep.figures import DRAWINGS, FiguresSpec, figures
 from plumbline.lr_sweep.plots.panels import Tables
-from plumbline.lr_sweep.records import read_records
 from plumbline.lr_sweep.settings import FIGURES
-from plumbline.lr_sweep.spans import SPANS
 from plumbline.lr_sweep.summarize import SummarizeSpec, summarize
 
 GRIDS = {

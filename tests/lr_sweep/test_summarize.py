@@ -9,8 +9,8 @@ import pytest
 
 from lr_sweep.sweep_records import ENTROPY, INITIAL, RATES, sweep, trial, unfinished, write
 from plumbline.core.errors import UserError
-from plumbline.lr_sweep.frames import overall_speed, rates_frame, trials_frame
-from plumbline.lr_sweep.records import read_records
+from plumbline.lr_sweep.analysis.frames import overall_speed, rates_frame, trials_frame
+from plumbline.lr_sweep.analysis.records import read_records
 from plumbline.lr_sweep.settings import TABLES
 from plumbline.lr_sweep.summarize import SummarizeSpec, summarize
 

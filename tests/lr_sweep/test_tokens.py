@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from plumbline.core.errors import UserError
-from plumbline.lr_sweep import byte_pair, documents
-from plumbline.lr_sweep.token_files import TokenWriter, dtype_of, unigram_entropy
+from plumbline.core.text import byte_pair, documents
+from plumbline.core.text.token_files import TokenWriter, dtype_of, unigram_entropy
 from plumbline.lr_sweep.tokenizer import TokenizerSpec, tokenizer
 from plumbline.lr_sweep.tokens import TokensSpec, tokens
 

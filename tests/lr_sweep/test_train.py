@@ -7,13 +7,13 @@ import torch
 from safetensors.torch import load_file
 
 from lr_sweep.training_runs import MODEL, spec_of, write_tokens
-from plumbline.core import progress
 from plumbline.core.errors import UserError
-from plumbline.core.progress import read_journal
-from plumbline.lr_sweep.model import Transformer
-from plumbline.lr_sweep.records import read_records
-from plumbline.lr_sweep.spans import SPANS
+from plumbline.core.measure.spans import SPANS
+from plumbline.core.run import progress
+from plumbline.core.run.progress import read_journal
+from plumbline.lr_sweep.analysis.records import read_records
 from plumbline.lr_sweep.train import COLUMNS, train
+from plumbline.lr_sweep.training.model import Transformer
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_metrics_have_the_columns_of_the_study_and_gaps_where_nothing_was_measur
 
 
 def test_weights_are_those_that_the_final_loss_was_measured_with(trial, tokens):
-    from plumbline.lr_sweep.data import open_tokens, validation_batches
+    from plumbline.lr_sweep.training.data import open_tokens, validation_batches
 
     model = Transformer(MODEL)
     model.load_state_dict(load_file(trial.with_name("weights.safetensors")))

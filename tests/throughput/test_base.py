@@ -9,12 +9,12 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from plumbline.core.errors import UserError
-from plumbline.core.record import Outcome
+from plumbline.core.run.record import Outcome
 from plumbline.throughput.base import BaseSpec, base
 from plumbline.throughput.models.load import load_transformers
 from plumbline.throughput.models.manifest import Manifest, read_manifest
+from plumbline.throughput.models.perplexity import perplexity
 from plumbline.throughput.models.weights import sha256_of
-from plumbline.throughput.perplexity import perplexity
 from throughput.small_models import CODE, SMALL, VOCABULARY, change_weight, split, write_corpus, write_random
 
 CPU = torch.device("cpu")
@@ -78,7 +78,7 @@ def test_perplexity_does_not_depend_on_the_batch(model_folder, monkeypatch):
     )
     windows = torch.randint(VOCABULARY, (9, 16))
     whole = perplexity(model, windows)
-    monkeypatch.setattr("plumbline.throughput.perplexity.LOGITS_BYTES", 1)
+    monkeypatch.setattr("plumbline.throughput.models.perplexity.LOGITS_BYTES", 1)
     assert perplexity(model, windows) == pytest.approx(whole, rel=1e-6)
 
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from plumbline.core.record import Outcome
-from plumbline.throughput import calibration
+from plumbline.core.run.record import Outcome
 from plumbline.throughput.base import BaseSpec, base
-from plumbline.throughput.blocks import blocks_of
 from plumbline.throughput.compress import CompressSpec, compress
+from plumbline.throughput.compression import calibration
+from plumbline.throughput.compression.blocks import blocks_of
 from plumbline.throughput.models.load import load_transformers
 from plumbline.throughput.models.manifest import read_manifest
-from plumbline.throughput.own import OwnSpec, own
+from plumbline.throughput.user_variant import UserVariantSpec, user_variant
 from throughput.small_models import CODE, SMALL, change_weight, write_corpus, write_random, write_trained
 
 CPU = torch.device("cpu")
@@ -41,10 +41,10 @@ def made(parent, method, ratio):
     return read_manifest(output)
 
 
-def brought(parent, folder, ratio=None):
+def user_supplied(parent, folder, ratio=None):
     output = parent.parents[1] / "own" / "manifest.json"
-    own(
-        OwnSpec(**CODE, variant="mine", folder=str(folder), ratio=ratio, fingerprint=None),
+    user_variant(
+        UserVariantSpec(**CODE, variant="mine", folder=str(folder), ratio=ratio, fingerprint=None),
         base=parent,
         output=output,
         device="cpu",
@@ -131,7 +131,7 @@ def test_moments_do_not_depend_on_the_batch(trained, monkeypatch):
     windows = load_file(trained.with_name("text.safetensors"))["calibration"][:6]
     block = blocks_of(model, "here")[1]
     whole = calibration.moments(model, block, windows)
-    monkeypatch.setattr("plumbline.throughput.perplexity.LOGITS_BYTES", 1)
+    monkeypatch.setattr("plumbline.throughput.models.perplexity.LOGITS_BYTES", 1)
     for name, part in calibration.moments(model, block, windows).items():
         torch.testing.assert_close(part.inputs, whole[name].inputs, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(part.gradients, whole[name].gradients, rtol=1e-3, atol=1e-5)
@@ -158,30 +158,30 @@ def test_folder_is_whole_and_names_its_parent(trained):
 
 def test_own_folder_that_compress_wrote_gets_the_same_perplexity(trained):
     ours = made(trained, "whitened", 0.6)
-    found = brought(trained, ours.folder)
+    found = user_supplied(trained, ours.folder)
     assert found.perplexity == ours.perplexity
     assert (found.method, found.sha256, found.parent) == ("own", ours.sha256, ours.parent)
     assert found.ratio == pytest.approx(ours.parameters / read_manifest(trained).parameters)
-    assert brought(trained, ours.folder, ratio=0.6).ratio == 0.6
+    assert user_supplied(trained, ours.folder, ratio=0.6).ratio == 0.6
 
 
 def test_own_folder_that_is_missing_is_an_outcome(trained, tmp_path):
-    found = brought(trained, tmp_path / "models" / "gone", ratio=0.8)
+    found = user_supplied(trained, tmp_path / "models" / "gone", ratio=0.8)
     assert found.outcome is Outcome.UNAVAILABLE
     assert str(tmp_path / "models" / "gone") in found.message
 
 
 def test_own_model_with_other_tokens_or_none_finite_has_no_perplexity(trained, tmp_path):
     folder = write_random(tmp_path / "other")
-    assert brought(trained, folder).perplexity > 100
+    assert user_supplied(trained, folder).perplexity > 100
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokenizer["model"]["merges"].pop()
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    other = brought(trained, folder)
+    other = user_supplied(trained, folder)
     assert (other.outcome, other.perplexity) == (Outcome.OK, None)
     assert "tokens" in other.message
     change_weight(folder, "model.norm.weight", math.inf)
-    assert brought(trained, folder).outcome is Outcome.INVALID_OUTPUT
+    assert user_supplied(trained, folder).outcome is Outcome.INVALID_OUTPUT
 
 
 def test_compressed_of_a_base_with_a_nan_weight_says_so_and_does_not_fail(trained, corpus, tmp_path):

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from plumbline.core.child import in_child
 from plumbline.core.errors import UserError
-from plumbline.core.record import FoundError, Outcome
+from plumbline.core.run.child import in_child
+from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.throughput.engines.interface import Choice, Engine, Shape, load
 from plumbline.throughput.models import llama
 from plumbline.throughput.models.load import load_transformers
@@ -246,7 +246,7 @@ def test_lean_refuses_what_it_would_compute_otherwise(
     (tmp_path / "config.json").write_text(json.dumps(config | {key: value}))
     (tmp_path / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes())
     manifest = models["plain"].model_copy(update={"folder": str(tmp_path)})
-    with pytest.raises(FoundError, match=named) as caught, engine("lean", manifest, random_prompts(1, 2)):
+    with pytest.raises(OutcomeError, match=named) as caught, engine("lean", manifest, random_prompts(1, 2)):
         pass
     assert caught.value.outcome is Outcome.UNAVAILABLE
 

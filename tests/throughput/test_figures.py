@@ -9,13 +9,13 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from plumbline.core.plotting import style
+from plumbline.core.present.plotting import style
+from plumbline.throughput.analysis.records import read_records
 from plumbline.throughput.figures import DRAWINGS, FiguresSpec, figures
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.plots.panels import Tables
 from plumbline.throughput.plots.resources import memory_parts
 from plumbline.throughput.plots.tradeoffs import pareto_front
-from plumbline.throughput.records import read_records
 from plumbline.throughput.settings import FIGURES
 from plumbline.throughput.summarize import SummarizeSpec, summarize
 from throughput.grid_records import failed, grid, manifest, manifests, trial, write, write_manifests

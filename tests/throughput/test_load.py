@@ -112,7 +112,7 @@ def test_parameters_are_those_of_transformers(model_folder):
 def test_loading_tensors_imports_no_transformers(model_folder):
     code = (
         "import sys, torch; from plumbline.throughput.models.load import load_tensors;"
-        "from plumbline.throughput.models.manifest import Manifest; import plumbline.throughput.prompts;"
+        "from plumbline.throughput.models.manifest import Manifest; import plumbline.throughput.measurement.prompts;"
         f"found = Manifest(variant='v', method='none', folder={str(model_folder)!r});"
         "load_tensors(found, torch.float32, torch.device('cpu'));"
         "print('transformers' in sys.modules, 'torch._dynamo' in sys.modules)"

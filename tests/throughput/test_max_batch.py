@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumbline.core.child import TimeUpError
-from plumbline.core.record import read_record
+from plumbline.core.run.child import TimeUpError
+from plumbline.core.run.record import read_record
 from plumbline.throughput.max_batch import CLOSE, MaxBatchSpec, largest_batch, max_batch
 from plumbline.throughput.plan import plan
 from plumbline.throughput.settings import ThroughputSettings
@@ -60,8 +60,8 @@ def test_largest_batch_fits_and_the_next_that_was_tried_does_not(made, tmp_path)
 
 
 def test_machine_is_never_asked_for_more_than_it_has(made, tmp_path, monkeypatch):
-    monkeypatch.setattr("plumbline.core.machine.available_bytes", lambda: 30 * MEBIBYTE)
-    monkeypatch.setattr("plumbline.throughput.fitting.available_bytes", lambda: 30 * MEBIBYTE)
+    monkeypatch.setattr("plumbline.core.measure.machine.available_bytes", lambda: 30 * MEBIBYTE)
+    monkeypatch.setattr("plumbline.throughput.measurement.batch_search.available_bytes", lambda: 30 * MEBIBYTE)
     max_batch(spec(), **made, output=tmp_path / "found.json")
     found = read_record(tmp_path / "found.json")
     assert found["limit_bytes"] <= 27 * MEBIBYTE
@@ -84,7 +84,7 @@ def test_batch_that_takes_too_long_is_not_said_to_lack_memory(made, tmp_path, mo
             raise TimeUpError(f"took longer than {seconds:g} s")
         return {"fits": True, "peak_bytes": 1}
 
-    monkeypatch.setattr("plumbline.throughput.fitting.in_child", in_child)
+    monkeypatch.setattr("plumbline.throughput.measurement.batch_search.in_child", in_child)
     max_batch(spec(), **made, output=tmp_path / "found.json")
     found = read_record(tmp_path / "found.json")
     assert (found["outcome"], found["largest"], found["bound"]) == (outcome, largest, "timeout")

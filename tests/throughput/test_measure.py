@@ -9,12 +9,12 @@ import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 
-from plumbline.core.child import ChildFault
 from plumbline.core.errors import UserError
-from plumbline.core.progress import append_to
-from plumbline.core.record import read_record
-from plumbline.throughput.agreement import sha256
+from plumbline.core.run.child import ChildFault
+from plumbline.core.run.progress import append_to
+from plumbline.core.run.record import read_record
 from plumbline.throughput.measure import FOUND, MeasureSpec, measure
+from plumbline.throughput.measurement.agreement import sha256
 from plumbline.throughput.plan import plan
 from plumbline.throughput.settings import ThroughputSettings
 from throughput import trials
@@ -248,7 +248,7 @@ def test_engines_that_do_not_fit_side_by_side_are_not_chosen_from_and_one_is_mea
     def killed(_):
         raise MemoryError("the kernel ended the process")
 
-    monkeypatch.setattr("plumbline.throughput.trial.in_child", killed)
+    monkeypatch.setattr("plumbline.throughput.measurement.trial.in_child", killed)
     record = run(trials.spec(choice={"threads": "auto"}))
     assert record["outcome"] == "ok", record["message"]
     assert record["choice"]["threads"] == 1
@@ -279,7 +279,7 @@ def test_larger_batch_is_skipped_behind_one_that_did_not_fit_where_that_is_wante
 
 
 def test_type_of_numbers_that_the_device_lacks_is_a_mistake(run, monkeypatch):
-    monkeypatch.setattr("plumbline.core.machine._cpu_field", lambda name: "avx2 fma")
+    monkeypatch.setattr("plumbline.core.measure.machine._cpu_field", lambda name: "avx2 fma")
     for dtype in ("float16", "bfloat16"):
         with pytest.raises(
             UserError, match=rf"^throughput.choice.dtype: cpu has no {dtype} .* there are float32, or auto$"

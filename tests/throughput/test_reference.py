@@ -6,9 +6,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from plumbline.core.errors import UserError
+from plumbline.throughput.measurement.prompts import prompts
 from plumbline.throughput.models.load import load_transformers
 from plumbline.throughput.models.manifest import Manifest, Shapes
-from plumbline.throughput.prompts import prompts
 from plumbline.throughput.reference import ReferenceSpec, greedy, reference
 from throughput.small_models import CODE, change_weight, write_random
 
@@ -109,6 +109,6 @@ def test_lengths_beyond_the_context_and_a_type_that_the_device_lacks_are_mistake
     short = variant.model_copy(update={"shapes": variant.shapes.model_copy(update={"context": 8})})
     with pytest.raises(UserError, match=r"prompt 3 \+ generated 6 is beyond the 8 tokens of context"):
         written(short, tmp_path)
-    monkeypatch.setattr("plumbline.core.machine._cpu_field", lambda name: "avx2 fma")
+    monkeypatch.setattr("plumbline.core.measure.machine._cpu_field", lambda name: "avx2 fma")
     with pytest.raises(UserError, match="cpu has no float16 arithmetic"):
         written(variant, tmp_path, dtype="float16")

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from plumbline.throughput.settings import ThroughputSettings, brought
+from plumbline.throughput.settings import ThroughputSettings, user_supplied
 
 MODEL = {"source": "config"}
 
@@ -36,7 +36,7 @@ def test_two_engines_of_one_name_are_a_mistake():
 def test_template_is_filled_with_each_ratio_below_one():
     variants = {"template": "models/llama-7b-{ratio}", "ratios": [1.0, 0.8, 0.25], "paths": ["other/mine"]}
     settings = ThroughputSettings.model_validate({"model": MODEL, "variants": variants})
-    assert {name: (str(folder), ratio) for name, (folder, ratio) in brought(settings).items()} == {
+    assert {name: (str(folder), ratio) for name, (folder, ratio) in user_supplied(settings).items()} == {
         "llama-7b-0.8": ("models/llama-7b-0.8", 0.8),
         "llama-7b-0.25": ("models/llama-7b-0.25", 0.25),
         "mine": ("other/mine", None),

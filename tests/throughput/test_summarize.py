@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 
 from plumbline.core.errors import UserError
-from plumbline.core.record import Outcome
-from plumbline.throughput.disturbance import disturbance_text, disturbances
-from plumbline.throughput.evaluation import evaluation_lines, experiment_ids, oom_runs
-from plumbline.throughput.frames import contrasts_frame, main_cell, statistics_frame, trials_frame
+from plumbline.core.run.record import Outcome
+from plumbline.throughput.analysis.evaluation import evaluation_lines, experiment_ids, oom_runs
+from plumbline.throughput.analysis.frames import contrasts_frame, main_cell, statistics_frame, trials_frame
+from plumbline.throughput.analysis.quality import disturbance_text, disturbances
+from plumbline.throughput.analysis.records import main_engine, read_manifests, read_records
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.records import main_engine, read_manifests, read_records
 from plumbline.throughput.settings import TABLES
 from plumbline.throughput.summarize import SummarizeSpec, summarize
 from throughput.grid_records import RATIOS, failed, grid, manifest, manifests, trial, write, write_manifests

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from plumbline.core.machine import describe_machine
+from plumbline.core.measure.machine import describe_machine
 from plumbline.throughput.engines.interface import Choice, Shape, load
+from plumbline.throughput.measurement.prompts import prompts
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.models.random import parameters_of, shapes_of, write_model
-from plumbline.throughput.prompts import prompts
 from plumbline.throughput.settings import Architecture
 
 ARCHITECTURE = Architecture(vocabulary=97, context=64, width=32, hidden=48, layers=2, heads=4, kv_heads=2)

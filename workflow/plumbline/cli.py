@@ -15,8 +15,8 @@ from rich.table import Table
 from plumbline import config as configuration
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
-from plumbline.core.status import STATES, Standing, Tally, standings, tallies
-from plumbline.throughput.records import NOISE
+from plumbline.core.plan.status import STATES, StageSummary, TargetStatus, stage_summaries, target_statuses
+from plumbline.throughput.analysis.records import NOISE
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -45,15 +45,15 @@ def status(
     folder = Path(results or config.results)
     if not folder.exists():
         typer.echo(f"{folder}/ does not exist yet: nothing was run", err=True)
-    found = standings(config.plan(), folder)
+    found = target_statuses(config.plan(), folder)
     if as_json:
-        values = {"results": str(folder), "stages": [_tally_json(tally) for tally in tallies(found)]}
-        values["targets"] = [standing.to_json() for standing in found]
+        values = {"results": str(folder), "stages": [_summary_json(summary) for summary in stage_summaries(found)]}
+        values["targets"] = [status.to_json() for status in found]
         typer.echo(json.dumps(values, indent=1))
         return
     console = Console(soft_wrap=True, highlight=False)
     console.width = max(console.width, TABLE_COLUMNS)
-    console.print(_table(tallies(found), folder))
+    console.print(_table(stage_summaries(found), folder))
     _print_details(console, found)
 
 
@@ -88,7 +88,7 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Which throughput trials differ beyond noise. Exits with 0: none slower, 1: some slower, 2: cannot tell."""
-    from plumbline.throughput import compare as comparing
+    from plumbline.throughput.analysis import compare as comparing
 
     try:
         comparison = comparing.compare(first, second, threshold)
@@ -131,12 +131,12 @@ def _trials(config: configuration.Config, study: str, results: str | None) -> li
     return list(begun)
 
 
-def _tally_json(tally: Tally) -> dict[str, object]:
-    values = {"study": tally.study, "stage": tally.stage, "trials": tally.is_trial, "total": tally.total}
-    return values | tally.counts | {"spent_seconds": tally.seconds, "eta_seconds": tally.eta_seconds}
+def _summary_json(summary: StageSummary) -> dict[str, object]:
+    values = {"study": summary.study, "stage": summary.stage, "trials": summary.is_trial, "total": summary.total}
+    return values | summary.counts | {"spent_seconds": summary.seconds, "eta_seconds": summary.eta_seconds}
 
 
-def _table(rows: list[Tally], folder: Path) -> Table:
+def _table(rows: list[StageSummary], folder: Path) -> Table:
     table = Table(title=f"{folder}/", title_justify="left", box=None, pad_edge=False, header_style="bold")
     for heading in ("study", "stage", *STATES, "spent", "ETA"):
         table.add_column(heading, justify="left" if heading in ("study", "stage") else "right", no_wrap=True)
@@ -149,14 +149,14 @@ def _table(rows: list[Tally], folder: Path) -> Table:
     return table
 
 
-def _print_details(console: Console, found: list[Standing]) -> None:
+def _print_details(console: Console, found: list[TargetStatus]) -> None:
     alike: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for standing in found:
-        name = f"{standing.target.study}/{standing.target.path}"
-        if standing.state == "running" and standing.fraction is not None:
-            console.print(f"running {name}: {standing.fraction:.1%}, ETA {_time(standing.eta_seconds)}")
-        elif standing.why:
-            alike[standing.state, standing.target.stage, "; ".join(standing.why)].append(name)
+    for status in found:
+        name = f"{status.target.study}/{status.target.path}"
+        if status.state == "running" and status.fraction is not None:
+            console.print(f"running {name}: {status.fraction:.1%}, ETA {_time(status.eta_seconds)}")
+        elif status.why:
+            alike[status.state, status.target.stage, "; ".join(status.why)].append(name)
     for (state, _, why), names in alike.items():
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         console.print(f"{state} {names[0]}{more}: {why}", markup=False)

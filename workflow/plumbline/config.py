@@ -10,7 +10,7 @@ from pydantic import Field
 from plumbline.ablation.plan import plan as plan_ablation
 from plumbline.ablation.settings import AblationSettings
 from plumbline.core.errors import UserError
-from plumbline.core.plan import Target, Targets, by_name
+from plumbline.core.plan.target import Target, Targets, by_name
 from plumbline.core.settings import Settings, validated
 from plumbline.lr_sweep.plan import plan as plan_lr_sweep
 from plumbline.lr_sweep.settings import LrSweepSettings
@@ -55,17 +55,17 @@ def load(paths: list[Path]) -> Config:
     """The config in the YAML files `paths`, each laid over the ones before it."""
     merged: dict[str, Any] = {}
     for path in paths:
-        merged = lay_over(merged, _read_yaml(path))
+        merged = deep_merge(merged, _read_yaml(path))
     return check(merged)
 
 
-def lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def deep_merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """`below` with the keys of `above` laid over it, mappings merged key by key as Snakemake's --configfile does."""
     merged = dict(below)
     for key, value in above.items():
         inner = merged.get(key)
         both = isinstance(inner, dict) and isinstance(value, Mapping)
-        merged[key] = lay_over(inner, value) if both else value  # type: ignore[arg-type]
+        merged[key] = deep_merge(inner, value) if both else value  # type: ignore[arg-type]
     return merged
 
 

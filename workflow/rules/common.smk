@@ -7,11 +7,15 @@ PACKAGES = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(PACKAGES))
 
 from plumbline import config as configuration
-from plumbline.core import lock
+from plumbline.core.run import lock
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
-from plumbline.core.plan import by_name
-from plumbline.core.provenance import keep_code, set_aside, untraced_outputs
+from plumbline.core.plan.target import by_name
+from plumbline.core.plan.provenance import (
+    keep_code,
+    move_stale,
+    outputs_without_metadata,
+)
 from snakemake.exceptions import WorkflowError
 
 # Jobs find this package, and the interpreter that runs Snakemake; a conda environment's own comes before it.
@@ -34,7 +38,7 @@ try:
     PLAN = CONFIG.plan()
     SPECS = {name: target.spec for name, target in by_name(PLAN).items()}
     if workflow.is_main_process:
-        untraced = untraced_outputs(
+        untraced = outputs_without_metadata(
             PLAN, Path(CONFIG.results), Path(".snakemake/metadata")
         )
         if LOOKS_ONLY & set(sys.argv):
@@ -42,7 +46,7 @@ try:
                 logger.warning(f"{output} will be set aside and made again: {why}")
         else:
             lock.hold(Path(CONFIG.results))
-            for line in set_aside(untraced):
+            for line in move_stale(untraced):
                 logger.warning(line)
 except UserError as error:
     raise WorkflowError(str(error))

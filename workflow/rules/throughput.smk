@@ -5,7 +5,7 @@ import re
 
 from plumbline.throughput.settings import FIGURES as THROUGHPUT_FIGURES
 from plumbline.throughput.settings import TABLES as THROUGHPUT_TABLES
-from plumbline.throughput.settings import brought, compressed
+from plumbline.throughput.settings import user_supplied, compressed
 
 
 rule throughput_limits:
@@ -71,7 +71,7 @@ rule throughput_compress:
         " --base {input.base} --output {output} --log {log} 2>> {log}"
 
 
-rule throughput_own:
+rule throughput_user_variant:
     """A variant of the user's, with its perplexity."""
     input:
         base="<results>/throughput/models/base/manifest.json",
@@ -79,19 +79,19 @@ rule throughput_own:
     output:
         "<results>/throughput/models/{variant}/manifest.json",
     log:
-        "<results>/throughput/logs/own/{variant}.log",
+        "<results>/throughput/logs/user_variant/{variant}.log",
     benchmark:
-        "<results>/throughput/benchmarks/own/{variant}.tsv"
+        "<results>/throughput/benchmarks/user_variant/{variant}.tsv"
     wildcard_constraints:
-        variant="|".join(map(re.escape, brought(CONFIG.throughput))) or "none",
+        variant="|".join(map(re.escape, user_supplied(CONFIG.throughput))) or "none",
     conda:
         "../../envs/plumbline.yaml"
     resources:
         device=CONFIG.device,
     params:
-        spec=spec_of("throughput.own"),
+        spec=spec_of("throughput.user_variant"),
     shell:
-        "python -m plumbline.throughput.own --spec {params.spec:q} --device {resources.device}"
+        "python -m plumbline.throughput.user_variant --spec {params.spec:q} --device {resources.device}"
         " --base {input.base} --output {output} --log {log} 2>> {log}"
 
 

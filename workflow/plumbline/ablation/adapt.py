@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save
 from plumbline.ablation.settings import AdapterSettings, DiffusionSettings
 from plumbline.ablation.zoo.adapters import ZooChunk, chunks_of, train_chunk
 from plumbline.ablation.zoo.diffusion import load_base
-from plumbline.core.device import torch_device
 from plumbline.core.files import write_bytes
-from plumbline.core.plan import Spec, digest
-from plumbline.core.progress import Progress
-from plumbline.core.stage import stage
+from plumbline.core.plan.target import Spec, digest
+from plumbline.core.run.device import torch_device
+from plumbline.core.run.progress import Progress
+from plumbline.core.run.stage import stage
 
 
 class AdaptSpec(Spec):

@@ -5,8 +5,8 @@ from typing import Any
 
 from plumbline.ablation.sources.interface import source
 from plumbline.ablation.zoo.images import CLASSES
-from plumbline.core.plan import Spec
-from plumbline.core.stage import stage
+from plumbline.core.plan.target import Spec
+from plumbline.core.run.stage import stage
 
 
 class CollectSpec(Spec):

@@ -3,16 +3,16 @@
 import time
 from pathlib import Path
 
-from plumbline.ablation.feature_file import feature_writer, join, seconds_of
-from plumbline.ablation.feature_pass import feature_blocks, width
+from plumbline.ablation.data.feature_file import feature_writer, join, seconds_of
+from plumbline.ablation.data.feature_pass import feature_blocks, width
+from plumbline.ablation.data.store import AdapterStore
 from plumbline.ablation.representations import interface
 from plumbline.ablation.settings import View
-from plumbline.ablation.store import AdapterStore
 from plumbline.core.files import write_json
-from plumbline.core.plan import Spec
-from plumbline.core.progress import Progress
+from plumbline.core.plan.target import Spec
 from plumbline.core.registry import short_name
-from plumbline.core.stage import stage
+from plumbline.core.run.progress import Progress
+from plumbline.core.run.stage import stage
 
 
 class FeaturesSpec(Spec):

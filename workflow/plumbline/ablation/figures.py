@@ -8,10 +8,10 @@ from plumbline.ablation.plots import comparisons, cost, training
 from plumbline.ablation.plots.panels import Tables
 from plumbline.ablation.settings import FIGURES
 from plumbline.core.files import read_json
-from plumbline.core.plan import Spec
-from plumbline.core.plotting import save, style
-from plumbline.core.progress import track
-from plumbline.core.stage import stage
+from plumbline.core.plan.target import Spec
+from plumbline.core.present.plotting import save, style
+from plumbline.core.run.progress import track
+from plumbline.core.run.stage import stage
 
 DRAWINGS = {
     "accuracy": comparisons.accuracy,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from plumbline.ablation.settings import AblationSettings, Zoo
 from plumbline.core.errors import UserError
-from plumbline.core.fingerprint import fingerprint
-from plumbline.core.plan import Target, Targets
+from plumbline.core.plan.fingerprint import fingerprint
+from plumbline.core.plan.target import Target, Targets
 from plumbline.core.registry import module_of, short_name
 
 Features = Mapping[tuple[str, str], Target]

@@ -6,11 +6,11 @@ from safetensors.torch import save
 
 from plumbline.ablation.settings import DiffusionSettings, PretrainingSettings
 from plumbline.ablation.zoo import pretraining
-from plumbline.core.device import torch_device
 from plumbline.core.files import write_bytes
-from plumbline.core.plan import Spec, digest
-from plumbline.core.progress import Progress
-from plumbline.core.stage import stage
+from plumbline.core.plan.target import Spec, digest
+from plumbline.core.run.device import torch_device
+from plumbline.core.run.progress import Progress
+from plumbline.core.run.stage import stage
 
 
 class PretrainSpec(Spec):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from plumbline.ablation.layers import LAYER_SETS
+from plumbline.ablation.data.layers import LAYER_SETS
 from plumbline.core import registry
 from plumbline.core.registry import short_name
 from plumbline.core.settings import Settings, distinct

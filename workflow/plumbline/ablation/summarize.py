@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from plumbline.ablation.contrasts import contrasts_frame
-from plumbline.ablation.findings import findings
-from plumbline.ablation.labels import METRICS, layers_label, outcome_label, representation_label, view_label
-from plumbline.ablation.records import SCHEMA, machine_note, read_records, runs_frame, summary_frame
+from plumbline.ablation.analysis.contrasts import contrasts_frame
+from plumbline.ablation.analysis.findings import findings
+from plumbline.ablation.analysis.labels import METRICS, layers_label, outcome_label, representation_label, view_label
+from plumbline.ablation.analysis.records import SCHEMA, machine_note, read_records, runs_frame, summary_frame
 from plumbline.ablation.settings import TABLES
 from plumbline.core.files import write_text
-from plumbline.core.plan import Spec
-from plumbline.core.stage import stage
-from plumbline.core.tables import MISSING, p_text, with_interval, write_csv, write_latex
+from plumbline.core.plan.target import Spec
+from plumbline.core.present.tables import MISSING, p_text, with_interval, write_csv, write_latex
+from plumbline.core.run.stage import stage
 
 KINDS = {
     "visual_drop": "Visual only − all layers",

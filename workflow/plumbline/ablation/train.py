@@ -7,17 +7,17 @@ import numpy as np
 
 from plumbline.ablation.classifier.result import RunResult
 from plumbline.ablation.classifier.single import fit_single
+from plumbline.ablation.classifier.splits import Split, fixed_split, split
 from plumbline.ablation.classifier.stacked import fit_stacked
-from plumbline.ablation.feature_file import read_features, seconds_of
+from plumbline.ablation.data.feature_file import read_features, seconds_of
+from plumbline.ablation.data.store import AdapterStore
 from plumbline.ablation.settings import TrainingSettings, View
-from plumbline.ablation.splits import Split, fixed_split, split
-from plumbline.ablation.store import AdapterStore
-from plumbline.core.device import device_name, memory_errors, torch_device
-from plumbline.core.plan import Spec, digest
-from plumbline.core.progress import Progress
-from plumbline.core.record import FoundError, Outcome, recording
+from plumbline.core.plan.target import Spec, digest
 from plumbline.core.registry import short_name
-from plumbline.core.stage import stage
+from plumbline.core.run.device import device_name, memory_errors, torch_device
+from plumbline.core.run.progress import Progress
+from plumbline.core.run.record import Outcome, OutcomeError, recording
+from plumbline.core.run.stage import stage
 
 
 class TrainSpec(Spec):
@@ -48,13 +48,13 @@ def train(spec: TrainSpec, adapters: Path, features: list[Path], output: Path, d
         findings |= {"feature_width": table.shape[1], "layer_count": len(layers)}
         findings["feature_seconds"] = sum(map(seconds_of, features))
         if not layers:
-            raise FoundError(Outcome.UNAVAILABLE, f"the adapters have no layers in {spec.layers}")
+            raise OutcomeError(Outcome.UNAVAILABLE, f"the adapters have no layers in {spec.layers}")
         checkpoint = output.with_name(f".{output.stem}.{digest(spec.model_dump_json())}.checkpoint")
         results = _fit(spec, store, table, chosen, checkpoint)
         findings["runs"] = [result.to_json() for result in results]
         findings["feature_width_used"] = results[0].feature_width
         if all(result.outcome != "ok" for result in results):
-            raise FoundError(Outcome.DIVERGED, f"all {len(results)} runs diverged")
+            raise OutcomeError(Outcome.DIVERGED, f"all {len(results)} runs diverged")
 
 
 def _fit(spec: TrainSpec, store: AdapterStore, table: np.ndarray, device: Any, checkpoint: Path) -> list[RunResult]:

@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import atomic, read_json, write_json
-from plumbline.core.plan import Spec
-from plumbline.core.record import read_record
-from plumbline.core.stage import stage
-from plumbline.lr_sweep import byte_pair
-from plumbline.lr_sweep.analysis import centre, sweep_of
-from plumbline.lr_sweep.byte_pair import END_OF_TEXT_ID
-from plumbline.lr_sweep.model import Transformer, transformers_config
+from plumbline.core.plan.target import Spec
+from plumbline.core.run.record import read_record
+from plumbline.core.run.stage import stage
+from plumbline.core.text import byte_pair
+from plumbline.core.text.byte_pair import END_OF_TEXT_ID
+from plumbline.lr_sweep.analysis.sweep import centre, sweep_of
 from plumbline.lr_sweep.settings import ModelSettings
+from plumbline.lr_sweep.training.model import Transformer, transformers_config
 
 LOGIT_TOLERANCE = 1e-4
 """Relative to the largest logit."""

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import atomic, write_json
-from plumbline.core.plan import Spec
-from plumbline.core.progress import Progress
-from plumbline.core.stage import stage
+from plumbline.core.plan.target import Spec
+from plumbline.core.run.progress import Progress
+from plumbline.core.run.stage import stage
+from plumbline.core.text.documents import DocumentWriter, is_held_out, move, place
 from plumbline.lr_sweep.corpora.interface import PYTHON_RELEASE, Source, source
-from plumbline.lr_sweep.documents import DocumentWriter, is_held_out, move, place
 from plumbline.lr_sweep.settings import CorpusSettings
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from plumbline.core.files import write_json
-from plumbline.core.plan import Spec
-from plumbline.core.stage import stage
+from plumbline.core.plan.target import Spec
+from plumbline.core.run.stage import stage
 from plumbline.lr_sweep.diagnosis.report import diagnose_study
 
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from plumbline.core.files import write_json
-from plumbline.core.plan import Spec
-from plumbline.core.stage import stage
-from plumbline.lr_sweep.decide import decide
-from plumbline.lr_sweep.records import read_records
+from plumbline.core.plan.target import Spec
+from plumbline.core.run.stage import stage
+from plumbline.lr_sweep.analysis.extension import decide
+from plumbline.lr_sweep.analysis.records import read_records
 
 
 class ExtendSpec(Spec):

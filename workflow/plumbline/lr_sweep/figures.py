@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from plumbline.core.files import read_json
-from plumbline.core.plan import Spec
-from plumbline.core.plotting import save, style
-from plumbline.core.progress import track
-from plumbline.core.stage import stage
+from plumbline.core.plan.target import Spec
+from plumbline.core.present.plotting import save, style
+from plumbline.core.run.progress import track
+from plumbline.core.run.stage import stage
 from plumbline.lr_sweep.plots import losses, time
 from plumbline.lr_sweep.plots.panels import Tables
 from plumbline.lr_sweep.settings import FIGURES

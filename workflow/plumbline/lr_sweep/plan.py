@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from plumbline.core.fingerprint import fingerprint
-from plumbline.core.globs import matching
-from plumbline.core.plan import Target, Targets
+from plumbline.core.plan.fingerprint import fingerprint
+from plumbline.core.plan.globs import matching
+from plumbline.core.plan.target import Target, Targets
 from plumbline.lr_sweep.corpora.interface import PYTHON_RELEASE
 from plumbline.lr_sweep.settings import CorpusSettings, LrSweepSettings, candidate_rates, trial_name
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import pandas as pd
 
 from plumbline.core.files import write_text
-from plumbline.core.plan import Spec
-from plumbline.core.record import SCHEMA
-from plumbline.core.stage import stage
-from plumbline.core.tables import MISSING, write_csv, write_latex
-from plumbline.lr_sweep.analysis import Analysis, analyse, sweep_of
-from plumbline.lr_sweep.findings import edge_range, findings, loss_text, rate_text
-from plumbline.lr_sweep.frames import rates_frame, shows_intervals, trials_frame
-from plumbline.lr_sweep.records import CLASSES, machine_note, read_records
-from plumbline.lr_sweep.seeds import spread_name
+from plumbline.core.plan.target import Spec
+from plumbline.core.present.tables import MISSING, write_csv, write_latex
+from plumbline.core.run.record import SCHEMA
+from plumbline.core.run.stage import stage
+from plumbline.lr_sweep.analysis.findings import edge_range, findings, loss_text, rate_text
+from plumbline.lr_sweep.analysis.frames import rates_frame, shows_intervals, trials_frame
+from plumbline.lr_sweep.analysis.records import CLASSES, machine_note, read_records
+from plumbline.lr_sweep.analysis.seeds import spread_name
+from plumbline.lr_sweep.analysis.sweep import Analysis, analyse, sweep_of
 
 
 class SummarizeSpec(Spec):

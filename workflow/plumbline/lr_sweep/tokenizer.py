@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from plumbline.core.files import atomic, write_json
-from plumbline.core.plan import Spec
-from plumbline.core.progress import track
-from plumbline.core.stage import stage
-from plumbline.lr_sweep import byte_pair, documents
+from plumbline.core.plan.target import Spec
+from plumbline.core.run.progress import track
+from plumbline.core.run.stage import stage
+from plumbline.core.text import byte_pair, documents
 
 
 class TokenizerSpec(Spec):

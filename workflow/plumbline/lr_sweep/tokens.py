@@ -7,12 +7,12 @@ from tokenizers import Tokenizer
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import atomic, write_json
-from plumbline.core.plan import Spec
-from plumbline.core.progress import track
-from plumbline.core.stage import stage
-from plumbline.lr_sweep import byte_pair, documents
-from plumbline.lr_sweep.byte_pair import END_OF_TEXT_ID
-from plumbline.lr_sweep.token_files import TokenWriter, dtype_of, unigram_entropy
+from plumbline.core.plan.target import Spec
+from plumbline.core.run.progress import track
+from plumbline.core.run.stage import stage
+from plumbline.core.text import byte_pair, documents
+from plumbline.core.text.byte_pair import END_OF_TEXT_ID
+from plumbline.core.text.token_files import TokenWriter, dtype_of, unigram_entropy
 
 
 class TokensSpec(Spec):

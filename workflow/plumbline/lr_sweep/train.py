@@ -10,20 +10,20 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from plumbline.core.device import device_name, memory_errors, torch_device
 from plumbline.core.errors import UserError
 from plumbline.core.files import atomic, write_bytes
-from plumbline.core.plan import Spec
-from plumbline.core.record import FoundError, Outcome, recording
-from plumbline.core.stage import stage
-from plumbline.lr_sweep import checkpoint as checkpoints
-from plumbline.lr_sweep.allocator import keep_freed_memory
-from plumbline.lr_sweep.compiler import compiler_counts
-from plumbline.lr_sweep.data import Tokens, open_tokens
-from plumbline.lr_sweep.loop import Fit, Row, Run, train_model
-from plumbline.lr_sweep.model import FLOPS_FORMULA, flops_per_token, parameter_count
+from plumbline.core.plan.target import Spec
+from plumbline.core.run.device import device_name, memory_errors, torch_device
+from plumbline.core.run.record import Outcome, OutcomeError, recording
+from plumbline.core.run.stage import stage
 from plumbline.lr_sweep.settings import ModelSettings, OperationSettings, StabilitySettings, TrainingSettings
-from plumbline.lr_sweep.stability import Stability, classify
+from plumbline.lr_sweep.training import checkpoint as checkpoints
+from plumbline.lr_sweep.training.allocator import keep_freed_memory
+from plumbline.lr_sweep.training.compiler import compiler_counts
+from plumbline.lr_sweep.training.data import Tokens, open_tokens
+from plumbline.lr_sweep.training.loop import Fit, Row, Run, train_model
+from plumbline.lr_sweep.training.model import FLOPS_FORMULA, flops_per_token, parameter_count
+from plumbline.lr_sweep.training.stability import Stability, classify
 
 COLUMNS = (
     "step",
@@ -94,7 +94,7 @@ def train(
         write_weights(weights, dict(fit.model.named_parameters()))
         findings |= findings_of(fit, corpus, spec.stability)
         if findings["class"] == Stability.DIVERGED:
-            raise FoundError(Outcome.DIVERGED, findings["class_reason"])
+            raise OutcomeError(Outcome.DIVERGED, findings["class_reason"])
     checkpoints.remove_all(output)
 
 

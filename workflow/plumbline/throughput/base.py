@@ -8,16 +8,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from plumbline.core.device import torch_device
 from plumbline.core.errors import UserError
 from plumbline.core.files import atomic, write_json
-from plumbline.core.globs import matching
-from plumbline.core.plan import Spec
+from plumbline.core.plan.globs import matching
+from plumbline.core.plan.target import Spec
+from plumbline.core.run.device import torch_device
+from plumbline.core.run.stage import stage
 from plumbline.core.settings import Settings, validated
-from plumbline.core.stage import stage
 from plumbline.throughput.models import random, source
 from plumbline.throughput.models.load import load_transformers, shapes_of
 from plumbline.throughput.models.manifest import Calibration, Manifest
+from plumbline.throughput.models.perplexity import quality
 from plumbline.throughput.models.text import (
     Encoder,
     corpus_documents,
@@ -27,7 +28,6 @@ from plumbline.throughput.models.text import (
     windows,
 )
 from plumbline.throughput.models.weights import sha256_of
-from plumbline.throughput.perplexity import quality
 from plumbline.throughput.settings import BASE, Architecture, HubModel, TextSettings
 
 TEXT = "text.safetensors"

@@ -10,19 +10,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from plumbline.core.device import torch_device
 from plumbline.core.files import atomic, write_json
-from plumbline.core.plan import Spec
-from plumbline.core.progress import Progress
-from plumbline.core.record import Outcome
-from plumbline.core.stage import stage
-from plumbline.throughput import calibration, svd
-from plumbline.throughput.blocks import blocks_of, matrix_of
+from plumbline.core.plan.target import Spec
+from plumbline.core.run.device import torch_device
+from plumbline.core.run.progress import Progress
+from plumbline.core.run.record import Outcome
+from plumbline.core.run.stage import stage
+from plumbline.throughput.compression import calibration, svd
+from plumbline.throughput.compression.blocks import blocks_of, matrix_of
 from plumbline.throughput.models.load import LowRank, load_transformers
 from plumbline.throughput.models.manifest import CompressedLayer, Manifest, read_manifest
+from plumbline.throughput.models.perplexity import quality
 from plumbline.throughput.models.text import TOKENIZER_FILES
 from plumbline.throughput.models.weights import CONFIG, SINGLE, sha256_of, stored_types
-from plumbline.throughput.perplexity import quality
 from plumbline.throughput.settings import Method
 
 if TYPE_CHECKING:

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from plumbline.core.files import read_json
-from plumbline.core.plan import Spec
-from plumbline.core.plotting import save, style
-from plumbline.core.progress import track
+from plumbline.core.plan.target import Spec
+from plumbline.core.present.plotting import save, style
+from plumbline.core.run.progress import track
+from plumbline.core.run.stage import stage
 from plumbline.core.settings import validated
-from plumbline.core.stage import stage
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.plots import resources, speed, tradeoffs
 from plumbline.throughput.plots.panels import Tables

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plumbline.core.device import device_name, torch_device
 from plumbline.core.files import write_json
-from plumbline.core.machine import describe_machine
-from plumbline.core.plan import Spec
-from plumbline.core.stage import stage
-from plumbline.throughput.choosing import threads_available
+from plumbline.core.measure.machine import describe_machine
+from plumbline.core.plan.target import Spec
+from plumbline.core.run.device import device_name, torch_device
+from plumbline.core.run.stage import stage
 from plumbline.throughput.engines.interface import DTYPES
-from plumbline.throughput.pace import Pace
+from plumbline.throughput.measurement.autotune import threads_available
+from plumbline.throughput.measurement.pace import Pace
+from plumbline.throughput.measurement.timing import clocked, synchroniser
 from plumbline.throughput.settings import LimitsSettings
-from plumbline.throughput.timing import clocked, synchroniser
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 TIMES_CACHE = 4

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import PlainSerializer
 
-from plumbline.core.child import in_child
-from plumbline.core.plan import Spec
-from plumbline.core.record import FoundError, Outcome, recording
-from plumbline.core.stage import stage
+from plumbline.core.plan.target import Spec
+from plumbline.core.run.child import in_child
+from plumbline.core.run.record import Outcome, OutcomeError, recording
+from plumbline.core.run.stage import stage
 from plumbline.throughput.models.manifest import Manifest, read_manifest
 from plumbline.throughput.settings import Cell, ChoiceSettings
 
@@ -46,10 +46,10 @@ def max_batch(spec: MaxBatchSpec, manifest: Path, text: Path, output: Path) -> N
         findings |= {"variant": variant.variant, "engine": cell.engine, "prompt": cell.prompt}
         findings |= {"generated": cell.generated, "largest": None, "bound": None, "estimate": None, "probes": []}
         if variant.outcome != Outcome.OK:
-            raise FoundError(variant.outcome, variant.message or f"{variant.variant}: see its manifest")
+            raise OutcomeError(variant.outcome, variant.message or f"{variant.variant}: see its manifest")
         findings |= in_child(partial(_search, spec, variant, text))
         if not findings["largest"]:
-            raise FoundError(Outcome(findings["bound"]), f"batch 1: {findings['probes'][-1]['message']}")
+            raise OutcomeError(Outcome(findings["bound"]), f"batch 1: {findings['probes'][-1]['message']}")
 
 
 def largest_batch(start: int, fits: Callable[[int], bool]) -> int:
@@ -76,7 +76,9 @@ def largest_batch(start: int, fits: Callable[[int], bool]) -> int:
 
 
 def _search(spec: MaxBatchSpec, variant: Manifest, text: Path) -> dict[str, Any]:
-    from plumbline.throughput import fitting  # torch: in the child only, which makes one for each that is tried
+    from plumbline.throughput.measurement import (
+        batch_search as fitting,  # torch: in the child only, which makes one for each that is tried
+    )
 
     setting = fitting.Setting(
         cell=spec.cell,

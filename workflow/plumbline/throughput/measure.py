@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 from pydantic import PlainSerializer
 
-from plumbline.core.child import TimeUpError, in_child
 from plumbline.core.files import read_json
-from plumbline.core.machine import available_bytes
-from plumbline.core.plan import Spec
-from plumbline.core.record import FoundError, Outcome, read_record, recording
-from plumbline.core.stage import stage
+from plumbline.core.measure.machine import available_bytes
+from plumbline.core.plan.target import Spec
+from plumbline.core.run.child import TimeUpError, in_child
+from plumbline.core.run.record import Outcome, OutcomeError, read_record, recording
+from plumbline.core.run.stage import stage
 from plumbline.throughput.models.manifest import Manifest, read_manifest
 from plumbline.throughput.settings import Cell, ChoiceSettings, TrialTiming
 
@@ -72,16 +72,16 @@ def measure(
                 break
             log.info("attempt %d: out of memory: %s", attempt, found["message"])
         if found["outcome"] != Outcome.OK:
-            raise FoundError(Outcome(found["outcome"]), found["message"])
+            raise OutcomeError(Outcome(found["outcome"]), found["message"])
 
 
 def stop_early(spec: MeasureSpec, variant: Manifest, smaller: Sequence[Path]) -> None:
-    """Raises FoundError where there is nothing to try: the variant is no good, or less did not fit."""
+    """Raises OutcomeError where there is nothing to try: the variant is no good, or less did not fit."""
     if variant.outcome != Outcome.OK:
-        raise FoundError(variant.outcome, variant.message or f"{variant.variant}: see its manifest")
+        raise OutcomeError(variant.outcome, variant.message or f"{variant.variant}: see its manifest")
     for before in map(read_record, smaller if spec.timing.skip_larger_after_oom else []):
         if before["outcome"] == Outcome.OUT_OF_MEMORY:
-            raise FoundError(Outcome.OUT_OF_MEMORY, f"not tried: batch {before['batch']} did not fit")
+            raise OutcomeError(Outcome.OUT_OF_MEMORY, f"not tried: batch {before['batch']} did not fit")
 
 
 def _tried(trial: partial[dict[str, Any]], spec: MeasureSpec) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _tried(trial: partial[dict[str, Any]], spec: MeasureSpec) -> dict[str, Any]:
 
 
 def _trial(spec: MeasureSpec, variant: Manifest, reference: Path, text: Path, limits: dict[str, Any]) -> dict[str, Any]:
-    from plumbline.throughput.trial import Request, run  # torch: in the child only
+    from plumbline.throughput.measurement.trial import Request, run  # torch: in the child only
 
     return run(
         Request(

@@ -6,19 +6,19 @@ from pathlib import Path
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import read_json
-from plumbline.core.fingerprint import fingerprint
-from plumbline.core.globs import matching
-from plumbline.core.plan import Target, Targets
+from plumbline.core.plan.fingerprint import fingerprint
+from plumbline.core.plan.globs import matching
+from plumbline.core.plan.target import Target, Targets
 from plumbline.core.registry import module_of, short_name
 from plumbline.throughput.settings import (
     BASE,
     Cell,
     ThroughputSettings,
-    brought,
     cells,
     compressed,
     reads_corpus,
     smaller,
+    user_supplied,
     variant_names,
 )
 
@@ -34,7 +34,7 @@ def plan(settings: ThroughputSettings, seed: int, upstream: Targets, device: str
     """
     limits = _target("limits", "", "../machine.json", {"limits": settings.limits.model_dump(), "device": device})
     base = _base(settings, seed, upstream)
-    variants = {BASE: base, **dict(_compressed(settings, base)), **dict(_brought(settings, base))}
+    variants = {BASE: base, **dict(_compressed(settings, base)), **dict(_user_supplied(settings, base))}
     grid = cells(settings)
     references = {name: _reference(settings, seed, name, variants[name], grid) for name in _in_grid(settings, grid)}
     trials: dict[Cell, Target] = {}
@@ -111,8 +111,8 @@ def _compressed(settings: ThroughputSettings, base: Target) -> Iterator[tuple[st
         yield name, _target("compress", name, f"models/{name}/manifest.json", values, needs=[base])
 
 
-def _brought(settings: ThroughputSettings, base: Target) -> Iterator[tuple[str, Target]]:
-    own = brought(settings)
+def _user_supplied(settings: ThroughputSettings, base: Target) -> Iterator[tuple[str, Target]]:
+    own = user_supplied(settings)
     template, tried = settings.variants.template, [folder for folder, ratio in own.values() if ratio is not None]
     if template is not None and not any(folder.exists() for folder in tried):
         names = ", ".join(map(str, tried)) or "no ratio below 1 in throughput.variants.ratios"
@@ -120,7 +120,7 @@ def _brought(settings: ThroughputSettings, base: Target) -> Iterator[tuple[str, 
     for name, (folder, ratio) in own.items():
         seen = fingerprint(_within_context(folder, settings, name)) if folder.exists() else None
         values = {"variant": name, "folder": str(folder), "ratio": ratio, "fingerprint": seen}
-        yield name, _target("own", name, f"models/{name}/manifest.json", values, needs=[base])
+        yield name, _target("user_variant", name, f"models/{name}/manifest.json", values, needs=[base])
 
 
 def _reference(settings: ThroughputSettings, seed: int, name: str, variant: Target, grid: list[Cell]) -> Target:

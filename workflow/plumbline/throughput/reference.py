@@ -8,17 +8,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from plumbline.core.device import memory_errors, torch_device
 from plumbline.core.errors import UserError
 from plumbline.core.files import atomic
-from plumbline.core.plan import Spec
-from plumbline.core.progress import Progress
-from plumbline.core.record import Outcome
-from plumbline.core.stage import stage
-from plumbline.throughput.choosing import check_dtype
+from plumbline.core.plan.target import Spec
+from plumbline.core.run.device import memory_errors, torch_device
+from plumbline.core.run.progress import Progress
+from plumbline.core.run.record import Outcome
+from plumbline.core.run.stage import stage
+from plumbline.throughput.measurement.autotune import check_dtype
+from plumbline.throughput.measurement.prompts import prompts
 from plumbline.throughput.models.load import load_transformers
 from plumbline.throughput.models.manifest import Manifest, read_manifest
-from plumbline.throughput.prompts import prompts
 from plumbline.throughput.settings import Dtype
 
 if TYPE_CHECKING:

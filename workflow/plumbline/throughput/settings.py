@@ -328,7 +328,7 @@ def compressed(settings: ThroughputSettings) -> dict[str, tuple[Method, float]]:
     return {f"{method}-{ratio:g}": (method, ratio) for method in settings.variants.methods for ratio in ratios}
 
 
-def brought(settings: ThroughputSettings) -> dict[str, tuple[Path, float | None]]:
+def user_supplied(settings: ThroughputSettings) -> dict[str, tuple[Path, float | None]]:
     """Variants of one's own: name -> folder and ratio, None where only the folder knows."""
     return {folder.name: (folder, ratio) for folder, ratio in _own_folders(settings)}
 
@@ -343,7 +343,7 @@ def _own_folders(settings: ThroughputSettings) -> list[tuple[Path, float | None]
 
 def variant_names(settings: ThroughputSettings) -> list[str]:
     """Every variant there is, the base first."""
-    return [BASE, *compressed(settings), *brought(settings)]
+    return [BASE, *compressed(settings), *user_supplied(settings)]
 
 
 def measured(settings: ThroughputSettings) -> list[str]:
@@ -351,7 +351,7 @@ def measured(settings: ThroughputSettings) -> list[str]:
     first = settings.variants.methods[0]
     ours = [name for name, (method, _) in compressed(settings).items() if method == first]
     base = [BASE] if 1.0 in settings.variants.ratios else []
-    return [*base, *ours, *brought(settings)]
+    return [*base, *ours, *user_supplied(settings)]
 
 
 def cells(settings: ThroughputSettings) -> list[Cell]:

@@ -8,15 +8,21 @@ from typing import Any
 import pandas as pd
 
 from plumbline.core.files import write_text
-from plumbline.core.plan import Spec
-from plumbline.core.record import SCHEMA
-from plumbline.core.stage import stage
-from plumbline.core.tables import MISSING, with_interval, write_csv, write_latex
-from plumbline.throughput.evaluation import evaluation_lines
-from plumbline.throughput.findings import findings
-from plumbline.throughput.frames import contrasts_frame, main_cell, statistics_frame, trials_frame, variants_frame
-from plumbline.throughput.records import cell_text, machine_note, read_manifests, read_others, read_records
-from plumbline.throughput.words import rate_text, ratio_text
+from plumbline.core.plan.target import Spec
+from plumbline.core.present.tables import MISSING, with_interval, write_csv, write_latex
+from plumbline.core.run.record import SCHEMA
+from plumbline.core.run.stage import stage
+from plumbline.throughput.analysis.evaluation import evaluation_lines
+from plumbline.throughput.analysis.findings import findings
+from plumbline.throughput.analysis.formatting import rate_text, ratio_text
+from plumbline.throughput.analysis.frames import (
+    contrasts_frame,
+    main_cell,
+    statistics_frame,
+    trials_frame,
+    variants_frame,
+)
+from plumbline.throughput.analysis.records import cell_text, machine_note, read_manifests, read_others, read_records
 
 DISTURBED_MARK = " (!)"
 

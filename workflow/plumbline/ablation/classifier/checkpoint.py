@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from plumbline.ablation.classifier.result import Curves
+from plumbline.ablation.classifier.splits import SIDES, Split
 from plumbline.ablation.settings import ClassifierSettings
-from plumbline.ablation.splits import SIDES, Split
 from plumbline.core.errors import UserError
 from plumbline.core.files import atomic
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.ablation.splits import SIDES
+from plumbline.ablation.classifier.splits import SIDES
 
 
 @dataclass(frozen=True, kw_only=True)

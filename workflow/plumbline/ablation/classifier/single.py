@@ -21,9 +21,9 @@ from plumbline.ablation.classifier.draws import (
     row_order,
 )
 from plumbline.ablation.classifier.result import Curves, RunResult, run_result
+from plumbline.ablation.classifier.splits import SIDES, Split
 from plumbline.ablation.classifier.standardise import check_finite, scaling
 from plumbline.ablation.settings import ClassifierSettings
-from plumbline.ablation.splits import SIDES, Split
 
 
 class Perceptron(nn.Module):

@@ -21,10 +21,10 @@ from torch import Tensor
 from plumbline.ablation.classifier import checkpoint as checkpoints
 from plumbline.ablation.classifier.draws import batch_rows, blocks, draw_masks, generator_of, row_order
 from plumbline.ablation.classifier.result import Curves, RunResult, run_result
+from plumbline.ablation.classifier.splits import SIDES, Split
 from plumbline.ablation.classifier.stack import Shape, Stack, initial_stack
 from plumbline.ablation.classifier.standardise import RESIDENT_BYTES, StandardisedRows
 from plumbline.ablation.settings import ClassifierSettings
-from plumbline.ablation.splits import SIDES, Split
 
 ROWS_AT_ONCE = 256  # rows of each run predicted in one product
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from plumbline.ablation.splits import Split
+from plumbline.ablation.classifier.splits import Split
 from plumbline.core.errors import UserError
 
 COLUMNS_AT_ONCE = 512  # float64 copies of so many columns stay in the cache

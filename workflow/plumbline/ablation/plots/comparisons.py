@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plumbline.ablation.contrasts import best_trial, twins_of
-from plumbline.ablation.labels import layers_label, view_label
+from plumbline.ablation.analysis.contrasts import best_trial, twins_of
+from plumbline.ablation.analysis.labels import layers_label, view_label
 from plumbline.ablation.plots.panels import (
     Tables,
     chance_line,
@@ -24,7 +24,7 @@ from plumbline.ablation.plots.panels import (
     view_style,
 )
 from plumbline.ablation.settings import FACTOR_STATISTICS
-from plumbline.core.plotting import GREY, message_figure
+from plumbline.core.present.plotting import GREY, message_figure
 
 MARK = "∗"
 

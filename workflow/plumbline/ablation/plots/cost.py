@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from plumbline.ablation.labels import layers_label, representation_label, view_label
+from plumbline.ablation.analysis.labels import layers_label, representation_label, view_label
+from plumbline.ablation.analysis.records import machine_note
 from plumbline.ablation.plots.panels import Tables, legend_below, view_entries, view_style
-from plumbline.ablation.records import machine_note
-from plumbline.core.plotting import FAULT, GREY, WIDTH, label_front, message_figure
+from plumbline.core.present.plotting import FAULT, GREY, WIDTH, label_front, message_figure
 
 
 def pareto(tables: Tables) -> Figure:

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from plumbline.ablation.labels import layers_label, outcome_label, representation_label, view_label
-from plumbline.core.plotting import FAULT, GREY, MARKERS, PALETTE, WIDTH
+from plumbline.ablation.analysis.labels import layers_label, outcome_label, representation_label, view_label
+from plumbline.core.present.plotting import FAULT, GREY, MARKERS, PALETTE, WIDTH
 
 LAYER_SETS = ("all_layers", "visual_only", "text_only")
 VIEWS = ("factor", "product")

@@ -11,12 +11,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from plumbline.ablation.contrasts import best_trial
-from plumbline.ablation.labels import layers_label, outcome_label, representation_label, view_label
+from plumbline.ablation.analysis.contrasts import best_trial
+from plumbline.ablation.analysis.labels import layers_label, outcome_label, representation_label, view_label
+from plumbline.ablation.analysis.records import trial_outcome
 from plumbline.ablation.plots.panels import Tables, layers_style
-from plumbline.ablation.records import trial_outcome
-from plumbline.core.plotting import FAULT, GREY, WIDTH
-from plumbline.core.statistics import bootstrap_interval
+from plumbline.core.present.plotting import FAULT, GREY, WIDTH
+from plumbline.core.statistics.contrasts import bootstrap_interval
 
 LINES = {"factor": (0, (3, 1.5)), "product": "-"}
 MOST_ANNOTATED = 12

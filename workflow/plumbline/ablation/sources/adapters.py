@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from plumbline.ablation.adapter_files import (
+from plumbline.ablation.data.adapter_files import (
     BadAdapter,
     Factors,
     Layout,
@@ -23,10 +23,10 @@ from plumbline.ablation.adapter_files import (
     outline,
     read_factors,
 )
-from plumbline.ablation.adapter_rows import AdapterRows
-from plumbline.ablation.store import StoreWriter
+from plumbline.ablation.data.adapter_rows import AdapterRows
+from plumbline.ablation.data.store import StoreWriter
 from plumbline.core.errors import UserError
-from plumbline.core.progress import track
+from plumbline.core.run.progress import track
 
 log = logging.getLogger("plumbline")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from plumbline.ablation.factor_tables import READ_ROWS, write_store
+from plumbline.ablation.data.factor_tables import READ_ROWS, write_store
 from plumbline.core.errors import UserError
 
 _SAVED = ("dataset_info.json", "dataset_dict.json")

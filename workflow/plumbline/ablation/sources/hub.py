@@ -6,9 +6,9 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 
-from plumbline.ablation.factor_tables import READ_ROWS, write_store
+from plumbline.ablation.data.factor_tables import READ_ROWS, write_store
 from plumbline.core.errors import UserError
-from plumbline.core.hub import Repository, line
+from plumbline.core.run.hub import Repository, line
 
 
 def load(output: Path, *, id: str, revision: str | None = None, split: str = "train", limit: int | None = None) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from plumbline.ablation.adapter_rows import AdapterRows
-from plumbline.ablation.layers import factor_name
-from plumbline.ablation.store import StoreWriter
+from plumbline.ablation.data.adapter_rows import AdapterRows
+from plumbline.ablation.data.layers import factor_name
+from plumbline.ablation.data.store import StoreWriter
 from plumbline.core.errors import UserError
-from plumbline.core.progress import track
+from plumbline.core.run.progress import track
 
 _COLUMNS = ("labels", "folds", "num_images", "image_ids")
 _PADDING = -1

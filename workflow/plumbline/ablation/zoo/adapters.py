@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plumbline.ablation.layers import DOWN
+from plumbline.ablation.data.layers import DOWN
 from plumbline.ablation.settings import AdapterSettings, DiffusionSettings
 from plumbline.ablation.zoo.diffusion import NULL_PROMPT, Diffusion, flow_losses
 from plumbline.ablation.zoo.images import CLASSES, SIDE, check_cells, digits, split_by_fold

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from plumbline.ablation.layers import DOWN, UP
+from plumbline.ablation.data.layers import DOWN, UP
 from plumbline.ablation.settings import DiffusionSettings
 from plumbline.ablation.zoo.diffusion import Diffusion
 

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 from plumbline.core.errors import UserError
-from plumbline.core.globs import matching
+from plumbline.core.plan.globs import matching
 from plumbline.lr_sweep.corpora.interface import Document, Source, within
 from plumbline.lr_sweep.settings import CorpusSettings
 

@@ -7,7 +7,7 @@ from typing import Any
 import datasets
 
 from plumbline.core.errors import UserError
-from plumbline.core.hub import Repository, line
+from plumbline.core.run.hub import Repository, line
 from plumbline.lr_sweep.corpora.interface import Document, Source, within
 from plumbline.lr_sweep.settings import CorpusSettings, HubCorpus
 

@@ -135,8 +135,8 @@ def _findings(trial: TrialEvidence, machine: Machine, probe: Probe) -> dict[str,
 
 def _expected(trial: TrialEvidence, probe: Probe, findings: dict[str, Finding]) -> dict[str, Any]:
     """The replayed step against the seen one, and what of the difference no cause explains."""
-    from plumbline.lr_sweep.model import FLOPS_FORMULA, flops_per_token  # torch is needed from here on only
     from plumbline.lr_sweep.settings import ModelSettings
+    from plumbline.lr_sweep.training.model import FLOPS_FORMULA, flops_per_token  # torch is needed from here on only
 
     step, ceiling = probe.step_seconds(trial), probe.ceiling(trial)
     seen = trial.done * trial.tokens_per_step / trial.compute_seconds if trial.compute_seconds else None

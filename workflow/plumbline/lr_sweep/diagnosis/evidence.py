@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import psutil
 
-from plumbline.core.progress import read_journal
-from plumbline.core.record import read_record
-from plumbline.core.status import SILENT_SECONDS
-from plumbline.lr_sweep.spans import COMPUTE_SPANS
+from plumbline.core.measure.spans import COMPUTE_SPANS
+from plumbline.core.plan.status import SILENT_SECONDS
+from plumbline.core.run.progress import read_journal
+from plumbline.core.run.record import read_record
 
 State = Literal["done", "running", "interrupted", "failed", "waiting"]
 BOOT = Path("/proc/sys/kernel/random/boot_id")

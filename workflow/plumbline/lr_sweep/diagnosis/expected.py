@@ -9,12 +9,12 @@ from statistics import mean
 import torch
 from torch import nn
 
-from plumbline.core.device import memory_errors
-from plumbline.lr_sweep.adamw import AdamW
-from plumbline.lr_sweep.allocator import keep_freed_memory
+from plumbline.core.run.device import memory_errors
 from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence
-from plumbline.lr_sweep.model import Transformer, flops_per_token
 from plumbline.lr_sweep.settings import ModelSettings, TrainingSettings
+from plumbline.lr_sweep.training.adamw import AdamW
+from plumbline.lr_sweep.training.allocator import keep_freed_memory
+from plumbline.lr_sweep.training.model import Transformer, flops_per_token
 
 SECONDS_A_MEASUREMENT = 0.5
 LEAST_STEPS, MOST_STEPS = 5, 200

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
+from plumbline.core.measure.spans import SPANS
 from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence
-from plumbline.lr_sweep.spans import SPANS
 
 
 def ledger(trial: TrialEvidence) -> dict[str, float]:

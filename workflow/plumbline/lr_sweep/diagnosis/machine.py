@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pynvml
 
-from plumbline.core.machine import driver_answer
-from plumbline.lr_sweep.clocks import cpu_pressure
+from plumbline.core.measure.clocks import cpu_pressure
+from plumbline.core.measure.machine import driver_answer
 
 BUSY_SHARE = 0.25
 """Of a core, from which on another process counts as a neighbour."""

@@ -11,9 +11,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.pyplot import get_cmap
 
-from plumbline.core.plotting import FAULT, GREY, PALETTE, message_figure
-from plumbline.lr_sweep.analysis import Analysis
-from plumbline.lr_sweep.findings import edge_range, optimum_range, rate_text
+from plumbline.core.present.plotting import FAULT, GREY, PALETTE, message_figure
+from plumbline.lr_sweep.analysis.findings import edge_range, optimum_range, rate_text
+from plumbline.lr_sweep.analysis.records import number
+from plumbline.lr_sweep.analysis.sweep import Analysis
 from plumbline.lr_sweep.plots.panels import (
     Tables,
     diverged_crosses,
@@ -23,7 +24,6 @@ from plumbline.lr_sweep.plots.panels import (
     rate_axis,
     single_panel,
 )
-from plumbline.lr_sweep.records import number
 
 NO_LOSS = "No trial has a loss."
 BLUE, ORANGE, GREEN = PALETTE[0], PALETTE[1], PALETTE[2]

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from plumbline.core.plotting import FAULT, GREY, WIDTH
-from plumbline.lr_sweep.analysis import Analysis, analyse, sweep_of
-from plumbline.lr_sweep.frames import rates_frame, shows_intervals, trials_frame
-from plumbline.lr_sweep.records import machine_note
-from plumbline.lr_sweep.seeds import spread_name
+from plumbline.core.present.plotting import FAULT, GREY, WIDTH
+from plumbline.lr_sweep.analysis.frames import rates_frame, shows_intervals, trials_frame
+from plumbline.lr_sweep.analysis.records import machine_note
+from plumbline.lr_sweep.analysis.seeds import spread_name
+from plumbline.lr_sweep.analysis.sweep import Analysis, analyse, sweep_of
 
 DASHES = (0, (4, 2))
 OFF_SCALE = 0.94

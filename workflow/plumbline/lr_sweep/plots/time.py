@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from plumbline.core.plotting import GREY, MARKERS, PALETTE, WIDTH, message_figure
-from plumbline.lr_sweep.findings import rate_text
-from plumbline.lr_sweep.frames import overall_speed
+from plumbline.core.measure.spans import SPANS
+from plumbline.core.present.plotting import GREY, MARKERS, PALETTE, WIDTH, message_figure
+from plumbline.lr_sweep.analysis.findings import rate_text
+from plumbline.lr_sweep.analysis.frames import overall_speed
 from plumbline.lr_sweep.plots.panels import DASHES, Tables, legend_below, single_panel, title_machines
-from plumbline.lr_sweep.spans import SPANS
 
 SPAN_LABELS = {name: name.replace("_", " ").capitalize() for name in SPANS}
 SPAN_COLOURS = dict(zip(SPANS, (*PALETTE, "#777777", "#BBBBBB"), strict=True))

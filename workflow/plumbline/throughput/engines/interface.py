@@ -51,7 +51,7 @@ class Engine(ABC):
 
     @abstractmethod
     def __init__(self, manifest: Manifest, device: torch.device, choice: Choice, shape: Shape) -> None:
-        """Loads the model. Raises FoundError with outcome `unavailable` for a model that the engine cannot run."""
+        """Loads the model. Raises OutcomeError with outcome `unavailable` for a model that the engine cannot run."""
 
     @abstractmethod
     def generate(self, prompts: torch.Tensor, count: int, on_token: Callable[[], None] | None = None) -> torch.Tensor:

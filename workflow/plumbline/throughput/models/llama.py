@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from plumbline.core.errors import UserError
-from plumbline.core.record import FoundError, Outcome
+from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.throughput.models.weights import read_config
 
 LARGE_BYTES = 2**20
@@ -112,7 +112,7 @@ class Llama:
 def read_llama(folder: Path, tensors: dict[str, Tensor], *, one_row: bool) -> Llama:
     """The model in `folder` from its `tensors`, which are used up. `one_row`: for products of single rows.
 
-    Raises FoundError with outcome `unavailable` for an architecture other than this, UserError when weights are
+    Raises OutcomeError with outcome `unavailable` for an architecture other than this, UserError when weights are
     missing or of another shape than config.json says.
     """
     config = read_config(folder)
@@ -162,7 +162,7 @@ def _supported(config: dict[str, Any]) -> float:
     }
     for name, (value, known) in found.items():
         if value != known:
-            raise FoundError(Outcome.UNAVAILABLE, f"engine lean knows {name} {known} only, not {value}")
+            raise OutcomeError(Outcome.UNAVAILABLE, f"engine lean knows {name} {known} only, not {value}")
     return float(rope.get("rope_theta", config.get("rope_theta", 10_000.0)))
 
 

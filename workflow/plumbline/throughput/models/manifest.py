@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from plumbline.core.files import read_json
-from plumbline.core.record import Outcome
+from plumbline.core.run.record import Outcome
 from plumbline.core.settings import Settings, validated
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from plumbline.core.files import write_json
-from plumbline.core.progress import Progress
+from plumbline.core.run.progress import Progress
 from plumbline.throughput.models.manifest import Shapes
 from plumbline.throughput.models.weights import CONFIG, INDEX, SINGLE
 from plumbline.throughput.settings import Architecture

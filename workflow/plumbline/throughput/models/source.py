@@ -42,7 +42,7 @@ def hub(settings: HubModel) -> Source:
     """
     from huggingface_hub import snapshot_download
 
-    from plumbline.core.hub import Repository, line
+    from plumbline.core.run.hub import Repository, line
 
     key = "throughput.model.hub"
     repository = Repository(kind="model", id=settings.id, revision=settings.revision, key=key)

@@ -14,10 +14,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 from numpy.typing import ArrayLike
 
-from plumbline.core.plotting import FAULT, GREY, MARKERS, WIDTH
-from plumbline.throughput.frames import CELL, contrasts_frame, trials_frame, variants_frame
+from plumbline.core.present.plotting import FAULT, GREY, MARKERS, WIDTH
+from plumbline.throughput.analysis.frames import CELL, contrasts_frame, trials_frame, variants_frame
+from plumbline.throughput.analysis.records import machine_note, main_engine, outcome_text
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.records import machine_note, main_engine, outcome_text
 from plumbline.throughput.settings import BASE
 
 DASHES = (0, (4, 2))

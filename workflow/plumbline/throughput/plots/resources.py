@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from plumbline.core.plotting import FAULT, GREY, LABEL_POINTS, PALETTE, message_figure
+from plumbline.core.present.plotting import FAULT, GREY, LABEL_POINTS, PALETTE, message_figure
+from plumbline.throughput.analysis.records import outcome_text
 from plumbline.throughput.plots.panels import (
     DASHES,
     DISTURBED,
@@ -29,7 +30,6 @@ from plumbline.throughput.plots.panels import (
     slices,
     title_notes,
 )
-from plumbline.throughput.records import outcome_text
 
 PARTS = {
     "weights": ("Weights", PALETTE[0]),

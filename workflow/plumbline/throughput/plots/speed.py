@@ -7,8 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plumbline.core.plotting import GREY, LABEL_POINTS, MARKERS, PALETTE, message_figure
-from plumbline.core.tables import with_interval
+from plumbline.core.present.plotting import GREY, LABEL_POINTS, MARKERS, PALETTE, message_figure
+from plumbline.core.present.tables import with_interval
+from plumbline.throughput.analysis.formatting import rate_text
+from plumbline.throughput.analysis.records import GIGABYTE
 from plumbline.throughput.plots.panels import (
     KEPT,
     Tables,
@@ -30,8 +32,6 @@ from plumbline.throughput.plots.panels import (
     variant_entries,
     without_panel,
 )
-from plumbline.throughput.records import GIGABYTE
-from plumbline.throughput.words import rate_text
 
 AXES = {"batch": "Batch size", "generated": "Generated tokens of a row"}
 RATE = "Tokens per second"

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from plumbline.core.plotting import GREY, LABEL_POINTS, MARKERS, PALETTE, message_figure
-from plumbline.throughput.frames import CELL
+from plumbline.core.present.plotting import GREY, LABEL_POINTS, MARKERS, PALETTE, message_figure
+from plumbline.throughput.analysis.frames import CELL
+from plumbline.throughput.analysis.records import outcome_text
 from plumbline.throughput.plots.panels import (
     DASHES,
     KEPT,
@@ -26,7 +27,6 @@ from plumbline.throughput.plots.panels import (
     title_notes,
     variant_entries,
 )
-from plumbline.throughput.records import outcome_text
 from plumbline.throughput.settings import BASE
 
 NO_PERPLEXITY = "No variant has a perplexity: there was no tokenizer, or no text."

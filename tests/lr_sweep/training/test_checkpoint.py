@@ -1,0 +1,239 @@
+import csv
+import json
+import multiprocessing
+import random
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lr_sweep.training_runs import NOT_REPEATABLE, run_trial, spec_of, write_tokens
+from plumbline.core.errors import UserError
+from plumbline.lr_sweep.train import train
+from plumbline.lr_sweep.training import checkpoint as checkpoints
+
+CPU = torch.device("cpu")
+PATHS = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "workflow")]
+KILLS, KILLS_A_TRIAL, MOST_TRIALS = 20, 7, 20
+NOT_COMPARED = (
+    "seconds",
+    "started",
+    "machine",
+    "spans",
+    "wall_seconds",
+    "tokens_per_second",
+    "peak_rss_bytes",
+    "restarts",
+)
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    return write_tokens(tmp_path_factory.mktemp("checkpoint") / "tokens") / "meta.json"
+
+
+def contents(folder: Path):
+    """Weights, metrics and record of a trial without what time has put in."""
+    record = json.loads((folder / "record.json").read_text())
+    for finding in record["precision"].values():
+        finding.pop("why")
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    return (
+        (folder / "weights.safetensors").read_bytes(),
+        [{name: value for name, value in row.items() if name not in NOT_REPEATABLE} for row in rows],
+        {name: value for name, value in record.items() if name not in (*NOT_COMPARED, "precision", "trial")},
+    )
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Starts trials in processes of their own, forked off one that has torch already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["plumbline.lr_sweep.train"])
+    with pytest.MonkeyPatch.context() as patch:  # the server does not take this process's sys.path
+        patch.setenv("PYTHONPATH", ":".join(PATHS))
+        patch.setenv("OMP_NUM_THREADS", "1")  # as the study's rules do
+        first = context.Process(target=int)  # waits for torch's import
+        first.start()
+        first.join()
+    return context
+
+
+def test_trial_killed_at_random_moments_ends_with_the_bits_of_an_undisturbed_one(tokens, tmp_path, processes):
+    seed = random.randrange(2**32)
+    moments = random.Random(seed)
+    kills = 0
+    for trial in range(MOST_TRIALS):
+        spec = spec_of(seed=trial, steps=40)
+        whole, broken = tmp_path / f"whole{trial}" / "record.json", tmp_path / f"broken{trial}" / "record.json"
+
+        def start(output, spec=spec):
+            arguments = (str(tokens), str(output), spec.model_dump_json(), 4)
+            process = processes.Process(target=run_trial, args=arguments)
+            process.start()
+            return process
+
+        began = time.monotonic()
+        finish(start(whole))
+        undisturbed = time.monotonic() - began
+        for _ in range(KILLS_A_TRIAL):
+            process = start(broken)
+            process.join(moments.uniform(0.1, 0.8) * undisturbed)
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+                kills += 1
+        finish(start(broken))
+        assert contents(broken.parent) == contents(whole.parent), f"differs after kills with seed {seed}"
+        left = sorted(path.name for path in broken.parent.iterdir())
+        assert left == ["metrics.csv", "record.json", "weights.safetensors"]
+        if kills >= KILLS:
+            return
+    raise AssertionError(f"only {kills} kills in {MOST_TRIALS} trials")
+
+
+def finish(process):
+    process.join()
+    assert process.exitcode == 0
+
+
+def interrupted(tokens, output, spec, monkeypatch, after=2):
+    """A trial stopped by an error right after its n-th checkpoint; gives the checkpoint's path."""
+    save, count = checkpoints.save, 0
+
+    def save_and_stop(*args):
+        nonlocal count
+        save(*args)
+        count += 1
+        if count == after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(spec, tokens, output, 1e9, 7)
+    return checkpoints.checkpoint_path(output, spec.model_dump_json())
+
+
+def test_resumed_trial_says_that_it_was_restarted_and_counts_all_of_its_time(tokens, tmp_path, monkeypatch):
+    output = tmp_path / "trial" / "record.json"
+    interrupted(tokens, output, spec_of(), monkeypatch)
+    train(spec_of(), tokens, output)
+    record = json.loads(output.read_text())
+    assert (record["restarts"], record["steps"]) == (1, 24)
+    rows = list(csv.DictReader(output.with_name("metrics.csv").open()))
+    elapsed = [float(row["elapsed_time"]) for row in rows]
+    assert elapsed == sorted(elapsed)
+    assert sum(record["spans"].values()) == pytest.approx(record["wall_seconds"])
+
+
+def test_checkpoint_of_another_spec_is_refused_and_the_difference_named(tokens, tmp_path, monkeypatch):
+    output = tmp_path / "trial" / "record.json"
+    old = interrupted(tokens, output, spec_of(), monkeypatch)
+    spec = spec_of(rate=0.5)
+    old.rename(checkpoints.checkpoint_path(output, spec.model_dump_json()))
+    with pytest.raises(UserError, match=r"a checkpoint of another spec \(rate: 0.01 → 0.5\); delete it"):
+        train(spec, tokens, output)
+    assert not output.exists()
+
+
+def test_changed_spec_starts_anew_says_so_and_leaves_no_checkpoint_of_the_old_one(
+    tokens, tmp_path, monkeypatch, caplog
+):
+    output = tmp_path / "trial" / "record.json"
+    old = interrupted(tokens, output, spec_of(), monkeypatch)
+    with caplog.at_level("INFO", logger="plumbline"):
+        train(spec_of(rate=0.5), tokens, output)
+    assert f"{old}: of another spec; the trial starts anew" in caplog.text
+    assert json.loads(output.read_text())["restarts"] == 0
+    assert not old.exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"no checkpoint", b"PK\x03\x04 cut", None])
+def test_damaged_checkpoint_is_refused_by_name(tokens, tmp_path, monkeypatch, damage):
+    output = tmp_path / "trial" / "record.json"
+    path = interrupted(tokens, output, spec_of(), monkeypatch)
+    path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
+    with pytest.raises(UserError, match=r"checkpoint: is no checkpoint \(\w+\); delete it"):
+        train(spec_of(), tokens, output)
+
+
+@pytest.mark.parametrize("held", [torch.zeros(3), [1], {"step": 1}])
+def test_file_that_holds_something_else_is_refused_by_name(tmp_path, held):
+    torch.save(held, tmp_path / "x.checkpoint")
+    with pytest.raises(UserError, match=r"checkpoint: is no checkpoint \(\w+\); delete it"):
+        checkpoints.load(tmp_path / "x.checkpoint", "{}", CPU)
+
+
+def test_pickled_code_in_a_checkpoint_is_never_run(tokens, tmp_path, monkeypatch):
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    output = tmp_path / "trial" / "record.json"
+    path = interrupted(tokens, output, spec_of(), monkeypatch)
+    torch.save({"spec": Bomb()}, path)
+    with pytest.raises(UserError, match="is no checkpoint"):
+        train(spec_of(), tokens, output)
+    assert not (tmp_path / "ran").exists()
+
+
+def full_disk(folder: Path) -> None:
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], check=False)
+    if mounted.returncode:
+        pytest.skip("a small file system can only be mounted by root")
+
+
+def test_disk_that_fills_in_the_middle_of_a_checkpoint_leaves_the_one_before(tmp_path):
+    folder = tmp_path / "small"
+    full_disk(folder)
+    try:
+        path = folder / ".record.checkpoint"
+        checkpoints.save(path, "{}", {"step": 1, "weights": torch.zeros(30_000)})
+        with pytest.raises(UserError, match="no space left"):
+            checkpoints.save(path, "{}", {"step": 2, "weights": torch.zeros(60_000)})
+        state = checkpoints.load(path, "{}", CPU)
+        assert state is not None
+        assert state["step"] == 1
+        assert [entry.name for entry in folder.iterdir()] == [path.name]
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_write_that_the_system_cuts_short_leaves_the_checkpoint_before(tmp_path):
+    path = tmp_path / ".record.checkpoint"
+    checkpoints.save(path, "{}", {"step": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            checkpoints.save(path, "{}", {"step": 2, "weights": torch.zeros(60_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    state = checkpoints.load(path, "{}", CPU)
+    assert state is not None
+    assert state["step"] == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_training_process_imports_torch_and_nothing_else_that_is_slow(tokens, tmp_path):
+    command = (
+        "import sys; from lr_sweep.training_runs import run_trial; run_trial(*sys.argv[1:4], 100); print(*sys.modules)"
+    )
+    arguments = [str(tokens), str(tmp_path / "trial" / "record.json"), spec_of().model_dump_json()]
+    done = subprocess.run(
+        [sys.executable, "-c", command, *arguments],
+        env={"PYTHONPATH": ":".join(PATHS), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(done.stdout.split())
+    assert "torch" in loaded
+    slow = {"transformers", "tokenizers", "pandas", "datasets", "sklearn", "matplotlib", "scipy", "torch._dynamo"}
+    assert not loaded & slow

@@ -1,0 +1,97 @@
+"""What made an output: code closures kept by their digest, and stale outputs that Snakemake cannot see."""
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from plumbline.core.errors import UserError
+from plumbline.core.files import read_json, write_json
+from plumbline.core.plan.target import Target, canonical, differences
+from plumbline.core.run.progress import read_journal
+from plumbline.core.run.record import read_record
+
+PIECE = 254
+"""Longest file name that Snakemake gives a metadata record."""
+
+
+def keep_code(targets: Iterable[Target], results: Path) -> None:
+    """Writes each closure below `results`/code/ under the digest that specs name it by, unless it is there."""
+    for target in targets:
+        path = _code_path(results, json.loads(target.spec)["code"])
+        if not path.exists():
+            write_json(path, target.code)
+
+
+def why_stale(spec: dict[str, Any] | None, target: Target, results: Path) -> list[str]:
+    """Where the `spec` that made a target's output differs from today's; of code, which modules. None: unknown."""
+    if spec is None:
+        return ["no spec is recorded for it"]
+    today = json.loads(target.spec)
+    told_apart = dict.fromkeys(("code", "inputs", "fingerprint"))
+    clauses = differences({**spec, **told_apart}, {**today, **told_apart})
+    if spec.get("fingerprint") != today.get("fingerprint"):
+        clauses.append("files: those it was made from have changed")
+    if spec.get("inputs") != today["inputs"]:
+        clauses.append("inputs: other targets than before, or made anew")
+    if spec.get("code") != today["code"]:
+        kept = _code_path(results, str(spec.get("code")))
+        modules = differences(read_json(kept), target.code) if kept.exists() else []
+        names = ", ".join(clause.partition(":")[0] for clause in modules)
+        clauses.append(f"code: {spec.get('code')} → {today['code']}" + (f" ({names})" if names else ""))
+    return clauses
+
+
+def recorded_spec(target: Target, results: Path) -> dict[str, Any] | None:
+    """The spec that made the output of `target` below `results`, from its record or its journal; None if unknown."""
+    if target.is_trial:
+        try:
+            spec = read_record(target.file(results)).get("spec")
+        except UserError:
+            return None
+        return spec if isinstance(spec, dict) else None
+    last: dict[str, Any] | None = None
+    started: dict[str, Any] | None = None
+    for event in read_journal(results / target.study / target.journal):
+        if event.get("event") == "start":
+            started = event.get("spec")
+        elif event.get("event") == "end":
+            last = started
+    return last
+
+
+def outputs_without_metadata(targets: Iterable[Target], results: Path, metadata: Path) -> dict[Path, str]:
+    """Outputs made from another spec than today's that Snakemake will not notice, each with why it is stale.
+
+    Snakemake notices a changed spec by itself from its `metadata` folder; only outputs it has no metadata of
+    (a deleted `.snakemake`, results copied from elsewhere) are looked at.
+    """
+    found = {}
+    for target in targets:
+        output = target.file(results)
+        if not _traced(output, metadata) and output.exists():
+            spec = recorded_spec(target, results)
+            if spec is None or canonical(spec) != target.spec:
+                found[output] = "; ".join(why_stale(spec, target, results))
+    return found
+
+
+def move_stale(untraced: Mapping[Path, str]) -> list[str]:
+    """Renames each output to `<output>.stale`, so that it is made again. Returns a line for each."""
+    lines = []
+    for output, why in untraced.items():
+        output.replace(output.with_name(f"{output.name}.stale"))
+        lines.append(f"{output} set aside as {output.name}.stale: {why}")
+    return lines
+
+
+def _code_path(results: Path, code: str) -> Path:
+    return results / "code" / f"{code}.json"
+
+
+def _traced(output: Path, metadata: Path) -> bool:
+    """Whether Snakemake's file backend holds a metadata record of `output`: its path in base64, in pieces if long."""
+    name = base64.urlsafe_b64encode(str(output).encode()).decode()
+    pieces = [name[start : start + PIECE] for start in range(0, len(name), PIECE)]
+    return metadata.joinpath(*(f"@{piece}" for piece in pieces[:-1]), pieces[-1]).exists()

@@ -1,0 +1,152 @@
+"""Where every target stands, read from records and journals alone; nothing is changed."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from plumbline.core.plan.provenance import recorded_spec, why_stale
+from plumbline.core.plan.target import Target, canonical
+from plumbline.core.run.progress import lost_seconds, read_journal
+from plumbline.core.run.record import Outcome, read_record
+
+State = Literal["done", "running", "failed", "stale", "missing"]
+STATES: tuple[State, ...] = ("done", "running", "failed", "stale", "missing")
+SILENT_SECONDS = 120.0
+"""A stage on another machine counts as running while its journal is younger than this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetStatus:
+    """One target's state, and what is known of it."""
+
+    target: Target
+    state: State
+    why: tuple[str, ...] = ()
+    """For a stale target what changed, for a failed one the message, for an interrupted one how far it was."""
+    outcome: str | None = None
+    seconds: float | None = None
+    """Spent on a target that is done; on a trial with the attempts that were killed or failed on the way."""
+    fraction: float | None = None
+    """Share done, of a running target."""
+    eta_seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The status as JSON values."""
+        target = {"study": self.target.study, "stage": self.target.stage, "name": self.target.name}
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"target": target}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSummary:
+    """How many targets of one stage are in each state."""
+
+    study: str
+    stage: str
+    is_trial: bool
+    counts: dict[State, int]
+    seconds: float
+    """Time spent on the targets that are done, interrupted attempts of trials included."""
+    eta_seconds: float | None
+    """For what is left, at the mean time of those done and as many at once as run now; None while unknown."""
+
+    @property
+    def total(self) -> int:
+        """Number of targets."""
+        return sum(self.counts.values())
+
+
+def target_statuses(targets: Iterable[Target], results: Path) -> list[TargetStatus]:
+    """The status of each of `targets`, whose outputs lie below `results`."""
+    found: dict[int, TargetStatus] = {}
+    for target in targets:
+        upstream = [found[id(need)] for need in target.needs if id(need) in found]
+        found[id(target)] = _target_status(target, results, upstream)
+    return list(found.values())
+
+
+def stage_summaries(found: Iterable[TargetStatus]) -> list[StageSummary]:
+    """One summary for each stage, in the order of the plan."""
+    groups: dict[tuple[str, str], list[TargetStatus]] = {}
+    for status in found:
+        if status.target.optional and status.state == "missing":
+            continue
+        groups.setdefault((status.target.study, status.target.stage), []).append(status)
+    return [_stage_summary(study, stage, group) for (study, stage), group in groups.items()]
+
+
+def _target_status(target: Target, results: Path, upstream: list[TargetStatus]) -> TargetStatus:
+    folder = results / target.study
+    events = read_journal(folder / target.journal)
+    running = _running(events, folder / target.journal)
+    if running is not None:
+        return TargetStatus(target=target, state="running", **running)
+    if target.file(results).exists():
+        return _status_of_output(target, results, upstream, events)
+    last = events[-1] if events else {}
+    if last.get("event") == "failed":
+        return TargetStatus(target=target, state="failed", why=(str(last.get("message")),))
+    if events and last.get("event") != "end":
+        share = last["done"] / last["total"] if last.get("total") else 0.0
+        return TargetStatus(target=target, state="missing", why=(f"interrupted at {share:.0%}",))
+    return TargetStatus(target=target, state="missing")
+
+
+def _status_of_output(
+    target: Target, results: Path, upstream: list[TargetStatus], events: list[dict[str, Any]]
+) -> TargetStatus:
+    spec = recorded_spec(target, results)
+    if spec is None or canonical(spec) != target.spec:
+        causes = [need for need in upstream if need.state == "stale"]
+        clauses = why_stale(spec, target, results)
+        why = [clause for clause in clauses if not (clause.startswith("inputs:") and causes)]
+        if causes:
+            more = f" and {len(causes) - 1} more" if len(causes) > 1 else ""
+            why.append(f"its input {causes[0].target.path}{more} is stale")
+        return TargetStatus(target=target, state="stale", why=tuple(why))
+    if target.is_trial:
+        record = read_record(target.file(results))
+        spent = record["seconds"] + lost_seconds(events)
+        return TargetStatus(target=target, state="done", outcome=record["outcome"], seconds=spent)
+    seconds = next((event["seconds"] for event in reversed(events) if event.get("event") == "end"), None)
+    return TargetStatus(target=target, state="done", outcome=Outcome.OK.value, seconds=seconds)
+
+
+def _running(events: list[dict[str, Any]], journal: Path) -> dict[str, Any] | None:
+    """What is known of the process that writes the journal; None where none does."""
+    start = next((event for event in reversed(events) if event.get("event") == "start"), None)
+    if start is None or events[-1].get("event") in ("end", "failed"):
+        return None
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if boot.exists() and start.get("boot") == boot.read_text().strip():
+        if not _alive(start["pid"], start["time"]):
+            return None
+    elif time.time() - journal.stat().st_mtime > SILENT_SECONDS:
+        return None
+    began = next(number for number, event in enumerate(events) if event is start)
+    since = events[began:]
+    last: dict[str, Any] = next((event for event in reversed(since) if event.get("total")), {})
+    fraction = last["done"] / last["total"] if last else None
+    return {"fraction": fraction, "eta_seconds": last.get("eta_seconds")}
+
+
+def _alive(pid: int, noted: float) -> bool:
+    """Whether process `pid` runs and began before `noted`, so that it is no other process of the same number."""
+    try:
+        process = psutil.Process(pid)
+        return process.create_time() <= noted + 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _stage_summary(study: str, stage: str, group: list[TargetStatus]) -> StageSummary:
+    counts: dict[State, int] = {state: sum(item.state == state for item in group) for state in STATES}
+    times = [item.seconds for item in group if item.state == "done" and item.seconds is not None]
+    left = len(group) - counts["done"]
+    at_once = max(counts["running"], 1)
+    eta = left * sum(times) / len(times) / at_once if times and left else (0.0 if not left else None)
+    is_trial = group[0].target.is_trial
+    return StageSummary(study=study, stage=stage, is_trial=is_trial, counts=counts, seconds=sum(times), eta_seconds=eta)

@@ -1,0 +1,104 @@
+"""The plan: every target of a study, and the spec that decides what it holds. Pure; read at parse time."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from plumbline.core.plan.code import code_of
+from plumbline.core.settings import Settings
+
+
+def canonical(value: Any) -> str:
+    """`value` as JSON with sorted keys and no spaces: equal values give equal strings. NaN is refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest(text: str) -> str:
+    """The first 16 hex digits of the SHA-256 of `text`."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Spec(Settings):
+    """What decides a target's content: settings (in subclasses), the code that runs, and what it reads."""
+
+    code: str
+    """Digest over the code of the stage and of all that it imports."""
+    inputs: str
+    """Digest over the specs of the targets it reads."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One file target: `output` made by `stage` from `settings` and the targets it `needs`."""
+
+    study: str
+    stage: str
+    name: str
+    """Unique within the stage; the rule's wildcards joined by "/"."""
+    output: str
+    """Path from results/<study>/; of what several studies read, ../NAME."""
+    settings: Mapping[str, Any]
+    needs: Sequence["Target"] = field(default=(), kw_only=True)
+    modules: Sequence[str] = field(default=(), kw_only=True)
+    """Code that the stage loads by name, besides what it imports."""
+    is_trial: bool = field(default=False, kw_only=True)
+    optional: bool = field(default=False, kw_only=True)
+    """Whether it may never be asked for: a trial that only an extension of the grid would add."""
+
+    @cached_property
+    def code(self) -> dict[str, str]:
+        """Module -> digest, over the import closure of the stage and of `modules`."""
+        return code_of([f"plumbline.{self.study}.{self.stage}", *self.modules])
+
+    @cached_property
+    def spec(self) -> str:
+        """The spec as canonical JSON."""
+        inputs = digest("\n".join(need.spec for need in self.needs))
+        return canonical({**self.settings, "code": digest(canonical(self.code)), "inputs": inputs})
+
+    def file(self, results: Path) -> Path:
+        """Its output, below the folder `results`."""
+        return Path(os.path.normpath(results / self.study / self.output))
+
+    @property
+    def path(self) -> str:
+        """Its stage and name, for messages: train/factor/all_layers/stats."""
+        return f"{self.stage}/{self.name}".rstrip("/")
+
+    @property
+    def log(self) -> str:
+        """Path of its log file below results/<study>/; the journal stands beside it as .jsonl."""
+        return f"logs/{self.stage}/{self.name or 'all'}.log"
+
+    @property
+    def journal(self) -> str:
+        """Path of its journal below results/<study>/."""
+        return self.log.removesuffix(".log") + ".jsonl"
+
+
+Targets = Mapping[tuple[str, str], Target]
+"""(study.stage, name) -> target."""
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Where two specs differ, one clause a field: `training.hidden: 64 → 128`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            clause
+            for key in sorted(old.keys() | new.keys())
+            for clause in differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if old == new else [f"{path}: {_short(old)} → {_short(new)}"]
+
+
+def by_name(targets: Iterable[Target]) -> Targets:
+    return {(f"{target.study}.{target.stage}", target.name): target for target in targets}
+
+
+def _short(value: Any) -> str:
+    return "nothing" if value is None else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""Running a stage: its command line, progress, locks, records, processes and devices."""

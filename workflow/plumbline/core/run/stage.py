@@ -1,0 +1,145 @@
+"""The contract of a stage: one function, one command line, a log on stderr, a journal, one-line errors."""
+
+import argparse
+import inspect
+import json
+import logging
+import os
+import sys
+import time
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, NoReturn, ParamSpec
+
+from plumbline.core.errors import UserError
+from plumbline.core.files import storage_mistake
+from plumbline.core.run import progress
+from plumbline.core.run.lock import lock_target
+from plumbline.core.settings import Settings, validated
+
+Arguments = ParamSpec("Arguments")
+log = logging.getLogger("plumbline")
+
+
+class Stage(Generic[Arguments]):
+    """A stage's function, callable as it is, with `main` as its command line.
+
+    Every parameter is an option of the same name: a Settings class is given as JSON, a list as several values.
+    `--log` names the file that stderr goes to: start, progress and end are appended as JSON lines to the journal
+    beside it, which has the suffix .jsonl.
+    """
+
+    def __init__(self, function: Callable[Arguments, None]) -> None:
+        self.function = function
+        self.__doc__, self.__name__ = function.__doc__, function.__name__
+        self.name = function.__module__.removeprefix("plumbline.")
+
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        self.function(*args, **kwargs)
+
+    def main(self) -> NoReturn:
+        """Runs the stage with the options of this process; exits 0, or 1 after a one-line error."""
+        _log_to_stderr()
+        name = Path(sys.argv[0]).stem
+        try:
+            arguments, journal = self._parse(sys.argv[1:])
+            if journal is not None:
+                lock_target(journal)
+            progress.append_to(journal)
+            spec = arguments.get("spec")
+            shown = None if spec is None else spec.model_dump(mode="json")
+            progress.log_event(event="start", stage=name, pid=os.getpid(), boot=_boot(), spec=shown)
+            log.info("%s starts", name)
+            began = time.perf_counter()
+            self.function(**arguments)  # type: ignore[call-arg]
+        except UserError as error:
+            _fail(str(error))
+        except OSError as error:
+            if mistake := storage_mistake(error, Path(str(error.filename or "output"))):
+                _fail(str(mistake))
+            _note_failure(repr(error))
+            raise
+        except KeyboardInterrupt:
+            log.error("interrupted; start again to go on")
+            sys.exit(130)
+        except BaseException as error:
+            _note_failure(repr(error))
+            raise
+        seconds = time.perf_counter() - began
+        progress.log_event(event="end", seconds=seconds)
+        log.info("%s ends after %.2f s", name, seconds)
+        _leave()
+
+    def _parse(self, argv: list[str]) -> tuple[dict[str, Any], Path | None]:
+        parser = argparse.ArgumentParser(description=self.__doc__, allow_abbrev=False)
+        parser.add_argument("--log", type=Path, default=None, dest="log_file")
+        hints = typing.get_type_hints(self.function)
+        for name, parameter in inspect.signature(self.function).parameters.items():
+            required = parameter.default is inspect.Parameter.empty
+            default = None if required else parameter.default
+            option: dict[str, Any] = {"required": required, "default": default, "dest": name}
+            parser.add_argument(f"--{name.replace('_', '-')}", **option, **_reader(hints[name]))
+        options = vars(parser.parse_args(argv))
+        log_file = options.pop("log_file")
+        return options, log_file and log_file.with_suffix(".jsonl")
+
+
+def stage(function: Callable[Arguments, None]) -> Stage[Arguments]:
+    """Makes `function` a stage."""
+    return Stage(function)
+
+
+def _reader(kind: Any) -> dict[str, Any]:
+    """How argparse reads a parameter annotated as `kind`."""
+    if isinstance(kind, type) and issubclass(kind, Settings):
+        return {"type": lambda text: _settings(kind, text)}
+    if isinstance(kind, types.UnionType):
+        kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
+    if typing.get_origin(kind) is list:
+        return {"type": typing.get_args(kind)[0], "nargs": "*"}
+    return {"type": kind}
+
+
+def _settings(kind: type[Settings], text: str) -> Settings:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--spec: is no JSON ({error})") from None
+    return validated(kind, values, "--spec")
+
+
+def _leave() -> NoReturn:
+    """Ends the process at once: everything is written by now, and tearing torch down would take 0.8 s a job."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _fail(message: str) -> NoReturn:
+    _note_failure(message)
+    log.error("%s", message)
+    sys.exit(1)
+
+
+def _note_failure(message: str) -> None:
+    try:
+        progress.log_event(event="failed", message=message)
+    except OSError as error:  # a full disk must not hide the message that says so
+        log.error("the journal cannot be written: %s", error)
+
+
+def _boot() -> str | None:
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else None
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    layout = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    layout.converter = time.gmtime
+    handler.setFormatter(layout)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False

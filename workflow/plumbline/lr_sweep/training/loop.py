@@ -1,0 +1,265 @@
+"""THE training loop: AdamW, linear warm-up and cosine, clipping, validation, metrics, checkpoints.
+
+Everything that decides a run's numbers is in a `Run`; all of its state is in a `Fit`, and is what a checkpoint holds.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plumbline.core.measure.clocks import clocks
+from plumbline.core.measure.spans import Spans
+from plumbline.core.run.progress import Progress, log_event
+from plumbline.lr_sweep.settings import ModelSettings, OperationSettings, TrainingSettings
+from plumbline.lr_sweep.training import checkpoint as checkpoints
+from plumbline.lr_sweep.training.adamw import AdamW
+from plumbline.lr_sweep.training.compiler import compiler_counts
+from plumbline.lr_sweep.training.data import Tokens, TrainingWindows, validation_batches
+from plumbline.lr_sweep.training.model import Transformer
+from plumbline.lr_sweep.training.precision import Choices, choose
+
+Row = dict[str, float]
+log = logging.getLogger("plumbline")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What decides a run."""
+
+    model: ModelSettings
+    training: TrainingSettings
+    rate: float
+    """The peak learning rate."""
+    seed: int
+    """Of the initial weights and of the order of the data."""
+    identity: str
+    """The trial's whole spec, as JSON: a checkpoint of another one is refused."""
+
+
+def train_model(
+    run: Run, tokens: Tokens, device: torch.device, operation: OperationSettings, checkpoint: Path | None = None
+) -> "Fit":
+    """Trains to the last step, or to the first validation that finds a loss that is not finite.
+
+    Goes on from `checkpoint` where that exists, and ends on a CPU with the same bits as without a stop.
+    """
+    fit = Fit(run, tokens, device)
+    if checkpoint is None or not fit.resume(checkpoint):
+        fit.prepare(choose(run.model, run.training, tokens, device))
+        fit.validate()
+        fit.log()
+        if checkpoint is not None:  # at once: a second probe might choose another arithmetic, and so other bits
+            fit.save(checkpoint)
+    training, saved_at = run.training, time.monotonic()
+    with Progress(training.steps, "steps", done=fit.step) as progress:
+        while fit.step < training.steps and fit.finite:
+            fit.advance()
+            validates = fit.step % training.validate_every == 0 or fit.step == training.steps
+            if validates:
+                fit.validate()
+            if validates or fit.step % operation.log_steps == 0:
+                fit.log()
+            if checkpoint is not None and _due(operation, fit.step, saved_at):
+                fit.save(checkpoint)
+                saved_at = time.monotonic()
+            progress.advance()
+    return fit
+
+
+def _due(operation: OperationSettings, step: int, saved_at: float) -> bool:
+    every = operation.checkpoint_steps
+    by_steps = every is not None and step % every == 0
+    return by_steps or time.monotonic() - saved_at >= operation.checkpoint_seconds
+
+
+class Fit:
+    """A model in training."""
+
+    def __init__(self, run: Run, tokens: Tokens, device: torch.device) -> None:
+        self.spans = Spans(device)
+        self.run, self.device = run, device
+        training, model = run.training, run.model
+        sizes: dict[str, Any] = {"batch": training.batch, "context": model.context, "device": device}
+        self.windows = TrainingWindows(tokens.train, seed=run.seed, **sizes)
+        self.validation = validation_batches(tokens.validation, windows=training.validation_windows, **sizes)
+        self.validation_windows = sum(len(inputs) for inputs, _ in self.validation)
+        if self.validation_windows < training.validation_windows:
+            log.info("the validation text holds %d windows, and all are validated on", self.validation_windows)
+        torch.manual_seed(run.seed)
+        self.model = Transformer(model).to(device)
+        self.losses = torch.full((training.steps,), math.nan, device=device)
+        self.grad_norms = torch.full((training.steps,), math.nan, device=device)
+        self.rows: list[Row] = []
+        self.step = self.restarts = 0
+        self.validation_loss = math.nan
+        self.finite = True
+        self.dtype = str(self.model.lm_head.weight.dtype).removeprefix("torch.")
+        self.tokens_per_step = training.batch * model.context
+        self._at_last_row = {"step": 0, "training": 0.0, "data_wait": 0.0}
+
+    def prepare(self, choices: Choices) -> None:
+        """Makes the optimizer and sets the arithmetic as chosen."""
+        training = self.run.training
+        self.choices = choices
+        self.autocast = choices.arithmetic(self.device)
+        self.compute: Callable[..., Tensor] = self.model
+        self.optimizer = AdamW(
+            self.model.parameters(),
+            beta1=training.beta1,
+            beta2=training.beta2,
+            weight_decay=training.weight_decay,
+            fused=choices.fused,
+        )
+        self.spans.mark("other")
+        if choices.compile:
+            self.compute = self._compiled()
+            self.spans.mark("compile")
+
+    def _compiled(self) -> Callable[..., Tensor]:
+        """The model, forward and backward compiled outside the steps that are timed."""
+        compute: Callable[..., Tensor] = torch.compile(self.model)
+        blank = self.windows.blank()  # laid out as a batch is, or the first step would compile once more
+        with self.autocast:
+            loss = compute(*blank)
+        loss.backward()
+        loss.item()
+        self.optimizer.clear()
+        return compute
+
+    def advance(self) -> None:
+        """One step."""
+        inputs, targets = self.windows.draw()
+        self.spans.mark("data_wait")
+        with self.autocast:
+            loss = self.compute(inputs, targets)
+        self.spans.mark("forward")
+        loss.backward()
+        self.spans.mark("backward")
+        norm = torch.nn.utils.clip_grad_norm_(self.optimizer.weights, self.run.training.clip)
+        self.optimizer.step(learning_rate(self.run, self.step))
+        self.optimizer.clear()
+        # kept on the device: reading them would make a GPU wait for the host at every step
+        self.losses[self.step] = loss.detach()
+        self.grad_norms[self.step] = norm
+        self.step += 1
+        self.spans.mark("optimizer")
+
+    @torch.no_grad()
+    def validate(self) -> None:
+        """The mean loss over the validation tokens: sum of their losses over their count."""
+        total = torch.zeros((), device=self.device)
+        count = 0
+        for inputs, targets in self.validation:
+            with self.autocast:
+                total += self.model(inputs, targets, reduction="sum")
+            count += targets.numel()
+        self.validation_loss = total.item() / count
+        self.finite = math.isfinite(self.validation_loss) and bool(self.losses[: self.step].isfinite().all())
+        self.spans.mark("validation")
+
+    def log(self) -> None:
+        """Adds a row of metrics, and tells the journal where the time went."""
+        self.spans.mark("logging")
+        self.spans.settle()
+        last, spans = self._at_last_row, self.spans
+        steps = self.step - int(last["step"])
+        validated = self.step % self.run.training.validate_every == 0 or self.step == self.run.training.steps
+        row = {"step": self.step, "wallclock_time": time.time(), "elapsed_time": spans.total}
+        if steps:
+            seconds = spans.training - last["training"]
+            row["train_loss"] = self.losses[self.step - steps : self.step].mean().item()
+            row["learning_rate"] = learning_rate(self.run, self.step - 1)
+            row["grad_norm"] = self.grad_norms[self.step - 1].item()
+            row["tokens_per_second"] = steps * self.tokens_per_step / seconds
+            row["data_wait_seconds"] = spans.seconds["data_wait"] - last["data_wait"]
+        if validated:
+            row["val_loss"] = self.validation_loss
+            row["val_perplexity"] = perplexity(self.validation_loss)
+        self.rows.append(row)
+        self._at_last_row = {
+            "step": self.step,
+            "training": spans.training,
+            "data_wait": spans.seconds["data_wait"],
+        }
+        log_event(
+            spans=spans.named(),
+            clock=clocks(),
+            threads=torch.get_num_threads(),
+            dtype=self.dtype,
+            precision=self.choices.found,
+            compiler=compiler_counts(),
+            done=self.step,
+            total=self.run.training.steps,
+            device=str(self.device),
+            tokens_per_step=self.tokens_per_step,
+        )
+        self.spans.mark("logging")
+
+    def save(self, path: Path) -> None:
+        """Writes all of the state to `path`; the checkpoint before stays until the new one is whole."""
+        self.spans.mark("other")
+        self.spans.settle()
+        checkpoints.save(path, self.run.identity, self.state())
+        self.spans.mark("checkpoint")
+
+    def state(self) -> dict[str, Any]:
+        """All that a run needs to go on to the same bits, and what it has measured so far."""
+        return {
+            "step": self.step,
+            "restarts": self.restarts,
+            "finite": self.finite,
+            "choices": self.choices.model_dump(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "position": self.windows.position,
+            "random": torch.get_rng_state(),
+            "random_gpu": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "losses": self.losses,
+            "grad_norms": self.grad_norms,
+            "validation_loss": self.validation_loss,
+            "rows": self.rows,
+            "at_last_row": self._at_last_row,
+            "spans": dict(self.spans.seconds),
+        }
+
+    def resume(self, path: Path) -> bool:
+        """Takes up the state in `path`; False when there is none. Raises UserError when it is of another spec."""
+        state = checkpoints.load(path, self.run.identity, self.device)
+        if state is None:
+            return False
+        self.prepare(Choices(**state["choices"]))
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.windows.position = state["position"].cpu()
+        torch.set_rng_state(state["random"].cpu())
+        if state["random_gpu"] is not None:
+            torch.cuda.set_rng_state(state["random_gpu"].cpu(), self.device)
+        self.step, self.restarts, self.finite = state["step"], state["restarts"] + 1, state["finite"]
+        self.losses, self.grad_norms = state["losses"], state["grad_norms"]
+        self.validation_loss, self.rows = state["validation_loss"], state["rows"]
+        self._at_last_row = state["at_last_row"]
+        self.spans.take_up(state["spans"])
+        self.spans.mark("other")
+        return True
+
+
+def learning_rate(run: Run, step: int) -> float:
+    """The rate of step 0, 1, …: up in a line to the peak, then down half a cosine to its end at the very last step."""
+    training = run.training
+    if step < training.warmup_steps:
+        return run.rate * (step + 1) / training.warmup_steps
+    peak = max(training.warmup_steps - 1, 0)
+    done = (step - peak) / max(training.steps - 1 - peak, 1)
+    return run.rate * (training.final_ratio + (1 - training.final_ratio) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def perplexity(loss: float) -> float:
+    """e to the loss; infinite where that is more than a float holds."""
+    return math.exp(loss) if loss < 700 or math.isnan(loss) else math.inf

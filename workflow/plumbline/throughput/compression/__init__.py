@@ -1,0 +1,1 @@
+"""Low-rank compression of a model's linear layers."""

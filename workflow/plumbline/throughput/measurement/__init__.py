@@ -1,0 +1,1 @@
+"""One trial: setup, timing, memory and limits."""
