@@ -226,7 +226,7 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
     features, labels = data()
     place = tmp_path / "fit.pt"
     place.write_bytes(b"not a checkpoint")
-    with pytest.raises(UserError, match=r"fit\.pt: is no checkpoint"):
+    with pytest.raises(UserError, match=r"fit\.pt: is not a checkpoint"):
         fit_stacked(features, labels, random_splits(labels), CLASSES, SMALL, [0, 1, 2], CPU, checkpoint=place)
 
 

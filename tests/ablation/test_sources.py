@@ -275,7 +275,7 @@ def test_a_hub_that_does_not_answer_is_told(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": "workflow", "HF_ENDPOINT": "http://127.0.0.1:9"}
     command = [sys.executable, "-c", script, str(tmp_path / "store")]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert "UserError: ablation.hub.id: a/b is no folder here, and the hub does not give it" in ended.stderr
+    assert "UserError: ablation.hub.id: a/b is not a directory here, and the hub does not give it" in ended.stderr
 
 
 # Adapters in folders ------------------------------------------------------------------------------
@@ -443,7 +443,7 @@ def test_a_csv_labels_adapters_and_says_which_images_they_share(tmp_path: Path) 
     [
         ("file,label\na,b\n", "has no column adapter"),
         ("adapter,label\n", "names no adapters"),
-        ("adapter,label\nbird/09.safetensors,x\n", r"line 2: bird/09\.safetensors is no file in"),
+        ("adapter,label\nbird/09.safetensors,x\n", r"line 2: bird/09\.safetensors is not a file in"),
         ("adapter,label\nbird/01.safetensors,x\n../secret.safetensors,x\n", r"line 3: \.\./secret.* leads out of"),
         ("adapter,label\n/etc/passwd,x\n", "line 2: /etc/passwd leads out of"),
         ("adapter,label\nlink.safetensors,x\n", r"line 2: link\.safetensors leads out of"),
@@ -542,7 +542,7 @@ def test_an_empty_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "loras").mkdir()
     with pytest.raises(UserError, match=r"holds no \.safetensors files"):
         load_folder(tmp_path)
-    with pytest.raises(UserError, match=r"ablation\.adapters\.path: .* is no folder"):
+    with pytest.raises(UserError, match=r"ablation\.adapters\.path: .* is not a directory"):
         adapters.load(tmp_path / "store", path=tmp_path / "nowhere")
 
 
@@ -602,7 +602,7 @@ def test_an_image_in_two_folds_is_told(tmp_path: Path) -> None:
 def test_a_shard_cut_short_is_told(tmp_path: Path) -> None:
     shards = save_shards(tmp_path, factors_of(24), [12, 12])
     os.truncate(shards[1], 300)
-    with pytest.raises(UserError, match=r"1\.safetensors: is no whole shard"):
+    with pytest.raises(UserError, match=r"1\.safetensors: is not a complete shard"):
         zoo.load(tmp_path / "store", shards=shards, classes=CLASSES)
     assert not (tmp_path / "store").exists()
 

@@ -75,7 +75,7 @@ class Study:
         return time.perf_counter() - began
 
     def measure(self) -> dict[str, Any]:
-        """The record of the trial, made anew."""
+        """The record of the trial, rebuilt."""
         target = self.targets["measure", CELL.trial]
         needs = {"manifest": self.manifest, "reference": self.reference, "text": self.text, "limits": self.limits}
         self.run(target, *(word for name, path in needs.items() for word in (f"--{name}", str(path))))

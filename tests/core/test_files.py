@@ -63,7 +63,7 @@ def test_json_round_trip_and_its_mistakes(tmp_path):
     write_json(tmp_path / "a.json", {"b": [1, 2.5, None]})
     assert read_json(tmp_path / "a.json") == {"b": [1, 2.5, None]}
     (tmp_path / "a.json").write_text("{")
-    with pytest.raises(UserError, match=r"a\.json: is no JSON"):
+    with pytest.raises(UserError, match=r"a\.json: is not valid JSON"):
         read_json(tmp_path / "a.json")
     with pytest.raises(UserError, match=r"b\.json: does not exist"):
         read_json(tmp_path / "b.json")

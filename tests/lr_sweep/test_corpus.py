@@ -177,7 +177,7 @@ def test_a_glob_that_matches_nothing_is_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("before", [0, 5, 70_001, 200_000])
 @pytest.mark.parametrize(
-    ("bad", "reason"), [(b"\xff\xfe", "is no UTF-8"), (b"\0", "is a zero"), (b"\xe2\x82", "is no UTF-8")]
+    ("bad", "reason"), [(b"\xff\xfe", "is not valid UTF-8"), (b"\0", "is a zero"), (b"\xe2\x82", "is not valid UTF-8")]
 )
 def test_bytes_that_are_no_text_are_named_with_their_offset(
     tmp_path: Path, before: int, bad: bytes, reason: str
@@ -251,7 +251,7 @@ def test_a_hub_data_set_without_what_was_named_is_refused(tmp_path: Path, block:
 
 def test_a_hub_that_cannot_be_reached_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "HfApi", functools.partial(HfApi, endpoint="http://127.0.0.1:9"))
-    with pytest.raises(UserError, match="is no folder here, and the hub does not give it") as caught:
+    with pytest.raises(UserError, match="is not a directory here, and the hub does not give it") as caught:
         make(tmp_path, source="hub", hub={"id": "someone/something"})
     assert "\n" not in str(caught.value)
 
@@ -269,7 +269,7 @@ def test_a_corpus_file_that_was_cut_is_refused(tmp_path: Path) -> None:
     from_files(tmp_path, "a.txt")
     path = tmp_path / "corpus" / documents.FILE
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(UserError, match=re.escape(f"{path}: is no whole corpus")):
+    with pytest.raises(UserError, match=re.escape(f"{path}: is not a complete corpus")):
         list(documents.read(path.parent))
 
 

@@ -172,7 +172,7 @@ def test_same_records_in_another_order_give_the_same_bytes(whole: Path, tmp_path
         ({"study": "ablation"}, "no record of study lr_sweep"),
         ({"spans": "absent"}, "lacks spans"),
         ({"metrics": "absent"}, r"metrics.csv: does not exist"),
-        ({"metrics": [{"step": 1, "val_loss": "much"}]}, r"is no metrics.csv"),
+        ({"metrics": [{"step": 1, "val_loss": "much"}]}, r"is not a metrics.csv"),
     ],
 )
 def test_foreign_record_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:

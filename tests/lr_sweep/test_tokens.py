@@ -164,7 +164,7 @@ def test_as_many_tokens_as_a_window_are_enough(tmp_path: Path) -> None:
 def test_a_tokenizer_file_that_was_cut_is_refused(made: Any, tmp_path: Path) -> None:
     text = (made[1].parent / "tokenizer" / "tokenizer.json").read_text()
     (tmp_path / "tokenizer.json").write_text(text[:100])
-    with pytest.raises(UserError, match="is no tokenizer"):
+    with pytest.raises(UserError, match="is not a tokenizer"):
         byte_pair.load(tmp_path / "tokenizer.json")
 
 

@@ -32,7 +32,7 @@ def trial(tokens, tmp_path_factory):
 
 def strict_json(path):
     def refuse(name):
-        raise ValueError(f"{name} is no JSON")
+        raise ValueError(f"{name} is not valid JSON")
 
     return json.loads(path.read_text(), parse_constant=refuse)
 

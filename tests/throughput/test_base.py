@@ -139,15 +139,15 @@ def test_mistakes_are_one_line(model_folder, corpus, tmp_path):
     overlapping = {"calibration": [str(tmp_path / "short.txt")], "evaluation": [str(tmp_path / "*.txt")]}
     cases = [
         (spec_of("path", {"path": str(bare)}), "bare: has no tokenizer"),
-        (spec_of("path", {"path": str(broken)}), "tokenizer.json: is no tokenizer"),
+        (spec_of("path", {"path": str(broken)}), "tokenizer.json: is not a tokenizer"),
         (spec_of("path", {"path": str(small)}), "gives id [0-9]+, and the model knows 200 tokens"),
-        (spec_of("path", {"path": str(tmp_path / "none")}), "none is no folder"),
+        (spec_of("path", {"path": str(tmp_path / "none")}), "none is not a directory"),
         (spec_of("path", {"path": str(tmp_path)}), "has no config.json"),
         (given(window=33), "throughput.text.window: 33 tokens, beyond the 32 of context"),
         (given(window=1), "throughput.text.window"),
         (spec_of("config", SMALL, TEXT | {"window": 33}), "window: 33 tokens, beyond the 32 of context"),
         (given(calibration=[str(tmp_path / "short.txt")]), "calibration: [0-9]+ tokens, fewer than 12 windows"),
-        (given(calibration=[str(tmp_path / "latin.txt")]), "latin.txt: byte 3 is no UTF-8"),
+        (given(calibration=[str(tmp_path / "latin.txt")]), "latin.txt: byte 3 is not valid UTF-8"),
         (given(**overlapping), "short.txt is calibrated on too"),
         (spec_of("hub", {"id": str(model_folder), "revision": "main"}), "throughput.model.hub.revision"),
         (spec_of("hub", {"id": "no//id", "revision": None}), "throughput.model.hub"),
@@ -163,13 +163,13 @@ def test_damaged_corpus_is_named(model_folder, tmp_path):
     manifest = write_corpus(tmp_path / "corpus")
     table = manifest.with_name("documents.parquet")
     table.write_bytes(table.read_bytes()[:-50])
-    with pytest.raises(UserError, match=r"documents\.parquet: is no whole corpus"):
+    with pytest.raises(UserError, match=r"documents\.parquet: is not a complete corpus"):
         made(spec_of("path", {"path": str(model_folder)}), tmp_path, corpus=[manifest])
 
 
 def test_hub_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="some-lab/some-model is no folder here, and the hub does not give it"):
+    with pytest.raises(UserError, match="some-lab/some-model is not a directory here, and the hub does not give it"):
         made(spec_of("hub", {"id": "some-lab/some-model", "revision": None}), tmp_path)
 
 

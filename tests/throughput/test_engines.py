@@ -266,5 +266,5 @@ def test_lean_names_a_missing_and_a_misshapen_weight(models: dict[str, Manifest]
 
 
 def test_class_that_is_no_engine_is_refused_by_name() -> None:
-    with pytest.raises(UserError, match=r"throughput\.grid\.engines: pathlib:Path: is no subclass of"):
+    with pytest.raises(UserError, match=r"throughput\.grid\.engines: pathlib:Path: is not a subclass of"):
         load("pathlib:Path")

@@ -146,8 +146,8 @@ def damaged(folder, what):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("truncated", "model.safetensors: is no whole safetensors file"),
-        ("no safetensors", "model.safetensors: is no whole safetensors file"),
+        ("truncated", "model.safetensors: is not a complete safetensors file"),
+        ("no safetensors", "model.safetensors: is not a complete safetensors file"),
         ("no weights", "has no model.safetensors"),
         ("no config", "has no config.json"),
         ("unknown", "config.json: transformers cannot read it.*flatland"),

@@ -424,7 +424,7 @@ def test_records_are_read_in_the_order_of_the_study(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"schema": 99}, "no record of schema 1"),
-        ({"stage": "max_batch"}, "is no trial of study throughput"),
+        ({"stage": "max_batch"}, "is not a trial of study throughput"),
         ({"batches": "absent"}, "lacks batches"),
         ({"outcome": "timeout", "batch": "absent"}, "lacks batch"),
     ],

@@ -75,7 +75,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: does not exist; run from the project's folder or name a --configfile") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: is no YAML ({' '.join(str(error).split())})") from None
+        raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds no settings")
     return values

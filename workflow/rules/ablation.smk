@@ -207,7 +207,7 @@ rule ablation_figures:
 
 
 rule ablation:
-    """The whole study. Names every trial, table and figure: one that is deleted is made again."""
+    """The whole study. Names every trial, table and figure: one that is deleted is rebuilt."""
     input:
         outputs_of("ablation", "train"),
         rules.ablation_samples.output if CONFIG.ablation.source == "zoo" else [],

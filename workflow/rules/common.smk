@@ -43,7 +43,7 @@ try:
         )
         if LOOKS_ONLY & set(sys.argv):
             for output, why in untraced.items():
-                logger.warning(f"{output} will be set aside and made again: {why}")
+                logger.warning(f"{output} will be moved to .stale and rebuilt: {why}")
         else:
             lock.hold(Path(CONFIG.results))
             for line in move_stale(untraced):

@@ -202,7 +202,7 @@ rule lr_sweep_diagnose:
 
 
 rule lr_sweep:
-    """The whole study. Names every trial, table and figure: one that is deleted is made again."""
+    """The whole study. Names every trial, table and figure: one that is deleted is rebuilt."""
     input:
         lr_sweep_all_trials,
         rules.lr_sweep_best.output,

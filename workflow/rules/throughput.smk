@@ -217,7 +217,7 @@ rule throughput_figures:
 
 
 rule throughput:
-    """The whole study. Names every trial, table and figure: one that is deleted is made again."""
+    """The whole study. Names every trial, table and figure: one that is deleted is rebuilt."""
     input:
         outputs_of("throughput", "measure"),
         rules.throughput_summarize.output,

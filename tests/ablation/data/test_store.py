@@ -143,7 +143,7 @@ def test_a_failed_import_leaves_the_old_store(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_store_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no adapter store"):
+    with pytest.raises(UserError, match="is not an adapter store"):
         AdapterStore(tmp_path)
 
 

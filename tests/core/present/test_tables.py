@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumbline.core.present import tables
+from plumbline.core.present import formatting, tables
 
 
 def test_csv_gives_back_every_float_to_the_bit(tmp_path: Path) -> None:
@@ -67,10 +67,10 @@ def test_escaped_text_has_no_live_special_character(text: str) -> None:
     ],
 )
 def test_mean_comes_with_its_interval(numbers: tuple[float, float, float], options: dict, text: str) -> None:
-    assert tables.with_interval(*numbers, **options) == text
+    assert formatting.with_interval(*numbers, **options) == text
 
 
 def test_p_values_are_never_zero() -> None:
-    assert [tables.p_text(p) for p in (0.0, 0.00099, 0.0123, 1.0, math.nan)] == [
+    assert [formatting.p_text(p) for p in (0.0, 0.00099, 0.0123, 1.0, math.nan)] == [
         "< 0.001", "< 0.001", "0.012", "1.000", "–",
     ]  # fmt: skip

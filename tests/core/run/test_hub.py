@@ -60,7 +60,9 @@ def test_a_revision_becomes_the_commit_it_stands_for(kind: Any, id: str, revisio
 @pytest.mark.usefixtures("answering")
 @pytest.mark.parametrize(("kind", "id"), [("model", "lab/texts"), ("dataset", "lab/nothing")])
 def test_what_the_hub_does_not_have_is_told_in_one_line(kind: Any, id: str) -> None:
-    with pytest.raises(UserError, match=rf"study\.hub\.id: {id} is no folder here, and the hub does not") as caught:
+    with pytest.raises(
+        UserError, match=rf"study\.hub\.id: {id} is not a directory here, and the hub does not"
+    ) as caught:
         Repository(kind=kind, id=id, key="study.hub").commit()
     assert "\n" not in str(caught.value)
 
@@ -72,7 +74,7 @@ def test_a_folder_has_no_commit_and_takes_no_revision(tmp_path: Path) -> None:
 
 
 def test_an_id_that_can_be_none_is_told() -> None:
-    with pytest.raises(UserError, match=r"study\.id: a/b/c is no folder here and no id: "):
+    with pytest.raises(UserError, match=r"study\.id: a/b/c is neither a directory here nor an id: "):
         Repository(kind="dataset", id="a/b/c", key="study").commit()
 
 

@@ -44,5 +44,5 @@ def test_a_fault_leaves_no_record(tmp_path):
 
 def test_other_json_is_no_record(tmp_path):
     (tmp_path / "t.json").write_text("[]")
-    with pytest.raises(UserError, match="is no record"):
+    with pytest.raises(UserError, match="is not a record"):
         read_record(tmp_path / "t.json")

@@ -148,7 +148,7 @@ def test_changed_spec_starts_anew_says_so_and_leaves_no_checkpoint_of_the_old_on
     old = interrupted(tokens, output, spec_of(), monkeypatch)
     with caplog.at_level("INFO", logger="plumbline"):
         train(spec_of(rate=0.5), tokens, output)
-    assert f"{old}: of another spec; the trial starts anew" in caplog.text
+    assert f"{old}: of another spec; the trial starts from the beginning" in caplog.text
     assert json.loads(output.read_text())["restarts"] == 0
     assert not old.exists()
 
@@ -158,14 +158,14 @@ def test_damaged_checkpoint_is_refused_by_name(tokens, tmp_path, monkeypatch, da
     output = tmp_path / "trial" / "record.json"
     path = interrupted(tokens, output, spec_of(), monkeypatch)
     path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
-    with pytest.raises(UserError, match=r"checkpoint: is no checkpoint \(\w+\); delete it"):
+    with pytest.raises(UserError, match=r"checkpoint: is not a checkpoint \(\w+\); delete it"):
         train(spec_of(), tokens, output)
 
 
 @pytest.mark.parametrize("held", [torch.zeros(3), [1], {"step": 1}])
 def test_file_that_holds_something_else_is_refused_by_name(tmp_path, held):
     torch.save(held, tmp_path / "x.checkpoint")
-    with pytest.raises(UserError, match=r"checkpoint: is no checkpoint \(\w+\); delete it"):
+    with pytest.raises(UserError, match=r"checkpoint: is not a checkpoint \(\w+\); delete it"):
         checkpoints.load(tmp_path / "x.checkpoint", "{}", CPU)
 
 
@@ -177,7 +177,7 @@ def test_pickled_code_in_a_checkpoint_is_never_run(tokens, tmp_path, monkeypatch
     output = tmp_path / "trial" / "record.json"
     path = interrupted(tokens, output, spec_of(), monkeypatch)
     torch.save({"spec": Bomb()}, path)
-    with pytest.raises(UserError, match="is no checkpoint"):
+    with pytest.raises(UserError, match="is not a checkpoint"):
         train(spec_of(), tokens, output)
     assert not (tmp_path / "ran").exists()
 

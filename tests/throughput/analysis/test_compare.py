@@ -213,7 +213,7 @@ def test_single_batches_cannot_be_told_apart(tmp_path: Path) -> None:
         ([trial()], [], "holds no trials of throughput"),
         ([trial()], [trial(batch=8)], "no trial of .* is also in"),
         ([failed()], [failed()], "none of the 1 trials in both folders went well"),
-        ([trial()], [trial(study="ablation")], "is no trial of study throughput"),
+        ([trial()], [trial(study="ablation")], "is not a trial of study throughput"),
     ],
 )
 def test_nothing_to_compare_is_status_2_and_a_line(

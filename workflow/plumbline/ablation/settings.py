@@ -266,7 +266,7 @@ class AblationSettings(Settings):
         known = available_representations()
         for name in [*self.ensembles, *(short_name(name) for names in self.representations.values() for name in names)]:
             if not name.isidentifier():
-                raise ValueError(f"representations: {name!r} is no plain name; it becomes the name of a file")
+                raise ValueError(f"representations: {name!r} is not a plain name; it becomes the name of a file")
         if shadowed := set(self.ensembles) & set(known):
             raise ValueError(f"ensembles.{min(shadowed)}: is the name of a representation; choose another")
         for view, names in self.representations.items():

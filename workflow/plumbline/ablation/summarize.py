@@ -12,7 +12,8 @@ from plumbline.ablation.analysis.records import SCHEMA, machine_note, read_recor
 from plumbline.ablation.settings import TABLES
 from plumbline.core.files import write_text
 from plumbline.core.plan.target import Spec
-from plumbline.core.present.tables import MISSING, p_text, with_interval, write_csv, write_latex
+from plumbline.core.present.formatting import MISSING, p_text, with_interval
+from plumbline.core.present.tables import write_csv, write_latex
 from plumbline.core.run.stage import stage
 
 KINDS = {

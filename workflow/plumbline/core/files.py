@@ -54,25 +54,25 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Writes `data` to `path`, atomically."""
     with atomic(path) as partial:
         partial.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` to `path` as indented JSON, atomically.."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    """Writes `value` to `path` as indented JSON, atomically. Raises ValueError for NaN: JSON has no word for it."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """The value in the JSON file `path`. Raises UserError when it is missing or no JSON."""
+    """The value in the JSON file `path`. Raises UserError when it is missing or not valid JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is no JSON ({error}); delete it to have it made again") from None
+        raise UserError(f"{path}: is not valid JSON ({error}); delete it to have it rebuilt") from None
 
 
 def _remove_left_over(path: Path) -> None:

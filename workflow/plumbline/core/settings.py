@@ -14,7 +14,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-Model = TypeVar("Model", bound=Settings)
+Model = TypeVar("Model", bound=BaseModel)
 Values = TypeVar("Values", bound=Sequence[Any])
 
 

@@ -7,7 +7,8 @@ import pandas as pd
 
 from plumbline.core.files import write_text
 from plumbline.core.plan.target import Spec
-from plumbline.core.present.tables import MISSING, write_csv, write_latex
+from plumbline.core.present.formatting import MISSING
+from plumbline.core.present.tables import write_csv, write_latex
 from plumbline.core.run.record import SCHEMA
 from plumbline.core.run.stage import stage
 from plumbline.lr_sweep.analysis.findings import edge_range, findings, loss_text, rate_text

@@ -9,7 +9,8 @@ import pandas as pd
 
 from plumbline.core.files import write_text
 from plumbline.core.plan.target import Spec
-from plumbline.core.present.tables import MISSING, with_interval, write_csv, write_latex
+from plumbline.core.present.formatting import MISSING, with_interval
+from plumbline.core.present.tables import write_csv, write_latex
 from plumbline.core.run.record import SCHEMA
 from plumbline.core.run.stage import stage
 from plumbline.throughput.analysis.evaluation import evaluation_lines

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from plumbline.ablation.settings import FACTOR_STATISTICS
-from plumbline.core.present.tables import MISSING
+from plumbline.core.present.formatting import MISSING
 from plumbline.core.statistics.contrasts import ALPHA, Contrast, bootstrap_interval, holm, paired_contrast
 
 MEASURE = "test_accuracy"

@@ -10,7 +10,7 @@ from plumbline.ablation.analysis.contrasts import best_trial
 from plumbline.ablation.analysis.labels import layers_label, outcome_label, representation_label, view_label
 from plumbline.ablation.analysis.records import machine_note
 from plumbline.ablation.settings import FACTOR_STATISTICS
-from plumbline.core.present.tables import number, p_text, with_interval
+from plumbline.core.present.formatting import number, p_text, with_interval
 from plumbline.core.statistics.contrasts import ALPHA, holm
 
 

@@ -24,7 +24,7 @@ _ORDER = (*VIEWS, *LAYERS, *REPRESENTATIONS)
 def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """The records of the study's trials, by view, layer set and representation.
 
-    Raises UserError when there is none, when a file is no record of this study and schema, or when two
+    Raises UserError when there is none, when a file is not a record of this study and schema, or when two
     files record the same trial.
     """
     if not paths:
@@ -36,10 +36,10 @@ def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
             "ablation",
             SCHEMA,
         ):
-            raise UserError(f"{path}: is no record of study ablation, schema {SCHEMA}; delete it to have it made again")
+            raise UserError(f"{path}: is not a record of study ablation, schema {SCHEMA}; delete it to have it rebuilt")
         missing = {*KEYS, "outcome", "runs", "classes", "machine"} - record.keys()
         if missing:
-            raise UserError(f"{path}: the record lacks {', '.join(sorted(missing))}; delete it to have it made again")
+            raise UserError(f"{path}: the record lacks {', '.join(sorted(missing))}; delete it to have it rebuilt")
         key = tuple(record[name] for name in KEYS)
         if key in records:
             raise UserError(f"{path}: trial {'/'.join(key)} is recorded twice; keep one of the files")

@@ -68,14 +68,16 @@ def save(path: Path, fit: StackedFit, mark: str) -> None:
 def load(path: Path, fit: StackedFit, mark: str) -> None:
     """Sets `fit`, freshly made, to the state at `path`, if there is one and it is of the same fit.
 
-    Raises UserError when the file is no checkpoint.
+    Raises UserError when the file is not a checkpoint.
     """
     if not path.exists():
         return
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: is no checkpoint ({error}); delete it to start the fit anew") from error
+        raise UserError(
+            f"{path}: is not a checkpoint ({error}); delete it to start the fit from the beginning"
+        ) from error
     if state["mark"] != mark:
         log.warning("%s is of other data, splits, seeds or settings: the fit starts from its beginning", path)
         return

@@ -51,7 +51,7 @@ def outline(path: Path) -> Outline:
         with safe_open(path, framework="numpy") as file:
             sizes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise BadAdapter(f"is no whole safetensors file ({error})") from None
+        raise BadAdapter(f"is not a complete safetensors file ({error})") from None
     shapes: dict[str, Shape] = {}
     for key in sorted(sizes):
         if name := _factor_of(key):
@@ -70,7 +70,7 @@ def read_factors(path: Path) -> Factors:
     try:
         tensors = dict(deserialize(path.read_bytes()))
     except (SafetensorError, OSError) as error:
-        raise BadAdapter(f"is no whole safetensors file ({error})") from None
+        raise BadAdapter(f"is not a complete safetensors file ({error})") from None
     factors, alphas = {}, {}
     for key, tensor in tensors.items():
         if name := _factor_of(key):

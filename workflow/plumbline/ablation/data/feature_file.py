@@ -80,7 +80,7 @@ def join(shards: Sequence[Path], path: Path) -> None:
 def read_features(paths: Sequence[Path], layers: str) -> tuple[np.ndarray, list[str]]:
     """Features (rows, W) float32 of the layers in the layer set, side by side, and the layers' names, once each.
 
-    Raises UserError when a file is no feature file, or the files have different rows.
+    Raises UserError when a file is not a feature file, or the files have different rows.
     """
     found: dict[str, None] = {}
     parts: list[tuple[Path, str, int]] = []
@@ -94,9 +94,7 @@ def read_features(paths: Sequence[Path], layers: str) -> tuple[np.ndarray, list[
                     parts.append((path, name, width))
                     found[name] = None
     if len(rows) > 1:
-        raise UserError(
-            f"{', '.join(map(str, rows.values()))}: have different rows; delete them to have them made again"
-        )
+        raise UserError(f"{', '.join(map(str, rows.values()))}: have different rows; delete them to have them rebuilt")
     table = np.empty((next(iter(rows), 0), sum(width for *_, width in parts)), np.float32)
     start = 0
     for path, name, width in parts:
@@ -130,4 +128,4 @@ def _opened(path: Path) -> Iterator[safe_open]:
         with safe_open(path, framework="numpy") as file:
             yield file
     except (SafetensorError, FileNotFoundError) as error:
-        raise UserError(f"{path}: is no whole feature file ({error}); delete it to have it made again") from None
+        raise UserError(f"{path}: is not a complete feature file ({error}); delete it to have it rebuilt") from None

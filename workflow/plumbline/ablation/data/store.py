@@ -58,10 +58,12 @@ class AdapterStore:
 
     def __init__(self, path: Path) -> None:
         if not (path / MANIFEST).is_file():
-            raise UserError(f"{path}: is no adapter store (no {MANIFEST}); make it with the stage `ablation.collect`")
+            raise UserError(
+                f"{path}: is not an adapter store (no {MANIFEST}); make it with the stage `ablation.collect`"
+            )
         manifest = read_json(path / MANIFEST)
         if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-            raise UserError(f"{path / MANIFEST}: is not of schema {SCHEMA}; delete {path} to have it made again")
+            raise UserError(f"{path / MANIFEST}: is not of schema {SCHEMA}; delete {path} to have it rebuilt")
         self.path = path
         self.manifest: dict[str, Any] = manifest
         try:
@@ -73,9 +75,7 @@ class AdapterStore:
             ]
             self.blocks = [self._block(entry) for entry in manifest["blocks"]]
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{path / MANIFEST}: lacks or garbles {error}; delete {path} to have it made again"
-            ) from None
+            raise UserError(f"{path / MANIFEST}: lacks or garbles {error}; delete {path} to have it rebuilt") from None
         self._by_name = {block.name: block for block in self.blocks}
         self._position = {module.name: index for index, module in enumerate(self.modules)}
         for block in self.blocks:
@@ -144,7 +144,7 @@ class AdapterStore:
             raise self._broken(file, f"is {values.dtype} {values.shape}, not as its manifest says")
 
     def _broken(self, file: Path, fault: str) -> UserError:
-        return UserError(f"{file}: {fault}; delete {self.path} to have it made again")
+        return UserError(f"{file}: {fault}; delete {self.path} to have it rebuilt")
 
 
 class StoreWriter:

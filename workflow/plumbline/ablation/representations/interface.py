@@ -135,7 +135,7 @@ def load(name: str) -> Representation:
     if isinstance(found, Representation):
         return found
     if not callable(found):
-        raise UserError(f"ablation.representations: {name}: is no function")
+        raise UserError(f"ablation.representations: {name}: is not a function")
     short = registry.short_name(name)
     return Representation(found, name=short, width=lambda m, n: _trial_width(found, name, m, n))
 

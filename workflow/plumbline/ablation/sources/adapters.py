@@ -60,7 +60,7 @@ def load(
     """
     path, labels = Path(path), None if labels is None else Path(labels)
     if not path.is_dir():
-        raise UserError(f"ablation.adapters.path: {path} is no folder")
+        raise UserError(f"ablation.adapters.path: {path} is not a directory")
     adapters = labelled_by_folder(path) if labels is None else labelled_by_csv(path, labels)
     _Import(path, skip=on_bad_adapter == "skip").write(output, adapters, labels)
 
@@ -109,7 +109,7 @@ def _from_line(path: Path, line: dict[str, str | None], place: str) -> Adapter:
         raise UserError(f"{place}: `adapter` or `label` is empty")
     file = _inside(path, name, place)
     if not file.is_file():
-        raise UserError(f"{place}: {name} is no file in {path}")
+        raise UserError(f"{place}: {name} is not a file in {path}")
     try:
         images = (line.get("num_images") or "").strip()
         ids = tuple(int(image) for image in (line.get("image_ids") or "").split())

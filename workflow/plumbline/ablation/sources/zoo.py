@@ -49,9 +49,11 @@ def _read(shard: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         with safe_open(shard, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{shard}: is no whole shard of the zoo ({error}); delete it to have it made again") from None
+        raise UserError(
+            f"{shard}: is not a complete shard of the zoo ({error}); delete it to have it rebuilt"
+        ) from None
     if missing := set(_COLUMNS) - set(tensors):
-        raise UserError(f"{shard}: has no tensor {min(missing)}; delete it to have it made again")
+        raise UserError(f"{shard}: has no tensor {min(missing)}; delete it to have it rebuilt")
     factors = {name: values for name, values in tensors.items() if factor_name(name) == name}
     return factors, {name: tensors[name] for name in _COLUMNS}
 
@@ -72,7 +74,7 @@ def _check_folds(rows: AdapterRows, folds: np.ndarray, place: str) -> None:
     for ids, fold in _pairs(rows, folds):
         for image in ids:
             if fold_of.setdefault(image, fold) != fold:
-                raise UserError(f"{place}: image {image} is in two folds; delete the shards to have them made again")
+                raise UserError(f"{place}: image {image} is in two folds; delete the shards to have them rebuilt")
 
 
 def _pairs(rows: AdapterRows, folds: np.ndarray) -> Iterator[tuple[list[int], int]]:

@@ -133,7 +133,7 @@ def load_base(path: Path, settings: DiffusionSettings, device: torch.device | st
     except FileNotFoundError:
         raise UserError(f"{path}: does not exist; train the base first") from None
     except SafetensorError as error:
-        raise UserError(f"{path}: is no safetensors file ({error}); delete it to have it made again") from None
+        raise UserError(f"{path}: is not a safetensors file ({error}); delete it to have it rebuilt") from None
     except RuntimeError as error:
         mismatch = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: is no base of the size in the config ({mismatch}); make it again") from None

@@ -116,7 +116,7 @@ class _Pretraining:
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise UserError(f"{path}: is no checkpoint ({error}); delete it to start anew") from error
+            raise UserError(f"{path}: is not a checkpoint ({error}); delete it to start from the beginning") from error
         if state["identity"] != self.identity:
             log.warning("%s: a checkpoint of other settings; training starts from the beginning", path)
             return

@@ -34,7 +34,7 @@ def why_stale(spec: dict[str, Any] | None, target: Target, results: Path) -> lis
     if spec.get("fingerprint") != today.get("fingerprint"):
         clauses.append("files: those it was made from have changed")
     if spec.get("inputs") != today["inputs"]:
-        clauses.append("inputs: other targets than before, or made anew")
+        clauses.append("inputs: other targets than before, or rebuilt")
     if spec.get("code") != today["code"]:
         kept = _code_path(results, str(spec.get("code")))
         modules = differences(read_json(kept), target.code) if kept.exists() else []
@@ -78,7 +78,7 @@ def outputs_without_metadata(targets: Iterable[Target], results: Path, metadata:
 
 
 def move_stale(untraced: Mapping[Path, str]) -> list[str]:
-    """Renames each output to `<output>.stale`, so that it is made again. Returns a line for each."""
+    """Renames each output to `<output>.stale`, so that it is rebuilt. Returns a line for each."""
     lines = []
     for output, why in untraced.items():
         output.replace(output.with_name(f"{output.name}.stale"))

@@ -7,9 +7,7 @@ import jinja2
 import pandas as pd
 
 from plumbline.core.files import atomic, write_text
-
-MINUS = "\N{MINUS SIGN}"
-MISSING = "\N{EN DASH}"
+from plumbline.core.present.formatting import MINUS, MISSING
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -88,30 +86,6 @@ def write_latex(frame: pd.DataFrame, path: Path, *, caption: str, label: str, gr
         groups=groups,
     )
     write_text(path, text)
-
-
-def with_interval(mean: float, low: float, high: float, *, digits: int = 1, signed: bool = False) -> str:
-    """`61.8 [60.2, 63.1]`; a dash when the mean is missing, `61.8 [–]` when one sample gave no interval."""
-    if math.isnan(mean):
-        return MISSING
-    if math.isnan(low) or math.isnan(high):
-        return f"{number(mean, digits, signed)} [{MISSING}]"
-    return f"{number(mean, digits, signed)} [{number(low, digits, signed)}, {number(high, digits, signed)}]"
-
-
-def number(value: float, digits: int = 1, signed: bool = False) -> str:
-    """`value` with a true minus sign, and with a plus where `signed`; what rounds to zero has no sign."""
-    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
-    if float(text) == 0:
-        text = text.lstrip("+-")
-    return text.replace("-", MINUS)
-
-
-def p_text(p_value: float) -> str:
-    """A p-value to three decimals, `< 0.001` below that, a dash when it is missing."""
-    if math.isnan(p_value):
-        return MISSING
-    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def escape(text: str) -> str:

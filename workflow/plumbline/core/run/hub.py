@@ -40,7 +40,7 @@ class Repository:
             with self.reached():
                 commit: str | None = HfApi().repo_info(self.id, revision=self.revision, repo_type=self.kind).sha
         except ValueError as error:  # an id that the hub's client refuses
-            raise UserError(f"{self.key}.id: {self.id} is no folder here and no id: {line(error)}") from error
+            raise UserError(f"{self.key}.id: {self.id} is neither a directory here nor an id: {line(error)}") from error
         if commit is None:
             raise UserError(f"{self.key}.revision: the hub names no commit of {self.id}; give one")
         return commit
@@ -52,8 +52,8 @@ class Repository:
             yield
         except _UNREACHABLE as error:
             raise UserError(
-                f"{self.key}.id: {self.id} is no folder here, and the hub does not give it ({line(error)}); check the"
-                " id and the network, or download it elsewhere and give the folder"
+                f"{self.key}.id: {self.id} is not a directory here, and the hub does not give it ({line(error)});"
+                " check the id and the network, or download it elsewhere and name the directory"
             ) from error
 
 

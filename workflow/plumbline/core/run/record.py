@@ -6,14 +6,18 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import read_json, write_json
 from plumbline.core.measure.machine import describe_machine
 from plumbline.core.plan.target import Spec
+from plumbline.core.settings import validated
 
 SCHEMA = 1
+REBUILD = "delete it to have it rebuilt"
 
 
 class Outcome(StrEnum):
@@ -35,12 +39,68 @@ class OutcomeError(Exception):
         self.outcome = outcome
 
 
-@contextmanager
-def recording(path: Path, *, study: str, stage: str, trial: str, spec: Spec) -> Iterator[dict[str, Any]]:
-    """A dict to put a trial's findings in; written to `path` as its record when the block ends.
+class Record(BaseModel):
+    """What every trial's record holds. A study's own model adds its fields and fixes `study` and `stage`.
 
-    `seconds` in it is the time of this attempt alone; the journal knows those before it (`progress.lost_seconds`).
-    OutcomeError and MemoryError end the block with their outcome in the record; every other error leaves no record.
+    NaN and infinities are refused: JSON has no word for them. A number that may be one is a `Number`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    study: str
+    stage: str
+    trial: str
+    outcome: Outcome
+    message: str | None = None
+    """Why the outcome is not `ok`."""
+    started: str
+    """ISO 8601, UTC."""
+    seconds: float
+    """Wall time of the attempt that wrote the record; `progress.lost_seconds` has the attempts before it."""
+    spec: dict[str, Any]
+    machine: dict[str, Any]
+    device: str | None = None
+    """`cpu`, or the GPU's name; None when the trial never reached a device."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the outcome is `ok`."""
+        return self.outcome is Outcome.OK
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The record at `path`. Raises UserError, naming the file and each wrong field, when it is not one of these."""
+        values = read_json(path)
+        wanted = {name: field.default for name, field in cls.model_fields.items() if name in ("study", "stage")}
+        if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+            raise UserError(f"{path}: is not a record of schema {SCHEMA}; {REBUILD}")
+        for name, default in wanted.items():
+            if isinstance(default, str) and values.get(name) != default:
+                raise UserError(f"{path}: {name} is {values.get(name)!r}, not {default!r}; {REBUILD}")
+        try:
+            return validated(cls, values, str(path))
+        except UserError as error:
+            raise UserError(f"{error}; {REBUILD}") from None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON values, as it stands in its file."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+Number = float | Literal["nan", "inf", "-inf"]
+"""A number as records hold it: a non-finite one is a string."""
+
+
+@contextmanager
+def recording(
+    path: Path, *, study: str, stage: str, trial: str, spec: Spec, model: type[Record] | None = None
+) -> Iterator[dict[str, Any]]:
+    """A dict to put a trial's findings in; written to `path` as a `model` when the block ends.
+
+    OutcomeError and MemoryError end the block with their outcome in the record; every other error leaves no record,
+    and neither do findings that the model does not know.
     """
     began, started = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
     machine = describe_machine()
@@ -55,21 +115,25 @@ def recording(path: Path, *, study: str, stage: str, trial: str, spec: Spec) -> 
     head = {"schema": SCHEMA, "study": study, "stage": stage, "trial": trial}
     head |= {"outcome": outcome.value, "message": message, "started": started}
     head |= {"seconds": time.perf_counter() - began, "spec": spec.model_dump(mode="json"), "machine": machine}
-    write_json(path, head | findings)
+    write_json(path, model.model_validate(head | findings).to_json() if model else head | findings)
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record at `path`. Raises UserError when it is none, or of an unknown schema."""
+    """The record at `path`, of any study, as JSON values. Raises UserError when it is not a record."""
     record = read_json(path)
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        raise UserError(f"{path}: is no record of schema {SCHEMA}; delete it to have its trial run again")
+        raise UserError(f"{path}: is not a record of schema {SCHEMA}; {REBUILD}")
     return record
 
 
 def machine_name(record: dict[str, Any]) -> str:
     """The hardware that decides a record's speed: the CPU and its cores, and the accelerator where one was used."""
-    machine, device = record["machine"], record.get("device") or "cpu"
+    return hardware(record["machine"], record.get("device"))
+
+
+def hardware(machine: dict[str, Any], device: str | None) -> str:
+    """The hardware that decides a trial's speed: the CPU and its cores, and the accelerator where one was used."""
     cpu = machine.get("cpu_model") or "unknown CPU"
     if cores := machine.get("cores"):
         cpu = f"{cpu}, {cores} cores"
-    return cpu if device == "cpu" else f"{cpu} + {device}"
+    return cpu if device in (None, "cpu") else f"{cpu} + {device}"

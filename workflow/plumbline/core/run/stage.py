@@ -106,7 +106,7 @@ def _settings(kind: type[Settings], text: str) -> Settings:
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"--spec: is no JSON ({error})") from None
+        raise UserError(f"--spec: is not valid JSON ({error})") from None
     return validated(kind, values, "--spec")
 
 

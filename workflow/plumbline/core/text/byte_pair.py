@@ -53,13 +53,13 @@ def train(texts: Iterable[list[str]], vocabulary: int) -> Tokenizer:
 def load(path: Path) -> Tokenizer:
     """The tokenizer in the file `path`, set so that text cannot forge an end of text: there it is plain characters.
 
-    Raises UserError when the file is no tokenizer of this kind.
+    Raises UserError when the file is not a tokenizer of this kind.
     """
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing more special
-        raise UserError(f"{path}: is no tokenizer ({error}); delete it to have it made again") from error
+        raise UserError(f"{path}: is not a tokenizer ({error}); delete it to have it rebuilt") from error
     if tokenizer.token_to_id(END_OF_TEXT) != END_OF_TEXT_ID:
-        raise UserError(f"{path}: has no {END_OF_TEXT} as its first token; delete it to have it made again")
+        raise UserError(f"{path}: has no {END_OF_TEXT} as its first token; delete it to have it rebuilt")
     tokenizer.encode_special_tokens = True
     return tokenizer

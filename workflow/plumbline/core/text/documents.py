@@ -120,7 +120,7 @@ def count_batches(folder: Path) -> int:
 def read(folder: Path) -> Iterator[Batch]:
     """The documents of the corpus, in order, about a megabyte of text at a time.
 
-    Raises UserError when the file is no whole corpus.
+    Raises UserError when the file is not a complete corpus.
     """
     path = folder / FILE
     with _opened(path) as file:
@@ -144,4 +144,4 @@ def _opened(path: Path) -> pq.ParquetFile:
 
 
 def _damaged(path: Path, error: BaseException) -> UserError:
-    return UserError(f"{path}: is no whole corpus ({error}); delete it to have it made again")
+    return UserError(f"{path}: is not a complete corpus ({error}); delete it to have it rebuilt")

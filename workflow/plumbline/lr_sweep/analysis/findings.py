@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plumbline.core.present.tables import number, with_interval
+from plumbline.core.present.formatting import number, with_interval
 from plumbline.lr_sweep.analysis.frames import overall_speed, shows_intervals
 from plumbline.lr_sweep.analysis.records import CLASSES, machine_note
 from plumbline.lr_sweep.analysis.seeds import LEAST, spread_name

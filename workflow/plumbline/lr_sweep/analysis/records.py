@@ -20,7 +20,7 @@ def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """The records of the study's trials, by rate and seed, each with its `curve` from the metrics.csv beside it.
 
     `curve` holds `step` and `validation_loss`, a value per validation; it is empty for a trial that found
-    something else than a loss. Raises UserError when there is no record, when a file is none of this study,
+    something else than a loss. Raises UserError when there is not a record, when a file is none of this study,
     when one lacks a field or its metrics, or when two record the same trial.
     """
     if not paths:
@@ -29,10 +29,10 @@ def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
     for path in paths:
         record = read_record(path)
         if record.get("study") != "lr_sweep":
-            raise UserError(f"{path}: is no record of study lr_sweep; delete it to have it made again")
+            raise UserError(f"{path}: is not a record of study lr_sweep; delete it to have it rebuilt")
         needed = {"rate", "seed", "outcome", "machine", *(FOUND if is_trained(record) else ())}
         if missing := needed - record.keys():
-            raise UserError(f"{path}: the record lacks {', '.join(sorted(missing))}; delete it to have it made again")
+            raise UserError(f"{path}: the record lacks {', '.join(sorted(missing))}; delete it to have it rebuilt")
         key = float(record["rate"]), int(record["seed"])
         if key in records:
             raise UserError(f"{path}: trial {record['trial']} is recorded twice; keep one of the files")
@@ -64,7 +64,7 @@ def read_curve(path: Path) -> dict[str, list[float | str]]:
     except FileNotFoundError:
         raise UserError(f"{path}: does not exist; delete the record beside it to have its trial run again") from None
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: is no metrics.csv ({error!r}); delete it and the record beside it") from None
+        raise UserError(f"{path}: is not a metrics.csv ({error!r}); delete it and the record beside it") from None
 
 
 def machine_note(records: Sequence[dict[str, Any]]) -> str:

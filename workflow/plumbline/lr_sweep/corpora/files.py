@@ -68,7 +68,7 @@ def _decoded(decoder: codecs.IncrementalDecoder, data: bytes, path: Path, begin:
     try:
         text = decoder.decode(data, final)
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {begin + error.start} is no UTF-8 ({error.reason}); {_WAY_OUT}") from None
+        raise UserError(f"{path}: byte {begin + error.start} is not valid UTF-8 ({error.reason}); {_WAY_OUT}") from None
     if "\0" in text:
         zero = begin + len(text[: text.index("\0")].encode())
         raise UserError(f"{path}: byte {zero} is a zero, so this is no text; {_WAY_OUT}")

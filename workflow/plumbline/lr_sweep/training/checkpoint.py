@@ -35,11 +35,11 @@ def save(path: Path, identity: str, state: dict[str, Any]) -> None:
 def load(path: Path, identity: str, device: torch.device) -> dict[str, Any] | None:
     """The state at `path`, None when there is none.
 
-    Raises UserError when the file is no checkpoint, or one of another spec, and says where the specs differ.
+    Raises UserError when the file is not a checkpoint, or one of another spec, and says where the specs differ.
     """
     if not path.exists():
         for other in path.parent.glob(".*.checkpoint"):
-            log.info("%s: of another spec; the trial starts anew", other)
+            log.info("%s: of another spec; the trial starts from the beginning", other)
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
@@ -47,10 +47,14 @@ def load(path: Path, identity: str, device: torch.device) -> dict[str, Any] | No
     except (RuntimeError, EOFError, OSError, LookupError, AttributeError, TypeError, pickle.UnpicklingError) as error:
         # not torch's own words: they tell to read the file unsafely
         what = type(error).__name__
-        raise UserError(f"{path}: is no checkpoint ({what}); delete it to start the trial anew") from error
+        raise UserError(
+            f"{path}: is not a checkpoint ({what}); delete it to start the trial from the beginning"
+        ) from error
     if found != identity:
         where = "; ".join(differences(json.loads(found), json.loads(identity)))
-        raise UserError(f"{path}: a checkpoint of another spec ({where}); delete it to start the trial anew")
+        raise UserError(
+            f"{path}: a checkpoint of another spec ({where}); delete it to start the trial from the beginning"
+        )
     log.info("%s: goes on after step %d", path, state["step"])
     return state
 

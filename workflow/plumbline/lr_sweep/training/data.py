@@ -45,11 +45,11 @@ def open_tokens(folder: Path) -> Tokens:
 
 def _open(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     if not path.exists():
-        raise UserError(f"{path}: does not exist; delete {path.parent} to have the tokens made again")
+        raise UserError(f"{path}: does not exist; delete {path.parent} to have the tokens rebuilt")
     if (size := path.stat().st_size) != (expected := count * dtype.itemsize):
         raise UserError(
             f"{path}: has {size} bytes and should have {expected} ({count} tokens): it was cut or changed;"
-            f" delete {path.parent} to have the tokens made again"
+            f" delete {path.parent} to have the tokens rebuilt"
         )
     return np.memmap(path, dtype=dtype, mode="r")
 

@@ -15,7 +15,7 @@ LEAST_STD = 1e-3
 
 
 class Stability(StrEnum):
-    """How a run went. NaN alone is no test of divergence: with clipping, hopeless rates stay finite."""
+    """How a run went. NaN alone is not a test of divergence: with clipping, hopeless rates stay finite."""
 
     CONVERGED = "converged"
     SPIKED = "spiked"

@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from plumbline.core.present.tables import with_interval
+from plumbline.core.present.formatting import with_interval
 
 
 def rate_text(row: pd.Series) -> str:

@@ -31,10 +31,10 @@ def read_trial(path: Path) -> dict[str, Any]:
     """The trial's record at `path`. Raises UserError when it is none of this study, or lacks a field."""
     record = read_record(path)
     if record.get("study") != STUDY or record.get("stage") != "measure":
-        raise UserError(f"{path}: is no trial of study {STUDY}; delete it to have it made again")
+        raise UserError(f"{path}: is not a trial of study {STUDY}; delete it to have it rebuilt")
     needed = {"trial", "outcome", "machine", "model", *PLACE, *(FOUND if record.get("outcome") == Outcome.OK else ())}
     if missing := needed - record.keys():
-        raise UserError(f"{path}: the record lacks {', '.join(sorted(missing))}; delete it to have it made again")
+        raise UserError(f"{path}: the record lacks {', '.join(sorted(missing))}; delete it to have it rebuilt")
     return record
 
 
@@ -43,7 +43,7 @@ def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
 
     The first engine is that of `main_engine` for the order of `paths`, the others follow by name.
 
-    Raises UserError when there is no record, when a file is none of this study, when one lacks a field, or when two
+    Raises UserError when there is not a record, when a file is none of this study, when one lacks a field, or when two
     record the same trial.
     """
     if not paths:

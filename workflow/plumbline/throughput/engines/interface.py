@@ -81,5 +81,5 @@ def load(name: str) -> type[Engine]:
     """
     found = registry.find(name, HERE, __package__, attribute="ENGINE", place=KEY)
     if not (isinstance(found, type) and issubclass(found, Engine)):
-        raise UserError(f"{KEY}: {name}: is no subclass of {__name__}.Engine; make it one")
+        raise UserError(f"{KEY}: {name}: is not a subclass of {__name__}.Engine; make it one")
     return found

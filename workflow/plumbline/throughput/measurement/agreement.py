@@ -42,10 +42,10 @@ def read_reference(path: Path, shape: Shape) -> Reference:
             raise OutcomeError(Outcome(found["outcome"]), found.get("message") or f"{path}: has no tokens")
         name = f"p{shape.prompt}"
         if name not in file.keys():  # noqa: SIM118
-            raise UserError(f"{path}: has no prompts of {shape.prompt} tokens; delete it to have it made again")
+            raise UserError(f"{path}: has no prompts of {shape.prompt} tokens; delete it to have it rebuilt")
         tokens, margin = (file.get_slice(key)[: shape.batch, : shape.generated] for key in (name, f"{name}.margin"))
     if tokens.shape != (shape.batch, shape.generated):
-        raise UserError(f"{path}: {name} is too small for this trial; delete it to have it made again")
+        raise UserError(f"{path}: {name} is too small for this trial; delete it to have it rebuilt")
     return Reference(tokens=tokens, margin=margin)
 
 

@@ -31,7 +31,7 @@ def trained(best: list[Path]) -> Source:
 def path(folder: str | None) -> Source:
     """A folder as transformers saves it."""
     if folder is None or not Path(folder).is_dir():
-        raise UserError(f"throughput.model.path: {folder} is no folder; name one that transformers saved")
+        raise UserError(f"throughput.model.path: {folder} is not a directory; name one that transformers saved")
     return _checked(Path(folder), "path", None)
 
 
@@ -53,7 +53,7 @@ def hub(settings: HubModel) -> Source:
         with repository.reached():
             fetched = Path(snapshot_download(settings.id, revision=settings.revision, allow_patterns=list(FILES)))
     except ValueError as error:  # an id that the hub's client refuses
-        raise UserError(f"{key}.id: {settings.id} is no folder here and no id: {line(error)}") from None
+        raise UserError(f"{key}.id: {settings.id} is neither a directory here nor an id: {line(error)}") from None
     return _checked(fetched, "hub", fetched.name)  # the cache names a snapshot by its commit
 
 

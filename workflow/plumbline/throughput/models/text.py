@@ -49,7 +49,7 @@ def _fast(path: Path) -> Encoder:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # noqa: BLE001 - the library raises nothing more special
-        raise UserError(f"{path}: is no tokenizer ({_line(error)}); copy the model's own again") from None
+        raise UserError(f"{path}: is not a tokenizer ({_line(error)}); copy the model's own again") from None
     return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
@@ -107,16 +107,16 @@ def corpus_documents(manifest: Path, validation: bool, seed: int) -> Iterator[st
                     if held_out[row] == validation:
                         yield texts[row]
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise UserError(f"{path}: is no whole corpus ({_line(error)}); delete it to have it made again") from None
+        raise UserError(f"{path}: is not a complete corpus ({_line(error)}); delete it to have it rebuilt") from None
 
 
 def file_documents(paths: Iterable[Path]) -> Iterator[str]:
-    """The texts of files. Raises UserError for one that is no UTF-8 or cannot be read."""
+    """The texts of files. Raises UserError for one that is not valid UTF-8 or cannot be read."""
     for path in paths:
         try:
             yield path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}: byte {error.start} is no UTF-8; convert it, or leave it out") from None
+            raise UserError(f"{path}: byte {error.start} is not valid UTF-8; convert it, or leave it out") from None
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 

@@ -53,7 +53,7 @@ def opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
-        raise UserError(f"{path}: is no whole safetensors file ({error}); copy or make it again") from None
+        raise UserError(f"{path}: is not a complete safetensors file ({error}); copy or make it again") from None
     except FileNotFoundError:
         raise UserError(f"{path}: does not exist") from None
 
@@ -97,5 +97,5 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder}: has no {CONFIG}; name a folder that transformers saved")
     config = read_json(path)
     if not isinstance(config, dict):
-        raise UserError(f"{path}: is no JSON object ({json.dumps(config)[:40]}); save the model again")
+        raise UserError(f"{path}: is not valid JSON object ({json.dumps(config)[:40]}); save the model again")
     return config

@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from plumbline.core.present.formatting import with_interval
 from plumbline.core.present.plotting import GREY, LABEL_POINTS, MARKERS, PALETTE, message_figure
-from plumbline.core.present.tables import with_interval
 from plumbline.throughput.analysis.formatting import rate_text
 from plumbline.throughput.analysis.records import GIGABYTE
 from plumbline.throughput.plots.panels import (
