@@ -275,7 +275,7 @@ def test_a_hub_that_does_not_answer_is_told(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": "workflow", "HF_ENDPOINT": "http://127.0.0.1:9"}
     command = [sys.executable, "-c", script, str(tmp_path / "store")]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert "UserError: ablation.hub.id: a/b is not a directory here, and the hub does not give it" in ended.stderr
+    assert "UserError: ablation.hub.id: a/b is not a directory here, and the hub did not provide it" in ended.stderr
 
 
 # Adapters in folders ------------------------------------------------------------------------------

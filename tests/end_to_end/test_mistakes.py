@@ -73,7 +73,7 @@ def test_second_run_at_the_same_time_is_refused(finished_house, tmp_path):
     ) as process:
         while (finished_house.root / "results" / ".lock").read_text() != str(process.pid):
             time.sleep(0.05)
-        assert f"process {process.pid} is running on it" in refuse(finished_house)
+        assert f"process {process.pid} is using it" in refuse(finished_house)
         process.communicate(b"\n")
 
 

@@ -239,7 +239,7 @@ def test_a_limit_leaves_room_for_the_validation_split(tmp_path: Path) -> None:
     [
         ({"column": "story"}, "has no column 'story'; there are id, text"),
         ({"column": "id"}, "row 0: 'id' holds int, not text"),
-        ({"revision": "main"}, "is a folder, which has none"),
+        ({"revision": "main"}, "is a directory, which has no revisions"),
         ({"validation_split": "held_out"}, "cannot be read as a data set"),
     ],
 )
@@ -251,7 +251,7 @@ def test_a_hub_data_set_without_what_was_named_is_refused(tmp_path: Path, block:
 
 def test_a_hub_that_cannot_be_reached_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "HfApi", functools.partial(HfApi, endpoint="http://127.0.0.1:9"))
-    with pytest.raises(UserError, match="is not a directory here, and the hub does not give it") as caught:
+    with pytest.raises(UserError, match="is not a directory here, and the hub did not provide it") as caught:
         make(tmp_path, source="hub", hub={"id": "someone/something"})
     assert "\n" not in str(caught.value)
 

@@ -169,7 +169,7 @@ def test_damaged_corpus_is_named(model_folder, tmp_path):
 
 def test_hub_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="some-lab/some-model is not a directory here, and the hub does not give it"):
+    with pytest.raises(UserError, match="some-lab/some-model is not a directory here, and the hub did not provide it"):
         made(spec_of("hub", {"id": "some-lab/some-model", "revision": None}), tmp_path)
 
 

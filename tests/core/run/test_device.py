@@ -24,5 +24,5 @@ def test_stage_computes_on_as_many_threads_as_openmp_is_told_and_on_one_untold(m
 @pytest.mark.parametrize("value", ["many", "0", "-1", ""])
 def test_what_is_no_number_of_threads_is_refused_by_its_name(monkeypatch, value):
     monkeypatch.setenv("OMP_NUM_THREADS", value)
-    with pytest.raises(UserError, match=f"OMP_NUM_THREADS: '{value}' is no number of threads"):
+    with pytest.raises(UserError, match=f"OMP_NUM_THREADS: '{value}' is not a number of threads"):
         torch_device("cpu")

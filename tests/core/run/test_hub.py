@@ -61,7 +61,7 @@ def test_a_revision_becomes_the_commit_it_stands_for(kind: Any, id: str, revisio
 @pytest.mark.parametrize(("kind", "id"), [("model", "lab/texts"), ("dataset", "lab/nothing")])
 def test_what_the_hub_does_not_have_is_told_in_one_line(kind: Any, id: str) -> None:
     with pytest.raises(
-        UserError, match=rf"study\.hub\.id: {id} is not a directory here, and the hub does not"
+        UserError, match=rf"study\.hub\.id: {id} is not a directory here, and the hub did not"
     ) as caught:
         Repository(kind=kind, id=id, key="study.hub").commit()
     assert "\n" not in str(caught.value)
@@ -69,7 +69,7 @@ def test_what_the_hub_does_not_have_is_told_in_one_line(kind: Any, id: str) -> N
 
 def test_a_folder_has_no_commit_and_takes_no_revision(tmp_path: Path) -> None:
     assert Repository(kind="model", id=str(tmp_path), key="study").commit() is None
-    with pytest.raises(UserError, match=r"study\.revision: .* is a folder, which has none; remove the key"):
+    with pytest.raises(UserError, match=r"study\.revision: .* is a directory, which has no revisions; remove the key"):
         Repository(kind="model", id=str(tmp_path), revision="main", key="study").commit()
 
 
@@ -80,13 +80,13 @@ def test_an_id_that_can_be_none_is_told() -> None:
 
 @pytest.mark.usefixtures("silent")
 def test_a_hub_that_does_not_answer_is_told() -> None:
-    with pytest.raises(UserError, match="the hub does not give it"):
+    with pytest.raises(UserError, match="the hub did not provide it"):
         Repository(kind="dataset", id="lab/texts", key="study").commit()
 
 
 def test_a_download_that_fails_is_told(silent: str, tmp_path: Path) -> None:
     repository = Repository(kind="model", id="lab/speaker", key="study")
-    with pytest.raises(UserError, match="the hub does not give it"), repository.reached():
+    with pytest.raises(UserError, match="the hub did not provide it"), repository.reached():
         snapshot_download(repository.id, endpoint=silent, cache_dir=tmp_path)
 
 

@@ -26,7 +26,7 @@ def holder(tmp_path):
 
 
 def test_second_run_is_refused_and_told_who_runs(tmp_path, holder):
-    with pytest.raises(UserError, match=f"process {holder.pid} is running"):
+    with pytest.raises(UserError, match=f"process {holder.pid} is using it"):
         hold(tmp_path / "results")
 
 
@@ -39,5 +39,5 @@ def test_killed_run_leaves_no_lock_behind(tmp_path, holder):
 
 def test_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/results cannot be made, .* is a file; .*--config results="):
+    with pytest.raises(UserError, match=r"file/results cannot be created: .* is a file; .*--config results="):
         hold(tmp_path / "file" / "results")

@@ -4,5 +4,5 @@
 class UserError(Exception):
     """A mistake in what Plumbline was given: config, data, paths, the machine's state.
 
-    Its message is one line that names the thing, the place and the way out; it is shown without a traceback.
+    Its message is one line that names the thing, the place and the fix; it is shown without a traceback.
     """

@@ -1,4 +1,4 @@
-"""Outputs that appear whole or not at all."""
+"""Atomic writes: an output is complete or absent."""
 
 import errno
 import glob
@@ -17,9 +17,9 @@ from plumbline.core.errors import UserError
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A partial path beside `path` to write a file or a folder at; renamed to `path` when the block ends well.
+    """A temporary path beside `path` for a file or a folder; renamed to `path` when the block succeeds.
 
-    The partial is flushed to disk before the rename. After an error it is removed and `path` is as it was.
+    It is flushed to disk before the rename. After an error it is removed and `path` stays as it was.
     Raises UserError when the disk is full or the folder cannot be written.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -40,11 +40,11 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def storage_mistake(error: OSError, path: Path) -> UserError | None:
-    """The message for a storage fault met while writing `path`, None when `error` is of another kind."""
+    """The UserError for a full disk or a lack of permission while writing `path`; None for any other `error`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"{path}: no space left on the device; free some, then start again: finished targets stay")
+        return UserError(f"{path}: no space left on the device; free some and run again: finished targets are kept")
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return UserError(f"{path}: cannot be written ({error.strerror}); set `results` to a folder you own")
+        return UserError(f"{path}: cannot be written ({error.strerror}); set `results` to a folder you can write to")
     return None
 
 
@@ -76,7 +76,7 @@ def read_json(path: Path) -> Any:
 
 
 def _remove_left_over(path: Path) -> None:
-    """Removes partials of `path` that killed processes left."""
+    """Removes the temporary files of `path` that killed processes left behind."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         pid = int(partial.name.split(".")[-2])
         if pid == os.getpid() or not psutil.pid_exists(pid):

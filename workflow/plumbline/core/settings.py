@@ -19,7 +19,7 @@ Values = TypeVar("Values", bound=Sequence[Any])
 
 
 def distinct(values: Values) -> Values:
-    """`values`. Raises ValueError when one stands there twice."""
+    """`values`. Raises ValueError when one occurs twice."""
     for value in values:
         if values.count(value) > 1:
             raise ValueError(f"{value!r} is named twice")
@@ -46,7 +46,7 @@ def _explain(mistake: Any, model: type[BaseModel]) -> str:
     if mistake["type"] == "missing":
         return f"{path}: missing"
     if mistake["type"] == "model_type":
-        return f"{path}: wants keys below it (given: {mistake['input']!r})"
+        return f"{path}: is a group of keys, not a single value (given: {mistake['input']!r})"
     message = mistake["msg"].removeprefix("Value error, ")
     given = mistake.get("input")
     shown = "" if isinstance(given, dict) else f" (given: {given!r})"
@@ -56,7 +56,7 @@ def _explain(mistake: Any, model: type[BaseModel]) -> str:
 def _keys_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
     for part in path:
         if isinstance(part, int):
-            continue  # of a list, whose items the annotation told
+            continue  # an index into a list, whose item type the annotation gave
         field = model.model_fields.get(part)
         inner = field.annotation if field else None
         while get_args(inner):  # list[Model], Model | None

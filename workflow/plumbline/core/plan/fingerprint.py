@@ -1,4 +1,4 @@
-"""A cheap fingerprint of a user's file or folder, so that a change in it makes what was made of it stale."""
+"""A cheap fingerprint of a user's file or folder: when it changes, everything built from it is stale."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ from plumbline.core.errors import UserError
 def fingerprint(path: Path) -> str:
     """SHA-256 over relative names, sizes and modification times (ns) of the files under `path`; contents are not read.
 
-    Hidden files and folders are left out. Moving or renaming `path` itself changes nothing. Raises UserError when it
+    Hidden files and folders are ignored. Moving or renaming `path` itself changes nothing. Raises UserError when it
     does not exist or cannot be read.
     """
     digest = hashlib.sha256()
@@ -39,7 +39,7 @@ def _files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
                 name = f"{folder}{entry.name}"
                 if entry.name.startswith("."):
                     continue
-                # A link to a folder is not followed: it could lead back up.
+                # A link to a folder is not followed: it could point back up.
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(f"{name}/")
                 elif not entry.is_dir():

@@ -1,4 +1,4 @@
-"""Files that a config names by globs."""
+"""Files that the config names by glob patterns."""
 
 import glob
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from plumbline.core.errors import UserError
 
 
 def matching(globs: Sequence[str], key: str) -> list[Path]:
-    """The files that any of `globs` matches, each once, sorted; `**` goes down.
+    """The files that match any of `globs`, each once, sorted; `**` matches any depth.
 
-    Raises UserError, naming the config's `key`, when a glob matches none.
+    Raises UserError, naming the config's `key`, when a pattern matches none.
     """
     found: set[Path] = set()
     for number, pattern in enumerate(globs):
-        # Unlike Path.glob, it takes absolute patterns and leaves hidden files out.
+        # Unlike Path.glob, it takes absolute patterns and skips hidden files.
         paths = [Path(path) for path in glob.glob(str(Path(pattern).expanduser()), recursive=True)]  # noqa: PTH207
         files = {path for path in paths if path.is_file()}
         if not files:

@@ -1,4 +1,4 @@
-"""Which device a stage computes on."""
+"""The device a stage computes on."""
 
 import os
 from collections.abc import Iterator
@@ -19,19 +19,19 @@ OUT_OF_MEMORY = (
 def torch_device(name: str) -> torch.device:
     """`cpu`, `cuda`, or for `auto` a GPU where there is one. Raises UserError for `cuda` without a GPU.
 
-    Torch computes on as many threads as OMP_NUM_THREADS says, one without it: sums over more have other bits, so
-    that a stage run by hand must not take all the machine has.
+    Torch uses OMP_NUM_THREADS threads, one if it is not set: the thread count changes the bits of sums, so a stage run
+    by hand must not use however many the machine has.
     """
     torch.set_num_threads(_threads(os.environ.get("OMP_NUM_THREADS", "1")))
     if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device: no device {name!r}; there are auto, cpu, cuda")
+        raise UserError(f"device: {name!r} does not exist; choose auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda, but torch finds no GPU; set device: auto or cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def device_name(device: torch.device) -> str:
-    """What a record says of the device: `cpu`, or the GPU's name."""
+    """The device as records name it: `cpu`, or the GPU's name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
@@ -49,10 +49,10 @@ def memory_errors() -> Iterator[None]:
 
 
 def _threads(value: str) -> int:
-    """The number in OMP_NUM_THREADS; of a list, one for each level of nesting, the first."""
+    """The number in OMP_NUM_THREADS; the first of a list, which has one per nesting level."""
     first = value.partition(",")[0].strip()
     if not (first.isdecimal() and int(first) > 0):
-        raise UserError(f"OMP_NUM_THREADS: {value!r} is no number of threads; set it to 1 or more, or unset it")
+        raise UserError(f"OMP_NUM_THREADS: {value!r} is not a number of threads; set it to 1 or more, or unset it")
     return int(first)
 
 

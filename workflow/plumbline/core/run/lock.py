@@ -1,4 +1,4 @@
-"""One run at a time writes to a results folder, one process at a time to a target."""
+"""Locks: one run at a time per results folder, one process at a time per target."""
 
 import fcntl
 import logging
@@ -9,7 +9,7 @@ from typing import IO
 from plumbline.core.errors import UserError
 from plumbline.core.files import storage_mistake
 
-WAY_OUT = "name another folder with --config results=FOLDER"
+FIX = "name another folder with --config results=FOLDER"
 _held: list[IO[str]] = []
 log = logging.getLogger("plumbline")
 
@@ -18,13 +18,13 @@ def check_writable(folder: Path) -> None:
     """Raises UserError unless `folder`, or the nearest folder above it that exists, can be written to."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
-        raise UserError(f"results: {folder} cannot be made, {there} is a file; {WAY_OUT}")
+        raise UserError(f"results: {folder} cannot be created: {there} is a file; {FIX}")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"results: {folder} cannot be written, {there} is not yours to write to; {WAY_OUT}")
+        raise UserError(f"results: {folder} cannot be written: no permission to write to {there}; {FIX}")
 
 
 def hold(folder: Path) -> None:
-    """Creates `folder` and holds its lock until this process ends, however it ends: the kernel lets go of it.
+    """Creates `folder` and holds its lock until this process ends: the kernel releases it, however the process ends.
 
     Raises UserError when another run holds it, or the folder cannot be written.
     """
@@ -39,7 +39,7 @@ def hold(folder: Path) -> None:
     except BlockingIOError:
         stream.seek(0)
         raise UserError(
-            f"{folder}: process {stream.read().strip()} is running on it; wait for it to end, or end it"
+            f"{folder}: process {stream.read().strip()} is using it; wait until it ends, or stop it"
         ) from None
     stream.truncate(0)
     stream.write(str(os.getpid()))
@@ -48,15 +48,15 @@ def hold(folder: Path) -> None:
 
 
 def lock_target(journal: Path) -> None:
-    """Holds the journal of a target until this process ends; waits while another holds it.
+    """Locks the journal of a target until this process ends; waits while another process holds it.
 
-    A job outlives a run that was killed alone; the run that follows must not work on its target beside it.
+    A job can outlive a run that was killed; the next run must not work on the same target at the same time.
     """
     journal.parent.mkdir(parents=True, exist_ok=True)
     stream = journal.open("a", encoding="utf-8")
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        log.warning("%s: a job of an earlier run still works on this target; waiting for it to end", journal)
+        log.warning("%s: a job of an earlier run is still working on this target; waiting for it", journal)
         fcntl.flock(stream, fcntl.LOCK_EX)
     _held.append(stream)

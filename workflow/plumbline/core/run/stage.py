@@ -1,4 +1,4 @@
-"""The contract of a stage: one function, one command line, a log on stderr, a journal, one-line errors."""
+"""A stage: one function, its command line, a log on stderr, a journal, one-line errors."""
 
 import argparse
 import inspect
@@ -24,11 +24,11 @@ log = logging.getLogger("plumbline")
 
 
 class Stage(Generic[Arguments]):
-    """A stage's function, callable as it is, with `main` as its command line.
+    """A stage's function, still callable, with `main` as its command line.
 
-    Every parameter is an option of the same name: a Settings class is given as JSON, a list as several values.
-    `--log` names the file that stderr goes to: start, progress and end are appended as JSON lines to the journal
-    beside it, which has the suffix .jsonl.
+    Every parameter becomes an option of the same name: a Settings class takes JSON, a list takes several values.
+    `--log` names the file that stderr is redirected to; start, progress and end are appended as JSON lines to the
+    journal beside it (suffix .jsonl).
     """
 
     def __init__(self, function: Callable[Arguments, None]) -> None:
@@ -40,7 +40,7 @@ class Stage(Generic[Arguments]):
         self.function(*args, **kwargs)
 
     def main(self) -> NoReturn:
-        """Runs the stage with the options of this process; exits 0, or 1 after a one-line error."""
+        """Runs the stage with this process's arguments; exits with 0, or with 1 after a one-line error."""
         _log_to_stderr()
         name = Path(sys.argv[0]).stem
         try:
@@ -51,7 +51,7 @@ class Stage(Generic[Arguments]):
             spec = arguments.get("spec")
             shown = None if spec is None else spec.model_dump(mode="json")
             progress.log_event(event="start", stage=name, pid=os.getpid(), boot=_boot(), spec=shown)
-            log.info("%s starts", name)
+            log.info("%s started", name)
             began = time.perf_counter()
             self.function(**arguments)  # type: ignore[call-arg]
         except UserError as error:
@@ -62,14 +62,14 @@ class Stage(Generic[Arguments]):
             _note_failure(repr(error))
             raise
         except KeyboardInterrupt:
-            log.error("interrupted; start again to go on")
+            log.error("interrupted; run again to resume")
             sys.exit(130)
         except BaseException as error:
             _note_failure(repr(error))
             raise
         seconds = time.perf_counter() - began
         progress.log_event(event="end", seconds=seconds)
-        log.info("%s ends after %.2f s", name, seconds)
+        log.info("%s finished after %.2f s", name, seconds)
         _leave()
 
     def _parse(self, argv: list[str]) -> tuple[dict[str, Any], Path | None]:
@@ -92,7 +92,7 @@ def stage(function: Callable[Arguments, None]) -> Stage[Arguments]:
 
 
 def _reader(kind: Any) -> dict[str, Any]:
-    """How argparse reads a parameter annotated as `kind`."""
+    """The argparse options for a parameter annotated as `kind`."""
     if isinstance(kind, type) and issubclass(kind, Settings):
         return {"type": lambda text: _settings(kind, text)}
     if isinstance(kind, types.UnionType):
@@ -111,7 +111,7 @@ def _settings(kind: type[Settings], text: str) -> Settings:
 
 
 def _leave() -> NoReturn:
-    """Ends the process at once: everything is written by now, and tearing torch down would take 0.8 s a job."""
+    """Ends the process at once: everything is written, and tearing torch down would take 0.8 s per job."""
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)
