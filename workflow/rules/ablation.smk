@@ -33,7 +33,7 @@ if CONFIG.ablation.source == "zoo":
     rule ablation_adapt:
         """One share of the zoo's adapters."""
         input:
-            inputs_of("ablation.adapt"),
+            **inputs_of("ablation.adapt"),
         output:
             "<results>/ablation/zoo/shard-{shard}.safetensors",
         log:
@@ -55,7 +55,7 @@ if CONFIG.ablation.source == "zoo":
     rule ablation_samples:
         """Images that the zoo's base and adapters draw."""
         input:
-            inputs_of("ablation.samples"),
+            **inputs_of("ablation.samples"),
         output:
             png=pictures("ablation", ["zoo"]),
             pdf="<results>/ablation/figures/zoo.pdf",
@@ -75,7 +75,7 @@ if CONFIG.ablation.source == "zoo":
 rule ablation_collect:
     """The adapters of the chosen source, in the one form that the features read."""
     input:
-        inputs_of("ablation.collect"),
+        **inputs_of("ablation.collect"),
     output:
         "<results>/ablation/adapters/manifest.json",
     log:
@@ -93,7 +93,7 @@ rule ablation_collect:
 rule ablation_features:
     """One representation of every adapter, over all layers; joined from its shards where there are some."""
     input:
-        inputs_of("ablation.features"),
+        **inputs_of("ablation.features"),
     output:
         features="<results>/ablation/features/{view}/{representation}.safetensors",
         seconds="<results>/ablation/features/{view}/{representation}.json",
@@ -127,7 +127,7 @@ if CONFIG.ablation.shards > 1:
 rule ablation_train:
     """One trial: the classifier, ten times, on one representation of one layer set."""
     input:
-        inputs_of("ablation.train"),
+        **inputs_of("ablation.train"),
     output:
         "<results>/ablation/trials/{view}/{layers}/{representation}.json",
     log:
@@ -151,7 +151,7 @@ rule ablation_train:
 rule ablation_summarize:
     """All records as tidy tables."""
     input:
-        inputs_of("ablation.summarize"),
+        **inputs_of("ablation.summarize"),
     output:
         results="<results>/ablation/results.json",
         summary="<results>/ablation/summary.csv",
@@ -175,7 +175,7 @@ rule ablation_summarize:
 rule ablation_figures:
     """The study's figures."""
     input:
-        inputs_of("ablation.figures"),
+        **inputs_of("ablation.figures"),
     output:
         pdf=expand("<results>/ablation/figures/{figure}.pdf", figure=ablation_settings.FIGURES),
         png=pictures("ablation", ablation_settings.FIGURES),

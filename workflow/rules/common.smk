@@ -50,16 +50,20 @@ def spec_of(stage):
 
 
 def inputs_of(stage, added=lambda wildcards: ()):
-    """What the target of `stage` that the wildcards name reads, by the plan's names; optional targets if `added`."""
-    return unpack(lambda wildcards: TARGETS[stage, "/".join(wildcards)].inputs(RESULTS, added(wildcards)))
+    """Named inputs of the targets of `stage`, from the plan: what the wildcards' one reads; optional ones if `added`."""
+
+    def files_under(name):
+        return lambda wildcards: TARGETS[stage, "/".join(wildcards)].inputs(RESULTS, added(wildcards)).get(name, [])
+
+    targets = [target for (of, _), target in TARGETS.items() if of == stage]
+    return {name: files_under(name) for target in targets for name in target.inputs(RESULTS)}
 
 
 def outputs_of(study, added=lambda wildcards: ()):
     """Every trial, table and figure of a study, so that one that is deleted is rebuilt; optional trials if `added`."""
-    return [
-        study_files(PLAN, study, RESULTS),
-        lambda wildcards: study_files(PLAN, study, RESULTS, added(wildcards)),
-    ]
+    files = study_files(PLAN, study, RESULTS)
+    more = lambda wildcards: study_files(PLAN, study, RESULTS, added(wildcards))
+    return [files, lambda wildcards: [file for file in more(wildcards) if file not in files]]
 
 
 def checked(check):

@@ -38,7 +38,7 @@ rule lr_sweep_corpus:
 rule lr_sweep_tokenizer:
     """A byte-level BPE trained on the training documents."""
     input:
-        inputs_of("lr_sweep.tokenizer"),
+        **inputs_of("lr_sweep.tokenizer"),
     output:
         tokenizer="<results>/lr_sweep/tokenizer/tokenizer.json",
         tokenizer_config="<results>/lr_sweep/tokenizer/tokenizer_config.json",
@@ -60,7 +60,7 @@ rule lr_sweep_tokenizer:
 rule lr_sweep_tokens:
     """The corpus as token files to be memory-mapped."""
     input:
-        inputs_of("lr_sweep.tokens"),
+        **inputs_of("lr_sweep.tokens"),
     output:
         meta="<results>/lr_sweep/tokens/meta.json",
         training="<results>/lr_sweep/tokens/train.bin",
@@ -83,7 +83,7 @@ rule lr_sweep_tokens:
 rule lr_sweep_train:
     """One trial: the model trained at one learning rate from one seed."""
     input:
-        inputs_of("lr_sweep.train"),
+        **inputs_of("lr_sweep.train"),
     output:
         record="<results>/lr_sweep/trials/{trial}/record.json",
         metrics="<results>/lr_sweep/trials/{trial}/metrics.csv",
@@ -113,7 +113,7 @@ rule lr_sweep_train:
 checkpoint lr_sweep_extend:
     """Whether rates are to be added to the grid, and which."""
     input:
-        inputs_of("lr_sweep.extend", LR_SWEEP_ADDED),
+        **inputs_of("lr_sweep.extend", LR_SWEEP_ADDED),
     output:
         "<results>/lr_sweep/rounds/{round}.json",
     log:
@@ -129,7 +129,7 @@ checkpoint lr_sweep_extend:
 rule lr_sweep_best:
     """The best trial's model as a transformers folder."""
     input:
-        inputs_of("lr_sweep.best", LR_SWEEP_ADDED),
+        **inputs_of("lr_sweep.best", LR_SWEEP_ADDED),
     output:
         manifest="<results>/lr_sweep/best_model/manifest.json",
         model=expand("<results>/lr_sweep/best_model/{file}", file=lr_sweep_settings.BEST_MODEL),
@@ -149,7 +149,7 @@ rule lr_sweep_best:
 rule lr_sweep_summarize:
     """All records as tidy tables, and the analysis in words."""
     input:
-        inputs_of("lr_sweep.summarize", LR_SWEEP_ADDED),
+        **inputs_of("lr_sweep.summarize", LR_SWEEP_ADDED),
     output:
         results="<results>/lr_sweep/results.json",
         summary="<results>/lr_sweep/summary.csv",
@@ -172,7 +172,7 @@ rule lr_sweep_summarize:
 rule lr_sweep_figures:
     """The study's figures."""
     input:
-        inputs_of("lr_sweep.figures"),
+        **inputs_of("lr_sweep.figures"),
     output:
         pdf=expand("<results>/lr_sweep/figures/{figure}.pdf", figure=lr_sweep_settings.FIGURES),
         png=pictures("lr_sweep", lr_sweep_settings.FIGURES),
@@ -192,7 +192,7 @@ rule lr_sweep_figures:
 rule lr_sweep_diagnose:
     """Why the trials were as fast as they were; measures, so it runs alone."""
     input:
-        inputs_of("lr_sweep.diagnose", LR_SWEEP_ADDED),
+        **inputs_of("lr_sweep.diagnose", LR_SWEEP_ADDED),
     output:
         "<results>/lr_sweep/diagnosis.json",
     log:

@@ -24,8 +24,8 @@ rule throughput_limits:
 rule throughput_base:
     """The model that all else is compared with, its text and its perplexity."""
     input:
-        inputs_of("throughput.base"),
         checked(lambda: CONFIG.throughput.check_trained(CONFIG.lr_sweep.model.context)),
+        **inputs_of("throughput.base"),
     output:
         manifest="<results>/throughput/models/base/manifest.json",
         text="<results>/throughput/models/base/text.safetensors",
@@ -50,7 +50,7 @@ rule throughput_base:
 rule throughput_compress:
     """The base with its linear layers replaced by low-rank ones."""
     input:
-        inputs_of("throughput.compress"),
+        **inputs_of("throughput.compress"),
     output:
         "<results>/throughput/models/{variant}/manifest.json",
     log:
@@ -75,7 +75,7 @@ rule throughput_compress:
 rule throughput_user_variant:
     """A variant that the user supplies, with its perplexity."""
     input:
-        inputs_of("throughput.user_variant"),
+        **inputs_of("throughput.user_variant"),
     output:
         "<results>/throughput/models/{variant}/manifest.json",
     log:
@@ -100,7 +100,7 @@ rule throughput_user_variant:
 rule throughput_reference:
     """The tokens that every engine must generate."""
     input:
-        inputs_of("throughput.reference"),
+        **inputs_of("throughput.reference"),
     output:
         "<results>/throughput/references/{variant}.safetensors",
     log:
@@ -123,7 +123,7 @@ rule throughput_reference:
 rule throughput_measure:
     """One trial: one variant, engine, batch, prompt and length, in a process of its own; measures, so it runs alone."""
     input:
-        inputs_of("throughput.measure"),
+        **inputs_of("throughput.measure"),
     output:
         "<results>/throughput/trials/{variant}/{engine}/{cell}.json",
     log:
@@ -146,7 +146,7 @@ rule throughput_measure:
 rule throughput_max_batch:
     """The largest batch that fits into memory; measures, so it runs alone."""
     input:
-        inputs_of("throughput.max_batch"),
+        **inputs_of("throughput.max_batch"),
     output:
         "<results>/throughput/max_batch/{variant}/{engine}/{length}.json",
     log:
@@ -166,7 +166,7 @@ rule throughput_max_batch:
 rule throughput_summarize:
     """All records as tidy tables and lines of JSON, and the analysis in words."""
     input:
-        inputs_of("throughput.summarize"),
+        **inputs_of("throughput.summarize"),
     output:
         results="<results>/throughput/results.json",
         evaluation="<results>/throughput/evaluation_results.jsonl",
@@ -191,7 +191,7 @@ rule throughput_summarize:
 rule throughput_figures:
     """The study's figures."""
     input:
-        inputs_of("throughput.figures"),
+        **inputs_of("throughput.figures"),
     output:
         pdf=expand(
             "<results>/throughput/figures/{figure}.pdf",
