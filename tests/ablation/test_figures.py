@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from ablation.trial_records import grid, trial_record, write
+from merging import merge_fields
 from plumbline.ablation.analysis.contrasts import contrasts_frame
 from plumbline.ablation.analysis.labels import representation_label
 from plumbline.ablation.analysis.records import runs_frame, summary_frame
@@ -50,9 +51,11 @@ def with_faults() -> Tables:
 
 def test_every_figure_is_written_as_pdf_and_png(tmp_path: Path) -> None:
     records = [record for record in grid(runs=3) if record["representation"] in ("stats", "flat", "probes")]
-    summarize(SummarizeSpec(code="", inputs=""), write(records, tmp_path / "trials"), tmp_path)
+    spec = SummarizeSpec(**merge_fields(records))
+    summarize(spec, write(records, tmp_path / "trials"), tmp_path / "results.json")
     names = ["results.json", "runs.csv", "summary.csv", "contrasts.csv"]
-    figures(FiguresSpec(code="", inputs=""), *(tmp_path / name for name in names), tmp_path / "figures")
+    first = tmp_path / "figures" / f"{FIGURES[0]}.pdf"
+    figures(FiguresSpec(code="", inputs=""), *(tmp_path / name for name in names), first)
     expected = {f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
     assert not plt.get_fignums()

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from ablation.trial_records import grid, trial_record, write
+from merging import merge_fields
 from plumbline.ablation.analysis.contrasts import best_trial, contrasts_frame
 from plumbline.ablation.analysis.records import read_records, runs_frame, summary_frame
 from plumbline.ablation.settings import TABLES
@@ -18,7 +19,8 @@ from plumbline.core.errors import UserError
 
 
 def summarized(records: list[dict[str, Any]], folder: Path) -> Path:
-    summarize(SummarizeSpec(code="", inputs=""), write(records, folder / "trials"), folder / "out")
+    spec = SummarizeSpec(**merge_fields(records))
+    summarize(spec, write(records, folder / "trials"), folder / "out" / "results.json")
     return folder / "out"
 
 

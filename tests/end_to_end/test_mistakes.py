@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from plumbline.config import STUDIES
 from plumbline.core.errors import UserError
 from plumbline.core.run import lock
 
@@ -20,7 +21,7 @@ def refuse(house, *arguments):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ablatoin": {}}, "ablatoin: no such key (known here: results, seed, device, ablation, lr_sweep, throughput)"),
+        ({"ablatoin": {}}, f"ablatoin: no such key (known here: results, seed, device, {', '.join(STUDIES)})"),
         ({"ablation": {"training": {"hiden": 3}}}, "ablation.training.hiden: no such key"),
         ({"ablation": {"training": {"dropout": 1.5}}}, "ablation.training.dropout: Input should be less than 1"),
         ({"ablation": {"layers": ["visual"]}}, "no layer set 'visual'; there are all_layers, visual_only, text_only"),
@@ -36,6 +37,7 @@ def refuse(house, *arguments):
         ({"ablation": {"ensembles": {"flat": ["stats"]}}}, "ensembles.flat: is the name of a representation"),
         ({"ablation": {"zoo": {"shards": 11}}}, "shards (11) exceeds the 8 chunks of adapters"),
         ({"results": ""}, "results: String should have at least 1 character"),
+        ({"results": "out/{date}"}, "results: String should match pattern"),
         ({"ablation": {"zoo": {"model": {"heads": 5}}}}, "heads (5) must divide width (24)"),
     ],
 )

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from house import TINY, TRIALS
+from house import PARTS, TINY, TRIALS
 
 NOTHING = "Nothing to be done"
 
@@ -92,6 +92,30 @@ def test_a_changed_setting_is_noticed_even_without_the_snakemake_folder(house):
     house.snakemake(f"results/ablation/{trial}")
     assert len(json.loads((house.study / trial).read_text())["runs"]) == 3
     assert len(json.loads((house.study / f"{trial}.stale").read_text())["runs"]) == 2
+
+
+def test_profile_that_goes_by_file_times_alone_mixes_no_old_trials_with_new_ones(house):
+    site = house.root / "site"
+    site.mkdir()
+    (site / "config.yaml").write_text("rerun-triggers: [mtime]\n")
+    settings = copy.deepcopy(TINY)
+    settings["ablation"]["training"]["hidden"] = 16
+    settings["ablation"]["representations"]["factor"].append("stats")
+    house.configure(settings)
+    assert house.waiting("--profile", "site")["ablation_train"] == TRIALS + 2
+    text = house.snakemake("--profile", "site", "--workflow-profile", "none", succeeds=False)
+    assert "and 7 more: recorded with settings or code other than today's" in text
+    assert "Traceback" not in text
+
+
+def test_results_folder_may_have_any_name_that_a_shell_would_split(empty_house):
+    empty_house.snakemake("--config", "results=my $HOME, it's (1)")
+    study = empty_house.root / "my $HOME, it's (1)" / "ablation"
+    assert len(list((study / "trials").rglob("*.json"))) == TRIALS
+    assert (study / "figures" / "gap.png").exists()
+    parts = {*PARTS, "tiny.yaml", ".snakemake", ".cache", study.parent.name}
+    assert {path.name for path in empty_house.root.iterdir()} <= parts
+    assert NOTHING in empty_house.snakemake("--config", "results=my $HOME, it's (1)")
 
 
 def test_any_deleted_output_is_made_again(house):

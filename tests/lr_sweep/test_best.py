@@ -6,12 +6,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from lr_sweep.sweep_records import trial, unfinished
 from lr_sweep.training_runs import MODEL, VOCABULARY, spec_of, write_tokens
+from merging import merge_fields
 from plumbline.core.errors import UserError
+from plumbline.core.run.record import read_record
 from plumbline.lr_sweep.analysis.sweep import analyse, sweep_of
 from plumbline.lr_sweep.best import BestSpec, best, pick
 from plumbline.lr_sweep.train import train
-
-SPEC = BestSpec(code="", inputs="")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def trials(tokens, tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(trials, tokenizer, tmp_path_factory):
     output = tmp_path_factory.mktemp("results") / "best_model" / "manifest.json"
-    best(SPEC, trials, tokenizer, output)
+    best(BestSpec(**merge_fields(map(read_record, trials))), trials, tokenizer, output)
     return output.parent
 
 

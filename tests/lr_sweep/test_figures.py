@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from lr_sweep.sweep_records import RATES, sweep, trial, unfinished, write
+from merging import merge_fields
 from plumbline.core.measure.spans import SPANS
 from plumbline.core.present.plotting import style
 from plumbline.lr_sweep.analysis.records import read_records
@@ -65,9 +66,10 @@ def said(figure: Figure) -> str:
 
 
 def test_every_figure_is_written_as_pdf_and_png(tmp_path: Path) -> None:
-    head = {"code": "", "inputs": ""}
-    summarize(SummarizeSpec(**head), write(sweep(), tmp_path / "trials"), tmp_path)
-    figures(FiguresSpec(**head), tmp_path / "results.json", tmp_path / "figures")
+    records = sweep()
+    results, first = tmp_path / "results.json", tmp_path / "figures" / f"{FIGURES[0]}.pdf"
+    summarize(SummarizeSpec(**merge_fields(records)), write(records, tmp_path / "trials"), results)
+    figures(FiguresSpec(code="", inputs=""), results, first)
     expected = {f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
     assert not plt.get_fignums()

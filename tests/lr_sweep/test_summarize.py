@@ -8,17 +8,17 @@ import pandas as pd
 import pytest
 
 from lr_sweep.sweep_records import ENTROPY, INITIAL, RATES, sweep, trial, unfinished, write
+from merging import merge_fields
 from plumbline.core.errors import UserError
 from plumbline.lr_sweep.analysis.frames import overall_speed, rates_frame, trials_frame
 from plumbline.lr_sweep.analysis.records import read_records
 from plumbline.lr_sweep.settings import TABLES
 from plumbline.lr_sweep.summarize import SummarizeSpec, summarize
 
-SPEC = SummarizeSpec(code="", inputs="")
-
 
 def summarized(records: list[dict[str, Any]], folder: Path) -> Path:
-    summarize(SPEC, write(records, folder / "trials"), folder / "out")
+    spec = SummarizeSpec(**merge_fields(records))
+    summarize(spec, write(records, folder / "trials"), folder / "out" / "results.json")
     return folder / "out"
 
 

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from merging import merge_fields
 from plumbline.core.present.plotting import style
 from plumbline.throughput.analysis.records import read_records
 from plumbline.throughput.figures import DRAWINGS, FiguresSpec, figures
@@ -79,10 +80,11 @@ def said(figure: Figure) -> str:
 
 
 def test_every_figure_is_written_as_pdf_and_png(tmp_path: Path) -> None:
-    head = {"code": "", "inputs": ""}
-    written = write_manifests(manifests(), tmp_path / "models"), write(grid()[:6], tmp_path / "trials")
-    summarize(SummarizeSpec(**head), *written, [], tmp_path)
-    figures(FiguresSpec(**head), tmp_path / "results.json", tmp_path / "figures")
+    records = grid()[:6]
+    written = write_manifests(manifests(), tmp_path / "models"), write(records, tmp_path / "trials")
+    results, first = tmp_path / "results.json", tmp_path / "figures" / f"{FIGURES[0]}.pdf"
+    summarize(SummarizeSpec(**merge_fields(records)), *written, [], results)
+    figures(FiguresSpec(code="", inputs=""), results, first)
     expected = {f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
     assert not plt.get_fignums()

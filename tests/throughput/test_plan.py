@@ -55,4 +55,4 @@ def test_lengths_beyond_the_context_of_a_folder_are_named_before_anything_runs(t
     with pytest.raises(UserError, match="beyond the 8 tokens"):
         specs(model=hub, text={"calibration": [__file__], "evaluation": [__file__]})
     for_others = [{"batch": [1], "variants": ["base"]}, {"batch": [1], "generated": [4]}]
-    assert "own/short" in specs(variants=own, grid=for_others)
+    assert "user_variant/short" in specs(variants=own, grid=for_others)

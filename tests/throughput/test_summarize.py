@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from merging import merge_fields
 from plumbline.core.errors import UserError
 from plumbline.core.run.record import Outcome
 from plumbline.throughput.analysis.evaluation import evaluation_lines, experiment_ids, oom_runs
@@ -16,7 +17,6 @@ from plumbline.throughput.settings import TABLES
 from plumbline.throughput.summarize import SummarizeSpec, summarize
 from throughput.grid_records import RATIOS, failed, grid, manifest, manifests, trial, write, write_manifests
 
-SPEC = SummarizeSpec(code="", inputs="")
 SOURCE_FIELDS = {
     "timestamp", "experiment_id", "model_base", "updated_model_path", "ratio", "batch_size", "generated_len", "seq_len",
     "seed", "pytorch_version", "throughput_tokens_per_sec", "total_peak_memory_gb", "activation_memory_gb",
@@ -41,7 +41,8 @@ def summarized(records: list[dict[str, Any]], variants: list[Manifest], folder: 
     ]
     files = write(largest, folder / "max_batch")
     written = write_manifests(variants, folder / "models"), write(records, folder / "trials")
-    summarize(SPEC, *written, files, folder / "out")
+    spec = SummarizeSpec(**merge_fields([*records, *largest]))
+    summarize(spec, *written, files, folder / "out" / "results.json")
     return folder / "out"
 
 

@@ -1,4 +1,4 @@
-# What every rules file uses: the checked config, the plan, and `spec_of`.
+# What every rules file uses: the checked config, and what the plan says of a stage's targets.
 import os
 import sys
 from pathlib import Path
@@ -10,13 +10,14 @@ from plumbline import config as configuration
 from plumbline.core.run import lock
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
-from plumbline.core.plan.target import by_name
+from plumbline.core.plan.target import by_name, study_files
 from plumbline.core.plan.provenance import (
     keep_code,
     move_stale,
     outputs_without_metadata,
 )
 from snakemake.exceptions import WorkflowError
+from snakemake.io import report as in_report
 
 # Jobs find this package, and the interpreter that runs Snakemake; a conda environment's own comes before it.
 for variable, folders in {
@@ -25,65 +26,106 @@ for variable, folders in {
 }.items():
     os.environ[variable] = os.pathsep.join([*folders, os.environ.get(variable, "")])
 
-# Snakemake's options that run no job: with these nothing is locked or moved.
-LOOKS_ONLY = set(
-    "-n --dry-run --dryrun --lint --report --summary -S --detailed-summary -D --dag --rulegraph --filegraph --d3dag"
-    " --list-rules --list -l --list-target-rules --list-changes --list-input-changes --list-params-changes"
-    " --list-untracked --unlock --cleanup-metadata --archive --containerize --export-cwl".split()
-)
+ENVIRONMENT = PACKAGES.parent / "envs" / "plumbline.yaml"
+WHOLE_MACHINE = 1000  # threads: Snakemake lowers them to those there are, and profiles/slurm asks for a whole node
 
 try:
     CONFIG = configuration.check(config)
-    lock.check_writable(Path(CONFIG.results))
+    RESULTS = Path(os.path.normpath(CONFIG.results))
+    lock.check_writable(RESULTS)
     PLAN = CONFIG.plan()
-    SPECS = {name: target.spec for name, target in by_name(PLAN).items()}
-    if workflow.is_main_process:
-        untraced = outputs_without_metadata(
-            PLAN, Path(CONFIG.results), Path(".snakemake/metadata")
-        )
-        if LOOKS_ONLY & set(sys.argv):
-            for output, why in untraced.items():
-                logger.warning(f"{output} will be moved to .stale and rebuilt: {why}")
-        else:
-            lock.hold(Path(CONFIG.results))
-            for line in move_stale(untraced):
-                logger.warning(line)
+    TARGETS = by_name(PLAN)
+    SPECS = {name: target.spec for name, target in TARGETS.items()}
 except UserError as error:
     raise WorkflowError(str(error))
 
 
 pathvars:
-    results=CONFIG.results,
+    results=str(RESULTS),
 
 
 def spec_of(stage):
-    """The spec, as canonical JSON, of the target of `stage` that a rule's wildcards name."""
+    """The spec, as canonical JSON, of the target of `stage` that the wildcards name."""
     return lambda wildcards: SPECS[stage, "/".join(wildcards)]
 
 
-def outputs_of(study, stage):
-    """Paths of all outputs of one stage of a study."""
+def inputs_of(stage, added=lambda wildcards: ()):
+    """Named inputs of the targets of `stage`, from the plan: what the wildcards' one reads; optional ones if `added`."""
+
+    def files_under(name):
+        return lambda wildcards: TARGETS[stage, "/".join(wildcards)].inputs(RESULTS, added(wildcards)).get(name, [])
+
+    targets = [target for (of, _), target in TARGETS.items() if of == stage]
+    return {name: files_under(name) for target in targets for name in target.inputs(RESULTS)}
+
+
+def outputs_of(study, added=lambda wildcards: ()):
+    """Every trial, table and figure of a study, so that one that is deleted is rebuilt; optional trials if `added`."""
+    files = study_files(PLAN, study, RESULTS)
+    more = lambda wildcards: study_files(PLAN, study, RESULTS, added(wildcards))
+    return [files, lambda wildcards: [file for file in more(wildcards) if file not in files]]
+
+
+def checked(check):
+    """An input function without inputs: refuses a config that only the jobs of one stage cannot do with."""
+
+    def no_inputs(wildcards):
+        try:
+            check()
+        except UserError as error:
+            raise WorkflowError(str(error))
+        return []
+
+    return no_inputs
+
+
+def command(stage, options):
+    """The shell line of a stage, with its `options` and those that all stages take."""
+    return f"python -m plumbline.{stage} --spec {{params.spec:q}} {options} --log {{log:q}} 2>> {{log:q}}"
+
+
+def pictures(study, figures):
+    """The PNG files of `figures`, each with its caption in the report."""
     return [
-        str(target.file(Path(CONFIG.results)))
-        for target in PLAN
-        if (target.study, target.stage) == (study, stage)
+        in_report(
+            f"<results>/{study}/figures/{figure}.png",
+            caption=f"../report/{study}-{figure}.rst",
+            category=study,
+            labels={"figure": figure},
+        )
+        for figure in figures
     ]
 
 
-wildcard_constraints:
-    view="factor|product",
-    layers="[^/]+",
-    representation="[^/]+",
-    shard=r"\d+(-of-\d+)?",
-    trial="[^/]+",
-    round=r"\d+",
+def prepare(modes):
+    """Locks the results and renames stale ones that Snakemake would not notice; a dry run only says which they are."""
+    stale = outputs_without_metadata(PLAN, RESULTS, Path(".snakemake/metadata"))
+    if modes.dryrun_exec:
+        for output, why in stale.items():
+            logger.warning(f"{output} will be moved to .stale and rebuilt: {why}")
+        return
+    lock.hold(RESULTS)
+    for line in [] if modes.touch_exec else move_stale(stale):
+        logger.warning(line)
+
+
+# Snakemake tells no one while it parses whether it is going to run jobs; it calls `execute` when it is, and only then
+# (not for --lint, --dag, --summary, --report, --unlock, ...), before it looks at any file.
+def execute_prepared(executor_plugin, *args, execute=workflow.execute, **kwargs):
+    if workflow.is_main_process:
+        try:
+            prepare(executor_plugin.common_settings)
+        except UserError as error:
+            raise WorkflowError(str(error))
+    return execute(executor_plugin, *args, **kwargs)
+
+
+workflow.execute = execute_prepared
 
 
 onstart:
     try:
-        write_json(
-            Path(CONFIG.results) / "config.json", CONFIG.model_dump(mode="json")
-        )
-        keep_code(PLAN, Path(CONFIG.results))
+        write_json(RESULTS / "config.json", CONFIG.model_dump(mode="json"))
+        keep_code(PLAN, RESULTS)
     except UserError as error:
         raise WorkflowError(str(error))

@@ -19,7 +19,7 @@ def target(name="a", stage="train", needs=(), is_trial=True, **settings):
         name=name,
         output=f"{stage}/{name}.json",
         settings=settings,
-        needs=needs,
+        reads={"x": needs},
         is_trial=is_trial,
     )
 

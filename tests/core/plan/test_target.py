@@ -14,7 +14,7 @@ VALUES = st.recursive(
 
 
 def target(stage="features", needs=(), **settings):
-    return Target(study="ablation", stage=stage, name="x", output="x", settings=settings, needs=needs)
+    return Target(study="ablation", stage=stage, name="x", output="x", settings=settings, reads={"x": needs})
 
 
 @given(st.dictionaries(st.text(), VALUES))

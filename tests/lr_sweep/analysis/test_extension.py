@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from lr_sweep.sweep_records import RATES, sweep, trial, unfinished, write
+from merging import merge_fields
 from plumbline.lr_sweep.analysis.extension import decide, next_rates
 from plumbline.lr_sweep.analysis.sweep import edge_of_stability, sweep_of
 from plumbline.lr_sweep.extend import ExtendSpec, extend
@@ -84,8 +85,10 @@ def test_trials_without_any_loss_ask_for_nothing() -> None:
 
 @pytest.mark.parametrize(("kinds", "add"), [({}, [31.6]), (None, [])])
 def test_stage_writes_the_decision(tmp_path: Path, kinds: dict[float, str] | None, add: list[float]) -> None:
-    spec = ExtendSpec(code="", inputs="", learning_rates=list(RATES), below=BELOW, above=ABOVE, round=0)
-    extend(spec, write(sweep(kinds=kinds), tmp_path / "trials"), tmp_path / "rounds" / "0.json")
+    records = sweep(kinds=kinds)
+    settings = {"learning_rates": list(RATES), "below": BELOW, "above": ABOVE, "round": 0}
+    spec = ExtendSpec(**merge_fields(records), **settings)
+    extend(spec, write(records, tmp_path / "trials"), tmp_path / "rounds" / "0.json")
     written = json.loads((tmp_path / "rounds" / "0.json").read_text())
     assert written["add"] == add
     assert written["why"].endswith(".")

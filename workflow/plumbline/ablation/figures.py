@@ -30,7 +30,7 @@ class FiguresSpec(Spec):
 
 @stage
 def figures(spec: FiguresSpec, results: Path, runs: Path, summary: Path, contrasts: Path, output: Path) -> None:
-    """Draws every figure of FIGURES into the folder `output`, as `<name>.pdf` and `<name>.png` (300 dpi).
+    """Draws `output`, the first of FIGURES, and the others beside it, each as `<name>.pdf` and `<name>.png` (300 dpi).
 
     `summary`, `runs`, `contrasts` are the CSV files and `results` the merged JSON of the stage `summarize`.
     Raises UserError when `results` is missing or no JSON.
@@ -43,7 +43,7 @@ def figures(spec: FiguresSpec, results: Path, runs: Path, summary: Path, contras
     )
     with style():
         for name in track(FIGURES, len(FIGURES), "figures"):
-            save(DRAWINGS[name](tables), output / f"{name}.pdf", output / f"{name}.png")
+            save(DRAWINGS[name](tables), output.parent / f"{name}.pdf", output.parent / f"{name}.png")
 
 
 if __name__ == "__main__":

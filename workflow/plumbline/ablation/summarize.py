@@ -11,9 +11,10 @@ from plumbline.ablation.analysis.labels import METRICS, layers_label, outcome_la
 from plumbline.ablation.analysis.records import SCHEMA, machine_note, read_records, runs_frame, summary_frame
 from plumbline.ablation.settings import TABLES
 from plumbline.core.files import write_text
-from plumbline.core.plan.target import Spec
+from plumbline.core.plan.target import MergeSpec
 from plumbline.core.present.formatting import MISSING, p_text, with_interval
 from plumbline.core.present.tables import write_csv, write_latex
+from plumbline.core.run.record import check_specs
 from plumbline.core.run.stage import stage
 
 KINDS = {
@@ -25,29 +26,30 @@ KINDS = {
 }
 
 
-class SummarizeSpec(Spec):
+class SummarizeSpec(MergeSpec):
     """What decides the summary: its code and the trials' specs."""
 
 
 @stage
 def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
-    """Merges the records `trials` and writes everything that is computed from them to the folder `output`.
+    """Merges the records `trials` into `output` and writes everything computed from them beside it.
 
     summary.csv has a row per trial, runs.csv a row per run, contrasts.csv a row per comparison; results.json all
     records as they are; findings.md the study's answers; tables/ one `.tex` per name in TABLES. Raises
     UserError when a record cannot be read or does not belong to the others.
     """
     records = read_records(trials)
+    check_specs(records, spec.records)
     runs = runs_frame(records)
     summary = summary_frame(records, runs)
     contrasts = contrasts_frame(summary, runs)
-    write_csv(summary, output / "summary.csv")
-    write_csv(runs, output / "runs.csv")
-    write_csv(contrasts, output / "contrasts.csv")
+    write_csv(summary, output.parent / "summary.csv")
+    write_csv(runs, output.parent / "runs.csv")
+    write_csv(contrasts, output.parent / "contrasts.csv")
     merged = {"schema": SCHEMA, "study": "ablation", "trials": records}
-    write_text(output / "results.json", json.dumps(merged, ensure_ascii=False, separators=(",", ":")) + "\n")
-    write_text(output / "findings.md", findings(summary, contrasts))
-    write_tables(summary, contrasts, output / "tables")
+    write_text(output, json.dumps(merged, ensure_ascii=False, separators=(",", ":")) + "\n")
+    write_text(output.parent / "findings.md", findings(summary, contrasts))
+    write_tables(summary, contrasts, output.parent / "tables")
 
 
 def write_tables(summary: pd.DataFrame, contrasts: pd.DataFrame, folder: Path) -> None:

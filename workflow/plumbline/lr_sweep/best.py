@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import atomic, read_json, write_json
-from plumbline.core.plan.target import Spec
-from plumbline.core.run.record import read_record
+from plumbline.core.plan.target import MergeSpec
+from plumbline.core.run.record import check_specs, read_record
 from plumbline.core.run.stage import stage
 from plumbline.core.text import byte_pair
 from plumbline.core.text.byte_pair import END_OF_TEXT_ID
@@ -27,7 +27,7 @@ LOSS = "final_validation_loss"
 log = logging.getLogger("plumbline")
 
 
-class BestSpec(Spec):
+class BestSpec(MergeSpec):
     """What decides the best model: nothing but the trials."""
 
 
@@ -38,6 +38,7 @@ def best(spec: BestSpec, trials: list[Path], tokenizer: Path, output: Path) -> N
     trials: records, each with its weights.safetensors beside it. tokenizer: tokenizer.json, its configuration beside.
     Raises UserError when no trial finished, or when transformers computes other logits from the folder than we do.
     """
+    check_specs(map(read_record, trials), spec.records)
     chosen, mean = pick(trials)
     record = read_record(chosen)
     model = ModelSettings.model_validate(record["spec"]["model"])

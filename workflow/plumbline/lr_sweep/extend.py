@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from plumbline.core.files import write_json
-from plumbline.core.plan.target import Spec
+from plumbline.core.plan.target import MergeSpec
+from plumbline.core.run.record import check_specs
 from plumbline.core.run.stage import stage
 from plumbline.lr_sweep.analysis.extension import decide
 from plumbline.lr_sweep.analysis.records import read_records
 
 
-class ExtendSpec(Spec):
+class ExtendSpec(MergeSpec):
     """What decides the rates to add: the grid, the rates that may be added to it, and the trials' specs."""
 
     learning_rates: list[float]
@@ -28,7 +29,9 @@ def extend(spec: ExtendSpec, trials: list[Path], output: Path) -> None:
     `add` is empty when the best rate is inside the grid and the edge was seen, or when no
     candidate is left. Raises UserError when a record cannot be read.
     """
-    decision = decide(read_records(trials), spec.below, spec.above)
+    records = read_records(trials)
+    check_specs(records, spec.records)
+    decision = decide(records, spec.below, spec.above)
     write_json(output, {"add": decision.add, "why": decision.why})
 
 

@@ -26,14 +26,14 @@ class FiguresSpec(Spec):
 
 @stage
 def figures(spec: FiguresSpec, results: Path, output: Path) -> None:
-    """Draws every figure of FIGURES into the folder `output`, as `<name>.pdf` and `<name>.png` (300 dpi).
+    """Draws `output`, the first of FIGURES, and the others beside it, each as `<name>.pdf` and `<name>.png` (300 dpi).
 
     `results` is the merged JSON of the stage `summarize`. Raises UserError when it is missing or no JSON.
     """
     tables = Tables(records=read_json(results)["trials"])
     with style():
         for name in track(FIGURES, len(FIGURES), "figures"):
-            save(DRAWINGS[name](tables), output / f"{name}.pdf", output / f"{name}.png")
+            save(DRAWINGS[name](tables), output.parent / f"{name}.pdf", output.parent / f"{name}.png")
 
 
 if __name__ == "__main__":

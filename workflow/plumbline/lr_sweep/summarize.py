@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from plumbline.core.files import write_text
-from plumbline.core.plan.target import Spec
+from plumbline.core.plan.target import MergeSpec
 from plumbline.core.present.formatting import MISSING
 from plumbline.core.present.tables import write_csv, write_latex
-from plumbline.core.run.record import SCHEMA
+from plumbline.core.run.record import SCHEMA, check_specs
 from plumbline.core.run.stage import stage
 from plumbline.lr_sweep.analysis.findings import edge_range, findings, loss_text, rate_text
 from plumbline.lr_sweep.analysis.frames import rates_frame, shows_intervals, trials_frame
@@ -18,35 +18,36 @@ from plumbline.lr_sweep.analysis.seeds import spread_name
 from plumbline.lr_sweep.analysis.sweep import Analysis, analyse, sweep_of
 
 
-class SummarizeSpec(Spec):
+class SummarizeSpec(MergeSpec):
     """What decides the summary: its code and the trials' specs."""
 
 
 @stage
 def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
-    """Merges the records `trials` and writes everything that is computed from them to the folder `output`.
+    """Merges the records `trials` into `output` and writes everything computed from them beside it.
 
     summary.csv has a row per trial, rates.csv a row per rate; tables/rates.tex is the latter for papers;
     results.json holds the analysis and all records with their learning curves; lr_sweep_analysis.md the study's
     answers. Raises UserError when a record cannot be read or does not belong to the others.
     """
     records = read_records(trials)
+    check_specs(records, spec.records)
     summary = trials_frame(records)
     rates = rates_frame(summary)
     analysis = analyse(sweep_of(records))
-    write_csv(summary, output / "summary.csv")
-    write_csv(rates, output / "rates.csv")
+    write_csv(summary, output.parent / "summary.csv")
+    write_csv(rates, output.parent / "rates.csv")
     note = machine_note(records)
     write_latex(
         rates_table(rates, analysis),
-        output / "tables" / "rates.tex",
+        output.parent / "tables" / "rates.tex",
         caption=f"{_caption(analysis, summary)} {note}".strip(),
         label="tab:lr_sweep-rates",
     )
     merged = {"schema": SCHEMA, "study": "lr_sweep", "analysis": analysis.as_json(), "trials": records}
     text = json.dumps(merged, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    write_text(output / "results.json", text + "\n")
-    write_text(output / "lr_sweep_analysis.md", findings(analysis, summary, rates, records))
+    write_text(output, text + "\n")
+    write_text(output.parent / "lr_sweep_analysis.md", findings(analysis, summary, rates, records))
 
 
 def rates_table(rates: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:

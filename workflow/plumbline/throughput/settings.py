@@ -8,6 +8,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 from pydantic import Field, field_validator, model_validator
 
 from plumbline.core import registry
+from plumbline.core.errors import UserError
 from plumbline.core.registry import short_name
 from plumbline.core.settings import Settings, distinct
 
@@ -262,7 +263,7 @@ DEFAULT_GRID = [
 
 
 class ThroughputSettings(Settings):
-    """Study `throughput`: generation speed and memory of a model and its compressions."""
+    """Study `throughput`: how fast does a model generate, in how much memory, and what does compressing it buy?"""
 
     model: ModelSettings = ModelSettings()
     """The base."""
@@ -302,6 +303,14 @@ class ThroughputSettings(Settings):
         if self.model.source == "config":
             self.check_context(self.model.config.context, "throughput.model.config")
         return self
+
+    def check_trained(self, context: int) -> None:
+        """Raises UserError when the trained model is the one to measure, and its `context` is too short."""
+        try:
+            if self.model.source == "trained":
+                self.check_context(context, "lr_sweep.model")
+        except ValueError as error:
+            raise UserError(f"config: throughput.{error}") from None
 
     def check_context(self, context: int, model: str, brought_as: str | None = None) -> None:
         """Raises ValueError when a cell of the grid goes beyond the `context` of `model`.

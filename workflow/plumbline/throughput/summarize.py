@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from plumbline.core.files import write_text
-from plumbline.core.plan.target import Spec
+from plumbline.core.plan.target import MergeSpec
 from plumbline.core.present.formatting import MISSING, with_interval
 from plumbline.core.present.tables import write_csv, write_latex
-from plumbline.core.run.record import SCHEMA
+from plumbline.core.run.record import SCHEMA, check_specs
 from plumbline.core.run.stage import stage
 from plumbline.throughput.analysis.evaluation import evaluation_lines
 from plumbline.throughput.analysis.findings import findings
@@ -28,7 +28,7 @@ from plumbline.throughput.analysis.records import cell_text, machine_note, read_
 DISTURBED_MARK = " (!)"
 
 
-class SummarizeSpec(Spec):
+class SummarizeSpec(MergeSpec):
     """What decides the summary: its code and the specs of the trials, variants and largest batches."""
 
 
@@ -36,7 +36,7 @@ class SummarizeSpec(Spec):
 def summarize(
     spec: SummarizeSpec, manifests: list[Path], trials: list[Path], max_batch: list[Path], output: Path
 ) -> None:
-    """Merges the records and writes everything that is computed from them to the folder `output`.
+    """Merges the records into `output` and writes everything computed from them beside it.
 
     evaluation_results.jsonl has a line per trial; summary.csv a row per trial with intervals;
     summary_statistics.csv a row per variant and engine; tables/ what goes into papers; results.json the analysis and
@@ -44,22 +44,23 @@ def summarize(
     belong to the others.
     """
     records, variants, largest = read_records(trials), read_manifests(manifests), read_others(max_batch)
+    check_specs([*records, *largest], spec.records)
     summary = trials_frame(records, variants)
     by_variant = variants_frame(variants, records, summary)
     contrasts = contrasts_frame(records)
     lines = [json.dumps(line, ensure_ascii=False, allow_nan=False) for line in evaluation_lines(records, variants)]
-    write_text(output / "evaluation_results.jsonl", "".join(f"{line}\n" for line in lines))
-    write_csv(summary, output / "summary.csv")
-    write_csv(statistics_frame(records, summary), output / "summary_statistics.csv")
+    write_text(output.parent / "evaluation_results.jsonl", "".join(f"{line}\n" for line in lines))
+    write_csv(summary, output.parent / "summary.csv")
+    write_csv(statistics_frame(records, summary), output.parent / "summary_statistics.csv")
     note, place = machine_note(records), main_cell(summary)
-    _write_tables(summary, by_variant, place, note, output / "tables")
+    _write_tables(summary, by_variant, place, note, output.parent / "tables")
     analysis = {"main_cell": place, "contrasts": _rows(contrasts), "variants": _rows(by_variant)}
     merged = {"schema": SCHEMA, "study": "throughput", "analysis": analysis}
     merged |= {"manifests": [manifest.model_dump(mode="json") for manifest in variants]}
     merged |= {"trials": records, "max_batch": largest}
     text = json.dumps(merged, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    write_text(output / "results.json", text + "\n")
-    write_text(output / "throughput_analysis.md", findings(summary, by_variant, contrasts, records, largest))
+    write_text(output, text + "\n")
+    write_text(output.parent / "throughput_analysis.md", findings(summary, by_variant, contrasts, records, largest))
 
 
 def throughput_table(summary: pd.DataFrame) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,13 @@ class Spec(Settings):
     """Digest over the specs of the targets it reads."""
 
 
+class MergeSpec(Spec):
+    """What decides what is computed from the records of trials."""
+
+    records: dict[str, str]
+    """Trial -> digest of the spec that its record must have been made from."""
+
+
 @dataclass(frozen=True)
 class Target:
     """One file target: `output` made by `stage` from `settings` and the targets it `needs`."""
@@ -43,12 +50,20 @@ class Target:
     output: str
     """Path from results/<study>/; of what several studies read, ../NAME."""
     settings: Mapping[str, Any]
-    needs: Sequence["Target"] = field(default=(), kw_only=True)
+    reads: Mapping[str, Sequence["Target"]] = field(default_factory=dict, kw_only=True)
+    """Name of an input -> the targets whose outputs it stands for: the edges of the DAG, stated here alone."""
+    beside: Mapping[str, Sequence[str]] = field(default_factory=dict, kw_only=True)
+    """Name -> paths, as `output`, of what the same job writes besides; whoever reads the target gets them too."""
     modules: Sequence[str] = field(default=(), kw_only=True)
     """Code that the stage loads by name, besides what it imports."""
     is_trial: bool = field(default=False, kw_only=True)
     optional: bool = field(default=False, kw_only=True)
     """Whether it may never be asked for: a trial that only an extension of the grid would add."""
+
+    @cached_property
+    def needs(self) -> list["Target"]:
+        """The targets it reads, each once."""
+        return list({id(need): need for group in self.reads.values() for need in group}.values())
 
     @cached_property
     def code(self) -> dict[str, str]:
@@ -63,7 +78,27 @@ class Target:
 
     def file(self, results: Path) -> Path:
         """Its output, below the folder `results`."""
-        return Path(os.path.normpath(results / self.study / self.output))
+        return self._below(results, self.output)
+
+    def files(self, results: Path) -> list[Path]:
+        """Its output and all that lies beside it."""
+        return [self.file(results), *(self._below(results, path) for paths in self.beside.values() for path in paths)]
+
+    def inputs(self, results: Path, added: Collection[str] = ()) -> dict[str, list[str]]:
+        """Files it reads, by the names in `reads` and in `beside` of the targets read.
+
+        Of optional targets only those named in `added` count.
+        """
+        found: dict[str, dict[str, None]] = {name: {} for name in self.reads}
+        for name, needs in self.reads.items():
+            for need in (need for need in needs if not need.optional or need.name in added):
+                found[name][str(need.file(results))] = None
+                for other, paths in need.beside.items():
+                    found.setdefault(other, {}).update((str(need._below(results, path)), None) for path in paths)
+        return {name: list(files) for name, files in found.items()}
+
+    def _below(self, results: Path, path: str) -> Path:
+        return Path(os.path.normpath(results / self.study / path))
 
     @property
     def path(self) -> str:
@@ -94,6 +129,26 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
             for clause in differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
         ]
     return [] if old == new else [f"{path}: {_short(old)} → {_short(new)}"]
+
+
+def study_files(targets: Iterable[Target], study: str, results: Path, added: Collection[str] = ()) -> list[str]:
+    """Files of the study's trials and of what none of its targets reads; of optional targets only those in `added`."""
+    own = [target for target in targets if target.study == study]
+    read = {id(need) for target in own for need in target.needs}
+    ends = [target for target in own if target.is_trial or id(target) not in read]
+    chosen = [target for target in ends if not target.optional or target.name in added]
+    return [str(path) for target in chosen for path in target.files(results)]
+
+
+def figures_target(study: str, figures: Sequence[str], summary: Target) -> Target:
+    """The stage `figures` of `study`: each of `figures` as PDF and PNG, from the summary."""
+    files = [f"figures/{name}.{suffix}" for suffix in ("pdf", "png") for name in figures]
+    return Target(study, "figures", "", files[0], {}, reads={"results": [summary]}, beside={"figures": files[1:]})
+
+
+def recorded(trials: Iterable[Target]) -> dict[str, str]:
+    """Trial -> digest of its spec, for a stage that merges records and must refuse those of other specs."""
+    return {trial.name: digest(trial.spec) for trial in trials}
 
 
 def by_name(targets: Iterable[Target]) -> Targets:
