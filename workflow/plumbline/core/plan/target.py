@@ -53,7 +53,7 @@ class Target:
     @cached_property
     def code(self) -> dict[str, str]:
         """Module -> digest, over the import closure of the stage and of `modules`."""
-        return code_of([f"plumbline.{self.study}.{self.stage}", *self.modules])
+        return code_of(f"plumbline.{self.study}.{self.stage}", *self.modules)
 
     @cached_property
     def spec(self) -> str:
