@@ -9,13 +9,15 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
-from plumbline.core.plan.definitions import CALLED, COMPUTED, OURS, STAGE, Definition, Import, Module, source
+from plumbline.core.plan.definitions import CALLED, Definition
+from plumbline.core.plan.modules import OURS, STAGE, Import, Module, source
 
 NO_PART_OF_A_RESULT = frozenset(
     {
         STAGE,  # reads the command line, logs, keeps the journal, and calls the function
         f"{OURS}.core.files.atomic",  # moves bytes to their place; whoever writes makes the bytes
         f"{OURS}.core.measure.machine.describe_machine",  # where a result was made, not what it is
+        f"{OURS}.core.settings._explain",  # words a user's mistake
         f"{OURS}.core.run.progress.Progress",  # counts, for the log and the journal
         f"{OURS}.core.run.progress.log_event",  # a line of the journal
     }
@@ -40,6 +42,8 @@ def code_of(stage: str, *modules: str) -> dict[str, str]:
         if node not in found and ".".join(node) not in NO_PART_OF_A_RESULT:
             found[node], reached = _read(*node)
             waiting += reached
+            if found[node].is_computed:
+                waiting += [(module, EVERYTHING) for module in (stage, *modules)]
     with_texts = any(definition.keeps_texts for definition in found.values())
     said = sorted(node for node, definition in found.items() if definition.said)
     return {_shown(*node): _digest(*node, with_texts=with_texts) for node in said}
@@ -53,7 +57,7 @@ def _digest(module: str, name: str, *, with_texts: bool) -> str:
 
 
 def _shown(module: str, name: str) -> str:
-    return f"{module}.{name}".removeprefix(f"{OURS}.").replace(". ", " ")
+    return (module.removeprefix(f"{OURS}.") + (name if name.startswith(" ") else f".{name}")).strip()
 
 
 _module = cache(Module)
@@ -64,8 +68,7 @@ def _read(module: str, name: str) -> tuple[Definition, list[Node]]:
     """What a node says, and the nodes it reaches."""
     top = _module(module)
     everything = name in (WHOLE, EVERYTHING) or (name == MAIN and not top.main)
-    statements = {EFFECTS: [*top.effects], MAIN: [*top.main]}.get(name, top.bindings.get(name, []))
-    definition = Definition(top, statements)
+    definition = Definition(top, {EFFECTS: top.effects, MAIN: top.main}.get(name) or top.bindings.get(name, []))
     imports = [
         *(top.imports if name == EFFECTS else ()),
         *(one for many in definition.imports.values() for one in many),
@@ -75,8 +78,6 @@ def _read(module: str, name: str) -> tuple[Definition, list[Node]]:
         reached += _resolve(module, chain)
         for target in definition.imports.get(chain[0], ()):
             reached += _target(module, target, chain[1:])
-        if COMPUTED.intersection(chain) and not (module.startswith(OURS) and "import_module" in chain):
-            reached.append((module, EVERYTHING))  # ours are registries, whose modules a target names
     if name == EVERYTHING:
         reached += [(inner, EVERYTHING) for inner in _imported(module, top.imports)]
     return definition, reached

@@ -1,144 +1,34 @@
-"""What stands at the top of a module, and what each definition says and names. Read from source; nothing is imported.
+"""What a definition says and which names it reaches.
 
 Left out: docstrings, comments, log lines, annotations of functions. The text of a user's mistake is kept apart.
 """
 
 import ast
-import importlib.util
-import symtable
-import sys
-from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-from plumbline.core.errors import UserError
+from plumbline.core.plan.modules import DEFINITIONS, OURS, WRAPPERS, Import, Module, chain_of, is_inert
 
-OURS = __name__.partition(".")[0]
-STAGE = f"{OURS}.core.run.stage.stage"
-WRAPPERS = {
-    *("dataclasses.dataclass", "contextlib.contextmanager", "functools.cache", "functools.lru_cache"),
-    *("functools.cached_property", "property", "classmethod", "staticmethod", "abc.abstractmethod"),
-    *("torch.no_grad", "torch.enable_grad", "torch.inference_mode"),
-}
-"""Decorators that register what they decorate nowhere and do not read its annotations."""
-COMPUTED = {"globals", "eval", "exec", "__subclasses__", "import_module", "__import__"}
-"""Who uses one of these reaches names that the source does not show."""
+FOUND_BY_NAME = {"import_module", "__subclasses__"}
+COMPUTED = {*FOUND_BY_NAME, "__import__", "globals", "eval", "exec"}
+"""Who uses one of these reaches definitions that the source does not name."""
 MISTAKES = {"UserError", "ValueError"}
 """Exceptions whose text ends in no output, unless something catches one and keeps it."""
 CALLED = "()"
 """Ends a chain of names that is called, or annotates: of an enum, this alone reaches no member."""
-DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-
-
-class Import(NamedTuple):
-    """`import module`, or `from module import name`."""
-
-    module: str
-    name: str = ""
-
-
-class Module:
-    """The top level of a module. Raises UserError when it cannot be found or parsed."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.bindings: dict[str, list[ast.stmt | Import]] = {}
-        """Name -> what binds it; members of enums as Outcome.OK."""
-        self.effects: list[ast.stmt] = []
-        """Statements that may do more than bind a name."""
-        self.main: list[ast.stmt] = []
-        """What it does when it is run."""
-        self.imports: list[Import] = []
-        path = source(name)
-        if path is None:
-            raise UserError(f"module {name}: not found on the Python path ({', '.join(p for p in sys.path if p)})")
-        text, self.is_package = path.read_text(encoding="utf-8"), path.name == "__init__.py"
-        try:
-            tree, table = ast.parse(text), symtable.symtable(text, name, "exec")
-        except SyntaxError as error:
-            raise UserError(f"{path}:{error.lineno}: {error.msg}") from None
-        for node in tree.body:
-            self._take(node)
-        self._tables = {(child.get_name(), child.get_lineno()): child for child in table.get_children()}
-
-    def targets(self, node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, Import]]:
-        """Each name that `node` binds, and what it stands for."""
-        for alias in node.names:
-            if isinstance(node, ast.Import):
-                first = alias.name.partition(".")[0]
-                yield (alias.asname, Import(alias.name)) if alias.asname else (first, Import(first))
-            else:
-                parents = [*self.name.split("."), *[""] * self.is_package][: -node.level] if node.level else []
-                yield alias.asname or alias.name, Import(".".join(filter(None, [*parents, node.module])), alias.name)
-
-    def full_name(self, decorator: ast.expr) -> str:
-        """As functools.cache; empty where that is not certain."""
-        first, *rest = chain_of(decorator.func if isinstance(decorator, ast.Call) else decorator) or [""]
-        bound = self.bindings.get(first, [Import(first)])
-        return ".".join(filter(None, [*bound[0], *rest])) if isinstance(bound[0], Import) and len(bound) == 1 else ""
-
-    def outside(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> set[str]:
-        """Names in a top-level definition that may come from outside it."""
-        table = self._tables.get((node.name, node.lineno))
-        if table is None:  # it stands under a condition
-            return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
-        own = [node.bases, node.keywords] if isinstance(node, ast.ClassDef) else [[node.args, node.returns]]
-        outer = [part for many in [node.decorator_list, *own] for part in many if part is not None]
-        return {*_outside(table), *(name.id for part in outer for name in ast.walk(part) if isinstance(name, ast.Name))}
-
-    def _take(self, node: ast.stmt) -> None:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'":
-            self.main.append(node)
-        elif not is_inert(node):
-            effect = self._has_effect(node)
-            self.effects += [node] * effect
-            for part in ast.walk(node) if effect else [node]:
-                self._bind(part, node)
-
-    def _has_effect(self, node: ast.stmt) -> bool:
-        if isinstance(node, DEFINITIONS):
-            decorators = {self.full_name(decorator) for decorator in node.decorator_list}
-            return not decorators <= {STAGE, *WRAPPERS} or bool(getattr(node, "keywords", ()))  # of a metaclass
-        if isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            calls = [part for part in ast.walk(node) if isinstance(part, ast.Call)]
-            return any(map(self._is_ours, calls)) or not all(isinstance(one, ast.Name | ast.Tuple) for one in targets)
-        return not isinstance(node, ast.Import | ast.ImportFrom)
-
-    def _is_ours(self, call: ast.Call) -> bool:
-        """Whether it may call a function of this package, which could register what it is given."""
-        bound = self.bindings.get((chain_of(call.func) or [""])[0], [])
-        return any(not isinstance(one, Import) or one.module.startswith(OURS) for one in bound)
-
-    def _bind(self, part: ast.AST, node: ast.stmt) -> None:
-        if isinstance(part, ast.Import | ast.ImportFrom):
-            for name, target in self.targets(part):
-                self.bindings.setdefault(name, []).append(target)
-                self.imports.append(target)
-            self.imports += [Import(alias.name) for alias in part.names if isinstance(part, ast.Import)]
-        elif isinstance(part, DEFINITIONS):
-            self.bindings.setdefault(part.name, []).append(node)
-            if isinstance(part, ast.ClassDef) and any(chain_of(base)[-1:] == ["StrEnum"] for base in part.bases):
-                body = [item for item in part.body if not is_inert(item)]
-                if all(isinstance(item, ast.Assign) and isinstance(item.value, ast.Constant) for item in body):
-                    self.bindings |= {f"{part.name}.{ast.unparse(item).partition(' ')[0]}": [item] for item in body}
-                    part.body = []
-        else:
-            for name in ast.walk(part):
-                if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
-                    self.bindings.setdefault(name.id, []).append(node)
 
 
 class Definition:
     """Some statements of a module: what they say, and what they name."""
 
-    def __init__(self, module: Module, statements: list[ast.stmt | Import]) -> None:
+    def __init__(self, module: Module, statements: Sequence[ast.stmt | Import]) -> None:
         self.said: list[str] = []
         self.texts: list[str] = []
         """Of the mistakes it raises."""
         self.keeps_texts = False
         """Whether it catches mistakes and does something with their text."""
+        self.is_computed = False
+        """Whether it reaches definitions that it does not name."""
         self.chains: set[tuple[str, ...]] = set()
         """Names from outside, each with the attributes read from it: ("np", "linalg", "norm")."""
         self.imports: dict[str, list[Import]] = {}
@@ -158,11 +48,11 @@ class Definition:
                 self._visit(item)
         elif not isinstance(value, ast.AST):
             self.said.append(repr(value))
-        elif not is_inert(value) and not self._only_logs(value):
-            self.said.append(type(value).__name__)
+        else:
             getattr(self, f"_{type(value).__name__}", self._fields)(value)
 
     def _fields(self, node: ast.AST, *, without: str = "") -> None:
+        self.said.append(type(node).__name__)
         for name in node._fields:
             if name != without:
                 self._visit(getattr(node, name, None))
@@ -172,12 +62,23 @@ class Definition:
             self.said.append(".".join([*chain, *end]))
             self._named.add((*chain, *end))
         else:
-            self.chains |= {(name,) for name in [getattr(node, "attr", "")] if name in COMPUTED}
             self._fields(node)
+        name = chain[0] if len(chain) == 1 else getattr(node, "attr", "")
+        is_registry = self._module.name.startswith(f"{OURS}.") and name == "import_module"  # a target names its modules
+        self.is_computed |= name in (FOUND_BY_NAME if chain[1:] or not chain else COMPUTED) and not is_registry
 
     _Attribute = _Name
 
+    def _Expr(self, node: ast.Expr) -> None:
+        if not is_inert(node) and not self._only_logs(node.value):
+            self._fields(node)
+
+    def _If(self, node: ast.If) -> None:
+        if not is_inert(node):
+            self._fields(node)
+
     def _Call(self, node: ast.Call) -> None:
+        self.said.append("Call")
         self._Name(node.func, CALLED) if chain_of(node.func) else self._visit(node.func)
         self._visit([node.args, node.keywords])
 
@@ -189,6 +90,7 @@ class Definition:
     _ImportFrom = _Import
 
     def _FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        self.is_computed |= node.name == "__init_subclass__"
         read = not WRAPPERS.issuperset(map(self._module.full_name, node.decorator_list))
         for part in ast.walk(node.args):
             if isinstance(part, ast.arg):
@@ -234,48 +136,12 @@ class Definition:
 
     def _only_logs(self, node: ast.AST) -> bool:
         """Whether `node` is a log line with no call in it that could do more."""
-        call = node.value if isinstance(node, ast.Expr) else None
-        if not isinstance(call, ast.Call) or len(chain_of(call.func)) != 2:
+        if not isinstance(node, ast.Call) or len(chain_of(node.func)) != 2:
             return False
-        bound = self._module.bindings.get(chain_of(call.func)[0], [])
+        bound = self._module.bindings.get(chain_of(node.func)[0], [])
         loggers = [ast.unparse(b.value)[:18] == "logging.getLogger(" for b in bound if isinstance(b, ast.Assign)]
-        return loggers == [True] * len(bound) != [] and sum(isinstance(part, ast.Call) for part in ast.walk(call)) == 1
-
-
-@cache
-def source(name: str) -> Path | None:
-    """The file of module `name`, found without importing it or its packages; None where there is none."""
-    first, *rest = name.split(".")
-    spec = importlib.util.find_spec(first)
-    if spec is None or spec.origin in (None, "built-in", "frozen"):
-        return None
-    path = Path(str(spec.origin))
-    base = path.parent.joinpath(*rest)
-    candidates = (base / "__init__.py", base.with_name(f"{base.name}.py")) if rest else (path,)
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
-
-
-def chain_of(node: ast.AST) -> list[str]:
-    """`np.linalg.norm` as its three names; empty for what is not names and dots alone."""
-    if isinstance(node, ast.Attribute):
-        return [*above, node.attr] if (above := chain_of(node.value)) else []
-    return [node.id] if isinstance(node, ast.Name) else []
-
-
-def is_inert(node: ast.AST) -> bool:
-    """Whether `node` is a docstring, or imports names for annotations alone."""
-    if isinstance(node, ast.If):
-        return chain_of(node.test)[-1:] == ["TYPE_CHECKING"] and not node.orelse
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
-def _outside(table: symtable.SymbolTable) -> Iterator[str]:
-    """Names that may come from outside a function or class; a class's body falls back on what is outside."""
-    for symbol in table.get_symbols():
-        if symbol.is_global() or table.get_type() == "class":
-            yield symbol.get_name()
-    for child in table.get_children():
-        yield from _outside(child)
+        acts = [part for part in ast.walk(node) if isinstance(part, ast.Call | ast.NamedExpr | ast.Yield | ast.Await)]
+        return loggers == [True] * len(bound) != [] and acts == [node]
 
 
 def _literal(argument: ast.expr) -> list[ast.Constant]:
