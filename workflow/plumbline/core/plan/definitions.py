@@ -4,6 +4,7 @@ Left out: docstrings, comments, log lines, annotations of functions. The text of
 """
 
 import ast
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -114,8 +115,8 @@ class Definition:
                 self._annotation(child)
         else:
             self._visit(node)
-            if isinstance(node, ast.Constant):  # a name in quotes
-                self.chains.add((str(node.value).partition(".")[0], CALLED))
+            if isinstance(node, ast.Constant):  # names in quotes
+                self.chains |= {(name, CALLED) for name in re.findall(r"\w+", str(node.value))}
 
     def _AnnAssign(self, node: ast.AnnAssign) -> None:
         self._fields(node, without="annotation")
