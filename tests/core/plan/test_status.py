@@ -140,12 +140,26 @@ def test_untraced_stale_output_is_set_aside_and_a_current_one_stays(house):
     assert sorted(path.name for path in (house.root / "ablation/train").iterdir()) == ["a.json", "b.json.stale"]
 
 
-def test_stale_code_is_named_by_its_modules(house):
+def test_stale_code_is_named_by_its_definitions(house):
     before, after = target(), target()
-    before.__dict__["code"] = {"plumbline.core.files": "1a", "plumbline.core.plan.code": "2b"}
-    after.__dict__["code"] = {"plumbline.core.files": "1a", "plumbline.core.plan.code": "3c"}
+    before.__dict__["code"] = {"core.files.read_json": "1a", "lr_sweep.training.loop.learning_rate": "2b"}
+    after.__dict__["code"] = {"core.files.read_json": "1a", "lr_sweep.training.loop.learning_rate": "3c"}
     house.record(before)
     keep_code([before], house.root)
-    (why,) = house.state(after).why
-    assert why.startswith("code: ")
-    assert why.endswith("(plumbline.core.plan.code)")
+    assert house.state(after).why == ("code: lr_sweep.training.loop.learning_rate changed",)
+
+
+def test_a_few_of_many_changed_definitions_are_named_and_the_rest_counted(house):
+    before, after = target(), target()
+    before.__dict__["code"] = {"core.a": "1", "core.gone": "2"}
+    after.__dict__["code"] = {"core.a": "9", "core.b": "3", "core.c": "4", "core.d": "5"}
+    house.record(before)
+    keep_code([before], house.root)
+    assert house.state(after).why == ("code: core.a changed, core.b added, core.c added and 2 more",)
+
+
+def test_code_that_was_not_kept_is_stale_without_names(house):
+    before, after = target(), target()
+    before.__dict__["code"], after.__dict__["code"] = {"core.a": "1"}, {"core.a": "2"}
+    house.record(before)
+    assert house.state(after).why == ("code: other code than today",)

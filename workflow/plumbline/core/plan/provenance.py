@@ -14,6 +14,8 @@ from plumbline.core.run.record import read_record
 
 PIECE = 254
 """Longest file name that Snakemake gives a metadata record."""
+NAMED = 3
+"""Changed definitions that are named in one line."""
 
 
 def keep_code(targets: Iterable[Target], results: Path) -> None:
@@ -25,7 +27,7 @@ def keep_code(targets: Iterable[Target], results: Path) -> None:
 
 
 def why_stale(spec: dict[str, Any] | None, target: Target, results: Path) -> list[str]:
-    """Where the `spec` that made a target's output differs from today's; of code, which modules. None: unknown."""
+    """Where the `spec` that made a target's output differs from today's, one clause for each; None: unknown."""
     if spec is None:
         return ["no spec is recorded for it"]
     today = json.loads(target.spec)
@@ -37,10 +39,19 @@ def why_stale(spec: dict[str, Any] | None, target: Target, results: Path) -> lis
         clauses.append("inputs: other targets than before, or rebuilt")
     if spec.get("code") != today["code"]:
         kept = _code_path(results, str(spec.get("code")))
-        modules = differences(read_json(kept), target.code) if kept.exists() else []
-        names = ", ".join(clause.partition(":")[0] for clause in modules)
-        clauses.append(f"code: {spec.get('code')} → {today['code']}" + (f" ({names})" if names else ""))
+        changes = _code_changes(read_json(kept), target.code) if kept.exists() else ""
+        clauses.append(f"code: {changes or 'other code than today'}")
     return clauses
+
+
+def _code_changes(old: dict[str, str], new: dict[str, str]) -> str:
+    """The first definitions that differ, and how many more: `lr_sweep.loop.learning_rate changed, … and 3 more`."""
+    changed = [name for name in sorted(old.keys() & new.keys()) if old[name] != new[name]]
+    added, removed = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
+    kinds = {"changed": changed, "added": added, "removed": removed}
+    words = [f"{name} {kind}" for kind, names in kinds.items() for name in names]
+    more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
+    return ", ".join(words[:NAMED]) + more
 
 
 def recorded_spec(target: Target, results: Path) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ class Spec(Settings):
     """What decides a target's content: settings (in subclasses), the code that runs, and what it reads."""
 
     code: str
-    """Digest over the code of the stage and of all that it imports."""
+    """Digest of the code that the stage reaches."""
     inputs: str
     """Digest over the specs of the targets it reads."""
 
@@ -55,7 +55,7 @@ class Target:
     beside: Mapping[str, Sequence[str]] = field(default_factory=dict, kw_only=True)
     """Name -> paths, as `output`, of what the same job writes besides; whoever reads the target gets them too."""
     modules: Sequence[str] = field(default=(), kw_only=True)
-    """Code that the stage loads by name, besides what it imports."""
+    """Modules that the stage loads by a computed name, as a registry does."""
     is_trial: bool = field(default=False, kw_only=True)
     optional: bool = field(default=False, kw_only=True)
     """Whether it may never be asked for: a trial that only an extension of the grid would add."""
@@ -67,8 +67,8 @@ class Target:
 
     @cached_property
     def code(self) -> dict[str, str]:
-        """Module -> digest, over the import closure of the stage and of `modules`."""
-        return code_of([f"plumbline.{self.study}.{self.stage}", *self.modules])
+        """Definition -> digest, of what the stage reaches by name and of all in `modules`."""
+        return code_of(f"plumbline.{self.study}.{self.stage}", *self.modules)
 
     @cached_property
     def spec(self) -> str:
