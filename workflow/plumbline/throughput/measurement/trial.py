@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from plumbline.core.measure.machine import describe_machine
-from plumbline.core.run.child import in_child, limit_address_space
 from plumbline.core.run.device import device_name, memory_errors, torch_device
+from plumbline.core.run.processes import in_child, limit_address_space
 from plumbline.core.run.progress import Progress
 from plumbline.core.run.record import Outcome, OutcomeError, machine_name
 from plumbline.core.statistics.rates import rate_interval
