@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from plumbline.core.errors import UserError
-from plumbline.core.run.child import in_child
+from plumbline.core.run.processes import in_child
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.throughput.engines.interface import Choice, Engine, Shape, load
 from plumbline.throughput.models import llama

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from plumbline.core.run.child import in_child
+from plumbline.core.run.processes import in_child
 from plumbline.throughput.engines.interface import Choice, Shape, load
 from plumbline.throughput.models.manifest import Manifest
 from throughput.small_models import write_random

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumbline.core.run.child import TimeUpError
+from plumbline.core.run.processes import TimeUpError
 from plumbline.core.run.record import read_record
 from plumbline.throughput.max_batch import CLOSE, MaxBatchSpec, largest_batch, max_batch
 from plumbline.throughput.plan import plan

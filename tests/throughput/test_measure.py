@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from plumbline.core.errors import UserError
-from plumbline.core.run.child import ChildFault
+from plumbline.core.run.processes import ChildFault
 from plumbline.core.run.progress import append_to
 from plumbline.core.run.record import read_record
 from plumbline.throughput.measure import FOUND, MeasureSpec, measure

@@ -101,8 +101,7 @@ def test_a_later_process_with_the_same_number_does_not_count_as_running(house):
 def test_stage_on_another_machine_runs_while_its_journal_is_fresh(house):
     house.journal(target(), {"event": "start", "boot": "another", "pid": 1})
     assert house.state(target()).state == "running"
-    path = house.root / "ablation" / target().journal
-    os.utime(path, (1, 1))
+    house.journal(target(), {"event": "start", "boot": "another", "pid": 1, "time": 1.0})
     assert house.state(target()).state == "missing"
 
 

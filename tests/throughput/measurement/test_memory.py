@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from plumbline.core.measure import machine
-from plumbline.core.run.child import in_child, limit_address_space
+from plumbline.core.run.processes import in_child, limit_address_space
 from plumbline.throughput.measurement.energy import rapl
 from plumbline.throughput.measurement.memory import free_bytes
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import PlainSerializer
 
 from plumbline.core.plan.target import Spec
-from plumbline.core.run.child import in_child
+from plumbline.core.run.processes import in_child
 from plumbline.core.run.record import Outcome, OutcomeError, recording
 from plumbline.core.run.stage import stage
 from plumbline.throughput.models.manifest import Manifest, read_manifest

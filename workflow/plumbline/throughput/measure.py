@@ -11,7 +11,7 @@ from pydantic import PlainSerializer
 from plumbline.core.files import read_json
 from plumbline.core.measure.machine import available_bytes
 from plumbline.core.plan.target import Spec
-from plumbline.core.run.child import TimeUpError, in_child
+from plumbline.core.run.processes import TimeUpError, in_child
 from plumbline.core.run.record import Outcome, OutcomeError, read_record, recording
 from plumbline.core.run.stage import stage
 from plumbline.throughput.models.manifest import Manifest, read_manifest

@@ -23,7 +23,9 @@ import pandas as pd
 
 from plumbline.ablation.settings import FACTOR_STATISTICS
 from plumbline.core.present.formatting import MISSING
-from plumbline.core.statistics.contrasts import ALPHA, Contrast, bootstrap_interval, holm, paired_contrast
+from plumbline.core.statistics.bootstrap import bootstrap_interval
+from plumbline.core.statistics.contrasts import Contrast, paired_contrast
+from plumbline.core.statistics.hypothesis_tests import ALPHA, holm
 
 MEASURE = "test_accuracy"
 NONE = MISSING

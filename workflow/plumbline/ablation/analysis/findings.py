@@ -11,7 +11,7 @@ from plumbline.ablation.analysis.labels import layers_label, outcome_label, repr
 from plumbline.ablation.analysis.records import machine_note
 from plumbline.ablation.settings import FACTOR_STATISTICS
 from plumbline.core.present.formatting import number, p_text, with_interval
-from plumbline.core.statistics.contrasts import ALPHA, holm
+from plumbline.core.statistics.hypothesis_tests import ALPHA, holm
 
 
 def findings(summary: pd.DataFrame, contrasts: pd.DataFrame) -> str:

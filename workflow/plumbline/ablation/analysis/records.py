@@ -11,7 +11,7 @@ from plumbline.ablation.analysis.labels import LAYERS, REPRESENTATIONS, VIEWS
 from plumbline.core.errors import UserError
 from plumbline.core.files import read_json
 from plumbline.core.run.record import machine_name
-from plumbline.core.statistics.contrasts import bootstrap_interval
+from plumbline.core.statistics.bootstrap import bootstrap_interval
 
 SCHEMA = 1
 SIDES = ("train", "validation", "test")

@@ -16,7 +16,7 @@ from plumbline.ablation.analysis.labels import layers_label, outcome_label, repr
 from plumbline.ablation.analysis.records import trial_outcome
 from plumbline.ablation.plots.panels import Tables, layers_style
 from plumbline.core.present.plotting import FAULT, GREY, WIDTH
-from plumbline.core.statistics.contrasts import bootstrap_interval
+from plumbline.core.statistics.bootstrap import bootstrap_interval
 
 LINES = {"factor": (0, (3, 1.5)), "product": "-"}
 MOST_ANNOTATED = 12

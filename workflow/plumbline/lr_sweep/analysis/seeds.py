@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from plumbline.core.statistics.contrasts import bootstrap_interval
+from plumbline.core.statistics.bootstrap import bootstrap_interval
 
 LEAST = 5
 """Seeds of an interval: the bootstrap of fewer is hardly more than their range."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.core.statistics.contrasts import CONFIDENCE, RESAMPLES
+from plumbline.core.statistics.bootstrap import RESAMPLES, percentile_interval, resampled_means
 from plumbline.lr_sweep.analysis.records import number
 from plumbline.lr_sweep.analysis.seeds import has_interval
 
@@ -269,15 +269,13 @@ def _replicates(losses: Array) -> Array:
         return complete[:, :0]
     if not has_interval(seeds):
         return complete
-    drawn = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES)
-    return np.asarray(complete @ (drawn.T / seeds))
+    return resampled_means(complete)
 
 
 def _ends(replicates: Array, value: float) -> tuple[float, float]:
     """The 95% interval of a bootstrap's replicates; of the few seeds' own values their range, with `value` in it."""
     if len(replicates) == RESAMPLES:
-        low, high = np.quantile(replicates, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        return float(low), float(high)
+        return percentile_interval(replicates)
     return min(float(replicates.min()), value), max(float(replicates.max()), value)
 
 

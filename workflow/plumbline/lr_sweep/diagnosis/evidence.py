@@ -11,12 +11,11 @@ from typing import Any, Literal
 import psutil
 
 from plumbline.core.measure.spans import COMPUTE_SPANS
-from plumbline.core.plan.status import SILENT_SECONDS
-from plumbline.core.run.progress import read_journal
+from plumbline.core.run.liveness import is_running, is_this_boot, process_status
+from plumbline.core.run.progress import attempts, read_journal
 from plumbline.core.run.record import read_record
 
 State = Literal["done", "running", "interrupted", "failed", "waiting"]
-BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +164,8 @@ def from_events(
 ) -> TrialEvidence:
     """A trial's evidence from the events of its journal and its record, None while it has none."""
     now = time.time() if now is None else now
-    starts = [event for event in events if event.get("event") == "start"]
-    start = starts[-1] if starts else {}
+    lives = attempts(events)
+    start = lives[-1][0] if lives else {}
     spec = (record or start).get("spec") or {}
     model, training = spec.get("model", {}), spec.get("training", {})
     looks = [event for event in events if "spans" in event]
@@ -174,7 +173,7 @@ def from_events(
     counts = [event for event in events if "done" in event]
     done = int(record["steps"]) if record else int(counts[-1]["done"]) if counts else 0
     times = [event["time"] for event in events]
-    state = _state(events, start, record)
+    state = _state(events, record)
     seen = record or {}
     here = _is_here(start, record)
     found = seen.get("precision") or last.get("precision") or {}
@@ -187,10 +186,10 @@ def from_events(
         model=model,
         training=training,
         spans=_spans(seen.get("spans") or last.get("spans") or {}),
-        intervals=tuple(_intervals(events)),
+        intervals=tuple(_intervals(lives)),
         began=times[0] if times else None,
         ended=times[-1] if times else None,
-        wall=_wall(events) if events else float(seen.get("seconds", 0.0)),
+        wall=sum(life[-1]["time"] - life[0]["time"] for life in lives) if events else float(seen.get("seconds", 0.0)),
         threads=int(last.get("threads") or seen.get("threads") or 1),
         dtype=str(last.get("dtype") or seen.get("dtype") or "float32"),
         device=str(last.get("device") or seen.get("device") or "cpu"),
@@ -198,7 +197,7 @@ def from_events(
         compiler=seen.get("compiler") or last.get("compiler") or {},
         pressure_percent=_pressure(looks),
         silent_seconds=now - times[-1] if state == "running" and times else 0.0,
-        process_status=_process_status(start) if state == "running" and here else None,
+        process_status=process_status(start) if state == "running" and here else None,
         pid=start.get("pid"),
         is_here=here,
     )
@@ -225,25 +224,15 @@ def _spans(values: Mapping[str, Any]) -> dict[str, float]:
     return {key.removesuffix("_seconds"): float(value) for key, value in values.items()}
 
 
-def _intervals(events: Sequence[Mapping[str, Any]]) -> list[Interval]:
+def _intervals(lives: Sequence[Sequence[Mapping[str, Any]]]) -> list[Interval]:
     """Between consecutive looks at the clocks; none spans a restart."""
     found: list[Interval] = []
-    for life in _lives(events):
+    for life in lives:
         looks = [event for event in life if "spans" in event and "clock" in event]
         steps = _steps_at(life, looks)
         pairs = zip(looks, looks[1:], steps, steps[1:], strict=False)
         found += [_interval(old, new, after - before) for old, new, before, after in pairs]
     return found
-
-
-def _lives(events: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """The events of each process that worked on the trial."""
-    lives: list[list[Mapping[str, Any]]] = [[]]
-    for event in events:
-        if event.get("event") == "start":
-            lives.append([])
-        lives[-1].append(event)
-    return lives
 
 
 def _steps_at(life: Sequence[Mapping[str, Any]], looks: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -275,53 +264,22 @@ def _interval(first: Mapping[str, Any], last: Mapping[str, Any], steps: float) -
     )
 
 
-def _wall(events: Sequence[Mapping[str, Any]]) -> float:
-    """Seconds from each start to that process's last sign of life."""
-    total, began, latest = 0.0, None, 0.0
-    for event in events:
-        if event.get("event") == "start":
-            total += 0.0 if began is None else latest - began
-            began = event["time"]
-        latest = event["time"]
-    return total if began is None else total + latest - began
-
-
 def _pressure(looks: Sequence[Mapping[str, Any]]) -> float | None:
     values = [look.get("clock", {}).get("pressure_cpu_avg10") for look in looks]
     known = [value for value in values if value is not None and math.isfinite(value)]
     return sum(known) / len(known) if known else None
 
 
-def _state(events: Sequence[Mapping[str, Any]], start: Mapping[str, Any], record: Mapping[str, Any] | None) -> State:
-    last = events[-1] if events else {}
-    alive = bool(start) and last.get("event") not in ("end", "failed") and _process_lives(start, float(last["time"]))
-    if alive:
+def _state(events: Sequence[Mapping[str, Any]], record: Mapping[str, Any] | None) -> State:
+    if is_running(events):
         return "running"
     if record is not None:
         return "done"
-    return "failed" if last.get("event") == "failed" else "interrupted"
-
-
-def _process_lives(start: Mapping[str, Any], latest: float) -> bool:
-    if not _same_boot(start):
-        return time.time() - latest < SILENT_SECONDS
-    return _process_status(start) not in (None, psutil.STATUS_ZOMBIE)
-
-
-def _process_status(start: Mapping[str, Any]) -> str | None:
-    try:
-        process = psutil.Process(int(start["pid"]))
-        return process.status() if process.create_time() <= start["time"] + 1 else None
-    except psutil.NoSuchProcess:
-        return None
-
-
-def _same_boot(start: Mapping[str, Any]) -> bool:
-    return BOOT.exists() and start.get("boot") == BOOT.read_text().strip()
+    return "failed" if events and events[-1].get("event") == "failed" else "interrupted"
 
 
 def _is_here(start: Mapping[str, Any], record: Mapping[str, Any] | None) -> bool:
     """Whether it ran on this machine: by the record's host name, else by the boot that its journal names."""
     if record is not None and "hostname" in record.get("machine", {}):
         return bool(record["machine"]["hostname"] == socket.gethostname())
-    return _same_boot(start)
+    return is_this_boot(start)

@@ -4,13 +4,12 @@ import os
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 import pynvml
 
 from plumbline.core.measure.clocks import cpu_pressure
-from plumbline.core.measure.machine import driver_answer
+from plumbline.core.measure.machine import core_count, driver_answer
 
 BUSY_SHARE = 0.25
 """Of a core, from which on another process counts as a neighbour."""
@@ -82,17 +81,6 @@ def observe(ours: Collection[int], seconds: float = 0.5) -> Machine:
         gpus=_gpus(own),
         cpu_mhz=frequency.current if frequency else None,
     )
-
-
-def core_count() -> int:
-    """Cores that this process may use: by its affinity and its cgroup's quota, at least 1."""
-    cores = len(os.sched_getaffinity(0))
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.exists():
-        limit, period = quota.read_text().split()
-        if limit != "max":
-            cores = min(cores, max(1, int(limit) // int(period)))
-    return cores
 
 
 def _family(ours: Collection[int]) -> set[int]:

@@ -8,8 +8,9 @@ from typing import Any
 from plumbline.core.errors import UserError
 from plumbline.core.plan.target import differences
 from plumbline.core.run.record import Outcome, machine_name
+from plumbline.core.statistics.rates import rate, rate_ratio
 from plumbline.throughput.analysis.quality import DISTURBANCES, disturbances
-from plumbline.throughput.analysis.rates import rate, rate_ratio, timed
+from plumbline.throughput.analysis.rates import timed
 from plumbline.throughput.analysis.records import read_trial
 
 DIRECTIONS = ("slower", "faster", "changed", "equal", "unclear", "unknown", "other model")

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from plumbline.core.run.record import Outcome
+from plumbline.core.statistics.rates import Ratio, rate_ratio
 from plumbline.throughput.analysis.formatting import (
     bytes_text,
     named,
@@ -19,7 +20,7 @@ from plumbline.throughput.analysis.formatting import (
 from plumbline.throughput.analysis.frames import CELL, main_cell
 from plumbline.throughput.analysis.quality import disturbance_text
 from plumbline.throughput.analysis.quality_findings import disturbed_sentences
-from plumbline.throughput.analysis.rates import Ratio, rate_ratio, timed
+from plumbline.throughput.analysis.rates import timed
 from plumbline.throughput.analysis.records import NOISE, cell_text, machine_note, main_engine
 from plumbline.throughput.settings import BASE
 
@@ -85,7 +86,7 @@ def _fastest(ordered: pd.DataFrame, by_trial: dict[str, dict[str, Any]]) -> str:
     near = [
         row["engine"]
         for _, row in judged.iloc[1:].iterrows()
-        if rate_ratio(batches, timed(by_trial[row["trial"]])).direction() != "faster"
+        if rate_ratio(batches, timed(by_trial[row["trial"]])).direction(NOISE) != "faster"
     ]
     others = ", ".join(ordered.loc[ordered["disturbed"] != "", "engine"])
     of = f"{len(judged)} engines" + (f" (measured while disturbed, not judged: {others})" if others else "")
@@ -102,7 +103,7 @@ def _versus(row: pd.Series, baseline: str, name: str = "ratio") -> str:
         text += f" ({row['dtypes']})"
     if row["disturbed"]:
         return f"{text}: cannot tell, measured while {disturbance_text(row['disturbed'].split())}"
-    direction = Ratio(value=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"]).direction()
+    direction = Ratio(value=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"]).direction(NOISE)
     return (
         text
         + {

@@ -8,8 +8,9 @@ import pandas as pd
 
 from plumbline.core.registry import short_name
 from plumbline.core.run.record import machine_name
+from plumbline.core.statistics.rates import Ratio, mean_ratio, rate, rate_interval, rate_ratio
 from plumbline.throughput.analysis.quality import disturbances
-from plumbline.throughput.analysis.rates import Ratio, decoded, mean_ratio, rate, rate_interval, rate_ratio, timed
+from plumbline.throughput.analysis.rates import decoded, timed
 from plumbline.throughput.analysis.records import (
     GIGABYTE,
     PLACE,

@@ -18,7 +18,10 @@ FOUND = ("batches", "tokens_per_second", "interval", "peak_bytes", "weights_byte
 """What a trial with the outcome ok has in its record."""
 GIGABYTE = 1e9
 NOISE = 0.03
-"""Two processes of one trial may differ by this share: what lies within it is no difference."""
+"""Two processes of one trial may differ by this share, so less than that is no difference.
+
+An interval covers the batches of the two processes that were measured; a third would differ from both by more than it
+says. This share stands for that, which is why no correction for many trials is made."""
 OUTCOME_TEXTS = {
     Outcome.OUT_OF_MEMORY: "OOM",
     Outcome.INVALID_OUTPUT: "invalid",

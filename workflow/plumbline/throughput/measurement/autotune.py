@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from plumbline.core.errors import UserError
-from plumbline.core.measure.machine import cpu_flags
+from plumbline.core.measure.machine import core_count, cpu_flags
 from plumbline.core.run.device import memory_errors
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.throughput.engines.interface import Choice, Engine
@@ -39,7 +39,7 @@ WORTH = 0.97
 
 def threads_available() -> int:
     """Threads that a trial may use: OMP_NUM_THREADS, at most one a core; without it as many as there are cores."""
-    cores = len(os.sched_getaffinity(0))
+    cores = core_count()
     return min(cores, int(os.environ.get("OMP_NUM_THREADS", cores)))
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from plumbline.core.measure.machine import available_bytes
-from plumbline.core.run.child import TimeUpError, in_child, limit_address_space
 from plumbline.core.run.device import device_name, memory_errors, torch_device
+from plumbline.core.run.processes import TimeUpError, in_child, limit_address_space
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.throughput.engines.interface import DTYPES, Engine, Shape, load
 from plumbline.throughput.measurement.autotune import check_dtype, first_choice

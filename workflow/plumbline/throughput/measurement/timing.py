@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from plumbline.core.statistics.contrasts import bootstrap_interval
+from plumbline.core.statistics.rates import rate_interval
 from plumbline.throughput.settings import TrialTiming
 
 STEADY_CALLS, STEADY_SHARE = 3, 0.05
@@ -62,21 +62,13 @@ def warm_up(call: Callable[[], float], timing: TrialTiming) -> list[float]:
     return seconds
 
 
-def rate_interval(seconds: Sequence[float], tokens: int) -> tuple[float, float] | None:
-    """Bootstrap 95% interval of Σ tokens / Σ seconds, for batches of `tokens` each; None for fewer than two."""
-    if len(seconds) < 2:
-        return None
-    low, high = bootstrap_interval(seconds)
-    return float(tokens / high), float(tokens / low)
-
-
 def is_precise(seconds: Sequence[float], precision: float) -> bool:
     """Whether both ends of the rate's 95% interval are within this share of it."""
     if len(seconds) < 2 or HOPELESS * precision < 1.96 * stdev(seconds) / len(seconds) ** 0.5 / fmean(seconds):
         return False  # by a normal interval, which takes microseconds
-    interval = rate_interval(seconds, 1)
+    low, high = rate_interval(np.column_stack([seconds, np.ones(len(seconds))]))
     rate = len(seconds) / sum(seconds)
-    return interval is not None and max(rate - interval[0], interval[1] - rate) <= precision * rate
+    return max(rate - low, high - rate) <= precision * rate
 
 
 def drift(values: ArrayLike) -> float | None:

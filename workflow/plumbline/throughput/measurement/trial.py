@@ -6,14 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from plumbline.core.measure.machine import describe_machine
-from plumbline.core.run.child import in_child, limit_address_space
 from plumbline.core.run.device import device_name, memory_errors, torch_device
+from plumbline.core.run.processes import in_child, limit_address_space
 from plumbline.core.run.progress import Progress
 from plumbline.core.run.record import Outcome, OutcomeError, machine_name
+from plumbline.core.statistics.rates import rate_interval
 from plumbline.throughput.engines.interface import DTYPES, Choice, Engine, Shape, load
 from plumbline.throughput.measurement import agreement, latency, timing
 from plumbline.throughput.measurement import autotune as choosing
@@ -313,11 +315,12 @@ def speed(batches: list[dict[str, Any]], precision: float) -> dict[str, Any]:
     if not good:
         return found
     rate = tokens / sum(seconds)
-    interval = timing.rate_interval(seconds, good[0]["tokens"])
+    low, high = rate_interval(np.array([[batch["seconds"], batch["tokens"]] for batch in good]))
+    several = len(good) > 1
     return found | {
         "tokens_per_second": rate,
-        "interval": interval and list(interval),
-        "interval_share": interval and (interval[1] - interval[0]) / 2 / rate,
+        "interval": [low, high] if several else None,
+        "interval_share": (high - low) / 2 / rate if several else None,
         "converged": timing.is_precise(seconds, precision),
         "drift_share": timing.drift(seconds),
         "drifted": timing.has_drifted(seconds, precision),
