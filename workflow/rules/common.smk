@@ -27,7 +27,11 @@ for variable, folders in {
     os.environ[variable] = os.pathsep.join([*folders, os.environ.get(variable, "")])
 
 ENVIRONMENT = PACKAGES.parent / "envs" / "plumbline.yaml"
-WHOLE_MACHINE = 1000  # threads: Snakemake lowers them to those there are, and profiles/slurm asks for a whole node
+
+# Jobs that measure have the machine to themselves: more threads than there are, which Snakemake lowers to all; on Slurm
+# a node of their own with all its CPUs, without asking for a number. Other executors ignore the latter.
+WHOLE_MACHINE = 1000
+WHOLE_NODE = {"slurm_extra": "--exclusive", "cpus_per_task": -1}
 
 try:
     CONFIG = configuration.check(config)

@@ -200,6 +200,8 @@ rule lr_sweep_diagnose:
     conda:
         ENVIRONMENT
     threads: WHOLE_MACHINE
+    resources:
+        **WHOLE_NODE,
     params:
         spec=spec_of("lr_sweep.diagnose"),
     shell:

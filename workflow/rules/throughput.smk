@@ -15,6 +15,8 @@ rule throughput_limits:
     conda:
         ENVIRONMENT
     threads: WHOLE_MACHINE
+    resources:
+        **WHOLE_NODE,
     params:
         spec=spec_of("throughput.limits"),
     shell:
@@ -133,6 +135,8 @@ rule throughput_measure:
     conda:
         ENVIRONMENT
     threads: WHOLE_MACHINE
+    resources:
+        **WHOLE_NODE,
     params:
         spec=spec_of("throughput.measure"),
     shell:
@@ -154,6 +158,8 @@ rule throughput_max_batch:
     conda:
         ENVIRONMENT
     threads: WHOLE_MACHINE
+    resources:
+        **WHOLE_NODE,
     params:
         spec=spec_of("throughput.max_batch"),
     shell:
