@@ -7,7 +7,6 @@ from pathlib import Path
 import plumbline
 from plumbline.core.plan import code, modules
 
-
 CACHED = (code.code_of, code._read, code._digest, code._module, modules.source)
 
 
