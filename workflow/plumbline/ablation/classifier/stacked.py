@@ -33,8 +33,8 @@ ProgressCallback = Callable[[int, int], None]
 
 
 @dataclass(kw_only=True)
-class Run:
-    """Where one run stands."""
+class RunState:
+    """The progress of one run."""
 
     seed: int
     learning_rate: float
@@ -71,7 +71,7 @@ class Run:
         return self.diverged or epochs >= settings.max_epochs or epochs - self.best_epoch >= settings.patience
 
 
-class StackedFit:
+class StackedTrainer:
     """The runs in training: their data, their networks, and the best networks so far."""
 
     def __init__(
@@ -89,7 +89,7 @@ class StackedFit:
         # the order of the runs inside: largest training side first
         self.order = sorted(range(len(splits)), key=lambda run: -len(splits[run].train))
         self.splits = [splits[run] for run in self.order]
-        self.runs = [Run(seed=seeds[run], learning_rate=settings.learning_rate) for run in self.order]
+        self.runs = [RunState(seed=seeds[run], learning_rate=settings.learning_rate) for run in self.order]
         self.inputs = StandardisedRows(features, self.splits, device, resident_bytes)
         self.labels = torch.from_numpy(labels.astype(np.int64)).to(device)
         self.sides = {side: [torch.from_numpy(getattr(one, side)).to(device) for one in self.splits] for side in SIDES}
@@ -237,28 +237,25 @@ def fit_stacked(
     """One run for each split and seed, all trained at once.
 
     features (N, W) float32 or float64, labels (N,) in 0 … classes − 1; the arithmetic is that of the features' type.
-    The state is kept in `checkpoint` at most every `checkpoint_seconds`; a fit that finds it there goes on from it, to
-    the same bits, and removes it when done.
+    The state is saved to `checkpoint` at most every `checkpoint_seconds`; a training that finds its own state there
+    resumes to the same bits. The caller removes it.
     Raises UserError when no column varies over a run's training rows, or a value is not finite.
     """
     began = time.perf_counter()
-    fit = StackedFit(features, labels, splits, classes, settings, seeds, device)
-    fit.seconds = time.perf_counter() - began
-    mark = checkpoints.fingerprint(features, labels, splits, settings, seeds, device) if checkpoint else ""
+    trainer = StackedTrainer(features, labels, splits, classes, settings, seeds, device)
+    trainer.seconds = time.perf_counter() - began
+    identity = checkpoints.identity(features, labels, splits, settings, seeds, device) if checkpoint else ""
     if checkpoint is not None:
-        checkpoints.load(checkpoint, fit, mark)
+        checkpoints.resume(checkpoint, trainer, identity)
     saved = time.monotonic()
-    while fit.active:
-        fit.advance()
+    while trainer.active:
+        trainer.advance()
         if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
-            checkpoints.save(checkpoint, fit, mark)
+            checkpoints.save(checkpoint, trainer, identity)
             saved = time.monotonic()
         if progress is not None:
-            progress(fit.epoch, len(fit.active))
-    results = fit.results()
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    return results
+            progress(trainer.epoch, len(trainer.active))
+    return trainer.results()
 
 
 def _neighbourhoods(counts: list[int]) -> list[tuple[int, int]]:
