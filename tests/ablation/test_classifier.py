@@ -202,7 +202,7 @@ def test_a_killed_training_resumes_to_the_same_bits(tmp_path, dtype):
     assert without_seconds(resumed) == without_seconds(uninterrupted)
 
 
-def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path, caplog):
+def test_a_checkpoint_of_other_settings_is_ignored(tmp_path, caplog):
     features, labels = data()
     splits, place = random_splits(labels), tmp_path / "fit.pt"
 
@@ -220,7 +220,7 @@ def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path, caplog):
     assert "belongs to another spec" in caplog.text
 
 
-def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
+def test_a_file_that_is_not_a_checkpoint_is_named(tmp_path):
     features, labels = data()
     place = tmp_path / "fit.pt"
     place.write_bytes(b"not a checkpoint")
@@ -228,7 +228,7 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
         fit_stacked(features, labels, random_splits(labels), CLASSES, SMALL, [0, 1, 2], CPU, checkpoint=place)
 
 
-def test_a_diverged_run_is_recorded_and_the_others_go_on(monkeypatch):
+def test_a_diverged_run_is_recorded_and_the_others_continue(monkeypatch):
     features, labels = data()
     splits = random_splits(labels)
     uninterrupted = fit_stacked(features, labels, splits, CLASSES, SMALL, [0, 1, 2], CPU)

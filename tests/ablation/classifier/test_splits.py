@@ -64,7 +64,7 @@ def test_the_fixed_split_is_sklearns_two_steps_with_seed_42():
         assert np.array_equal(made, np.sort(expected))
 
 
-def test_a_giant_group_is_refused_with_its_size_and_the_way_out():
+def test_a_giant_group_is_refused_with_its_size_and_the_fix():
     labels = np.tile(np.arange(2), 100)
     groups = np.where(np.arange(200) < 190, 0, np.arange(200))
     with pytest.raises(UserError, match=r"the largest with 190 of 200 rows.*split_by_images: false"):

@@ -25,7 +25,7 @@ DRAWINGS = {
 
 
 class FiguresSpec(Spec):
-    """Decides the figures: their code and the summary's spec."""
+    """What decides the figures: their code and the summary's spec."""
 
 
 @stage

@@ -1,4 +1,4 @@
-"""Stage `ablation.pretrain`: the diffusion model that the zoo's adapters adapt."""
+"""Stage `ablation.pretrain`: trains the diffusion model that the zoo's LoRAs adapt."""
 
 from pathlib import Path
 

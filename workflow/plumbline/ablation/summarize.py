@@ -27,7 +27,7 @@ KINDS = {
 
 
 class SummarizeSpec(Spec):
-    """Decides the summary: its code and the trials' specs."""
+    """What decides the summary: its code and the trials' specs."""
 
 
 @stage

@@ -1,4 +1,4 @@
-"""Stage `ablation.train`: one trial, the classifier trained several times on one representation of one layer set."""
+"""Stage `ablation.train`: one trial, several runs of the classifier on one representation of one layer set."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class TrainSpec(Spec):
     layers: str
     representation: str
     parts: list[str]
-    """Representations whose features are read side by side."""
+    """Representations whose features are placed side by side."""
     training: TrainingSettings
     runs: int
     seed: int

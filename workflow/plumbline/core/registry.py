@@ -29,7 +29,9 @@ def find(name: str, folder: Path, package: str, *, attribute: str | None, place:
     an unknown name, listing those that exist, and for a path that leads nowhere.
     """
     if ":" not in name and name not in names(folder):
-        raise UserError(f"{place}: {name!r} does not exist; there are {', '.join(names(folder))}, or module:name")
+        raise UserError(
+            f"{place}: {name!r} does not exist; choose from {', '.join(names(folder))}, or name a module:name"
+        )
     module = module_of(name, package)
     wanted = name.partition(":")[2] if ":" in name else attribute or name
     try:
