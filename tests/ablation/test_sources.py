@@ -333,7 +333,7 @@ def test_every_naming_gives_the_same_store(tmp_path: Path, naming: Callable[[str
     assert store.table()["adapter"].to_pylist()[4:6] == ["bird/01.safetensors", "bird/03.safetensors"]
     assert store.groups.tolist() == list(range(8))
     np.testing.assert_array_equal(store.product(SELF)[2], 1.0)
-    assert store.manifest["source"]["adapters_without_alpha"] == 8
+    assert store.manifest.source["adapters_without_alpha"] == 8
     store.verify()
 
 
@@ -369,7 +369,7 @@ def test_alphas_of_kohya_become_scales_per_module(tmp_path: Path) -> None:
     store = load_folder(tmp_path)
     np.testing.assert_array_equal(store.product(SELF)[2], np.array([4.0, 6.0, 5.0, 7.0]) / 2)
     np.testing.assert_array_equal(store.product(CROSS)[2], 1.0)
-    assert store.manifest["source"]["adapters_without_alpha"] == 4
+    assert store.manifest.source["adapters_without_alpha"] == 4
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_the_configuration_of_peft_gives_the_scales(
     np.testing.assert_allclose(store.product(SELF)[2], of_self, rtol=1e-15)
     np.testing.assert_allclose(store.product(CROSS)[2], of_cross, rtol=1e-15)
     assert store.table()["adapter"][0].as_py() == "airplane/adapter-0"
-    assert store.manifest["source"]["adapters_without_alpha"] == 0
+    assert store.manifest.source["adapters_without_alpha"] == 0
 
 
 def test_metadata_of_diffusers_gives_the_scales(tmp_path: Path) -> None:
@@ -417,7 +417,7 @@ def test_text_encoders_are_left_out_and_counted(tmp_path: Path) -> None:
         save_file(tensors | text | {"lora_te_layers_0_fc1.alpha": np.array(1.0)}, file)
     store = load_folder(tmp_path)
     assert {block.name for block in store.blocks} == set(SHAPES)
-    assert store.manifest["source"]["text_encoder_keys_left_out"] == 4 * 3
+    assert store.manifest.source["text_encoder_keys_left_out"] == 4 * 3
 
 
 def test_a_csv_labels_adapters_and_says_which_images_they_share(tmp_path: Path) -> None:
@@ -521,8 +521,8 @@ def test_a_bad_adapter_stops_the_import_or_is_skipped_and_listed(tmp_path: Path,
     left = [row for row in (0, 2, 4, 6, 1, 3, 5, 7) if f"{CLASSES[row % 2]}/{row:02d}.safetensors" != bad]
     for name, values in factors.items():
         np.testing.assert_array_equal(store.block(name), values[left])
-    (skipped,) = store.manifest["skipped"]
-    assert skipped["adapter"] == bad
+    (skipped,) = store.manifest.skipped
+    assert skipped.adapter == bad
     assert len(store.labels) == 7
 
 

@@ -150,8 +150,8 @@ def test_a_folder_that_is_not_a_store_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "schema 1"),
-        ({"modules": None}, "wrong entry"),
+        ({"schema": 2}, "schema: Input should be 1"),
+        ({"modules": None}, "modules"),
         ({"rows": 5}, r"scales\.npy: is float64 \(4, 2\)"),
     ],
 )

@@ -46,7 +46,7 @@ def train(spec: TrainSpec, adapters: Path, features: list[Path], output: Path, d
     with record as findings, memory_errors():
         findings |= {"view": spec.view, "layers": spec.layers, "representation": name}
         findings |= {"classes": store.classes, "rows": store.rows, "device": device_name(chosen)}
-        findings["adapters"] = {**store.manifest["source"], "skipped": len(store.manifest["skipped"])}
+        findings["adapters"] = {**store.manifest.source, "skipped": len(store.manifest.skipped)}
         table, layers = read_features(features, spec.layers)
         findings |= {"feature_width": table.shape[1], "layer_count": len(layers)}
         findings["feature_seconds"] = sum(map(seconds_of, features))

@@ -9,7 +9,6 @@ It is layer-major, because a representation reads one factor of all adapters at 
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,32 +19,12 @@ import pyarrow.parquet as pq
 from numpy.lib import format as npy
 
 from plumbline.ablation.data.layers import DOWN, UP, natural_order, split_factor
+from plumbline.ablation.data.manifest import Block, Manifest, Module, SkippedAdapter
 from plumbline.core.errors import UserError
-from plumbline.core.files import atomic, read_json, write_json
+from plumbline.core.files import atomic
 
-SCHEMA = 1
 MANIFEST, SCALES, ROWS = "manifest.json", "scales.npy", "rows.parquet"
 Shape = tuple[int, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Module:
-    """A layer that carries an adapter: ΔW = α/r · up · down is (out_features, in_features)."""
-
-    name: str
-    rank: int
-    in_features: int
-    out_features: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """One factor of all adapters. shape: (rows, rank, in) or (rows, out, rank)."""
-
-    name: str
-    shape: tuple[int, int, int]
-    path: Path
-    sha256: str
 
 
 class AdapterStore:
@@ -57,25 +36,15 @@ class AdapterStore:
     def __init__(self, path: Path) -> None:
         if not (path / MANIFEST).is_file():
             raise UserError(f"{path}: is not an adapter store (no {MANIFEST}); build it with stage `ablation.collect`")
-        manifest = read_json(path / MANIFEST)
-        if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-            raise UserError(f"{path / MANIFEST}: is not of schema {SCHEMA}; delete {path} to have it rebuilt")
-        self.path = path
-        self.manifest: dict[str, Any] = manifest
-        try:
-            self.rows = int(manifest["rows"])
-            self.classes: list[str] = list(manifest["classes"])
-            self.modules = [
-                Module(name=entry["name"], rank=entry["rank"], in_features=entry["in"], out_features=entry["out"])
-                for entry in manifest["modules"]
-            ]
-            self.blocks = [self._block(entry) for entry in manifest["blocks"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path / MANIFEST}: wrong entry {error}; delete {path} to have it rebuilt") from None
-        self._by_name = {block.name: block for block in self.blocks}
+        self.path, self.manifest = path, Manifest.read(path / MANIFEST)
+        self.rows, self.classes = self.manifest.rows, self.manifest.classes
+        self.modules, self.blocks = self.manifest.modules, self.manifest.blocks
+        self._files = {block.name: path / block.file for block in self.blocks}
         self._position = {module.name: index for index, module in enumerate(self.modules)}
         for block in self.blocks:
-            self._check(block.path, block.shape, np.float32)
+            if not self._files[block.name].resolve().is_relative_to(path.resolve()):
+                raise self._broken(path / MANIFEST, f"names {block.file}, outside the store")
+            self._check(self._files[block.name], block.shape, np.float32)
         self._check(path / SCALES, (self.rows, len(self.modules)), np.float64)
         if not (path / ROWS).is_file():
             raise self._broken(path / ROWS, "is missing")
@@ -87,7 +56,7 @@ class AdapterStore:
 
     def block(self, name: str) -> np.ndarray:
         """The factor `name` of all adapters, (rows, …) float32, memory-mapped."""
-        values: np.ndarray = np.load(self._by_name[name].path, mmap_mode="r")
+        values: np.ndarray = np.load(self._files[name], mmap_mode="r")
         return values
 
     def product(self, module: Module | str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -112,21 +81,14 @@ class AdapterStore:
     def verify(self) -> None:
         """Compares every file with its hash. Raises UserError naming the first that differs."""
         for block in self.blocks:
-            if _sha256_of(np.load(block.path, mmap_mode="r")) != block.sha256:
-                raise self._broken(block.path, "does not match its hash")
-        for name in (SCALES, ROWS):
-            if _sha256_of((self.path / name).read_bytes()) != self.manifest[f"{Path(name).stem}_sha256"]:
+            if _sha256_of(self.block(block.name)) != block.sha256:
+                raise self._broken(self._files[block.name], "does not match its hash")
+        for name, sha256 in ((SCALES, self.manifest.scales_sha256), (ROWS, self.manifest.rows_sha256)):
+            if _sha256_of((self.path / name).read_bytes()) != sha256:
                 raise self._broken(self.path / name, "does not match its hash")
 
     def _column(self, name: str) -> np.ndarray:
         return np.asarray(self._table[name].to_numpy(), dtype=np.int64)
-
-    def _block(self, entry: Mapping[str, Any]) -> Block:
-        file = self.path / entry["file"]
-        if not file.resolve().is_relative_to(self.path.resolve()):
-            raise self._broken(self.path / MANIFEST, f"names {entry['file']}, outside the store")
-        rows, first, second = entry["shape"]
-        return Block(name=entry["name"], shape=(rows, first, second), path=file, sha256=entry["sha256"])
 
     def _check(self, file: Path, shape: tuple[int, ...], dtype: type[np.floating]) -> None:
         """Checks the dtype and shape of `file`. Mapping it makes numpy compare its header with its size."""
@@ -203,7 +165,7 @@ class StoreWriter:
         classes: Sequence[str],
         source: Mapping[str, Any],
         scales: np.ndarray | None = None,
-        skipped: Sequence[Mapping[str, str]] = (),
+        skipped: Sequence[SkippedAdapter] = (),
     ) -> None:
         """Writes table, scales and manifest. table: see `adapter_rows`; scales: (rows, modules), columns in the order
         of `modules`, None for 1 everywhere."""
@@ -215,34 +177,26 @@ class StoreWriter:
         self._write_headers()
         np.save(self._partial / SCALES, scales)
         pq.write_table(table, self._partial / ROWS)
-        write_json(self._partial / MANIFEST, self._manifest(classes, source, skipped))
+        blocks = [
+            Block(
+                name=name,
+                file=self._files[name].as_posix(),
+                shape=(self.rows, *self._shapes[name]),
+                sha256=self._hashes[name].hexdigest(),
+            )
+            for name in self._names
+        ]
+        Manifest(
+            rows=self.rows,
+            classes=list(classes),
+            source=dict(source),
+            modules=self.modules,
+            blocks=blocks,
+            scales_sha256=_sha256_of((self._partial / SCALES).read_bytes()),
+            rows_sha256=_sha256_of((self._partial / ROWS).read_bytes()),
+            skipped=list(skipped),
+        ).write(self._partial / MANIFEST)
         self._finished = True
-
-    def _manifest(
-        self, classes: Sequence[str], source: Mapping[str, Any], skipped: Sequence[Mapping[str, str]]
-    ) -> dict[str, Any]:
-        return {
-            "schema": SCHEMA,
-            "rows": self.rows,
-            "classes": list(classes),
-            "source": dict(source),
-            "modules": [
-                {"name": module.name, "rank": module.rank, "in": module.in_features, "out": module.out_features}
-                for module in self.modules
-            ],
-            "blocks": [
-                {
-                    "name": name,
-                    "file": self._files[name].as_posix(),
-                    "shape": [self.rows, *self._shapes[name]],
-                    "sha256": self._hashes[name].hexdigest(),
-                }
-                for name in self._names
-            ],
-            "scales_sha256": _sha256_of((self._partial / SCALES).read_bytes()),
-            "rows_sha256": _sha256_of((self._partial / ROWS).read_bytes()),
-            "skipped": [dict(entry) for entry in skipped],
-        }
 
     def _check_names(self, values: Mapping[str, np.ndarray]) -> None:
         if different := set(self._names) ^ set(values):

@@ -24,6 +24,7 @@ from plumbline.ablation.data.adapter_files import (
     read_factors,
 )
 from plumbline.ablation.data.adapter_rows import AdapterRows
+from plumbline.ablation.data.manifest import SkippedAdapter
 from plumbline.ablation.data.store import StoreWriter
 from plumbline.core.errors import UserError
 from plumbline.core.run.progress import track
@@ -129,7 +130,7 @@ class _Import:
 
     def __init__(self, path: Path, *, skip: bool) -> None:
         self.path, self.skip = path, skip
-        self.skipped: list[dict[str, str]] = []
+        self.skipped: list[SkippedAdapter] = []
         self.text_encoder_keys = self.unknown_scales = 0
 
     def write(self, output: Path, adapters: list[Adapter], labels: Path | None) -> None:
@@ -201,4 +202,4 @@ class _Import:
         if not self.skip:
             raise UserError(f"{adapter.file}: {reason}; fix or remove it, or set `on_bad_adapter: skip`")
         log.warning("%s skipped: %s", adapter.file, reason)
-        self.skipped.append({"adapter": adapter.name, "reason": reason})
+        self.skipped.append(SkippedAdapter(adapter=adapter.name, reason=reason))
