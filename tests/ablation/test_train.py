@@ -1,4 +1,4 @@
-"""Stage `ablation.train`: what it records, and when it drops its checkpoint."""
+"""Stage `ablation.train`: its record, and the removal of its checkpoint."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ ROWS = 60
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> tuple[Path, Path]:
-    """The manifest of a store of 60 adapters and a feature file whose three columns tell the classes apart."""
+    """The manifest of a store of 60 adapters and a feature file whose three columns separate the classes."""
     random, labels = np.random.default_rng(0), np.arange(ROWS) % 2
     shapes = {f"{LAYER}.lora.down.weight": (1, 4), f"{LAYER}.lora.up.weight": (4, 1)}
     rows = AdapterRows(

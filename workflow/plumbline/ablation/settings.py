@@ -183,7 +183,7 @@ class ClassifierSettings(Settings):
     batch_size: Annotated[int, Field(ge=2)] = 64
     """Number of adapters per step."""
     max_epochs: PositiveInt = 300
-    """Largest number of epochs. A run usually stops earlier (see `patience`)."""
+    """Maximum number of epochs. A run usually stops earlier (see `patience`)."""
     patience: PositiveInt = 15
     """Stop a run after this many epochs without a better validation accuracy."""
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
