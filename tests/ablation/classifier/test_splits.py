@@ -90,7 +90,7 @@ def test_a_class_with_fewer_groups_than_folds_is_no_warning(recwarn):
     assert not recwarn.list
 
 
-def test_a_giant_group_is_refused_with_its_size_and_the_way_out():
+def test_a_giant_group_is_refused_with_its_size_and_the_fix():
     labels = np.tile(np.arange(2), 100)
     groups = np.where(np.arange(200) < 190, 0, np.arange(200))
     with pytest.raises(UserError, match=r"the largest with 190 of 200 rows.*split_by_images: false"):

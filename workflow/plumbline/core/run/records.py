@@ -8,14 +8,17 @@ from typing import Any
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import read_json, write_text
-from plumbline.core.run.record import REBUILD, SCHEMA, AnyRecord, Record, hardware
+from plumbline.core.run.record import REBUILD, SCHEMA, AnyRecord, Record, check_specs, hardware
 from plumbline.core.settings import validated
 
 
-def read_records(model: type[AnyRecord], paths: Sequence[Path]) -> list[AnyRecord]:
-    """The records at `paths`, in that order.
+def read_records(
+    model: type[AnyRecord], paths: Sequence[Path], expected: Mapping[str, str] | None = None
+) -> list[AnyRecord]:
+    """The records at `paths`, in that order. expected: trial -> digest of the spec it must have been made from.
 
-    Raises UserError when there is none, when a file is not a record of this model, or when two record the same trial.
+    Raises UserError when there is none, when a file is not a record of this model, when two record the same trial, or
+    when one was made from another spec.
     """
     if not paths:
         study = model.model_fields["study"].default
@@ -26,6 +29,8 @@ def read_records(model: type[AnyRecord], paths: Sequence[Path]) -> list[AnyRecor
         if record.trial in records:
             raise UserError(f"{path}: trial {record.trial} is recorded twice; keep one of the files")
         records[record.trial] = record
+    if expected is not None:
+        check_specs((record.to_json() for record in records.values()), expected)
     return list(records.values())
 
 
