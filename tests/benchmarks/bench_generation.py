@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from plumbline.core.files import read_json, write_json
-from plumbline.core.measure.machine import describe_machine
+from plumbline.core.measure.machine import core_count, describe_machine
 from plumbline.core.plan.target import Target
 from plumbline.core.run.device import torch_device
 from plumbline.core.run.progress import Progress
@@ -69,7 +69,7 @@ class Study:
         """Runs the target's stage; seconds of its process."""
         command = [sys.executable, "-m", f"plumbline.throughput.{target.stage}", "--spec", target.spec]
         command += ["--output", str(target.file(self.folder)), *options]
-        environment = os.environ | {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
+        environment = os.environ | {"OMP_NUM_THREADS": str(core_count())}
         began = time.perf_counter()
         subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
         return time.perf_counter() - began

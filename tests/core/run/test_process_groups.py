@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from plumbline.core.errors import UserError
-from plumbline.core.run.processes import ChildFault, Member, TimeUpError, run_group
+from plumbline.core.run.processes import ChildFault, Member, TimeUpError, in_child, run_group
 from plumbline.core.run.record import Outcome, OutcomeError
 
 SLEEP = ("sleep", "60")
@@ -167,6 +167,35 @@ def test_the_killed_rank_is_the_culprit_and_not_the_one_that_lost_its_peer(tmp_p
     members = [Member(work=peer, name="rank 0"), Member(work=noting(tmp_path, "1", killed), name="rank 1")]
     with pytest.raises(ChildFault, match=r"^rank 1 was ended by SIGKILL$"):
         run_group(members, seconds=20)
+
+
+def test_of_two_ends_seen_at_one_moment_the_killed_rank_is_the_culprit(tmp_path):
+    def stops_its_parent_until_both_have_ended():
+        wait_for(tmp_path / "0", tmp_path / "1")
+        os.kill(os.getppid(), signal.SIGSTOP)
+        (tmp_path / "stopped").write_text("0")
+        others = [psutil.Process(noted(tmp_path)[name]) for name in "01"]
+        while any(other.status() != psutil.STATUS_ZOMBIE for other in others):
+            time.sleep(0.01)
+        os.kill(os.getppid(), signal.SIGCONT)
+        time.sleep(60)
+
+    def ending(how):
+        wait_for(tmp_path / "stopped")
+        how()
+
+    def culprit():
+        ends = [lambda: os._exit(1), lambda: os.kill(os.getpid(), signal.SIGKILL)]
+        ranks = [
+            Member(work=noting(tmp_path, str(rank), lambda end=end: ending(end)), name=f"rank {rank}")
+            for rank, end in enumerate(ends)
+        ]
+        try:
+            run_group([*ranks, Member(work=stops_its_parent_until_both_have_ended)])
+        except ChildFault as fault:
+            return str(fault)
+
+    assert in_child(culprit, seconds=30) == "rank 1 was ended by SIGKILL"
 
 
 def test_those_that_hang_past_the_deadline_are_named_and_ended(tmp_path):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from plumbline.core.statistics.bootstrap import RESAMPLES, bootstrap_interval, ratio_interval
@@ -47,7 +48,7 @@ def paired_contrast(sample: ArrayLike, baseline: ArrayLike, *, seed: int = 0, re
         difference=float(differences.mean()),
         low=float(low),
         high=float(high),
-        relative=float(first.mean() / second.mean() - 1) if second.mean() else float("nan"),
+        relative=float(first.mean() / second.mean() - 1) if second.mean() else np.nan,
         relative_low=relative_low - 1,
         relative_high=relative_high - 1,
         p_value=wilcoxon_p(differences),
