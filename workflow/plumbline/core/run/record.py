@@ -1,14 +1,15 @@
 """Records: what a trial found, with its spec and the machine it ran on."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import read_json, write_json
@@ -89,8 +90,12 @@ class Record(BaseModel):
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
-Number = float | Literal["nan", "inf", "-inf"]
-"""A number as records hold it: a non-finite one is a string."""
+Number = Annotated[
+    float,
+    Field(allow_inf_nan=True),
+    PlainSerializer(lambda value: value if math.isfinite(value) else str(value), when_used="json"),
+]
+"""A float that may be non-finite: JSON holds NaN and infinities as the strings `nan`, `inf` and `-inf`."""
 
 
 @contextmanager
