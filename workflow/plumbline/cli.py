@@ -64,20 +64,20 @@ def diagnose(
     results: Annotated[str | None, typer.Option(help="Results folder, in place of the config's.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Whether it is as fast as it should be, and if not, why. Exits with 0: healthy, 1: slower, 2: cannot tell."""
-    from plumbline.lr_sweep.diagnosis.assessment import EXIT_STATUS
+    """Whether it is as fast as it should be, and if not, why. Exits with 0: healthy, 1: slower, 2: inconclusive."""
     from plumbline.lr_sweep.diagnosis.report import diagnose_study, in_words
+    from plumbline.lr_sweep.diagnosis.verdict import EXIT_STATUS
 
     try:
         if study != "lr_sweep":
-            raise UserError(f"diagnose: there is nothing to diagnose of {study!r}; there is lr_sweep")
+            raise UserError(f"diagnose: {study!r} cannot be diagnosed; only lr_sweep can")
         config = configuration.load([Path("config.yaml"), *(configfile or [])])
         diagnosis = diagnose_study(Path(results or config.results) / study, _trials(config, study, results))
     except UserError as error:
         typer.echo(f"plumbline: {error}", err=True)
         raise typer.Exit(2) from None  # 1 would say that it is slow
-    typer.echo(json.dumps(diagnosis, indent=1) if as_json else "\n".join(in_words(diagnosis)))
-    raise typer.Exit(EXIT_STATUS[diagnosis["status"]])
+    typer.echo(json.dumps(diagnosis.to_json(), indent=1) if as_json else "\n".join(in_words(diagnosis)))
+    raise typer.Exit(EXIT_STATUS[diagnosis.status])
 
 
 @app.command()

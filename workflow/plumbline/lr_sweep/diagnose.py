@@ -1,4 +1,4 @@
-"""Stage `lr_sweep.diagnose`: were the trials as fast as this machine allows, and where did the time go?"""
+"""Stage `lr_sweep.diagnose`: whether the trials were as fast as this machine allows, and where the time went."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ class DiagnoseSpec(Spec):
 
 @stage
 def diagnose(spec: DiagnoseSpec, trials: list[Path], output: Path) -> None:
-    """Writes the diagnosis of `trials`, their records, to `output`; their journals lie in the same study folder."""
+    """Writes the diagnosis of the trials with the records `trials` to `output`; reads their journals as well."""
     names = [record.parent.name for record in trials]
     head = {"schema": 1, "study": "lr_sweep", "spec": spec.model_dump(mode="json")}
-    write_json(output, head | diagnose_study(trials[0].parents[2], names))
+    write_json(output, head | diagnose_study(trials[0].parents[2], names).to_json())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""This machine as it is now: cores, who else uses them, what its GPU says."""
+"""This machine right now: its cores, the other processes on them, the state of its GPUs."""
 
 import os
 import time
@@ -13,7 +13,7 @@ from plumbline.core.measure.clocks import cpu_pressure
 from plumbline.core.measure.machine import driver_answer
 
 BUSY_SHARE = 0.25
-"""Of a core, from which on another process counts as a neighbour."""
+"""A process that uses at least this share of a core counts as a neighbour."""
 THROTTLES = {
     "nvmlClocksEventReasonSwPowerCap": "power cap",
     "nvmlClocksEventReasonHwSlowdown": "hardware slowdown",
@@ -25,42 +25,42 @@ THROTTLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbour:
-    """Another process that computes on this machine."""
+    """Another process that is busy on this machine."""
 
     pid: int
     name: str
     cores: float
-    """CPU seconds a second."""
+    """Cores it keeps busy: CPU seconds per second."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """A GPU as NVML tells."""
+    """A GPU as NVML reports it."""
 
     name: str
     throttles: tuple[str, ...] = ()
-    """Why its clock is held down now."""
+    """Why its clock is throttled right now."""
     sm_clock_mhz: int | None = None
     sm_clock_limit_mhz: int | None = None
     processes: tuple[int, ...] = ()
-    """Process ids that compute on it, ours left out."""
+    """Ids of the processes that compute on it, excluding ours."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What the causes ask about the machine."""
+    """What the causes need to know about the machine."""
 
     cores: int
     neighbours: tuple[Neighbour, ...] = ()
     pressure_percent: float | None = None
     steal_share: float = 0.0
-    """Of the CPU time, taken by the hypervisor for other guests."""
+    """Share of the CPU time that the hypervisor gave to other guests."""
     gpus: tuple[Gpu, ...] = field(default=())
     cpu_mhz: float | None = None
 
 
 def observe(ours: Collection[int], seconds: float = 0.5) -> Machine:
-    """Watches this machine for `seconds`. ours: process ids of the trials; they and this command are no neighbours."""
+    """Watches this machine for `seconds`. ours: process ids of the trials, which are not counted as neighbours."""
     own = _family(ours)
     before, began, steal = _cpu_times(own), time.monotonic(), psutil.cpu_times()
     time.sleep(seconds)
@@ -96,14 +96,14 @@ def core_count() -> int:
 
 
 def _family(ours: Collection[int]) -> set[int]:
-    """`ours`, this process, all that it descends from, and the processes that `ours` started."""
+    """`ours`, this process, its ancestors, and the processes that `ours` started."""
     family = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     for pid in ours:
         try:
             process = psutil.Process(pid)
             family |= {pid, *(child.pid for child in process.children(recursive=True))}
         except psutil.NoSuchProcess:
-            continue  # it ended meanwhile
+            continue  # it has ended in the meantime
     return family
 
 
@@ -142,7 +142,7 @@ def _gpu(handle: object, own: Collection[int]) -> Gpu:
 def _others(handle: object, own: Collection[int]) -> tuple[int, ...]:
     try:
         running = [process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
-    except pynvml.NVMLError:  # not told to everyone, as under MIG
+    except pynvml.NVMLError:  # not reported to everyone, for instance under MIG
         return ()
-    # in a container they may be the host's process ids, by which ours look like others'
+    # in a container these may be the host's process ids, and ours would look like someone else's
     return tuple(pid for pid in running if pid not in own and psutil.pid_exists(pid))
