@@ -81,7 +81,7 @@ def test_answers_name_the_best_rate_the_edge_and_every_class(whole: Path) -> Non
     text = answers(whole)
     analysis = json.loads((whole / "results.json").read_text())["analysis"]
     for said in (
-        f"{analysis['best_rate']:.3g} has the lowest final validation loss of 9 rates",
+        f"{analysis['best_rate']:.3g} is the best of 9 rates: its final validation loss is ",
         "Training starts to diverge between 3 and 10",
         f"{analysis['sensitivity']['value']:.3f} [",
         f"unigram entropy of the corpus ({ENTROPY:.3f} nats)",
@@ -115,7 +115,7 @@ def test_spread_over_seeds_is_called_what_it_is(tmp_path: Path, seeds: int, said
 def test_stable_rates_that_learned_next_to_nothing_are_named(tmp_path: Path) -> None:
     records = sweep(kinds={3.0: "plateaued", 10.0: "diverged"})
     records[12:14] = [trial(1.0, seed, loss=ENTROPY - 0.05) for seed in (0, 1)]
-    assert "Stable does not mean good: 1, 3, above the best rate and below the edge, gained less" in answers(
+    assert "Stable does not mean good: above the best rate, the stable rates 1, 3 gained less" in answers(
         summarized(records, tmp_path)
     )
 

@@ -66,7 +66,7 @@ def _best(analysis: Analysis, trials: pd.DataFrame, rates: pd.DataFrame) -> Iter
         return
     row = rates[rates["rate"] == analysis.best_rate].iloc[0]
     yield (
-        f"{rate_text(analysis.best_rate)} has the lowest final validation loss of {plural(len(rates), 'rate')}: "
+        f"{rate_text(analysis.best_rate)} is the best of {plural(len(rates), 'rate')}: its final validation loss is "
         f"{loss_text(row)} nats per token, the mean over {plural(int(row['with_loss']), 'seed')}"
         f"{_brackets(trials, row['final_validation_loss_low'])}."
     )
@@ -90,7 +90,7 @@ def _best(analysis: Analysis, trials: pd.DataFrame, rates: pd.DataFrame) -> Iter
 
 def _brackets(trials: pd.DataFrame, low: float) -> str:
     """What the brackets after a mean over seeds show; nothing when there are none."""
-    return "" if np.isnan(low) else f" (in brackets: {spread_name(interval=shows_intervals(trials))})"
+    return "" if np.isnan(low) else f" (in brackets: the {spread_name(interval=shows_intervals(trials))})"
 
 
 def _ratio(rates: pd.DataFrame, best: float) -> float:
@@ -120,7 +120,7 @@ def _edge(analysis: Analysis, trials: pd.DataFrame, rates: pd.DataFrame) -> Iter
     if idle := _idle(analysis, trials, rates):
         names = ", ".join(map(rate_text, idle))
         yield (
-            f"Stable does not mean good: {names}, above the best rate and below the edge, gained less than a tenth of "
+            f"Stable does not mean good: above the best rate, the stable rates {names} gained less than a tenth of "
             "what the best rate gained over the unigram entropy."
         )
 
