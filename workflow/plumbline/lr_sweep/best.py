@@ -84,12 +84,10 @@ def pick(trials: Sequence[Path]) -> tuple[Path, float]:
             "lr_sweep.learning_rates: at every rate a trial diverged or none has a loss; add lower rates, or see"
             " summary.csv for the outcomes of the trials"
         )
-    losses = {
-        path: or_nan(record.final_validation_loss)
-        for path, record in records.items()
-        if record.rate == sweep.rates[best] and record.trained
-    }
-    return min(losses, key=lambda path: losses[path]), float(np.nanmean(sweep.losses[best]))
+    at_best = [path for path, record in records.items() if record.rate == sweep.rates[best] and record.trained]
+    return min(at_best, key=lambda path: or_nan(records[path].final_validation_loss)), float(
+        np.nanmean(sweep.losses[best])
+    )
 
 
 @torch.no_grad()

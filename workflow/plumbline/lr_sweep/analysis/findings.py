@@ -62,7 +62,7 @@ def loss_text(row: pd.Series, name: str = "final_validation_loss") -> str:
 
 def _best(analysis: Analysis, trials: pd.DataFrame, rates: pd.DataFrame) -> Iterator[str]:
     if np.isnan(analysis.best_rate):
-        yield "There is no best rate: at every rate at least one seed plateaued or diverged."
+        yield "There is no best rate: no rate converged for all of its seeds."
         return
     row = rates[rates["rate"] == analysis.best_rate].iloc[0]
     yield (

@@ -242,9 +242,9 @@ def _vertices(x: Array, losses: Array) -> Array:
     left, right = np.maximum(best - 1, 0), np.minimum(best + 1, len(x) - 1)
     fits = (left < best) & (best < right)
     fits &= np.isfinite(losses[left, columns]) & np.isfinite(losses[right, columns])
-    least = losses[best, columns]
-    below = np.where(fits, losses[left, columns], least) - least
-    above = np.where(fits, losses[right, columns], least) - least
+    lowest = losses[best, columns]
+    below = np.where(fits, losses[left, columns], lowest) - lowest
+    above = np.where(fits, losses[right, columns], lowest) - lowest
     before, after = x[best] - x[left], x[right] - x[best]
     curvature = below * after + above * before
     shift = (below * after**2 - above * before**2) / (2 * np.where(curvature > 0, curvature, 1.0))

@@ -1,4 +1,4 @@
-"""Text in a data set on the Hugging Face hub, or in a local folder laid out like one."""
+"""Text from a data set on the Hugging Face hub, or from a local folder with the same layout."""
 
 from collections.abc import Iterator
 from itertools import chain

@@ -2,20 +2,11 @@
 
 from collections.abc import Sequence
 
+from plumbline.lr_sweep.diagnosis import verdict
 from plumbline.lr_sweep.diagnosis.causes.interface import Finding, StepTimer, load, names
 from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence
 from plumbline.lr_sweep.diagnosis.ledger import ledger, total
 from plumbline.lr_sweep.diagnosis.machine import Machine
-from plumbline.lr_sweep.diagnosis.verdict import (
-    Diagnosis,
-    Expectation,
-    Ledgers,
-    MachineLoad,
-    RankedCause,
-    RunningTrial,
-    Status,
-    SweepProgress,
-)
 
 MIN_SECONDS = 0.5
 """A trial must have trained for this long to be assessed."""
@@ -28,24 +19,25 @@ RECENT = 5
 """Number of log intervals that count as `now` and as the start."""
 
 
-def assess(trials: Sequence[TrialEvidence], machine: Machine, timer: StepTimer | None) -> Diagnosis:
+def assess(trials: Sequence[TrialEvidence], machine: Machine, timer: StepTimer | None) -> verdict.Diagnosis:
     """The diagnosis. timer: None when no trial has trained long enough to be assessed."""
     assessed = [trial for trial in trials if is_assessable(trial)]
     found = {trial.name: _findings(trial, machine, timer) for trial in assessed} if timer else {}
     causes = rank(assessed, found)
     expected = [_expectation(trial, timer, found[trial.name]) for trial in assessed] if timer else []
     unexplained = sum(item.unexplained_seconds or 0.0 for item in expected)
-    status, why = _status(assessed, causes, expected, unexplained)
+    measured = any(item.expected_step_seconds is not None for item in expected)
+    status, why = _status(assessed, causes, measured, unexplained)
     ledgers = {trial.name: ledger(trial) for trial in trials if trial.state != "waiting"}
-    return Diagnosis(
+    return verdict.Diagnosis(
         status=status,
         why=why,
         progress=progress(trials),
         expected=expected,
-        ledger_seconds=Ledgers(total=total(ledgers.values()), trials=ledgers),
+        ledger_seconds=verdict.Ledgers(total=total(ledgers.values()), trials=ledgers),
         causes=causes,
         unexplained_seconds=unexplained,
-        machine=MachineLoad(cores=machine.cores, cpu_pressure_percent=machine.pressure_percent),
+        machine=verdict.MachineLoad(cores=machine.cores, cpu_pressure_percent=machine.pressure_percent),
     )
 
 
@@ -54,7 +46,7 @@ def is_assessable(trial: TrialEvidence) -> bool:
     return trial.is_stopped or (trial.training_seconds >= MIN_SECONDS and trial.done > 0)
 
 
-def rank(assessed: Sequence[TrialEvidence], found: dict[str, dict[str, Finding]]) -> list[RankedCause]:
+def rank(assessed: Sequence[TrialEvidence], found: dict[str, dict[str, Finding]]) -> list[verdict.RankedCause]:
     """The causes that lost at least `MENTION_SHARE` of the time, most seconds first."""
     times = {trial.name: _time_of(trial, found.get(trial.name, {})) for trial in assessed}
     ranked = []
@@ -63,7 +55,7 @@ def rank(assessed: Sequence[TrialEvidence], found: dict[str, dict[str, Finding]]
         worst = max(hit, key=lambda trial: hit[trial].seconds_lost)
         lost = sum(finding.seconds_lost for finding in hit.values())
         ranked.append(
-            RankedCause(
+            verdict.RankedCause(
                 cause=cause,
                 seconds_lost=lost,
                 share=lost / sum(times.values()),
@@ -79,7 +71,7 @@ def rank(assessed: Sequence[TrialEvidence], found: dict[str, dict[str, Finding]]
     return sorted(notable, key=lambda item: -item.seconds_lost)
 
 
-def progress(trials: Sequence[TrialEvidence]) -> SweepProgress:
+def progress(trials: Sequence[TrialEvidence]) -> verdict.SweepProgress:
     """Trials and steps done, tokens per second now and overall, ETA."""
     done_trials, running_trials, failed = (
         sum(trial.state == state for trial in trials) for state in ("done", "running", "failed")
@@ -93,7 +85,7 @@ def progress(trials: Sequence[TrialEvidence]) -> SweepProgress:
     rates = [item.tokens_per_second_now for item in running if item.tokens_per_second_now]
     size = max((trial.tokens_per_step for trial in trials if trial.total), default=0)
     left = (steps - done) * size
-    return SweepProgress(
+    return verdict.SweepProgress(
         trials=len(trials),
         done=done_trials,
         running=running_trials,
@@ -110,11 +102,11 @@ def progress(trials: Sequence[TrialEvidence]) -> SweepProgress:
     )
 
 
-def _running(trial: TrialEvidence) -> RunningTrial:
+def _running(trial: TrialEvidence) -> verdict.RunningTrial:
     steady = [interval for interval in trial.intervals if interval.steps > 0]
-    now = trial.rate(steady[-RECENT:]) or trial.tokens_per_second
-    start = trial.rate(steady[1 : 1 + RECENT]) if len(steady) > 2 * RECENT else None
-    return RunningTrial(
+    now = trial.speed_over(steady[-RECENT:]) or trial.tokens_per_second
+    start = trial.speed_over(steady[1 : 1 + RECENT]) if len(steady) > 2 * RECENT else None
+    return verdict.RunningTrial(
         name=trial.name,
         steps_done=trial.done,
         steps=trial.total,
@@ -130,7 +122,7 @@ def _findings(trial: TrialEvidence, machine: Machine, timer: StepTimer) -> dict[
     return {name: finding for name, finding in answers.items() if finding is not None and finding.seconds_lost > 0}
 
 
-def _expectation(trial: TrialEvidence, timer: StepTimer, findings: dict[str, Finding]) -> Expectation:
+def _expectation(trial: TrialEvidence, timer: StepTimer, findings: dict[str, Finding]) -> verdict.Expectation:
     """The replayed step against the trial's, and the part of the difference that no cause explains."""
     from plumbline.lr_sweep.training.model import FLOPS_FORMULA, flops_per_token  # only from here on is torch needed
 
@@ -138,7 +130,7 @@ def _expectation(trial: TrialEvidence, timer: StepTimer, findings: dict[str, Fin
     actual = trial.done * trial.tokens_per_step / trial.compute_seconds if trial.compute_seconds else None
     flops = flops_per_token(trial.model)
     explained = sum(finding.in_compute for finding in findings.values())
-    return Expectation(
+    return verdict.Expectation(
         trial=trial.name,
         threads=trial.threads,
         dtype=trial.dtype,
@@ -164,19 +156,20 @@ def _time_of(trial: TrialEvidence, findings: dict[str, Finding]) -> float:
 
 
 def _status(
-    assessed: Sequence[TrialEvidence], causes: Sequence[RankedCause], expected: Sequence[Expectation], rest: float
-) -> tuple[Status, str]:
+    assessed: Sequence[TrialEvidence], causes: Sequence[verdict.RankedCause], measured: bool, unexplained: float
+) -> tuple[verdict.Status, str]:
     if not assessed:
         return "inconclusive", f"no trial has trained for {MIN_SECONDS} s yet"
     alarms = [item for item in causes if item.share >= ALARM_SHARE or item.worst_share >= ALARM_SHARE_OF_A_TRIAL]
     if alarms:
         first = alarms[0]
         return "slower_than_expected", f"{first.cause}: {first.seconds_lost:.1f} s lost ({first.share:.0%})"
-    if all(item.expected_step_seconds is None for item in expected):
+    if not measured:
         why = "the expected speed could not be measured: the trials ran on another machine or device, or time ran out"
         return "inconclusive", why
     compute = sum(trial.compute_seconds for trial in assessed)
-    if rest > UNEXPLAINED_SHARE * compute:
-        why = f"unexplained: {rest:.1f} s of {compute:.1f} s compute time ({rest / compute:.0%})"
+    if unexplained > UNEXPLAINED_SHARE * compute:
+        share = unexplained / compute
+        why = f"unexplained: {unexplained:.1f} s of {compute:.1f} s compute time ({share:.0%})"
         return "slower_than_expected", why
     return "healthy", "the trials are as fast as a replay of their own step on this machine, with little overhead"

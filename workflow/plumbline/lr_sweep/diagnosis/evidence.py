@@ -87,7 +87,7 @@ class TrialEvidence:
         seconds = self.training_seconds
         return self.done * self.tokens_per_step / seconds if seconds > 0 and self.done else None
 
-    def rate(self, intervals: Sequence[LogInterval]) -> float | None:
+    def speed_over(self, intervals: Sequence[LogInterval]) -> float | None:
         """Tokens per second over `intervals`."""
         seconds = sum(interval.monotonic for interval in intervals)
         return sum(interval.steps for interval in intervals) * self.tokens_per_step / seconds if seconds > 0 else None
@@ -140,9 +140,9 @@ def from_events(
     spec = record.spec if record else start.get("spec") or {}
     training = validated(TrainingSettings, spec.get("training", {}), f"{place}: training")
     by_attempt = [snapshots(run, place) for run in runs]
-    taken = [snapshot for attempt in by_attempt for snapshot in attempt]
+    all_snapshots = [snapshot for attempt in by_attempt for snapshot in attempt]
     counts = [int(event["done"]) for event in events if "done" in event]
-    latest = record if record and record.trained else taken[-1] if taken else None
+    latest = record if record and record.trained else all_snapshots[-1] if all_snapshots else None
     state, local = _state(events, start, record), _is_local(start, record)
     evidence = TrialEvidence(
         name=name,
@@ -155,7 +155,7 @@ def from_events(
         began=events[0]["time"] if events else None,
         ended=events[-1]["time"] if events else None,
         wall=sum(run[-1]["time"] - run[0]["time"] for run in runs) if events else record.seconds if record else 0.0,
-        pressure_percent=_pressure(taken),
+        pressure_percent=_pressure(all_snapshots),
         silent_seconds=time.time() - events[-1]["time"] if state == "running" else 0.0,
         process_status=_process_status(start) if state == "running" and local else None,
         pid=start.get("pid"),
@@ -191,8 +191,8 @@ def with_concurrency(trials: Sequence[TrialEvidence]) -> list[TrialEvidence]:
     return found
 
 
-def _pressure(taken: Sequence[Snapshot]) -> float | None:
-    values = [snapshot.clock.pressure_cpu_avg10 for snapshot in taken]
+def _pressure(found: Sequence[Snapshot]) -> float | None:
+    values = [snapshot.clock.pressure_cpu_avg10 for snapshot in found]
     known = [value for value in values if value is not None and math.isfinite(value)]
     return sum(known) / len(known) if known else None
 

@@ -61,11 +61,11 @@ class Machine:
 
 def observe(ours: Collection[int], seconds: float = 0.5) -> Machine:
     """Watches this machine for `seconds`. ours: process ids of the trials, which are not counted as neighbours."""
-    own = _family(ours)
-    before, began, steal = _cpu_times(own), time.monotonic(), psutil.cpu_times()
+    excluded = _family(ours)
+    before, began, steal = _cpu_times(excluded), time.monotonic(), psutil.cpu_times()
     time.sleep(seconds)
     elapsed = time.monotonic() - began
-    after, steal_after = _cpu_times(own), psutil.cpu_times()
+    after, steal_after = _cpu_times(excluded), psutil.cpu_times()
     busy = [
         Neighbour(pid=pid, name=name, cores=(cpu - before[pid, name]) / elapsed)
         for (pid, name), cpu in after.items()
@@ -79,7 +79,7 @@ def observe(ours: Collection[int], seconds: float = 0.5) -> Machine:
         neighbours=tuple(sorted(busy, key=lambda neighbour: -neighbour.cores)),
         pressure_percent=cpu_pressure(),
         steal_share=stolen / (elapsed * (psutil.cpu_count() or cores)),
-        gpus=_gpus(own),
+        gpus=_gpus(excluded),
         cpu_mhz=frequency.current if frequency else None,
     )
 
@@ -107,27 +107,27 @@ def _family(ours: Collection[int]) -> set[int]:
     return family
 
 
-def _cpu_times(own: Collection[int]) -> dict[tuple[int, str], float]:
+def _cpu_times(excluded: Collection[int]) -> dict[tuple[int, str], float]:
     times = {}
     for process in psutil.process_iter(["pid", "name", "cpu_times"]):
         cpu = process.info["cpu_times"]
-        if cpu is not None and process.info["pid"] not in own:
+        if cpu is not None and process.info["pid"] not in excluded:
             times[process.info["pid"], process.info["name"]] = cpu.user + cpu.system
     return times
 
 
-def _gpus(own: Collection[int]) -> tuple[Gpu, ...]:
+def _gpus(excluded: Collection[int]) -> tuple[Gpu, ...]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return ()  # no NVIDIA driver, no GPU
     try:
-        return tuple(_gpu(pynvml.nvmlDeviceGetHandleByIndex(i), own) for i in range(pynvml.nvmlDeviceGetCount()))
+        return tuple(_gpu(pynvml.nvmlDeviceGetHandleByIndex(i), excluded) for i in range(pynvml.nvmlDeviceGetCount()))
     finally:
         pynvml.nvmlShutdown()
 
 
-def _gpu(handle: object, own: Collection[int]) -> Gpu:
+def _gpu(handle: object, excluded: Collection[int]) -> Gpu:
     reasons = driver_answer(pynvml.nvmlDeviceGetCurrentClocksEventReasons, handle) or 0
     throttles = (text for name, text in THROTTLES.items() if reasons & getattr(pynvml, name, 0))
     return Gpu(
@@ -135,14 +135,14 @@ def _gpu(handle: object, own: Collection[int]) -> Gpu:
         throttles=tuple(throttles),
         sm_clock_mhz=driver_answer(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM),
         sm_clock_limit_mhz=driver_answer(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_SM),
-        processes=_others(handle, own),
+        processes=_others(handle, excluded),
     )
 
 
-def _others(handle: object, own: Collection[int]) -> tuple[int, ...]:
+def _others(handle: object, excluded: Collection[int]) -> tuple[int, ...]:
     try:
         running = [process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
     except pynvml.NVMLError:  # not reported to everyone, for instance under MIG
         return ()
     # in a container these may be the host's process ids, and ours would look like someone else's
-    return tuple(pid for pid in running if pid not in own and psutil.pid_exists(pid))
+    return tuple(pid for pid in running if pid not in excluded and psutil.pid_exists(pid))

@@ -50,16 +50,14 @@ def _progress(progress: SweepProgress) -> list[str]:
     lines = [
         f"trials: {progress.trials}: {trials}",
         f"steps: {progress.steps_done:,} of {progress.steps:,} ({progress.steps_percent:.1f}%), ETA {eta}",
-        f"tokens/s: {_rate(progress.tokens_per_second_now)} now (all running trials),"
-        f" {_rate(progress.tokens_per_second_overall)} overall (whole training loop, including validation and"
-        " checkpoints)",
+        f"tokens/s: {_speed(progress.tokens_per_second_now)} now (all running trials),"
+        f" {_speed(progress.tokens_per_second_overall)} overall (whole loop, with validation and checkpoints)",
     ]
     for trial in progress.running_trials:
         speed = trial.speed_against_start
         against = "" if speed is None else f", {speed:.0%} of its speed at the start"
-        lines.append(
-            f"  running {trial.name}: {trial.percent:.1f}%, {_rate(trial.tokens_per_second_now)} tokens/s now{against}"
-        )
+        now = _speed(trial.tokens_per_second_now)
+        lines.append(f"  running {trial.name}: {trial.percent:.1f}%, {now} tokens/s now{against}")
     return lines
 
 
@@ -77,8 +75,8 @@ def _expected(expected: Sequence[Expectation]) -> list[str]:
         expected_rate, ceiling = first.expected_tokens_per_second, first.matmul_ceiling_flops_per_second
         share = "" if not expected_rate or actual is None else f" ({actual / expected_rate:.0%})"
         lines.append(
-            f"compute speed of {count} ({first.device}, {first.dtype}, threads: {first.threads}): {_rate(actual)}"
-            f" tokens/s in forward, backward and optimizer; expected {_rate(expected_rate)}{share}"
+            f"compute speed of {count} ({first.device}, {first.dtype}, threads: {first.threads}): {_speed(actual)}"
+            f" tokens/s in forward, backward and optimizer; expected {_speed(expected_rate)}{share}"
         )
         if ceiling and actual is not None:
             lines.append(
@@ -92,12 +90,9 @@ def _time(total: dict[str, float]) -> list[str]:
     wall = sum(total.values())
     if not wall:
         return []
-    parts = sorted(total.items(), key=lambda item: -item[1])
-    notable = [(name, seconds) for name, seconds in parts if seconds > 0.005 * wall]
-    return [
-        f"where {wall:.1f} s went: "
-        + ", ".join(f"{name} {seconds:.1f} s ({seconds / wall:.0%})" for name, seconds in notable)
-    ]
+    notable = sorted(((seconds, name) for name, seconds in total.items() if seconds > 0.005 * wall), reverse=True)
+    parts = (f"{name} {seconds:.1f} s ({seconds / wall:.0%})" for seconds, name in notable)
+    return [f"where {wall:.1f} s went: {', '.join(parts)}"]
 
 
 def _cause(rank: int, cause: RankedCause) -> list[str]:
@@ -115,5 +110,5 @@ def _conclusion(diagnosis: Diagnosis) -> list[str]:
     return [unexplained, status] if diagnosis.expected else [status]
 
 
-def _rate(value: float | None) -> str:
+def _speed(value: float | None) -> str:
     return "?" if value is None else f"{value:,.0f}"

@@ -1,14 +1,14 @@
 """The result of a diagnosis, as diagnosis.json holds it."""
 
-from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from plumbline.core.settings import Settings
 
 Status = Literal["healthy", "slower_than_expected", "inconclusive"]
 EXIT_STATUS: dict[Status, int] = {"healthy": 0, "slower_than_expected": 1, "inconclusive": 2}
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunningTrial:
+class RunningTrial(Settings):
     """How far a running trial is."""
 
     name: str
@@ -21,8 +21,7 @@ class RunningTrial:
     silent_seconds: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class SweepProgress:
+class SweepProgress(Settings):
     """How far the sweep is."""
 
     trials: int
@@ -40,8 +39,7 @@ class SweepProgress:
     running_trials: list[RunningTrial]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Expectation:
+class Expectation(Settings):
     """The speed that a replay of a trial's step reaches on this machine, against the speed of the trial."""
 
     trial: str
@@ -62,8 +60,7 @@ class Expectation:
     """Compute time beyond the replayed step that no cause explains."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RankedCause:
+class RankedCause(Settings):
     """One cause over all trials, with the evidence of the worst trial."""
 
     cause: str
@@ -78,24 +75,21 @@ class RankedCause:
     advice: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ledgers:
+class Ledgers(Settings):
     """Seconds by span, of all trials and of each."""
 
     total: dict[str, float]
     trials: dict[str, dict[str, float]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class MachineLoad:
+class MachineLoad(Settings):
     """This machine during the diagnosis."""
 
     cores: int
     cpu_pressure_percent: float | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Diagnosis:
+class Diagnosis(Settings):
     """Whether a sweep is as fast as it should be, and if not, why."""
 
     status: Status
@@ -109,4 +103,4 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, Any]:
         """The diagnosis as JSON values."""
-        return asdict(self)
+        return self.model_dump(mode="json")

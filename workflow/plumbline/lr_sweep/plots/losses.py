@@ -40,11 +40,8 @@ def loss_by_rate(data: SweepData) -> Figure:
     means = data.rates[ends].where(data.rates["diverged"] == 0)  # NaN breaks the line
     places = data.rates["rate"].to_numpy(dtype=np.float64)
     handles = _trials_by_class(axes, stable)
-    if data.trials["seed"].nunique() > 1:
-        (line,) = axes.plot(places, means[loss], color=BLUE, zorder=2, label="Mean over seeds")
-        handles.append(line)
-    else:
-        axes.plot(places, means[loss], color=BLUE, zorder=2)
+    line = axes.plot(places, means[loss], color=BLUE, zorder=2, label="Mean over seeds")
+    handles += line if data.trials["seed"].nunique() > 1 else []
     if means[ends[1]].notna().any():
         axes.fill_between(places, means[ends[1]], means[ends[2]], color=BLUE, alpha=0.2, lw=0, zorder=1)
         handles.append(Patch(color=BLUE, alpha=0.2, lw=0, label=data.spread_name.capitalize()))

@@ -5,7 +5,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from plumbline.core.measure.spans import SPANS
@@ -26,13 +25,14 @@ def throughput(data: SweepData) -> Figure:
         return message_figure("No trial recorded a speed.")
     figure, axes = single_panel(2.8)
     rates, seeds = sorted(known["rate"].unique()), sorted(known["seed"].unique())
+    handles: list[Any] = []
     for number, seed in enumerate(seeds):
         group = known[known["seed"] == seed]
         shift = (number - (len(seeds) - 1) / 2) * min(0.16, 0.6 / len(seeds))
         places = np.array([rates.index(rate) for rate in group["rate"]]) + shift
         style: dict[str, Any] = {"marker": MARKERS[number % len(MARKERS)], "color": PALETTE[number % len(PALETTE)]}
-        axes.plot(places, group["tokens_per_second"], ls="", **style, ms=5, mew=0.4, mec="white", zorder=3)
-    handles: list[Any] = _seed_handles([str(seed) for seed in seeds])
+        style |= {"ls": "", "ms": 5, "mew": 0.4, "mec": "white", "label": f"Seed {seed}"}
+        handles += axes.plot(places, group["tokens_per_second"], **style, zorder=3)
     overall = overall_speed(known)
     label = f"All trials: {overall:,.0f} tokens per second"
     handles.append(axes.axhline(overall, color=GREY, ls=DASHES, lw=0.9, zorder=1, label=label))
@@ -68,14 +68,9 @@ def time_spent(data: SweepData) -> Figure:
         handles.append(axes.barh(rows, seconds[:, index], left=starts[:, index], label=label, **style))
     total = seconds.sum(axis=1)
     for row, value in zip(rows, total, strict=True):
-        axes.annotate(
-            f"{value:,.0f} s" if value >= 100 else f"{value:.2f} s",
-            (value, row),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center_baseline",
-            fontsize=6.5,
-        )
+        text = f"{value:,.0f} s" if value >= 100 else f"{value:.2f} s"
+        place: dict[str, Any] = {"xytext": (3, 0), "textcoords": "offset points", "va": "center_baseline"}
+        axes.annotate(text, (value, row), **place, fontsize=6.5)
     names = [
         name + (f" (resumed {restarts} ×)" if restarts else "")
         for name, restarts in zip(trials["trial"], trials["restarts"].fillna(0).astype(int), strict=True)
@@ -90,13 +85,3 @@ def time_spent(data: SweepData) -> Figure:
     legend_below(figure, handles, columns=4)
     notes_on_top(figure, data.machine_note)
     return figure
-
-
-def _seed_handles(seeds: list[str]) -> list[Line2D]:
-    return [
-        Line2D(
-            [], [], ls="", marker=MARKERS[number % len(MARKERS)], color=PALETTE[number % len(PALETTE)], ms=5, mew=0,
-            label=f"Seed {seed}",
-        )
-        for number, seed in enumerate(seeds)
-    ]  # fmt: skip

@@ -183,11 +183,7 @@ class Trainer:
             row["val_loss"] = self.validation_loss
             row["val_perplexity"] = perplexity(self.validation_loss)
         self.rows.append(row)
-        self._at_last_row = {
-            "step": self.step,
-            "training": spans.training,
-            "data_wait": spans.seconds["data_wait"],
-        }
+        self._at_last_row = {"step": self.step, "training": spans.training, "data_wait": spans.seconds["data_wait"]}
         log_event(
             spans=spans.named(),
             clock=clocks(),

@@ -29,8 +29,8 @@ TOLERANCE = 0.05
 """Largest relative error of a gradient; the choice of the batch alone changes a gradient by about 1."""
 COMPILING_SECONDS = 40.0
 """Compiling takes at least this long; a run that cannot win it back is not compiled even as a test."""
-LEAST_BUDGET_SECONDS = {"cpu": 0.3, "cuda": 5.0}
-LARGEST_BUDGET_SECONDS = 30.0
+MIN_BUDGET_SECONDS = {"cpu": 0.3, "cuda": 5.0}
+MAX_BUDGET_SECONDS = 30.0
 BUDGET_SHARE = 1e-3
 ASSUMED_FLOPS_PER_SECOND = {"cpu": 2e10, "cuda": 5e13}
 """Used only to size the probe: what a modest core or GPU reaches on small matrices."""
@@ -101,8 +101,7 @@ class Probe:
         per_token = flops_per_token(model) / ASSUMED_FLOPS_PER_SECOND[device.type]
         self.tokens_per_step = training.batch * model.context
         run_seconds = per_token * self.tokens_per_step * training.steps
-        least = LEAST_BUDGET_SECONDS[device.type]
-        self.budget = min(max(BUDGET_SHARE * run_seconds, least), max(LARGEST_BUDGET_SECONDS, least))
+        self.budget = min(max(BUDGET_SHARE * run_seconds, MIN_BUDGET_SECONDS[device.type]), MAX_BUDGET_SECONDS)
         count = min(max(int(0.1 * self.budget / per_token), 16), self.tokens_per_step)
         length = min(count, model.context)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -127,20 +126,12 @@ class Probe:
         """The decision between two steps, without and with a switch. Their first call also warms them up."""
         error = _relative_error(*(step() for step in steps))
         off, on = self._interleaved(steps)
-        if not error <= TOLERANCE:
-            why = f"not as accurate: relative error {error:.2g}"
-        elif off < MARGIN * on:
-            why = f"not faster: {off / on:.2f} × as fast, at least {MARGIN:g} × needed"
-        else:
-            why = f"{off / on:.2f} × as fast, relative error {error:.2g}"
+        accurate, faster = error <= TOLERANCE, off >= MARGIN * on
+        why = f"{off / on:.2f} × as fast, relative error {error:.2g}"
+        why = why if accurate and faster else f"not {'faster' if accurate else 'as accurate'}: {why}"
+        measured = {"off_seconds": off, "on_seconds": on, "relative_error": error}
         return SwitchDecision(
-            asked="auto",
-            chosen=error <= TOLERANCE and off >= MARGIN * on,
-            why=why,
-            off_seconds=off,
-            on_seconds=on,
-            relative_error=error,
-            probe_tokens=self.inputs.numel(),
+            asked="auto", chosen=accurate and faster, why=why, probe_tokens=self.inputs.numel(), **measured
         )
 
     def _decide_compile(self, config: ComputeConfig) -> SwitchDecision:

@@ -22,8 +22,7 @@ def float64(trial: TrialEvidence, machine: Machine, timer: StepTimer) -> Finding
         measured = f"step in float64: {milliseconds(steps.actual)}; in float32: {milliseconds(steps.alternative)}"
     return Finding(
         seconds_lost=share * trial.compute_seconds,
-        evidence="the parameters are float64"
-        + ("" if measured else "; not measured here: half of the time is assumed lost"),
+        evidence="the parameters are float64" + ("" if measured else "; not measured here: half is assumed lost"),
         counterfactual=measured,
         advice="train in float32: look for torch.set_default_dtype or parameters created from float64 arrays",
     )

@@ -15,19 +15,14 @@ THROTTLED_SHARE = 0.15
 
 def throttling(trial: TrialEvidence, machine: Machine, timer: StepTimer) -> Finding | None:
     """On a GPU the throttle reasons that NVML reports now; on any device, how much slower steps became."""
-    slowest = max(machine.gpus, key=_share_lost, default=None)
-    if (
-        trial.device != "cpu"
-        and trial.state == "running"
-        and slowest is not None
-        and _share_lost(slowest) > THROTTLED_SHARE
-    ):
-        lost = _share_lost(slowest) * trial.compute_seconds
+    worst = max(machine.gpus, key=_share_lost, default=None)
+    if trial.device != "cpu" and trial.state == "running" and worst and _share_lost(worst) > THROTTLED_SHARE:
+        lost = _share_lost(worst) * trial.compute_seconds
         return Finding(
             seconds_lost=lost,
             in_compute=lost,
-            evidence=f"{slowest.name}: {', '.join(slowest.throttles)}; clock {slowest.sm_clock_mhz} of"
-            f" {slowest.sm_clock_limit_mhz} MHz",
+            evidence=f"{worst.name}: {', '.join(worst.throttles)}; clock at {worst.sm_clock_mhz} of"
+            f" {worst.sm_clock_limit_mhz} MHz",
             advice="cool the machine or raise the power limit (nvidia-smi -q -d PERFORMANCE)",
         )
     # the first interval is warm-up, and intervals with a stop belong to another cause
