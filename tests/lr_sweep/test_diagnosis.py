@@ -260,7 +260,7 @@ def test_ledger_adds_up_to_the_wall_time():
 
 
 def write_run(study: Path, name: str, steps: int, *, log_every: int = 10) -> None:
-    """A journal written as a training writes it, of a run that sleeps instead of computing."""
+    """Writes the journal of a run that sleeps instead of computing, in the format of a training run."""
     append_to(study / "logs" / "train" / f"{name}.jsonl")
     spec = {"model": MODEL.model_dump(), "training": TrainingSettings(steps=steps).model_dump()}
     boot = Path("/proc/sys/kernel/random/boot_id")
