@@ -69,7 +69,7 @@ def diagnose(
     with _inconclusive_after_mistakes():
         offered = _offered("diagnose")
         if study not in offered:
-            raise UserError(f"diagnose: there is nothing to diagnose of {study!r}; there is {', '.join(offered)}")
+            raise UserError(f"diagnose: {study!r} cannot be diagnosed; choose from {', '.join(offered)}")
         config = configuration.load([Path("config.yaml"), *(configfile or [])])
         answer = offered[study](Path(results or config.results) / study, _trials(config, study, results))
     _print_answers([answer], as_json)

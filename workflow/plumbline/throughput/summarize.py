@@ -11,7 +11,8 @@ from plumbline.core.files import write_text
 from plumbline.core.plan.target import MergeSpec
 from plumbline.core.present.formatting import MISSING, with_interval
 from plumbline.core.present.tables import write_csv, write_latex
-from plumbline.core.run.record import SCHEMA, check_specs
+from plumbline.core.run.record import SCHEMA
+from plumbline.core.run.records import check_specs
 from plumbline.core.run.stage import stage
 from plumbline.throughput.analysis.evaluation import evaluation_lines
 from plumbline.throughput.analysis.findings import findings

@@ -1,19 +1,20 @@
 """Records: what a trial found, with its spec and the machine it ran on."""
 
+import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import read_json, write_json
 from plumbline.core.measure.machine import describe_machine
-from plumbline.core.plan.target import Spec, canonical, digest
+from plumbline.core.plan.target import Spec
 from plumbline.core.settings import validated
 
 SCHEMA = 1
@@ -89,8 +90,12 @@ class Record(BaseModel):
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
-Number = float | Literal["nan", "inf", "-inf"]
-"""A number as records hold it: a non-finite one is a string."""
+Number = Annotated[
+    float,
+    Field(allow_inf_nan=True),
+    PlainSerializer(lambda value: value if math.isfinite(value) else str(value), when_used="json"),
+]
+"""A float that may be non-finite: JSON holds NaN and infinities as the strings `nan`, `inf` and `-inf`."""
 
 
 @contextmanager
@@ -124,23 +129,6 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise UserError(f"{path}: is not a record of schema {SCHEMA}; {REBUILD}")
     return record
-
-
-def check_specs(records: Iterable[Mapping[str, Any]], expected: Mapping[str, str]) -> None:
-    """Raises UserError naming the first records that were not made from the plan's specs.
-
-    expected: trial -> digest of its spec, from `recorded`. Snakemake reruns such trials by itself, unless a profile
-    tells it to go by file times alone.
-    """
-    stale = [
-        record["trial"] for record in records if expected.get(record["trial"]) != digest(canonical(record.get("spec")))
-    ]
-    if stale:
-        names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
-        raise UserError(
-            f"{names}: recorded with settings or code other than today's (`plumbline status` says which); run snakemake"
-            " without --rerun-triggers, or delete these records"
-        )
 
 
 def machine_name(record: dict[str, Any]) -> str:

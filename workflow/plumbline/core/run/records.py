@@ -8,7 +8,8 @@ from typing import Any
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import read_json, write_text
-from plumbline.core.run.record import REBUILD, SCHEMA, AnyRecord, Record, check_specs, hardware
+from plumbline.core.plan.target import canonical, digest
+from plumbline.core.run.record import REBUILD, SCHEMA, AnyRecord, Record, hardware
 from plumbline.core.settings import validated
 
 
@@ -30,8 +31,23 @@ def read_records(
             raise UserError(f"{path}: trial {record.trial} is recorded twice; keep one of the files")
         records[record.trial] = record
     if expected is not None:
-        check_specs((record.to_json() for record in records.values()), expected)
+        check_specs(records.values(), expected)
     return list(records.values())
+
+
+def check_specs(records: Iterable[Record], expected: Mapping[str, str]) -> None:
+    """Raises UserError naming the first records that were not made from the plan's specs.
+
+    expected: trial -> digest of its spec, from `recorded`. Snakemake reruns such trials by itself, unless a profile
+    tells it to go by file times alone.
+    """
+    stale = [record.trial for record in records if expected.get(record.trial) != digest(canonical(record.spec))]
+    if stale:
+        names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
+        raise UserError(
+            f"{names}: recorded with settings or code other than today's (`plumbline status` says which); run snakemake"
+            " without --rerun-triggers, or delete these records"
+        )
 
 
 def write_results(path: Path, records: Sequence[Record], **more: Any) -> None:
