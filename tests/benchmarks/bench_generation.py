@@ -8,7 +8,7 @@
 - ceiling: decoding at batch 1 of 134 million parameters drawn from a seed, as a share of the bandwidth that was
   measured just before, by the study's own stages. Left out with --small.
 
-Uses all cores there are (the choice of threads is part of a trial), so nothing should run beside it. Two minutes.
+Uses all cores there are (thread counts are tuned in each trial), so nothing should run beside it. Two minutes.
 """
 
 import argparse
@@ -31,11 +31,12 @@ from plumbline.core.plan.target import Target
 from plumbline.core.run.device import torch_device
 from plumbline.core.run.progress import Progress
 from plumbline.throughput.analysis.quality import disturbances
-from plumbline.throughput.engines.interface import Choice, load
+from plumbline.throughput.engines.interface import load
+from plumbline.throughput.grid import Cell
 from plumbline.throughput.measurement.trial import Request, Trial
 from plumbline.throughput.models.manifest import read_manifest
 from plumbline.throughput.plan import plan
-from plumbline.throughput.settings import Cell, ThroughputSettings, TrialTiming
+from plumbline.throughput.settings import EngineConfig, ThroughputSettings, TrialTiming
 
 DEFAULT = {"vocabulary": 512, "context": 64, "width": 64, "hidden": 176, "layers": 2, "heads": 4}
 """The model that the study lr_sweep trains by default."""
@@ -88,7 +89,7 @@ class Study:
         """A trial in this process, its engine loaded and called once."""
         request = Request(
             cell=CELL._replace(engine=engine),
-            choice=self.settings.choice,
+            autotune=self.settings.autotune,
             timing=TrialTiming(**timing),
             seed=0,
             manifest=read_manifest(self.manifest),
@@ -100,10 +101,9 @@ class Study:
         trial = Trial(request, {}, Progress(1, "phases"))
         trial.device = torch_device(self.device)
         kind = load(engine)
-        choice = Choice(dtype="float32", attention=kind.attentions[0], threads=threads, compile=False)
-        trial.findings["choice"] = {"compile": False}
+        config = EngineConfig(dtype="float32", attention=kind.attentions[0], threads=threads, compile=False)
         trial.synchronise = torch.cuda.synchronize if trial.device.type == "cuda" else lambda: None
-        trial.load(kind, choice)
+        trial.load(kind, config)
         trial.call_first()
         return trial
 
@@ -140,7 +140,7 @@ def repeatability(study: Study, runs: int) -> dict[str, Any]:
     return {
         "undisturbed": apart(undisturbed),
         "all": apart([record["tokens_per_second"] for record in records]),
-        "choices": [record["choice"] for record in records],
+        "engine_configs": [record["engine_config"] for record in records],
         "disturbances": [disturbances(record) for record in records],
     }
 
@@ -182,7 +182,7 @@ def ceiling(study: Study, runs: int) -> dict[str, Any]:
     for _ in range(runs):
         study.run(study.targets["limits", ""])
         record = study.measure()
-        keys = ("ceiling_share", "mbu", "binds", "decode_tokens_per_second", "decode_step_bytes", "choice")
+        keys = ("ceiling_share", "mbu", "binds", "decode_tokens_per_second", "decode_step_bytes", "engine_config")
         found.append({key: record[key] for key in keys})
     return {"median_share": median(run["ceiling_share"] for run in found), "runs": found}
 
@@ -205,7 +205,7 @@ def main() -> None:
             print(f"repeatability, {name}:", json.dumps(figures["repeatability"][name]), flush=True)
         if not options.small:
             large = Study(
-                Path(folder) / "large", LARGE, options.device, choice={"dtype": "float32"}, timing={"seconds": 6}
+                Path(folder) / "large", LARGE, options.device, autotune={"dtype": "float32"}, timing={"seconds": 6}
             )
             figures["ceiling"] = ceiling(large, 3)
             print(f"ceiling: {100 * figures['ceiling']['median_share']:.0f}% of what bandwidth allows", flush=True)

@@ -156,16 +156,16 @@ def test_folder_is_whole_and_names_its_parent(trained):
     assert manifest.sha256 not in (None, parent.sha256)
 
 
-def test_own_folder_that_compress_wrote_gets_the_same_perplexity(trained):
+def test_user_folder_that_compress_wrote_gets_the_same_perplexity(trained):
     ours = made(trained, "whitened", 0.6)
     found = user_supplied(trained, ours.folder)
     assert found.perplexity == ours.perplexity
-    assert (found.method, found.sha256, found.parent) == ("own", ours.sha256, ours.parent)
+    assert (found.method, found.sha256, found.parent) == ("user", ours.sha256, ours.parent)
     assert found.ratio == pytest.approx(ours.parameters / read_manifest(trained).parameters)
     assert user_supplied(trained, ours.folder, ratio=0.6).ratio == 0.6
 
 
-def test_own_folder_that_is_missing_is_an_outcome(trained, tmp_path):
+def test_user_folder_that_is_missing_is_an_outcome(trained, tmp_path):
     found = user_supplied(trained, tmp_path / "models" / "gone", ratio=0.8)
     assert found.outcome is Outcome.UNAVAILABLE
     assert str(tmp_path / "models" / "gone") in found.message

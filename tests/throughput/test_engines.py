@@ -14,10 +14,11 @@ from torch import Tensor
 from plumbline.core.errors import UserError
 from plumbline.core.run.child import in_child
 from plumbline.core.run.record import Outcome, OutcomeError
-from plumbline.throughput.engines.interface import Choice, Engine, Shape, load
+from plumbline.throughput.engines.interface import Engine, Shape, load
 from plumbline.throughput.models import llama
 from plumbline.throughput.models.load import load_transformers
 from plumbline.throughput.models.manifest import CompressedLayer, Manifest
+from plumbline.throughput.settings import EngineConfig
 
 ENGINES = ("generate", "static", "continuous", "lean")
 CPU = torch.device("cpu")
@@ -78,17 +79,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
     return found
 
 
-def choice(**changes: Any) -> Choice:
-    return Choice(**{"dtype": "float32", "attention": "sdpa", "threads": 1, "compile": False, **changes})
+def config(**changes: Any) -> EngineConfig:
+    return EngineConfig(**{"dtype": "float32", "attention": "sdpa", "threads": 1, "compile": False, **changes})
 
 
 @contextmanager
 def engine(
-    name: str, manifest: Manifest, prompts: Tensor, generated: int = GENERATED, **choices: Any
+    name: str, manifest: Manifest, prompts: Tensor, generated: int = GENERATED, **changes: Any
 ) -> Iterator[Engine]:
     batch, prompt = prompts.shape
     shape = Shape(batch=batch, prompt=prompt, generated=generated)
-    made = load(name)(manifest, CPU, choice(**choices), shape)
+    made = load(name)(manifest, CPU, config(**changes), shape)
     try:
         yield made
     finally:

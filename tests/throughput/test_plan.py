@@ -33,7 +33,7 @@ def test_reference_reaches_as_far_as_the_grid():
     assert json.loads(specs(grid=grid)["reference/base"])["shapes"] == [[8, 4, 64], [2, 9, 64]]
 
 
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"choice": {"dtype": "bfloat16"}}])
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"autotune": {"dtype": "bfloat16"}}])
 def test_what_decides_the_reference_decides_its_trials(changes):
     before, after = specs(), specs(**changes)
     assert all(after[path] != before[path] for path in before if path.startswith(("reference/", "measure/")))
@@ -49,10 +49,12 @@ def test_lengths_beyond_the_context_of_a_folder_are_named_before_anything_runs(t
     (tmp_path / "short").mkdir()
     (tmp_path / "short" / "config.json").write_text('{"max_position_embeddings": 8}')
     own = {"ratios": [1.0], "paths": [str(tmp_path / "short")]}
-    with pytest.raises(UserError, match=r"grid.0: prompt \+ generated is 36, beyond the 8 tokens of .*short has"):
+    with pytest.raises(
+        UserError, match=r"grid.0: prompt \+ generated is 36 tokens, more than the context of 8 tokens of .*short"
+    ):
         specs(variants=own)
     hub = {"source": "hub", "hub": {"id": str(tmp_path / "short")}}
-    with pytest.raises(UserError, match="beyond the 8 tokens"):
+    with pytest.raises(UserError, match="more than the context of 8 tokens"):
         specs(model=hub, text={"calibration": [__file__], "evaluation": [__file__]})
     for_others = [{"batch": [1], "variants": ["base"]}, {"batch": [1], "generated": [4]}]
-    assert "own/short" in specs(variants=own, grid=for_others)
+    assert "user_variant/short" in specs(variants=own, grid=for_others)

@@ -100,7 +100,7 @@ def test_logits_that_are_not_finite_are_an_outcome(variant, tmp_path):
 
 
 def test_outcome_of_the_manifest_is_passed_on(variant, tmp_path):
-    gone = Manifest(variant="mine", method="own", outcome="unavailable", message="models/x: does not exist")
+    gone = Manifest(variant="mine", method="user", outcome="unavailable", message="models/x: does not exist")
     found, metadata = written(gone, tmp_path)
     assert (found, metadata["outcome"], metadata["message"]) == ({}, "unavailable", "models/x: does not exist")
 

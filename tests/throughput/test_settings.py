@@ -9,8 +9,8 @@ MODEL = {"source": "config"}
 @pytest.mark.parametrize(
     ("variants", "message"),
     [
-        ({"template": "models/llama"}, "no {ratio} in its last part"),
-        ({"template": "models/{ratio}/llama"}, "no {ratio} in its last part"),
+        ({"template": "models/llama"}, "must contain {ratio}"),
+        ({"template": "models/{ratio}/llama"}, "must contain {ratio}"),
         ({"template": "models/{model}-{ratio}"}, "letters, digits and ._-"),
         ({"paths": ["."]}, "must name the variant"),
         ({"paths": ["../.."]}, "must name the variant"),

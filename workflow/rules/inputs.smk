@@ -1,12 +1,8 @@
 # Input functions of the rules, which Snakemake wants apart from them.
 from plumbline.ablation.settings import parts_of
 from plumbline.lr_sweep.settings import added_rates, trial_name
-from plumbline.throughput.settings import (
-    cells,
-    reads_corpus,
-    smaller,
-    variant_names,
-)
+from plumbline.throughput.grid import cells, smaller
+from plumbline.throughput.settings import reads_corpus, variant_names
 
 
 def feature_shards(wildcards, suffix):

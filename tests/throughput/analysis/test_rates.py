@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from plumbline.throughput.analysis.rates import Ratio, decoded, mean_ratio, rate, rate_interval, rate_ratio, timed
+from throughput.grid_records import failed, timed_batch, trial
 
 
 def batches(seconds: list[float], tokens: float = 10.0) -> np.ndarray:
@@ -13,11 +14,9 @@ def test_rate_is_all_tokens_over_all_seconds_and_no_mean_of_rates() -> None:
 
 
 def test_failed_batches_and_those_that_do_not_count_are_not_timed() -> None:
-    record = {"batches": [{"seconds": 1.0, "tokens": 8, "ok": True}, {"seconds": 9.0, "tokens": 0, "ok": False}]}
-    assert timed(record).tolist() == [[1.0, 8.0]]
-    record["batches"] += [{"seconds": 2.0, "tokens": 8, "ok": True, "counts": counts} for counts in (True, False)]
-    assert timed(record).tolist() == [[1.0, 8.0], [2.0, 8.0]]
-    assert timed({}).shape == (0, 2)
+    some = [timed_batch(1.0, 8), timed_batch(9.0, 0, ok=False), timed_batch(2.0, 8, counts=False), timed_batch(3.0, 8)]
+    assert timed(trial(batches=some)).tolist() == [[1.0, 8.0], [3.0, 8.0]]
+    assert timed(failed()).shape == (0, 2)
 
 
 def test_ratio_of_constant_batches_is_exact_and_has_no_width() -> None:
@@ -78,8 +77,8 @@ def test_direction_needs_the_whole_interval_beyond_the_threshold(low: float, hig
 
 def test_interval_of_a_rate_is_that_of_normal_theory_for_many_steps() -> None:
     gaps = np.random.default_rng(1).normal(1.0, 0.05, 600)
-    low, high = rate_interval(decoded({"inter_token_seconds": gaps.tolist(), "batch": 4}))
+    low, high = rate_interval(decoded(trial(batch=4, inter_token_seconds=gaps.tolist())))
     spread = 1.96 * gaps.std(ddof=1) / np.sqrt(600) / gaps.mean()
     centre = np.log(4 / gaps.mean())
     assert np.log([low, high]) == pytest.approx([centre - spread, centre + spread], abs=4e-4)
-    assert np.isnan(rate_interval(decoded({"batch": 4}))).all()
+    assert np.isnan(rate_interval(decoded(failed("timeout", "base", "lean", 4)))).all()

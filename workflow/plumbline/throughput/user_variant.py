@@ -38,7 +38,7 @@ def user_variant(spec: UserVariantSpec, base: Path, output: Path, device: str = 
     """
     on = torch_device(device)
     parent = read_manifest(base)
-    named: dict[str, Any] = {"variant": spec.variant, "method": "own", "ratio": spec.ratio, "folder": spec.folder}
+    named: dict[str, Any] = {"variant": spec.variant, "method": "user", "ratio": spec.ratio, "folder": spec.folder}
     if Path(spec.folder).is_dir():
         manifest = _examined(Manifest(**named), parent, base.with_name("text.safetensors"), on)
     else:

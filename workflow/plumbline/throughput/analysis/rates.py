@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.throughput.analysis.records import NOISE
+from plumbline.throughput.record import TrialRecord
 
 Array = NDArray[np.float64]
 
@@ -43,16 +43,16 @@ class Ratio:
         return "equal" if least <= self.low and self.high <= most else "unclear"
 
 
-def timed(record: dict[str, Any]) -> Array:
-    """The record's good batches that count, all of them where it knows no pace: (n, 2), seconds and tokens of each."""
-    good = [batch for batch in record.get("batches") or [] if batch["ok"] and batch.get("counts", True)]
-    return np.array([[batch["seconds"], batch["tokens"]] for batch in good], dtype=np.float64).reshape(-1, 2)
+def timed(record: TrialRecord) -> Array:
+    """The record's batches that are right and count: (n, 2), seconds and tokens of each."""
+    good = [batch for batch in record.batches if batch.ok and batch.counts]
+    return np.array([[batch.seconds, batch.tokens] for batch in good], dtype=np.float64).reshape(-1, 2)
 
 
-def decoded(record: dict[str, Any]) -> Array:
-    """The record's decode steps, of the pass that reads the clock at every token: (n, 2), seconds and tokens."""
-    gaps = np.array(record.get("inter_token_seconds") or [], dtype=np.float64)
-    return np.stack([gaps, np.full(len(gaps), float(record["batch"]))], axis=1)
+def decoded(record: TrialRecord) -> Array:
+    """The record's decode steps, from the latency pass: (n, 2), seconds and tokens of each."""
+    gaps = np.array(record.inter_token_seconds, dtype=np.float64)
+    return np.stack([gaps, np.full(len(gaps), float(record.batch))], axis=1)
 
 
 def rate(batches: Array) -> float:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from plumbline.throughput.engines.generate import Generate
-from plumbline.throughput.engines.interface import Choice, Shape
+from plumbline.throughput.engines.interface import Shape
 from plumbline.throughput.models.manifest import Manifest
+from plumbline.throughput.settings import EngineConfig
 
 PREFILL_TOKENS = 512
 """Prompt tokens of a step: its mask, over everything in the cache, is made at once."""
@@ -22,8 +23,8 @@ class Continuous(Generate):
     Left to itself each call makes a manager of its own, whose cache is 60% of the free memory: seconds on the CPU.
     """
 
-    def __init__(self, manifest: Manifest, device: torch.device, choice: Choice, shape: Shape) -> None:
-        super().__init__(manifest, device, choice, shape)
+    def __init__(self, manifest: Manifest, device: torch.device, config: EngineConfig, shape: Shape) -> None:
+        super().__init__(manifest, device, config, shape)
         from transformers import ContinuousBatchingConfig, GenerationConfig
 
         sizes = ContinuousBatchingConfig(
@@ -70,7 +71,7 @@ class Continuous(Generate):
     def logits(self, prompts: Tensor) -> Tensor:
         paged = self._model.config._attn_implementation
         with self._manager.pause():
-            self._model.set_attn_implementation(self._choice.attention)
+            self._model.set_attn_implementation(self._config.attention)
             try:
                 return super().logits(prompts)
             finally:

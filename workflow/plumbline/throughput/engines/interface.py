@@ -11,22 +11,11 @@ import torch
 from plumbline.core import registry
 from plumbline.core.errors import UserError
 from plumbline.throughput.models.manifest import Manifest
+from plumbline.throughput.settings import EngineConfig
 
 HERE = Path(__file__).parent
 KEY = "throughput.grid.engines"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """How an engine computes."""
-
-    dtype: str
-    """Key of DTYPES."""
-    attention: str
-    """sdpa | eager."""
-    threads: int
-    compile: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +31,7 @@ class Engine(ABC):
     """Generates greedily at one shape with one model. Made once, called many times."""
 
     can_compile: ClassVar[bool] = False
-    """Whether `choice.compile` makes a difference."""
+    """Whether `config.compile` makes a difference."""
     attentions: ClassVar[tuple[str, ...]] = ("sdpa", "eager")
 
     @classmethod  # noqa: B027 - most have nothing to import
@@ -50,7 +39,7 @@ class Engine(ABC):
         """Imports what making an engine would import: once, in the process whose forks make them."""
 
     @abstractmethod
-    def __init__(self, manifest: Manifest, device: torch.device, choice: Choice, shape: Shape) -> None:
+    def __init__(self, manifest: Manifest, device: torch.device, config: EngineConfig, shape: Shape) -> None:
         """Loads the model. Raises OutcomeError with outcome `unavailable` for a model that the engine cannot run."""
 
     @abstractmethod

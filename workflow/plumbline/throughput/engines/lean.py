@@ -6,27 +6,28 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from plumbline.throughput.engines.interface import DTYPES, Choice, Engine, Shape
+from plumbline.throughput.engines.interface import DTYPES, Engine, Shape
 from plumbline.throughput.models.llama import Llama, read_llama
 from plumbline.throughput.models.llama_pass import Cache, Pass
 from plumbline.throughput.models.load import load_tensors
 from plumbline.throughput.models.manifest import Manifest
+from plumbline.throughput.settings import EngineConfig
 
 
 class Lean(Engine):
     """Weights straight from the files, transformers not imported; every buffer is made once for a shape."""
 
-    def __init__(self, manifest: Manifest, device: torch.device, choice: Choice, shape: Shape) -> None:
-        self._device, self._choice, self._shape = device, choice, shape
-        torch.set_num_threads(choice.threads)
+    def __init__(self, manifest: Manifest, device: torch.device, config: EngineConfig, shape: Shape) -> None:
+        self._device, self._config, self._shape = device, config, shape
+        torch.set_num_threads(config.threads)
         with torch.inference_mode():
-            tensors = load_tensors(manifest, DTYPES[choice.dtype], device)
+            tensors = load_tensors(manifest, DTYPES[config.dtype], device)
             self._model: Llama = read_llama(Path(manifest.folder), tensors, one_row=shape.batch == 1)
         self._session: _Session | None = None
 
     @torch.inference_mode()
     def generate(self, prompts: Tensor, count: int, on_token: Callable[[], None] | None = None) -> Tensor:
-        torch.set_num_threads(self._choice.threads)
+        torch.set_num_threads(self._config.threads)
         session = self._at(prompts, count)
         session.read(prompts.to(self._device))
         if on_token:
@@ -39,7 +40,7 @@ class Lean(Engine):
 
     @torch.inference_mode()
     def logits(self, prompts: Tensor) -> Tensor:
-        torch.set_num_threads(self._choice.threads)
+        torch.set_num_threads(self._config.threads)
         session = self._at(prompts, self._shape.generated)
         session.read(prompts.to(self._device))
         return session.prefill.logits.to("cpu", torch.float32, copy=True)
@@ -59,7 +60,7 @@ class Lean(Engine):
         wanted = Shape(batch=batch, prompt=prompt, generated=max(count, self._shape.generated))
         if self._session is None or self._session.shape != wanted:
             self._session = None  # its buffers go before others come
-            self._session = _Session(self._model, wanted, eager=self._choice.attention == "eager")
+            self._session = _Session(self._model, wanted, eager=self._config.attention == "eager")
         return self._session
 
     def _wait(self, on_token: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""How much memory a process uses, and how much it might: on the CPU resident pages, on a GPU torch's allocator."""
+"""How much memory a process uses and may use: resident pages on the CPU, torch's allocator on a GPU."""
 
 import resource
 from abc import ABC, abstractmethod
@@ -29,7 +29,7 @@ class Meter(ABC):
 
 
 class ResidentMeter(Meter):
-    """Resident pages of this process, by Linux."""
+    """Resident pages of this process, as Linux counts them."""
 
     method = "VmHWM"
 
@@ -44,7 +44,7 @@ class ResidentMeter(Meter):
 
 
 class NoMeter(Meter):
-    """Where peaks cannot be reset."""
+    """For systems on which peaks cannot be reset."""
 
     method = None
 
@@ -59,7 +59,7 @@ class NoMeter(Meter):
 
 
 class CudaMeter(Meter):
-    """Tensors on a GPU, by torch's allocator."""
+    """Tensors on a GPU, as torch's allocator counts them."""
 
     method = "torch.cuda"
 
@@ -77,7 +77,7 @@ class CudaMeter(Meter):
 
 
 def meter(device: torch.device) -> Meter:
-    """What reads memory where `device` computes."""
+    """The meter for the memory that `device` computes in."""
     if device.type == "cuda":
         return CudaMeter(device)
     return ResidentMeter() if CLEAR_REFS.exists() and STATUS.exists() else NoMeter()
@@ -90,7 +90,7 @@ def status_bytes(field: str) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """What this process could still take: of the GPU; or of the machine, its control group and its address space."""
+    """Memory that this process could still take: on the GPU, or on the machine within its cgroup and address space."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     room = [available_bytes()]
