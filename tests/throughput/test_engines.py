@@ -231,10 +231,10 @@ def test_lean_in_a_short_type_stays_near_the_long_one(models: dict[str, Manifest
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
-        ("model_type", "mistral", "model_type llama only, not mistral"),
-        ("hidden_act", "gelu", "hidden_act silu only, not gelu"),
-        ("rope_parameters", {"rope_type": "llama3", "rope_theta": 1e4}, "rope_type default only, not llama3"),
-        ("rope_scaling", {"type": "linear", "factor": 2.0}, "rope_type default only, not linear"),
+        ("model_type", "mistral", "only supports model_type llama, not mistral"),
+        ("hidden_act", "gelu", "only supports hidden_act silu, not gelu"),
+        ("rope_parameters", {"rope_type": "llama3", "rope_theta": 1e4}, "only supports rope_type default, not llama3"),
+        ("rope_scaling", {"type": "linear", "factor": 2.0}, "only supports rope_type default, not linear"),
     ],
 )
 def test_lean_refuses_what_it_would_compute_otherwise(

@@ -151,7 +151,7 @@ def damaged(folder, what):
         ("no weights", "has no model.safetensors"),
         ("no config", "has no config.json"),
         ("unknown", "config.json: transformers cannot read it.*flatland"),
-        ("encoder only", "knows no causal language model of type 't5'"),
+        ("encoder only", "has no causal language model of type 't5'"),
         ("wider", "has another shape for model.layers.0.mlp.down_proj.weight and 5 more"),
         ("deeper", "lacks model.layers.2.input_layernorm.weight and 8 more"),
     ],

@@ -107,7 +107,7 @@ def test_outcome_of_the_manifest_is_passed_on(variant, tmp_path):
 
 def test_lengths_beyond_the_context_and_a_type_that_the_device_lacks_are_mistakes(variant, tmp_path, monkeypatch):
     short = variant.model_copy(update={"shapes": variant.shapes.model_copy(update={"context": 8})})
-    with pytest.raises(UserError, match=r"prompt 3 \+ generated 6 is beyond the 8 tokens of context"):
+    with pytest.raises(UserError, match=r"prompt 3 \+ generated 6 is more than the context of 8 tokens"):
         written(short, tmp_path)
     monkeypatch.setattr("plumbline.core.measure.machine._cpu_field", lambda name: "avx2 fma")
     with pytest.raises(UserError, match="cpu has no float16 arithmetic"):

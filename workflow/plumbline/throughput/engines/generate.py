@@ -1,4 +1,4 @@
-"""The model's own `generate` in transformers, with its dynamic cache: what the other engines must agree with."""
+"""transformers' `generate` with its dynamic cache, which the other engines must agree with."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from plumbline.throughput.settings import EngineConfig
 
 
 class Generate(Engine):
-    """Greedy, without an end of text: a row goes on behind it, and no logits are held down to keep it away."""
+    """Greedy, with no end-of-text token: rows do not stop at it, and no logit is suppressed to avoid it."""
 
     @classmethod
     def prepare(cls, manifest: Manifest) -> None:
@@ -55,12 +55,12 @@ class Generate(Engine):
             torch.cuda.empty_cache()
 
     def _cache(self) -> dict[str, Any]:
-        """Arguments of `generate` that say which cache it uses."""
+        """Arguments of `generate` that select its cache."""
         return {}
 
 
 class _Steps:
-    """A streamer that calls back for each token; `generate` gives it the prompt first."""
+    """A streamer that calls back for each token; `generate` passes it the prompt first."""
 
     def __init__(self, on_token: Callable[[], None]) -> None:
         self._on_token, self._prompt_came = on_token, False
@@ -72,7 +72,7 @@ class _Steps:
         self._prompt_came = True
 
     def end(self) -> None:
-        """Called behind the last token."""
+        """Called after the last token."""
 
 
 ENGINE = Generate

@@ -1,4 +1,4 @@
-"""transformers' `generate` with a static cache, compiled where that is chosen."""
+"""transformers' `generate` with a static cache, optionally compiled."""
 
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from plumbline.throughput.settings import EngineConfig
 
 
 class Static(Generate):
-    """The cache has its last size from the start; compiled is the decode step, not the prefill."""
+    """The cache has its final size from the start. Compilation covers the decode step, not the prefill."""
 
     can_compile: ClassVar[bool] = True
 
@@ -26,7 +26,7 @@ class Static(Generate):
             from transformers import CompileConfig
 
             compilation = CompileConfig(dynamic=False, mode="reduce-overhead" if device.type == "cuda" else "default")
-            compilation._compile_all_devices = True  # type: ignore[assignment]  # on the CPU transformers would not compile
+            compilation._compile_all_devices = True  # type: ignore[assignment]  # else transformers does not compile on the CPU
             self._arguments["compile_config"] = compilation
 
     def _cache(self) -> dict[str, Any]:
