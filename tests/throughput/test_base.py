@@ -95,7 +95,7 @@ def test_text_of_the_corpus_is_split_and_ends_documents(model_folder, corpus, tm
     assert bool((text["calibration"] == 0).any())
 
 
-def test_text_of_files_is_read_where_they_are_named(model_folder, tmp_path):
+def test_text_files_are_read_if_the_settings_name_them(model_folder, tmp_path):
     (tmp_path / "a.txt").write_text("".join(split()[0]))
     (tmp_path / "b.txt").write_text("".join(split()[1]))
     text = TEXT | {"calibration": [str(tmp_path / "a.txt")], "evaluation": [str(tmp_path / "b*.txt")]}

@@ -116,7 +116,7 @@ def test_no_text_covers_another_or_leaves_the_page(name: str, case: str, cases: 
 
 
 @pytest.mark.parametrize("name", ["pareto", "compression"])
-def test_missing_perplexity_is_said(name: str, cases: dict[str, Results]) -> None:
+def test_missing_perplexity_is_stated(name: str, cases: dict[str, Results]) -> None:
     assert said(drawn(name, cases["random weights"])).startswith("No variant has a perplexity")
 
 
@@ -166,7 +166,7 @@ def test_panels_of_length_share_batch_and_prompt(cases: dict[str, Results]) -> N
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["lean, batch 8, prompt 4"]
 
 
-def test_pareto_front_holds_what_no_other_beats() -> None:
+def test_pareto_front_holds_the_unbeaten_points() -> None:
     rng = np.random.default_rng(0)
     speed, perplexity = rng.integers(0, 8, (2, 40)).astype(float)
     front = pareto_front(speed, perplexity)
@@ -177,7 +177,7 @@ def test_pareto_front_holds_what_no_other_beats() -> None:
     assert list(speed[front]) == sorted(speed[front])
 
 
-def test_pareto_names_every_variant_and_those_that_have_no_place(cases: dict[str, Results]) -> None:
+def test_pareto_labels_every_variant_and_lists_the_missing_ones(cases: dict[str, Results]) -> None:
     assert {"1 (base)", "0.8", "0.6", "0.4", "0.2"} <= set(said(drawn("pareto", cases["usual"])).splitlines())
     assert "Not shown: OOM: 1 (base), 0.8" in said(drawn("pareto", cases["some failed"]))
 
@@ -278,7 +278,7 @@ def test_panels_go_by_batch_then_lengths(tmp_path: Path) -> None:
     ]
 
 
-def test_panel_without_a_speed_says_so_and_the_label_moves_on(tmp_path: Path) -> None:
+def test_panel_without_a_speed_says_so_and_the_next_one_has_the_label(tmp_path: Path) -> None:
     records = [failed("out_of_memory", "base", "generate", batch) for batch in (1, 8)]
     records += [trial("base", "lean", batch) for batch in (1, 8)]
     empty, full = drawn("throughput_by_batch", results_of(records, [manifest()], tmp_path)).axes
@@ -288,7 +288,7 @@ def test_panel_without_a_speed_says_so_and_the_label_moves_on(tmp_path: Path) ->
     assert (empty.get_ylabel(), full.get_ylabel()) == ("", "Tokens per second")
 
 
-def test_legend_of_pareto_names_only_what_is_placed(cases: dict[str, Results]) -> None:
+def test_legend_of_pareto_names_only_what_is_drawn(cases: dict[str, Results]) -> None:
     records = [trial(), trial("whitened-0.8"), failed("timeout", "whitened-0.2")]
     variants = [manifest(), manifest("whitened-0.8"), manifest("whitened-0.2")]
     figure = drawn("pareto", Results(records=records, manifests=variants))
@@ -296,7 +296,7 @@ def test_legend_of_pareto_names_only_what_is_placed(cases: dict[str, Results]) -
     assert [text.get_text() for text in legend.get_texts()] == ["1 (base)", "0.8", "Pareto front"]
 
 
-def test_main_engine_of_figures_is_that_of_the_summary(tmp_path: Path) -> None:
+def test_figures_and_summary_have_the_same_main_engine(tmp_path: Path) -> None:
     records = [trial("base", engine) for engine in ("static", "continuous")]
     assert results_of(records, [manifest()], tmp_path).main_engine == "static"
 
@@ -317,6 +317,6 @@ def test_compression_draws_a_line_per_method_and_the_base(cases: dict[str, Resul
 
 
 @pytest.mark.parametrize("name", ["throughput_by_batch", "ceiling", "phases", "memory"])
-def test_different_machines_are_said(name: str, cases: dict[str, Results]) -> None:
+def test_different_machines_are_stated(name: str, cases: dict[str, Results]) -> None:
     assert "different machines" in said(drawn(name, cases["two machines"]))
     assert "different machines" not in said(drawn(name, cases["usual"]))

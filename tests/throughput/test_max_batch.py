@@ -43,7 +43,7 @@ def spec(**changes):
     return MaxBatchSpec(code="", inputs="", **(values | changes))
 
 
-def test_largest_batch_fits_and_the_next_that_was_tried_does_not(made, tmp_path):
+def test_largest_batch_fits_and_the_next_one_tried_does_not(made, tmp_path):
     limit = psutil.Process().memory_info().vms + 40 * MEBIBYTE
     max_batch(spec(memory_limit_bytes=limit), **made, output=tmp_path / "found.json")
     found = MaxBatchRecord.read(tmp_path / "found.json")
@@ -59,7 +59,7 @@ def test_largest_batch_fits_and_the_next_that_was_tried_does_not(made, tmp_path)
     assert found.bound == "out_of_memory"
 
 
-def test_machine_is_never_asked_for_more_than_it_has(made, tmp_path, monkeypatch):
+def test_search_never_uses_more_memory_than_is_free(made, tmp_path, monkeypatch):
     monkeypatch.setattr("plumbline.core.measure.machine.available_bytes", lambda: 30 * MEBIBYTE)
     monkeypatch.setattr("plumbline.throughput.measurement.batch_search.available_bytes", lambda: 30 * MEBIBYTE)
     max_batch(spec(), **made, output=tmp_path / "found.json")
@@ -78,7 +78,7 @@ def test_model_that_does_not_fit_at_all_is_out_of_memory(made, tmp_path):
 
 
 @pytest.mark.parametrize(("slow_from", "outcome", "largest"), [(6, "ok", 5), (1, "timeout", 0)])
-def test_batch_that_takes_too_long_is_not_said_to_lack_memory(made, tmp_path, monkeypatch, slow_from, outcome, largest):
+def test_batch_that_times_out_is_not_called_out_of_memory(made, tmp_path, monkeypatch, slow_from, outcome, largest):
     def in_child(generated, *, seconds):
         if generated.args[1] >= slow_from:
             raise TimeUpError(f"took longer than {seconds:g} s")
@@ -100,7 +100,7 @@ def test_unavailable_variant_is_recorded(made, tmp_path):
     assert (found.outcome, found.message, found.largest) == ("unavailable", "x", None)
 
 
-def test_recorded_spec_is_the_plans():
+def test_recorded_spec_equals_the_plans():
     settings = ThroughputSettings.model_validate({"model": {"source": "config"}, "timing": {"max_batch": True}})
     target = next(target for target in plan(settings, 0, {}, "cpu") if target.stage == "max_batch")
     values = json.loads(target.spec)

@@ -52,7 +52,7 @@ def manifest_of(made, tmp_path):
     return manifest_of
 
 
-def test_trial_has_everything_that_its_record_promises(run, made):
+def test_successful_trial_fills_its_whole_record(run, made):
     record = run(trials.spec())
     assert record.outcome == "ok", record.message
     absent = {name for name in TrialRecord.model_fields if getattr(record, name) is None}
@@ -98,7 +98,7 @@ def test_ceiling_follows_from_the_limits(run):
 
 
 @pytest.mark.parametrize("other", [{"device": "NVIDIA H100"}, {"machine": {"cpu_model": "another", "cores": 96}}])
-def test_limits_of_another_machine_are_not_taken(run, tmp_path, other):
+def test_limits_of_another_machine_are_ignored(run, tmp_path, other):
     (tmp_path / "other.json").write_text(json.dumps(trials.LIMITS | other))
     record = run(trials.spec(), limits=tmp_path / "other.json")
     assert record.outcome == "ok"
@@ -115,7 +115,7 @@ def test_one_token_has_no_time_between_tokens(run):
     assert record.time_to_first_token_seconds > 0
 
 
-def test_what_is_auto_is_probed_recorded_and_gated(run, monkeypatch):
+def test_auto_settings_are_tuned_recorded_and_checked_for_equal_tokens(run, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     auto = {"threads": "auto", "attention": "auto", "compile": "auto", "probe_seconds": 20}
     record = run(trials.spec(f"{WRONG}:SlowWithTwoThreads", autotune=auto))
@@ -167,7 +167,7 @@ def test_token_that_goes_wrong_later_is_found_and_every_batch_kept(run):
     assert record.interval is None
 
 
-def test_trial_wholly_below_full_pace_says_so(run, tmp_path):
+def test_trial_without_full_speed_is_marked_as_slowed(run, tmp_path):
     limits = tmp_path / "limits.json"
     limits.write_text(json.dumps(trials.LIMITS | {"pace_seconds": {"1": 1e-9}}))
     record = run(trials.spec(timing={"pace_tolerance": 0.1, "max_batches": 3}), limits=limits)
@@ -179,7 +179,7 @@ def test_trial_wholly_below_full_pace_says_so(run, tmp_path):
     assert record.tokens_generated == 3 * 16
 
 
-def test_limits_of_another_machine_say_nothing_of_the_pace(run, tmp_path):
+def test_pace_of_another_machine_is_ignored(run, tmp_path):
     limits = tmp_path / "limits.json"
     other = trials.LIMITS | {"machine": trials.LIMITS["machine"] | {"cpu_model": "Z80"}, "pace_seconds": {"1": 1e-9}}
     limits.write_text(json.dumps(other))
@@ -211,20 +211,20 @@ def test_crash_is_a_fault_and_leaves_no_record(run, tmp_path):
     assert not (tmp_path / "trial.json").exists()
 
 
-def test_unavailable_variant_is_recorded_without_trying(run, manifest_of, tmp_path):
+def test_unavailable_variant_is_recorded_without_an_attempt(run, manifest_of, tmp_path):
     gone = manifest_of(outcome="unavailable", message="models/llama-0.8 does not exist", folder="")
     record = run(trials.spec(), manifest=gone, reference=tmp_path / "none")
     assert (record.outcome, record.message) == ("unavailable", "models/llama-0.8 does not exist")
     assert record.attempts == 0
 
 
-def test_outcome_of_the_reference_is_the_trials(run, tmp_path):
+def test_trial_takes_over_the_references_outcome(run, tmp_path):
     save_file({}, tmp_path / "reference.safetensors", {"outcome": "invalid_output", "message": "not finite"})
     record = run(trials.spec(), reference=tmp_path / "reference.safetensors")
     assert (record.outcome, record.message) == ("invalid_output", "not finite")
 
 
-def test_too_little_memory_is_tried_twice_and_recorded_and_the_next_trial_goes_on(run, made, tmp_path):
+def test_out_of_memory_is_tried_twice_and_recorded_and_the_next_trial_runs(run, made, tmp_path):
     reference, large = tmp_path / "large.safetensors", 60_000
     tokens = load_file(made["reference"])
     save_file({name: tensor.repeat(large // 4, 1) for name, tensor in tokens.items()}, reference, {"outcome": "ok"})
@@ -242,7 +242,7 @@ def test_too_little_memory_is_tried_twice_and_recorded_and_the_next_trial_goes_o
     assert run(trials.spec(**limit)).outcome == "ok"
 
 
-def test_engines_that_do_not_fit_side_by_side_are_not_chosen_from_and_one_is_measured(run, monkeypatch):
+def test_trial_is_measured_untuned_if_two_engines_do_not_fit(run, monkeypatch):
     def killed(_):
         raise MemoryError("the kernel ended the process")
 
@@ -264,7 +264,7 @@ def test_second_try_keeps_nothing_of_the_first(run, monkeypatch):
     assert (record.load_seconds, record.batches) == (None, [])
 
 
-def test_larger_batch_is_skipped_behind_one_that_did_not_fit_where_that_is_wanted(run, tmp_path):
+def test_larger_batch_is_skipped_after_out_of_memory_if_configured(run, tmp_path):
     (smaller,) = write([failed("out_of_memory")], tmp_path)
     skip = trials.spec(timing={"skip_larger_after_oom": True})
     record = run(skip, smaller=[smaller])
@@ -275,7 +275,7 @@ def test_larger_batch_is_skipped_behind_one_that_did_not_fit_where_that_is_wante
     assert run(skip, smaller=[smaller]).outcome == "ok"
 
 
-def test_type_of_numbers_that_the_device_lacks_is_a_mistake(run, monkeypatch):
+def test_dtype_that_the_device_lacks_is_refused(run, monkeypatch):
     monkeypatch.setattr("plumbline.core.measure.machine._cpu_field", lambda name: "avx2 fma")
     for dtype in ("float16", "bfloat16"):
         with pytest.raises(
@@ -285,7 +285,7 @@ def test_type_of_numbers_that_the_device_lacks_is_a_mistake(run, monkeypatch):
             run(trials.spec(autotune={"dtype": dtype}))
 
 
-def test_recorded_spec_is_the_plans():
+def test_recorded_spec_equals_the_plans():
     settings = ThroughputSettings.model_validate({"model": {"source": "config"}})
     target = next(target for target in plan(settings, 0, {}, "cpu") if target.stage == "measure")
     spec = json.loads(target.spec)
@@ -296,24 +296,14 @@ def test_stage_runs_by_hand_and_imports_neither_torch_nor_transformers_for_itsel
     program = (
         "import os, sys; from plumbline.throughput.measure import measure\n"
         "leave, stage = os._exit, os.getpid()\n"
-        "def told(status):\n"
+        "def report(status):\n"
         "    if os.getpid() == stage: print({'torch', 'numpy', 'transformers'} & set(sys.modules), flush=True)\n"
         "    leave(status)\n"
-        "os._exit = told\nmeasure.main()"
+        "os._exit = report\nmeasure.main()"
     )
     paths = [part for name, path in made.items() for part in (f"--{name}", str(path))]
-    command = [
-        sys.executable,
-        "-X",
-        "importtime",
-        "-c",
-        program,
-        "--spec",
-        json.dumps(trials.spec()),
-        *paths,
-        "--smaller",
-    ]
-    command += ["--output", str(tmp_path / "trial.json"), "--log", str(tmp_path / "trial.log")]
+    command = [sys.executable, "-X", "importtime", "-c", program, "--spec", json.dumps(trials.spec())]
+    command += [*paths, "--smaller", "--output", str(tmp_path / "trial.json"), "--log", str(tmp_path / "trial.log")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["workflow", "tests"])}
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr

@@ -67,14 +67,14 @@ def answers(folder: Path) -> str:
     return (folder / "throughput_analysis.md").read_text()
 
 
-def test_every_trial_is_a_line_under_the_names_of_the_source(whole: Path) -> None:
+def test_every_trial_is_a_line_with_the_sources_field_names(whole: Path) -> None:
     found = lines(whole)
     assert len(found) == len(grid())
     assert all(line.keys() >= SOURCE_FIELDS for line in found)
     assert len({line["experiment_id"] for line in found}) == len(found)
 
 
-def test_figures_of_a_line_are_those_of_its_record() -> None:
+def test_numbers_of_a_line_are_those_of_its_record() -> None:
     changes: dict[str, Any] = {"peak_bytes": 3 * 10**9, "activation_bytes": 5 * 10**8}
     changes |= {"weights_bytes": 2 * 10**9, "kv_bytes": 10**8}
     batches = [
@@ -99,36 +99,26 @@ def test_figures_of_a_line_are_those_of_its_record() -> None:
 def test_failed_trial_has_its_reason_and_nulls_and_never_zeros() -> None:
     (line,) = evaluation_lines([failed("timeout")], [manifest()])
     assert (line["success"], line["error"]) == (False, "asked for 9 GB, 3 GB were free")
-    assert [line[name] for name in ("throughput_tokens_per_sec", "total_peak_memory_gb", "avg_batch_time_sec")] == [
-        None
-    ] * 3
+    empty = {line[name] for name in ("throughput_tokens_per_sec", "total_peak_memory_gb", "avg_batch_time_sec")}
+    assert empty == {None}
     assert (line["total_tokens_generated"], line["failed_batches"]) == (0, 0)
 
 
-def test_experiment_ids_name_what_is_not_the_usual() -> None:
-    mine = changed(trial(), variant="mine", method="user", ratio=None, trial="mine")
-    records = [
-        *(trial("base", "lean", batch) for batch in (1, 2)),
-        trial("base", "generate"),
-        trial("base", "lean", 1, 8),
-        trial("whitened-0.2"),
-        trial("whitened-0.2", "lean", 2),
-        trial("plain-0.2"),
-        mine,
+def test_experiment_ids_name_what_differs_from_the_usual() -> None:
+    named = [
+        (trial(), "small_r1.0_b1_g32"),
+        (trial("base", "lean", 2), "small_r1.0_b2_g32"),
+        (trial("base", "generate"), "small_r1.0_b1_g32_generate"),
+        (trial("base", "lean", 1, 8), "small_r1.0_b1_g32_p8"),
+        (trial("whitened-0.2"), "small_r0.2_b1_g32"),
+        (trial("whitened-0.2", "lean", 2), "small_r0.2_b2_g32"),
+        (trial("plain-0.2"), "small_r0.2_b1_g32_plain-0.2"),
+        (changed(trial(), variant="mine", method="user", ratio=None, trial="mine"), "small_mine_b1_g32"),
     ]
-    assert list(experiment_ids(records).values()) == [
-        "small_r1.0_b1_g32",
-        "small_r1.0_b2_g32",
-        "small_r1.0_b1_g32_generate",
-        "small_r1.0_b1_g32_p8",
-        "small_r0.2_b1_g32",
-        "small_r0.2_b2_g32",
-        "small_r0.2_b1_g32_plain-0.2",
-        "small_mine_b1_g32",
-    ]
+    assert list(experiment_ids([record for record, _ in named]).values()) == [name for _, name in named]
 
 
-def test_failures_for_want_of_memory_are_counted_along_the_rising_batch_each_once() -> None:
+def test_out_of_memory_runs_are_counted_along_rising_batch_size() -> None:
     base = [failed("out_of_memory", "base", "lean", batch) for batch in (512, 128, 256, 4)]
     others = [
         trial("base", "lean", 8),
@@ -192,7 +182,7 @@ def test_contrasts_are_against_generate_and_against_the_base() -> None:
     assert row["ratio_low"] < row["ratio"] < row["ratio_high"]
 
 
-def test_main_cell_is_where_most_variants_are_at_the_least_batch() -> None:
+def test_main_cell_has_most_variants_at_the_smallest_batch() -> None:
     assert main_cell(trials_frame(grid(), manifests())) == {"engine": "lean", "batch": 1, "prompt": 4, "generated": 32}
     only = [failed("timeout", "base", "lean", 8)]
     assert main_cell(trials_frame(only, manifests()))["batch"] == 8
@@ -208,7 +198,7 @@ def test_results_hold_all_records_and_manifests_unchanged(whole: Path) -> None:
     assert {row["variant"] for row in merged["analysis"]["variants"]} == {variant.variant for variant in manifests()}
 
 
-def test_answers_name_the_fastest_engine_what_compression_buys_and_the_limit(whole: Path) -> None:
+def test_findings_name_the_fastest_engine_what_compression_buys_and_the_limit(whole: Path) -> None:
     text = answers(whole)
     for said in (
         "base at b1-p4-g32: lean is the fastest of 4 engines, with 54",
@@ -230,7 +220,7 @@ def test_answers_name_the_fastest_engine_what_compression_buys_and_the_limit(who
     assert "nan" not in text
 
 
-def test_answers_stay_true_where_plain_is_better_or_the_ceiling_is_near(tmp_path: Path) -> None:
+def test_findings_are_true_where_plain_is_better_or_the_ceiling_is_near(tmp_path: Path) -> None:
     variants = [manifest(), manifest("plain-0.8", perplexity=31.0), manifest("whitened-0.8", perplexity=32.0)]
     text = answers(summarized([trial(ceiling_share=0.82), trial(batch=2, ceiling_share=0.4)], variants, tmp_path))
     assert "Whitened SVD has the lower perplexity at 0 of 1 ratio " in text
@@ -241,14 +231,8 @@ def test_answers_stay_true_where_plain_is_better_or_the_ceiling_is_near(tmp_path
 
 
 def test_every_outcome_is_named_with_its_reason(tmp_path: Path) -> None:
-    gone = manifest().model_copy(
-        update={
-            "variant": "mine",
-            "method": "user",
-            "outcome": Outcome.UNAVAILABLE,
-            "message": "models/mine does not exist",
-        }
-    )
+    missing = {"outcome": Outcome.UNAVAILABLE, "message": "models/mine does not exist"}
+    gone = manifest().model_copy(update={"variant": "mine", "method": "user", **missing})
     records = [trial(), failed("out_of_memory", "base", "lean", 8), failed("timeout", "base", "generate")]
     folder = summarized(records, [manifest(), gone], tmp_path)
     text = answers(folder)
@@ -294,7 +278,7 @@ def test_tables_are_escaped_and_print_no_bare_mean(tmp_path: Path) -> None:
         assert all(row.count("[") >= 1 for row in rows)
 
 
-def test_different_machines_are_said_and_one_machine_is_not(whole: Path, tmp_path: Path) -> None:
+def test_different_machines_are_reported_and_one_machine_is_not(whole: Path, tmp_path: Path) -> None:
     records = [
         trial(),
         trial(batch=8, cpu="EPYC"),
@@ -312,7 +296,7 @@ def test_unconverged_trials_are_named(tmp_path: Path) -> None:
     assert "did not reach the requested precision in base/lean/b1-p4-g32." in text
 
 
-def test_batches_that_do_not_count_are_told(tmp_path: Path) -> None:
+def test_discarded_batches_are_reported(tmp_path: Path) -> None:
     records = [trial(slowed_batches=7), trial(batch=8), trial(batch=64, slowed=True, slowed_batches=30)]
     assert "7 of 90 batches were discarded" in answers(summarized(records, [manifest()], tmp_path / "some"))
     assert "were discarded" not in answers(summarized(records[1:], [manifest()], tmp_path / "none"))
@@ -355,7 +339,7 @@ def test_noisy_trials_are_counted_first_and_get_no_verdict(
         assert ("(!)" in (folder / "tables" / f"{name}.tex").read_text()) == bool(found)
 
 
-def test_precision_that_was_asked_for_decides_what_is_wide() -> None:
+def test_requested_precision_decides_what_is_wide() -> None:
     record = trial(interval_share=0.1)
     record.spec["timing"]["precision"] = 0.05
     assert noise_sources(record) == []
@@ -377,7 +361,7 @@ def test_only_an_engine_beyond_its_runner_up_is_the_fastest(tmp_path: Path) -> N
     assert "lean is the fastest of 2 engines (too noisy to judge: generate)" in said
 
 
-def test_no_difference_is_said_only_where_the_interval_lies_within(tmp_path: Path) -> None:
+def test_no_difference_is_claimed_only_where_the_interval_is_within(tmp_path: Path) -> None:
     base, same = trial(), trial("whitened-0.2")
     same = changed(same, batches=base.batches)
     text = answers(summarized([base, same], manifests(), tmp_path))
@@ -385,7 +369,7 @@ def test_no_difference_is_said_only_where_the_interval_lies_within(tmp_path: Pat
     assert "by which two processes may differ" not in text
 
 
-def test_main_engine_has_most_trials_and_of_several_is_the_first_given(tmp_path: Path) -> None:
+def test_main_engine_has_most_trials_and_the_first_wins_a_tie(tmp_path: Path) -> None:
     records = [trial("base", engine) for engine in ("static", "continuous")]
     assert [record.engine for record in read_trials(write(records, tmp_path))] == ["static", "continuous"]
     assert main_engine(["a", "b", "b"]) == "b"
@@ -403,7 +387,7 @@ def test_other_dtypes_are_named_in_the_sentence_and_the_table(tmp_path: Path) ->
     assert "whitened-0.2 & lean & 1 & 4 & 32 & bfloat16 &" in (folder / "tables" / "throughput.tex").read_text()
 
 
-def test_ratio_of_a_folder_of_ones_own_is_only_named_so(tmp_path: Path) -> None:
+def test_ratio_of_a_user_folder_is_marked_as_its_name(tmp_path: Path) -> None:
     mine = changed(trial("whitened-0.2"), variant="mine", method="user", trial="mine")
     variant = manifest("whitened-0.2").model_copy(update={"variant": "mine", "method": "user"})
     assert "mine (ratio 0.2 by its name, " in answers(summarized([trial(), mine], [manifest(), variant], tmp_path))

@@ -39,15 +39,7 @@ def test_one_trial_slower_by_a_tenth_is_found_and_only_that(tmp_path: Path) -> N
     changed = [trial(batch=8, seed=1, slower=1.1) if r.trial == "base/lean/b8-p4-g32" else r for r in grid(seed=1)]
     first, second = results(grid(), tmp_path / "a"), results(changed, tmp_path / "b")
     comparison = compare(first, second, 0.03)
-    assert comparison["counts"] == {
-        "slower": 1,
-        "faster": 0,
-        "changed": 0,
-        "equal": 27,
-        "unclear": 0,
-        "unknown": 0,
-        "other model": 0,
-    }
+    assert {name: count for name, count in comparison["counts"].items() if count} == {"slower": 1, "equal": 27}
     worst = comparison["trials"][0]
     assert (worst["trial"], worst["direction"]) == ("base/lean/b8-p4-g32", "slower")
     assert worst["ratio"] == pytest.approx(1 / 1.1, rel=0.01)
@@ -58,7 +50,7 @@ def test_one_trial_slower_by_a_tenth_is_found_and_only_that(tmp_path: Path) -> N
     assert "base/lean/b1-p4-g32" not in text
 
 
-def test_the_other_way_round_it_is_faster_and_no_failure(tmp_path: Path) -> None:
+def test_faster_trial_is_found_and_is_not_a_failure(tmp_path: Path) -> None:
     first, second = results([trial(slower=1.1)], tmp_path / "a"), results([trial()], tmp_path / "b")
     assert compare(first, second, 0.03)["counts"]["faster"] == 1
     assert said(first, second)[0] == 0
@@ -87,7 +79,7 @@ def test_threshold_decides_what_a_difference_is(tmp_path: Path) -> None:
         (failed("timeout"), failed("timeout"), "equal", 0),
     ],
 )
-def test_outcome_that_changed_counts(
+def test_changed_outcome_is_a_difference(
     tmp_path: Path, before: TrialRecord, after: TrialRecord, direction: str, status: int
 ) -> None:
     rest = trial(batch=8)
@@ -99,14 +91,14 @@ def test_outcome_that_changed_counts(
     assert exit_status(comparison) == said(first, second)[0] == status
 
 
-def test_worktrees_and_results_folders_are_found_alike(tmp_path: Path) -> None:
+def test_worktrees_and_results_folders_are_both_found(tmp_path: Path) -> None:
     one = results([trial()], tmp_path / "worktree", "results/throughput")
     two = results([trial()], tmp_path / "results", "throughput")
     three = results([trial()], tmp_path / "study")
     assert {said(first, second)[0] for first in (one, two, three) for second in (one, two, three)} == {0}
 
 
-def test_trials_of_one_side_settings_machines_and_choices_are_said(tmp_path: Path) -> None:
+def test_unshared_trials_settings_machines_and_configs_are_reported(tmp_path: Path) -> None:
     other = trial(cpu="EPYC", tokens_sha256="other", engine_config=CONFIG | {"threads": 1})
     other.spec.update(seed=7, code="changed")
     other.spec["timing"] = {"seconds": 2.0}
@@ -152,7 +144,7 @@ def test_timeout_of_a_busy_machine_is_no_verdict(tmp_path: Path) -> None:
     assert said(first, second)[0] == 2
 
 
-def test_another_model_is_said_first_and_is_not_compared(tmp_path: Path) -> None:
+def test_another_model_is_reported_first_and_not_compared(tmp_path: Path) -> None:
     first = results([trial(batch=2), trial()], tmp_path / "a")
     larger = trial(slower=9.0, decode_step_flops=1e9, reference_sha256="other")
     second = results([larger, trial(batch=2)], tmp_path / "b")
@@ -164,7 +156,7 @@ def test_another_model_is_said_first_and_is_not_compared(tmp_path: Path) -> None
         assert said(first, results([other], tmp_path / other.model / other.outcome))[0] == 2
 
 
-def test_retrained_weights_are_said_first_and_compared(tmp_path: Path) -> None:
+def test_retrained_weights_are_reported_first_and_compared(tmp_path: Path) -> None:
     first = results([trial()], tmp_path / "a")
     second = results([trial(slower=2.0, reference_sha256="retrained")], tmp_path / "b")
     status, text = said(first, second)
@@ -174,7 +166,7 @@ def test_retrained_weights_are_said_first_and_compared(tmp_path: Path) -> None:
     assert said(first, counted_otherwise)[0] == 1
 
 
-def test_nothing_is_cut_off_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_narrow_terminal_cuts_nothing_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     changed = trial(
         slower=2.0,
@@ -188,7 +180,7 @@ def test_nothing_is_cut_off_a_terminal(tmp_path: Path, monkeypatch: pytest.Monke
     assert "…" not in row
 
 
-def test_settings_that_differ_in_as_many_trials_are_one_line(tmp_path: Path) -> None:
+def test_settings_that_differ_in_equally_many_trials_share_a_line(tmp_path: Path) -> None:
     other = trial()
     other.spec.update(code="d", inputs="j")
     text = said(results([trial()], tmp_path / "a"), results([other], tmp_path / "b"))[1]
@@ -202,7 +194,7 @@ def test_json_holds_the_comparison(tmp_path: Path) -> None:
     assert (status, json.loads(text)["counts"]["equal"]) == (0, 3)
 
 
-def test_single_batches_cannot_be_told_apart(tmp_path: Path) -> None:
+def test_single_batches_are_inconclusive(tmp_path: Path) -> None:
     first, second = (
         results([trial(batches=trial().batches[:1])], tmp_path / "a"),
         results([trial(slower=2)], tmp_path / "b"),
@@ -220,7 +212,7 @@ def test_single_batches_cannot_be_told_apart(tmp_path: Path) -> None:
         ([failed()], [failed()], "none of the 1 trials in both folders succeeded"),
     ],
 )
-def test_nothing_to_compare_is_status_2_and_a_line(
+def test_nothing_to_compare_is_one_line_and_status_2(
     tmp_path: Path, first: list[Any], second: list[Any] | None, message: str
 ) -> None:
     one, two = results(first, tmp_path / "a"), tmp_path / "b"

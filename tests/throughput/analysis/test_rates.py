@@ -9,7 +9,7 @@ def batches(seconds: list[float], tokens: float = 10.0) -> np.ndarray:
     return np.array([[value, tokens] for value in seconds])
 
 
-def test_rate_is_all_tokens_over_all_seconds_and_no_mean_of_rates() -> None:
+def test_rate_is_total_tokens_over_total_seconds() -> None:
     assert rate(batches([1.0, 3.0])) == pytest.approx(20 / 4)
 
 
@@ -24,7 +24,7 @@ def test_ratio_of_constant_batches_is_exact_and_has_no_width() -> None:
     assert (ratio.value, ratio.low, ratio.high) == pytest.approx((2, 2, 2))
 
 
-def test_interval_of_a_ratio_is_that_of_normal_theory_for_many_batches() -> None:
+def test_interval_of_a_ratio_agrees_with_normal_theory() -> None:
     rng = np.random.default_rng(0)
     first, second = (batches(list(rng.normal(1.0, 0.05, 200))) for _ in range(2))
     ratio = rate_ratio(first, second)
@@ -40,7 +40,7 @@ def test_resampled_batches_keep_their_own_tokens() -> None:
     assert (ratio.value, ratio.low, ratio.high) == pytest.approx((2, 2, 2))
 
 
-def test_sides_are_resampled_apart_so_that_the_same_batches_still_have_an_interval() -> None:
+def test_sides_are_resampled_independently() -> None:
     same = batches([0.9, 1.0, 1.1, 1.05])
     ratio = rate_ratio(same, same)
     assert ratio.value == 1
@@ -75,7 +75,7 @@ def test_direction_needs_the_whole_interval_beyond_the_threshold(low: float, hig
     assert Ratio(value=1.0, low=low, high=high).direction(0.03) == direction
 
 
-def test_interval_of_a_rate_is_that_of_normal_theory_for_many_steps() -> None:
+def test_interval_of_a_rate_agrees_with_normal_theory() -> None:
     gaps = np.random.default_rng(1).normal(1.0, 0.05, 600)
     low, high = rate_interval(decoded(trial(batch=4, inter_token_seconds=gaps.tolist())))
     spread = 1.96 * gaps.std(ddof=1) / np.sqrt(600) / gaps.mean()

@@ -33,7 +33,7 @@ def test_equal_tokens_agree():
     assert (found.rows_equal, found.rows_tied) == (3, 0)
 
 
-def test_row_may_differ_from_a_tie_on():
+def test_row_may_differ_after_a_tie():
     tie = reference(r1t1=5e-5)
     found = check_tokens(changed((1, 1), (1, 2), (1, 3)), tie, 100, 1e-4)
     assert (found.rows_equal, found.rows_tied) == (2, 1)
@@ -49,18 +49,18 @@ def test_row_that_differs_before_the_tie_or_in_another_row_is_wrong():
     assert found.value.outcome is Outcome.INVALID_OUTPUT
 
 
-def test_margin_that_is_no_number_is_no_tie():
+def test_nan_margin_is_not_a_tie():
     with pytest.raises(OutcomeError, match="leads by nan"):
         check_tokens(changed((0, 0)), reference(r0t0=float("nan")), 100, 1e-4)
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (3, 5), (2, 4), (4, 4)])
-def test_wrong_length_or_number_of_rows_is_told(shape):
+def test_wrong_shape_is_invalid_output(shape):
     with pytest.raises(OutcomeError, match=rf"shape \({shape[0]}, {shape[1]}\) instead of \(3, 4\)"):
         check_tokens(torch.zeros(shape, dtype=torch.int64), reference(), 100, 1e-4)
 
 
-def test_id_outside_the_vocabulary_is_told_before_it_is_compared():
+def test_id_outside_the_vocabulary_is_invalid_output():
     with pytest.raises(OutcomeError, match="row 2, token 3: id 11 is outside the vocabulary of 11"):
         check_tokens(TOKENS, reference(), 11, 1e-4)
     with pytest.raises(OutcomeError, match="row 0, token 0: id -1"):

@@ -80,18 +80,18 @@ def test_candidate_with_other_tokens_is_never_chosen(tune):
     assert (tried[-1].equal, tried[-1].seconds, tried[-1].note) == (False, None, "row 0")
 
 
-def test_first_that_is_wrong_gives_way_to_one_that_is_right(tune):
+def test_wrong_initial_config_is_replaced_by_a_right_one(tune):
     chosen, tried, _ = tune(lambda config: 1.0, wrong=(FIRST,))
     assert chosen.threads == 1
     assert not tried[0].equal
 
 
-def test_hardly_faster_is_not_enough(tune):
+def test_slightly_faster_is_not_enough(tune):
     chosen, _, _ = tune(lambda config: 0.98 if config.threads == 1 else 1.0)
     assert chosen == FIRST
 
 
-def test_none_is_begun_when_the_time_is_up(tune):
+def test_no_candidate_starts_when_the_time_is_up(tune):
     chosen, tried, _ = tune(seconds_of, probe_seconds=3.0)
     assert chosen.threads == 1
     late = "not tried: no time left"
@@ -104,7 +104,7 @@ def test_candidate_and_best_take_turns(tune):
     assert [config.threads for config in order[:8]] == [2, 1, 2, 1, 2, 1, 2, 1]
 
 
-def test_one_that_failed_takes_no_memory_from_the_next(clock):
+def test_failed_candidate_releases_its_memory(clock):
     alive = []
 
     def check(config):
@@ -116,7 +116,7 @@ def test_one_that_failed_takes_no_memory_from_the_next(clock):
     assert alive == [1, 1]
 
 
-def test_lack_of_memory_is_noted_and_the_rest_goes_on(clock):
+def test_out_of_memory_candidate_is_noted_and_tuning_goes_on(clock):
     def make(config):
         if config.attention == "eager":
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
@@ -130,7 +130,7 @@ def test_lack_of_memory_is_noted_and_the_rest_goes_on(clock):
     assert "out of memory" in tried[2].note
 
 
-def test_threads_are_those_omp_allows_at_most_one_a_core(monkeypatch):
+def test_threads_are_at_most_omp_num_threads_and_the_cores(monkeypatch):
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda pid: range(8))
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     assert module.threads_available() == 4
@@ -140,7 +140,7 @@ def test_threads_are_those_omp_allows_at_most_one_a_core(monkeypatch):
     assert module.threads_available() == 8
 
 
-def test_only_what_is_auto_and_there_is_tried(monkeypatch):
+def test_only_available_values_of_auto_settings_are_tried(monkeypatch):
     monkeypatch.setattr(module, "threads_available", lambda: 4)
     monkeypatch.setattr(module, "cpu_flags", lambda: frozenset({"avx2"}))
     assert alternatives(AutotuneSettings(), Engine, CPU) == {"threads": [1, 4], "attention": ["sdpa", "eager"]}
@@ -177,7 +177,7 @@ def test_initial_config_is_what_the_engine_can_do():
         ({"avx512_fp16"}, ["float32", "float16"]),
     ],
 )
-def test_type_that_the_processor_lacks_is_refused_with_what_there_is(monkeypatch, flags, there):
+def test_dtype_that_the_processor_lacks_is_refused_with_the_alternatives(monkeypatch, flags, there):
     monkeypatch.setattr(module, "cpu_flags", lambda: frozenset(flags))
     assert module.native_dtypes(CPU) == there
     for dtype in ("float32", "bfloat16", "float16"):

@@ -7,7 +7,7 @@ from pydantic import model_validator
 from plumbline.core.registry import short_name
 from plumbline.core.run.record import Outcome, Record
 from plumbline.core.settings import Settings
-from plumbline.throughput.settings import BASE, EngineConfig
+from plumbline.throughput.settings import EngineConfig
 
 REQUIRED_WHEN_OK = ("device", "engine_config", "tokens_per_second")
 
@@ -148,11 +148,6 @@ class TrialRecord(Record):
         """The engine as it is called in paths and tables."""
         return short_name(self.engine)
 
-    @property
-    def kept(self) -> float | None:
-        """Share of the parameters that the variant keeps; 1 for the base, None where it is not known."""
-        return kept(self.variant, self.ratio)
-
     def config_value(self, name: str) -> Any:
         """A value of the engine's configuration; None where the trial did not get as far as choosing one."""
         return getattr(self.engine_config, name, None)
@@ -189,8 +184,3 @@ class MaxBatchRecord(Record):
     estimate: int | None = None
     """The batch that should fit by arithmetic, where the search starts."""
     tried_batches: list[TriedBatch] = []
-
-
-def kept(variant: str, ratio: float | None) -> float | None:
-    """Share of the parameters that a variant keeps; 1 for the base, None where it is not known."""
-    return 1.0 if variant == BASE else ratio

@@ -28,7 +28,7 @@ def evaluation_lines(records: Sequence[TrialRecord], manifests: Sequence[Manifes
         good = timed(record)
         line: dict[str, Any] = {"timestamp": record.started, "experiment_id": names[record.trial]}
         line |= {"model": record.model, "model_base": base, "updated_model_path": folders.get(record.variant)}
-        line |= {"variant": record.variant, "method": record.method, "ratio": record.kept}
+        line |= {"variant": record.variant, "method": record.method, "ratio": record.ratio}
         line |= {"weights": record.weights, "engine": record.engine_name}
         line |= {"batch_size": record.batch, "seq_len": record.prompt, "prompt_length": record.prompt}
         line |= {"generated_len": record.generated, "generation_length": record.generated}
@@ -69,12 +69,12 @@ def experiment_ids(records: Sequence[TrialRecord]) -> dict[str, str]:
     engine = main_engine([record.engine for record in records])
     prompt = _usual(record.prompt for record in records)
     usual = {
-        ratio: _usual(record.variant for record in records if record.kept == ratio)
-        for ratio in {record.kept for record in records}
+        ratio: _usual(record.variant for record in records if record.ratio == ratio)
+        for ratio in {record.ratio for record in records}
     }
     names = {}
     for record in records:
-        ratio = record.kept
+        ratio = record.ratio
         share = f"_{record.variant}" if ratio is None else f"_r{round(ratio, 4)}"
         name = f"{record.model}{share}_b{record.batch}_g{record.generated}"
         if ratio is not None and record.variant != usual[ratio]:

@@ -13,7 +13,7 @@ from plumbline.throughput.analysis.quality import noise_sources
 from plumbline.throughput.analysis.rates import Ratio, decoded, mean_ratio, rate, rate_interval, rate_ratio, timed
 from plumbline.throughput.analysis.records import GIGABYTE, main_engine
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.record import TrialRecord, kept
+from plumbline.throughput.record import TrialRecord
 from plumbline.throughput.settings import BASE, EngineConfig
 
 NUMBERS = (
@@ -56,7 +56,7 @@ def trials_frame(records: Sequence[TrialRecord], manifests: Sequence[Manifest]) 
         row: dict[str, Any] = {"trial": record.trial, "model": record.model, "variant": record.variant}
         row |= {"engine": record.engine_name, "batch": record.batch, "prompt": record.prompt}
         row |= {"generated": record.generated, "outcome": record.outcome.value, "message": record.message}
-        row |= {"method": record.method, "ratio": _number(record.kept), "weights": record.weights}
+        row |= {"method": record.method, "ratio": _number(record.ratio), "weights": record.weights}
         row |= {name: record.config_value(name) for name in EngineConfig.model_fields}
         row |= {"tokens_per_second": _number(record.tokens_per_second)}
         row |= {"tokens_per_second_low": _number(low), "tokens_per_second_high": _number(high)}
@@ -91,7 +91,7 @@ def variants_frame(manifests: Sequence[Manifest], records: Sequence[TrialRecord]
     for manifest in manifests:
         record = there.get(manifest.variant)
         row = manifest.model_dump(include={"variant", "method", "parameters", "outcome", "message"})
-        row |= {"ratio": _number(kept(manifest.variant, manifest.ratio))}
+        row |= {"ratio": _number(manifest.ratio)}
         row |= {"perplexity": _number(manifest.perplexity), "evaluation_tokens": manifest.evaluation_tokens}
         row["calibration"] = manifest.calibration and manifest.calibration.source
         trial = trials[trials["trial"] == (record.trial if record else None)]

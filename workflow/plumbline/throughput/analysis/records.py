@@ -8,7 +8,7 @@ from typing import Any
 from plumbline.core.registry import short_name
 from plumbline.core.run.records import read_records
 from plumbline.throughput.models.manifest import Manifest, read_manifest
-from plumbline.throughput.record import MaxBatchRecord, TrialRecord, kept
+from plumbline.throughput.record import MaxBatchRecord, TrialRecord
 from plumbline.throughput.settings import BASE
 
 GIGABYTE = 1e9
@@ -34,7 +34,7 @@ def main_engine(engines: Sequence[str]) -> str:
 def read_manifests(paths: Sequence[Path]) -> list[Manifest]:
     """The variants' manifests: the base's first, then by falling ratio. Raises UserError for a file that is not one."""
     manifests = [read_manifest(path) for path in paths]
-    return sorted(manifests, key=lambda each: _variant_order(each.variant, kept(each.variant, each.ratio)))
+    return sorted(manifests, key=lambda each: _variant_order(each.variant, each.ratio))
 
 
 def read_max_batches(paths: Sequence[Path]) -> list[MaxBatchRecord]:
@@ -49,7 +49,7 @@ def cell_text(row: Any) -> str:
 
 def _order(record: TrialRecord, main: str) -> tuple[Any, ...]:
     engine, cell = record.engine_name, (record.batch, record.prompt, record.generated)
-    return (*_variant_order(record.variant, record.kept), engine != main, engine, *cell)
+    return (*_variant_order(record.variant, record.ratio), engine != main, engine, *cell)
 
 
 def _variant_order(variant: str, ratio: float | None) -> tuple[Any, ...]:

@@ -73,18 +73,6 @@ def run(request: Request) -> dict[str, Any]:
     return {"outcome": outcome.value, "message": message, "findings": findings}
 
 
-def prepared(device: str, dtype: str, memory_limit_bytes: int | None) -> torch.device:
-    """The device, with this process limited to `memory_limit_bytes` on the CPU.
-
-    Raises UserError for a device that does not exist or lacks the dtype.
-    """
-    found = torch_device(device)
-    check_dtype(dtype, found)
-    if memory_limit_bytes is not None and found.type == "cpu":
-        limit_address_space(memory_limit_bytes)
-    return found
-
-
 class Trial:
     """A running trial. Its methods are its phases; what they find goes into `findings`, as JSON."""
 
@@ -207,8 +195,8 @@ class Trial:
         for call in time_batches(self._clocked, self.pace, self.timing):
             calls.append(call)
             checks.append(self._check_last())
-            text = (call.seconds, 1e6 * call.pace_seconds, checks[-1][1] or "ok")
-            log.info("batch %d: %.6g s, pace %.4g us, %s", len(calls), *text)
+            pace, result = 1e6 * call.pace_seconds, checks[-1][1] or "ok"
+            log.info("batch %d: %.6g s, pace %.4g us, %s", len(calls), call.seconds, pace, result)
         after = energy.read() if energy else []
         slowed, counts = which_count(calls, self.pace, self.timing)
         batches = [
@@ -284,7 +272,15 @@ class Trial:
         )
 
     def _device(self) -> torch.device:
-        return prepared(self.request.device, self.request.autotune.dtype, self.timing.memory_limit_bytes)
+        """The device. On the CPU, limits this process to `memory_limit_bytes`.
+
+        Raises UserError for a device that does not exist or lacks the dtype.
+        """
+        device = torch_device(self.request.device)
+        check_dtype(self.request.autotune.dtype, device)
+        if self.timing.memory_limit_bytes is not None and device.type == "cpu":
+            limit_address_space(self.timing.memory_limit_bytes)
+        return device
 
     def _generate(self, engine: Engine) -> Tensor:
         return engine.generate(self.prompts, self.shape.generated)

@@ -125,10 +125,8 @@ def points(axes: Axes, x: Any, y: Any, style: dict[str, Any], noisy: Any, **bars
     hollow = np.asarray(noisy, dtype=object) != ""
     across, up = np.asarray(x), np.asarray(y)
     marks: dict[str, Any] = {"ls": "", "marker": style["marker"], "ms": size, "color": style["color"], "zorder": 4}
-    for chosen, inside, edge, width in (
-        (~hollow, style["color"], "white", 0.4),
-        (hollow, "white", style["color"], 1.0),
-    ):
+    filled, empty = (~hollow, style["color"], "white", 0.4), (hollow, "white", style["color"], 1.0)
+    for chosen, inside, edge, width in (filled, empty):
         if chosen.any():
             axes.plot(across[chosen], up[chosen], mfc=inside, mec=edge, mew=width, **marks)
 

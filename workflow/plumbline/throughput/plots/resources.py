@@ -75,9 +75,8 @@ def ceiling(results: Results) -> Figure:
         style: dict[str, Any] = {"color": colour, "marker": marker, "ls": ""}
         points(axes, [100 * row["ceiling_share"]], [place], style, [row["noisy"]], xerr=bars)
         axes.plot([0, 100 * row["ceiling_share"]], [place, place], color=colour, lw=0.6, alpha=0.5, zorder=2)
-    axes.set_yticks(
-        range(len(trials)), [row_label(results, row) for _, row in trials.iterrows()], fontsize=LABEL_POINTS
-    )
+    labels = [row_label(results, row) for _, row in trials.iterrows()]
+    axes.set_yticks(range(len(trials)), labels, fontsize=LABEL_POINTS)
     ends = trials[["ceiling_share", "ceiling_share_high"]].to_numpy(dtype=np.float64)
     highest = 100 * np.nan_to_num(ends).max()
     axes.set_xlim(0, max(105.0, 1.06 * highest))

@@ -120,14 +120,8 @@ def _points(axes: Axes, results: Results, group: pd.DataFrame) -> None:
     axes.step(speed[front], perplexity[front], where="pre", color=GREY, lw=1.0, zorder=2)
     for variant, trials in by_variant(results, group):
         style = results.styles[variant] | {"ls": "", "ms": 5}
-        points(
-            axes,
-            trials["tokens_per_second"],
-            trials["perplexity"],
-            style,
-            trials["noisy"],
-            xerr=error_bars(trials, "tokens_per_second"),
-        )
+        x, y = trials["tokens_per_second"], trials["perplexity"]
+        points(axes, x, y, style, trials["noisy"], xerr=error_bars(trials, "tokens_per_second"))
     below, above = error_bars(group, "tokens_per_second")
     ends = np.concatenate([speed - below, speed + above])
     width = max(float(np.ptp(ends)), 0.02 * float(ends.max()))
