@@ -51,7 +51,7 @@ def test_drift_is_the_robust_slope_over_all_batches():
     assert not timing.has_drifted([1.0, 2.0], 0.03)
 
 
-def test_noise_is_seldom_called_drift_and_a_small_drift_never():
+def test_noise_is_rarely_called_drift_and_a_small_drift_never():
     draw = np.random.default_rng(0)
     flagged = sum(timing.has_drifted(draw.lognormal(0, 0.1, 30), 0.0) for _ in range(300))
     assert flagged < 300 * 0.08

@@ -10,16 +10,14 @@ from plumbline.core.plan.fingerprint import fingerprint
 from plumbline.core.plan.globs import matching
 from plumbline.core.plan.target import Target, Targets, figures_target, recorded
 from plumbline.core.registry import module_of, short_name
+from plumbline.throughput.grid import Cell, cells, smaller
 from plumbline.throughput.settings import (
     BASE,
     FIGURES,
     TABLES,
-    Cell,
     ThroughputSettings,
-    cells,
     compressed,
     reads_corpus,
-    smaller,
     user_supplied,
     variant_names,
 )
@@ -114,13 +112,13 @@ def _folder(path: str, settings: ThroughputSettings) -> Path:
     return _within_context(folder, settings)
 
 
-def _within_context(folder: Path, settings: ThroughputSettings, brought_as: str | None = None) -> Path:
+def _within_context(folder: Path, settings: ThroughputSettings, user_variant: str | None = None) -> Path:
     """`folder`, the grid checked against the context of the model in it, where its config.json names one."""
     config = read_json(folder / "config.json") if (folder / "config.json").exists() else None
     context = config.get("max_position_embeddings") if isinstance(config, dict) else None
     if isinstance(context, int):
         try:
-            settings.check_context(context, str(folder), brought_as)
+            settings.check_context(context, str(folder), user_variant)
         except ValueError as error:
             raise UserError(f"config: throughput.{error}") from None
     return folder
@@ -150,7 +148,7 @@ def _reference(settings: ThroughputSettings, seed: int, name: str, model: Reads,
     for prompt in sorted({cell.prompt for cell in mine}):
         alike = [cell for cell in mine if cell.prompt == prompt]
         shapes.append([max(cell.batch for cell in alike), prompt, max(cell.generated for cell in alike)])
-    dtype = "float32" if settings.choice.dtype == "auto" else settings.choice.dtype
+    dtype = "float32" if settings.autotune.dtype == "auto" else settings.autotune.dtype
     values = {"variant": name, "shapes": shapes, "dtype": dtype, "seed": seed}
     return _target("reference", name, f"references/{name}.safetensors", values, reads=model)
 
@@ -160,9 +158,9 @@ def _trial(
 ) -> Target:
     before = smaller(cell, list(trials)) if settings.timing.skip_larger_after_oom else None
     values = {
-        "model": settings.model.shown,
+        "model": settings.model.display_name,
         "cell": cell._asdict(),
-        "choice": settings.choice.model_dump(),
+        "autotune": settings.autotune.model_dump(),
         "timing": settings.timing.model_dump(exclude={"max_batch"}),
         "seed": seed,
         "device": device,
@@ -188,7 +186,7 @@ def _max_batch(
         name = f"{cell.variant}/{short_name(cell.engine)}/p{cell.prompt}-g{cell.generated}"
         values = {
             "cell": cell._asdict(),
-            "choice": settings.choice.model_dump(),
+            "autotune": settings.autotune.model_dump(),
             "memory_limit_bytes": settings.timing.memory_limit_bytes,
             "timeout_seconds": settings.timing.timeout_seconds,
             "device": device,
