@@ -21,7 +21,7 @@ class DemoRecord(Record):
 
 
 def write(path, trial, model=DemoRecord, **findings):
-    with recording(path, study="demo", stage="train", trial=trial, spec=SPEC, model=model) as found:
+    with recording(path, model, trial=trial, spec=SPEC) as found:
         found |= findings
 
 
@@ -49,7 +49,7 @@ def test_a_finding_that_the_model_does_not_know_leaves_no_record(tmp_path):
 
 def test_an_outcome_is_recorded_with_what_was_found_before(tmp_path):
     path = tmp_path / "a.json"
-    with recording(path, study="demo", stage="train", trial="a", spec=SPEC, model=DemoRecord) as found:
+    with recording(path, DemoRecord, trial="a", spec=SPEC) as found:
         found["loss"] = 1.0
         raise OutcomeError(Outcome.DIVERGED, "loss above 10")
     record = DemoRecord.read(path)

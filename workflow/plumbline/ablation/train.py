@@ -42,7 +42,7 @@ def train(spec: TrainSpec, adapters: Path, features: list[Path], output: Path, d
     trial = f"{spec.view}/{spec.layers}/{name}"
     store = AdapterStore(adapters.parent)
     chosen = torch_device(device)
-    record = recording(output, study="ablation", stage="train", trial=trial, spec=spec, model=TrialRecord)
+    record = recording(output, TrialRecord, trial=trial, spec=spec)
     with record as findings, memory_errors():
         findings |= {"view": spec.view, "layers": spec.layers, "representation": name}
         findings |= {"classes": store.classes, "rows": store.rows, "device": device_name(chosen)}

@@ -83,7 +83,7 @@ def train(
     run = RunConfig(model=spec.model, training=spec.training, rate=spec.rate, seed=spec.seed, identity=identity)
     checkpoint, trial = checkpoint_path(output, identity), output.parent.name
     metrics, weights = output.with_name("metrics.csv"), output.with_name("weights.safetensors")
-    with recording(output, study="lr_sweep", stage="train", trial=trial, spec=spec, model=TrialRecord) as findings:
+    with recording(output, TrialRecord, trial=trial, spec=spec) as findings:
         findings |= {"rate": spec.rate, "seed": spec.seed, "device": device_name(target)}
         try:
             with memory_errors():

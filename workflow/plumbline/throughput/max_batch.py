@@ -41,9 +41,7 @@ def max_batch(spec: MaxBatchSpec, manifest: Path, text: Path, output: Path) -> N
     """Writes to `output` the largest batch that fits, what was estimated, and every batch that was tried."""
     variant, cell = read_manifest(manifest), spec.cell
     name = cell.trial.replace(f"/b{cell.batch}-", "/")
-    with recording(
-        output, study="throughput", stage="max_batch", trial=name, spec=spec, model=MaxBatchRecord
-    ) as findings:
+    with recording(output, MaxBatchRecord, trial=name, spec=spec) as findings:
         findings |= {"variant": variant.variant, "engine": cell.engine, "prompt": cell.prompt}
         findings |= {"generated": cell.generated}
         if variant.outcome != Outcome.OK:

@@ -49,9 +49,7 @@ def measure(
 ) -> None:
     """Writes the trial's record to `output`. smaller: the record of the next smaller batch, if any."""
     variant, cell = read_manifest(manifest), spec.cell
-    with recording(
-        output, study="throughput", stage="measure", trial=cell.trial, spec=spec, model=TrialRecord
-    ) as findings:
+    with recording(output, TrialRecord, trial=cell.trial, spec=spec) as findings:
         findings |= {"model": spec.model, "variant": variant.variant, "method": variant.method, "ratio": variant.ratio}
         findings |= {"weights": variant.weights, **cell._asdict()}
         stop_early(spec, variant, smaller or [])

@@ -99,9 +99,7 @@ Number = Annotated[
 
 
 @contextmanager
-def recording(
-    path: Path, *, study: str, stage: str, trial: str, spec: Spec, model: type[Record] | None = None
-) -> Iterator[dict[str, Any]]:
+def recording(path: Path, model: type[Record], *, trial: str, spec: Spec) -> Iterator[dict[str, Any]]:
     """A dict to put a trial's findings in; written to `path` as a `model` when the block ends.
 
     OutcomeError and MemoryError end the block with their outcome in the record; every other error leaves no record,
@@ -117,10 +115,9 @@ def recording(
         outcome, message = found.outcome, str(found)
     except MemoryError as error:
         outcome, message = Outcome.OUT_OF_MEMORY, str(error)
-    head = {"schema": SCHEMA, "study": study, "stage": stage, "trial": trial}
-    head |= {"outcome": outcome.value, "message": message, "started": started}
+    head = {"trial": trial, "outcome": outcome, "message": message, "started": started}
     head |= {"seconds": time.perf_counter() - began, "spec": spec.model_dump(mode="json"), "machine": machine}
-    write_json(path, model.model_validate(head | findings).to_json() if model else head | findings)
+    write_json(path, model.model_validate(head | findings).to_json())
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -129,11 +126,6 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise UserError(f"{path}: is not a record of schema {SCHEMA}; {REBUILD}")
     return record
-
-
-def machine_name(record: dict[str, Any]) -> str:
-    """The hardware that decides a record's speed: the CPU and its cores, and the accelerator where one was used."""
-    return hardware(record["machine"], record.get("device"))
 
 
 def hardware(machine: dict[str, Any], device: str | None) -> str:
