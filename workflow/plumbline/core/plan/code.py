@@ -23,7 +23,7 @@ NO_PART_OF_A_RESULT = frozenset(
         f"{OURS}.core.settings._explain",  # words a user's mistake
     }
 )
-"""Names that no result depends on, in the module that binds or imports them: where they lead to is not followed."""
+"""Names that no result depends on, in the module that defines or imports them. The closure stops there."""
 
 Node = tuple[str, str]
 """Module and name of a definition; in place of the name one of these:"""
