@@ -28,9 +28,7 @@ def uses(name: str) -> Iterator[tuple[str, list[ast.AST]]]:
 
 def opens_a_block(around: list[ast.AST]) -> bool:
     """Whether it is called to open a `with` block, now or, in the store of adapters, later."""
-    if any(
-        "self._whole) = (place, atomic(path))" in ast.unparse(node) for node in around if isinstance(node, ast.Assign)
-    ):
+    if any(isinstance(node, ast.Assign) and "self._whole" in ast.unparse(node) for node in around):
         return True
     return isinstance(around[1], ast.Call) and any(isinstance(node, ast.withitem) for node in around[2:4])
 

@@ -16,8 +16,8 @@ COMPUTED = {*FOUND_BY_NAME, "__import__", "globals", "eval", "exec"}
 MISTAKES = {"UserError", "ValueError"}
 """Exceptions whose text reaches no output, unless something catches them and keeps it."""
 CALLED = "()"
-"""Ends a chain of names that is called or used as an annotation. Of an enum, that reaches no member: `Outcome(text)` gives
-back the member that `text` names, and code that treats it differently from others names it."""
+"""Ends a chain of names that is called or used as an annotation. Of an enum, that reaches no member: `Outcome(text)`
+gives back the member that `text` names, and code that treats this one differently names it."""
 
 
 class Definition:
@@ -102,8 +102,9 @@ class Definition:
     _AsyncFunctionDef = _FunctionDef
 
     def _ClassDef(self, node: ast.ClassDef) -> None:
-        """Annotations in a class count, for pydantic reads them. A settings class counts whole: where a spec holds its block,
-        a new key changes the spec anyway.
+        """Annotations in a class count, because pydantic reads them.
+
+        A settings class counts whole: a new key changes the spec anyway wherever a spec holds its block.
         """
         for part in node.body:
             if isinstance(part, ast.AnnAssign):

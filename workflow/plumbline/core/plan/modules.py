@@ -162,7 +162,7 @@ def is_inert(node: ast.AST) -> bool:
 
 
 def _outside(table: symtable.SymbolTable) -> Iterator[str]:
-    """Names that may come from outside a function or class. In a class body, a name may do so even if it is bound there."""
+    """Names that may come from outside a function or class; in a class body, even a name that is bound there."""
     for symbol in table.get_symbols():
         if symbol.is_global() or table.get_type() == "class":
             yield symbol.get_name()
