@@ -37,16 +37,24 @@ def test_deleting_three_trials_runs_exactly_those_and_the_summaries(house):
 
 
 def test_editing_a_representation_runs_it_its_ensemble_and_what_follows(house):
-    house.edit("ablation/representations/simple_stats.py", "import numpy as np", "import numpy as np\n\nEDIT = 1")
+    house.edit("ablation/representations/simple_stats.py", "np.stack(columns", "np.stack(list(columns)")
     # Factor view: simple_stats and the ensemble `pair`, in two layer sets; the product view does not hold it.
     assert only(house.waiting(), ablation_features=1, ablation_train=4, ablation_summarize=1, ablation_figures=1)
     status = house.plumbline("status", "--configfile", "tiny.yaml")
-    assert "(plumbline.ablation.representations.simple_stats)" in status
+    assert "code: ablation.representations.simple_stats._features changed" in " ".join(status.split())
 
 
-def test_editing_a_helper_runs_exactly_what_reaches_it(house):
-    house.edit("core/statistics/contrasts.py", "import numpy as np", "import numpy as np\n\nEDIT = 1")
+def test_editing_a_function_of_core_runs_exactly_what_calls_it(house):
+    house.edit("core/statistics/contrasts.py", "def holm(p_values: ", "def holm(given: Any, p_values: ")
     assert only(house.waiting(), ablation_summarize=1, ablation_figures=1)
+    status = house.plumbline("status", "--configfile", "tiny.yaml")
+    assert "code: core.statistics.contrasts.holm changed" in " ".join(status.split())
+
+
+def test_a_definition_that_nothing_uses_makes_nothing_stale(house):
+    house.edit("core/statistics/contrasts.py", "import numpy as np", "import numpy as np\n\nEDIT = 1")
+    house.edit("ablation/settings.py", "SOURCES = (", "EDIT = 1\nSOURCES = (")
+    assert NOTHING in house.snakemake()
 
 
 def test_comments_formatting_and_docstrings_make_nothing_stale(house):

@@ -187,6 +187,8 @@ def test_a_star_import_makes_its_module_count(wall):
         "TABLE.update(a=other())",
         "class Extra(metaclass=other):\n    pass",
         "kept = other()",
+        "register.calls, kept = 1, 2\nregister(other)",
+        "class Extra:\n    for _ in range(2):\n        other()",
     ],
 )
 def test_statements_that_do_something_when_a_module_is_imported_count_with_what_they_reach(wall, statement):
@@ -211,6 +213,11 @@ def test_imports_inside_functions_are_followed(wall):
         "top", "print(json", "from wall.leaf import other as o\n    from wall import apart\n    print(o, apart.x, json"
     )
     assert {"wall.leaf.other", "wall.apart.x"} <= set(digests("wall.top"))
+
+
+def test_a_module_imported_inside_a_function_for_its_effects_counts(wall):
+    wall.edit("top", "    print(json", "    import wall.apart\n    print(json")
+    assert "wall.apart when imported" in wall.changed(("apart", "x = 1", "x = 1\nprint(x)"))
 
 
 def test_decorators_defaults_and_base_classes_are_followed(wall):

@@ -16,13 +16,14 @@ NO_PART_OF_A_RESULT = frozenset(
     {
         STAGE,  # reads the command line, logs, keeps the journal, and calls the function
         f"{OURS}.core.files.atomic",  # moves bytes to their place; whoever writes makes the bytes
-        f"{OURS}.core.measure.machine.describe_machine",  # where a result was made, not what it is
-        f"{OURS}.core.settings._explain",  # words a user's mistake
+        f"{OURS}.core.measure.machine.PACKAGES",  # versions that a description of the machine lists
         f"{OURS}.core.run.progress.Progress",  # counts, for the log and the journal
         f"{OURS}.core.run.progress.log_event",  # a line of the journal
+        f"{OURS}.core.run.record.describe_machine",  # a record's `machine`: where it was made, not what was found
+        f"{OURS}.core.settings._explain",  # words a user's mistake
     }
 )
-"""Neither these nor what only they reach make a target stale."""
+"""Names that no result depends on, in the module that defines or imports them. The closure stops there."""
 
 Node = tuple[str, str]
 """Module and name of a definition; in place of the name one of these:"""
@@ -39,7 +40,7 @@ def code_of(stage: str, *modules: str) -> dict[str, str]:
     found: dict[Node, Definition] = {}
     while waiting:
         node = waiting.pop()
-        if node not in found and ".".join(node) not in NO_PART_OF_A_RESULT:
+        if node not in found:
             found[node], reached = _read(*node)
             waiting += reached
             if found[node].is_computed:
@@ -86,6 +87,8 @@ def _read(module: str, name: str) -> tuple[Definition, list[Node]]:
 def _resolve(module: str, chain: Sequence[str], *, inside: bool = True) -> Iterator[Node]:
     """What the names of `chain` lead to in `module`, seen from inside it or from another."""
     bindings, (name, *rest) = _module(module).bindings, chain
+    if f"{module}.{name}" in NO_PART_OF_A_RESULT:
+        return
     for bound in bindings.get(name, ()):
         yield module, name
         if isinstance(bound, Import):

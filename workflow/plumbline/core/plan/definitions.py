@@ -12,22 +12,23 @@ from plumbline.core.plan.modules import DEFINITIONS, OURS, WRAPPERS, Import, Mod
 
 FOUND_BY_NAME = {"import_module", "__subclasses__"}
 COMPUTED = {*FOUND_BY_NAME, "__import__", "globals", "eval", "exec"}
-"""Who uses one of these reaches definitions that the source does not name."""
+"""Code that uses one of these can reach definitions that it does not name."""
 MISTAKES = {"UserError", "ValueError"}
-"""Exceptions whose text ends in no output, unless something catches one and keeps it."""
+"""Exceptions whose text reaches no output, unless something catches them and keeps it."""
 CALLED = "()"
-"""Ends a chain of names that is called, or annotates: of an enum, this alone reaches no member."""
+"""Ends a chain of names that is called or used as an annotation. Of an enum, that reaches no member: `Outcome(text)`
+gives back the member that `text` names, and code that treats this one differently names it."""
 
 
 class Definition:
-    """Some statements of a module: what they say, and what they name."""
+    """Some statements of a module: what they say and what they name."""
 
     def __init__(self, module: Module, statements: Sequence[ast.stmt | Import]) -> None:
         self.said: list[str] = []
         self.texts: list[str] = []
         """Of the mistakes it raises."""
         self.keeps_texts = False
-        """Whether it catches mistakes and does something with their text."""
+        """Whether it catches mistakes and keeps their text."""
         self.is_computed = False
         """Whether it reaches definitions that it does not name."""
         self.chains: set[tuple[str, ...]] = set()
@@ -70,13 +71,11 @@ class Definition:
 
     _Attribute = _Name
 
-    def _Expr(self, node: ast.Expr) -> None:
-        if not is_inert(node) and not self._only_logs(node.value):
+    def _Expr(self, node: ast.Expr | ast.If) -> None:
+        if not is_inert(node) and not (isinstance(node, ast.Expr) and self._only_logs(node.value)):
             self._fields(node)
 
-    def _If(self, node: ast.If) -> None:
-        if not is_inert(node):
-            self._fields(node)
+    _If = _Expr
 
     def _Call(self, node: ast.Call) -> None:
         self.said.append("Call")
@@ -87,6 +86,8 @@ class Definition:
         self.said.append(ast.dump(node))
         for name, target in self._module.targets(node):
             self.imports.setdefault(name, []).append(target)
+        if isinstance(node, ast.Import):
+            self.imports.setdefault("", []).extend(Import(alias.name) for alias in node.names)
 
     _ImportFrom = _Import
 
@@ -101,7 +102,10 @@ class Definition:
     _AsyncFunctionDef = _FunctionDef
 
     def _ClassDef(self, node: ast.ClassDef) -> None:
-        """Annotations in a class count: pydantic reads them."""
+        """Annotations in a class count, because pydantic reads them.
+
+        A settings class counts whole: a new key changes the spec anyway wherever a spec holds its block.
+        """
         for part in node.body:
             if isinstance(part, ast.AnnAssign):
                 self._annotation(part.annotation)
@@ -136,7 +140,7 @@ class Definition:
         self._fields(node)
 
     def _only_logs(self, node: ast.AST) -> bool:
-        """Whether `node` is a log line with no call in it that could do more."""
+        """Whether `node` is a log line and nothing in it could do more than log."""
         if not isinstance(node, ast.Call) or len(chain_of(node.func)) != 2:
             return False
         bound = self._module.bindings.get(chain_of(node.func)[0], [])
@@ -146,7 +150,7 @@ class Definition:
 
 
 def _literal(argument: ast.expr) -> list[ast.Constant]:
-    """The parts of an exception's argument that are text and nothing else."""
+    """The literal parts of an exception's argument."""
     parts = argument.values if isinstance(argument, ast.JoinedStr) else [argument]
     return [part for part in parts if isinstance(part, ast.Constant)]
 

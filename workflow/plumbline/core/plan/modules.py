@@ -18,8 +18,9 @@ WRAPPERS = {
     *("functools.cached_property", "property", "classmethod", "staticmethod", "abc.abstractmethod"),
     *("torch.no_grad", "torch.enable_grad", "torch.inference_mode"),
 }
-"""Decorators that register what they decorate nowhere and do not read its annotations."""
+"""Decorators that do not register the function anywhere and do not read its annotations."""
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_PLAIN = (*DEFINITIONS, ast.Assign, ast.AnnAssign, ast.Pass)
 
 
 class Import(NamedTuple):
@@ -94,17 +95,19 @@ class Module:
     def _has_effect(self, node: ast.stmt) -> bool:
         if isinstance(node, DEFINITIONS):
             decorators = {self.full_name(decorator) for decorator in node.decorator_list}
-            parts = [*node.body, *node.keywords] if isinstance(node, ast.ClassDef) else []  # keywords: of a metaclass
-            acts = any(isinstance(part, ast.keyword | ast.Expr) and not is_inert(part) for part in parts)
-            return acts or not decorators <= {STAGE, *WRAPPERS}
+            inside = [*node.keywords, *node.body] if isinstance(node, ast.ClassDef) else []  # keywords: for a metaclass
+            acts = [part for part in inside if not isinstance(part, _PLAIN) and not is_inert(part)]
+            return bool(acts) or not decorators <= {STAGE, *WRAPPERS}
         if isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            stores = [part for part in ast.walk(node) if isinstance(getattr(part, "ctx", None), ast.Store)]
             calls = [part for part in ast.walk(node) if isinstance(part, ast.Call)]
-            return any(map(self._is_ours, calls)) or not all(isinstance(one, ast.Name | ast.Tuple) for one in targets)
+            return any(map(self._is_ours, calls)) or any(
+                isinstance(one, ast.Attribute | ast.Subscript) for one in stores
+            )
         return not isinstance(node, ast.Import | ast.ImportFrom)
 
     def _is_ours(self, call: ast.Call) -> bool:
-        """Whether it may call a function of this package, which could register what it is given."""
+        """Whether it may call a function of ours, or of the module's own package: that could register its arguments."""
         bound = self.bindings.get((chain_of(call.func) or [""])[0], [])
         tops = {OURS, self.name.partition(".")[0]}
         return any(
@@ -152,14 +155,14 @@ def chain_of(node: ast.AST) -> list[str]:
 
 
 def is_inert(node: ast.AST) -> bool:
-    """Whether `node` is a docstring, or imports names for annotations alone."""
+    """Whether `node` is a docstring, or a block of imports for annotations alone."""
     if isinstance(node, ast.If):
         return chain_of(node.test)[-1:] == ["TYPE_CHECKING"] and not node.orelse
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def _outside(table: symtable.SymbolTable) -> Iterator[str]:
-    """Names that may come from outside a function or class; a class's body falls back on what is outside."""
+    """Names that may come from outside a function or class; in a class body, even a name that is bound there."""
     for symbol in table.get_symbols():
         if symbol.is_global() or table.get_type() == "class":
             yield symbol.get_name()

@@ -115,7 +115,7 @@ def recording(path: Path, model: type[Record], *, trial: str, spec: Spec) -> Ite
         outcome, message = found.outcome, str(found)
     except MemoryError as error:
         outcome, message = Outcome.OUT_OF_MEMORY, str(error)
-    head = {"trial": trial, "outcome": outcome, "message": message, "started": started}
+    head: dict[str, Any] = {"trial": trial, "outcome": outcome, "message": message, "started": started}
     head |= {"seconds": time.perf_counter() - began, "spec": spec.model_dump(mode="json"), "machine": machine}
     write_json(path, model.model_validate(head | findings).to_json())
 
