@@ -16,6 +16,7 @@ from rich.table import Table
 from plumbline import config as configuration
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
+from plumbline.core.plan.provenance import read_contents
 from plumbline.core.plan.status import STATES, StageSummary, TargetStatus, stage_summaries, target_statuses
 from plumbline.core.present.answer import Answer
 
@@ -46,7 +47,9 @@ def status(
     folder = Path(results or config.results)
     if not folder.exists():
         typer.echo(f"{folder}/ does not exist yet: nothing was run", err=True)
-    found = target_statuses(config.plan(), folder)
+    plan = config.plan()
+    read_contents(plan, folder)
+    found = target_statuses(plan, folder)
     if as_json:
         values = {"results": str(folder), "stages": [_summary_json(summary) for summary in stage_summaries(found)]}
         values["targets"] = [status.to_json() for status in found]

@@ -12,9 +12,12 @@ from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
 from plumbline.core.plan.target import by_name, study_files
 from plumbline.core.plan.provenance import (
+    is_current,
     keep_code,
     move_stale,
     outputs_without_metadata,
+    read_contents,
+    readers_of_stale_contents,
 )
 from snakemake.exceptions import WorkflowError
 from snakemake.io import report as in_report
@@ -39,7 +42,6 @@ try:
     lock.check_writable(RESULTS)
     PLAN = CONFIG.plan()
     TARGETS = by_name(PLAN)
-    SPECS = {name: target.spec for name, target in TARGETS.items()}
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -48,19 +50,50 @@ pathvars:
     results=str(RESULTS),
 
 
+def contents_of(stage):
+    """Manifests of the contents that the specs of `stage` depend on, once they are there: then its jobs are planned anew.
+
+    `ancient`, as another content makes a job stale by its spec, and nothing else should.
+    """
+
+    def manifests(wildcards):
+        targets = [content.target for content in TARGETS[stage, "/".join(wildcards)].contents]
+        for target in targets:
+            if not is_current(target, RESULTS):
+                getattr(checkpoints, f"{target.study}_{target.stage}").get()
+        return [ancient(str(target.file(RESULTS))) for target in targets]
+
+    return manifests
+
+
 def spec_of(stage):
     """The spec, as canonical JSON, of the target of `stage` that the wildcards name."""
-    return lambda wildcards: SPECS[stage, "/".join(wildcards)]
+    manifests = contents_of(stage)
+
+    def spec(wildcards):
+        target = TARGETS[stage, "/".join(wildcards)]
+        if manifests(wildcards):
+            read_contents([target], RESULTS)
+        return target.spec
+
+    return spec
 
 
 def inputs_of(stage, added=lambda wildcards: ()):
     """Named inputs of the targets of `stage`, from the plan: what the wildcards' one reads; optional ones if `added`."""
 
     def files_under(name):
-        return lambda wildcards: TARGETS[stage, "/".join(wildcards)].inputs(RESULTS, added(wildcards)).get(name, [])
+        def files(wildcards):
+            target = TARGETS[stage, "/".join(wildcards)]
+            contents = {str(file) for content in target.contents for file in content.target.files(RESULTS)}
+            found = target.inputs(RESULTS, added(wildcards)).get(name, [])
+            return [ancient(file) if file in contents else file for file in found]
+
+        return files
 
     targets = [target for (of, _), target in TARGETS.items() if of == stage]
-    return {name: files_under(name) for target in targets for name in target.inputs(RESULTS)}
+    contents = {"contents": contents_of(stage)} if any(target.contents for target in targets) else {}
+    return contents | {name: files_under(name) for target in targets for name in target.inputs(RESULTS)}
 
 
 def outputs_of(study, added=lambda wildcards: ()):
@@ -103,10 +136,13 @@ def pictures(study, figures):
 
 def prepare(modes):
     """Locks the results and renames stale ones that Snakemake would not notice; a dry run only says which they are."""
+    read_contents(PLAN, RESULTS)
     stale = outputs_without_metadata(PLAN, RESULTS, Path(".snakemake/metadata"))
     if modes.dryrun_exec:
         for output, why in stale.items():
             logger.warning(f"{output} will be moved to .stale and rebuilt: {why}")
+        for target, readers in readers_of_stale_contents(PLAN, RESULTS).items():
+            logger.warning(f"{target} is stale: {readers} finished targets run again only if its content changes")
         return
     lock.hold(RESULTS)
     for line in [] if modes.touch_exec else move_stale(stale):

@@ -18,7 +18,8 @@ LR_SWEEP_ADDED = lambda wildcards: added_trials(
 )
 
 
-rule lr_sweep_corpus:
+# A checkpoint, as lr_sweep_best is, so that targets that read its content are compared with it once it is there.
+checkpoint lr_sweep_corpus:
     """Documents of the chosen source, split into training and validation."""
     output:
         manifest="<results>/lr_sweep/corpus/manifest.json",
@@ -126,7 +127,7 @@ checkpoint lr_sweep_extend:
         command("lr_sweep.extend", "--trials {input.trials:q} --output {output:q}")
 
 
-rule lr_sweep_best:
+checkpoint lr_sweep_best:
     """The best trial's model as a transformers folder."""
     input:
         **inputs_of("lr_sweep.best", LR_SWEEP_ADDED),

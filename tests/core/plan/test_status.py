@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from plumbline.core.plan.provenance import keep_code, move_stale, outputs_without_metadata
+from plumbline.core.plan.provenance import (
+    keep_code,
+    move_stale,
+    outputs_without_metadata,
+    read_contents,
+    readers_of_stale_contents,
+)
 from plumbline.core.plan.status import stage_summaries, target_statuses
-from plumbline.core.plan.target import Target
+from plumbline.core.plan.target import Content, Target
 
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
@@ -137,6 +143,21 @@ def test_untraced_stale_output_is_set_aside_and_a_current_one_stays(house):
     (line,) = move_stale(outputs_without_metadata([current, stale], house.root, house.root / "no-metadata"))
     assert "hidden: 64 → 128" in line
     assert sorted(path.name for path in (house.root / "ablation/train").iterdir()) == ["a.json", "b.json.stale"]
+
+
+def test_untraced_output_is_set_aside_when_a_content_it_was_made_from_is_about_to_change(house):
+    upstream = target("x", hidden=64)
+    house.record(upstream, content_sha256="1a")
+    content = Content(upstream)
+    reader = target("b", needs=(content,))
+    read_contents([reader], house.root)
+    house.record(reader)
+    looked_at = [reader], house.root, house.root / "no-metadata"
+    assert outputs_without_metadata(*looked_at) == {}
+    house.record(upstream, spec=json.loads(target("x", hidden=128).spec), content_sha256="1a")
+    (why,) = outputs_without_metadata(*looked_at).values()
+    assert why == "inputs: ablation/train/x is rebuilt, and may hold something else"
+    assert readers_of_stale_contents([reader], house.root) == {"ablation/train/x": 1}
 
 
 def test_stale_code_is_named_by_its_definitions(house):

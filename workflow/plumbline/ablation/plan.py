@@ -7,7 +7,7 @@ from pathlib import Path
 from plumbline.ablation.settings import FIGURES, TABLES, AblationSettings, Zoo
 from plumbline.core.errors import UserError
 from plumbline.core.plan.fingerprint import fingerprint
-from plumbline.core.plan.target import Target, Targets, figures_target, recorded
+from plumbline.core.plan.target import Target, Targets, figures_target
 from plumbline.core.registry import module_of, short_name
 
 Features = Mapping[tuple[str, str], Target]
@@ -26,8 +26,8 @@ def plan(settings: AblationSettings, seed: int, upstream: Targets, device: str) 
     trials = list(_trials(settings, seed, collect, whole))
     written = {name: [f"{name}.csv"] for name in ("summary", "runs", "contrasts")}
     written |= {"findings": ["findings.md"], "tables": [f"tables/{table}.tex" for table in TABLES]}
-    records = {"records": recorded(trials)}
-    summary = _target("summarize", "", "results.json", records, reads={"trials": trials}, beside=written)
+    reads = {"trials": trials}
+    summary = _target("summarize", "", "results.json", {}, reads=reads, merges=trials, beside=written)
     figures = figures_target("ablation", FIGURES, summary)
     pictures = [_samples(settings.zoo, seed, *zoo[:2])] if zoo else []
     return [*zoo, *pictures, collect, *features, *trials, summary, figures]

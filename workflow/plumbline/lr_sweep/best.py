@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from plumbline.core.errors import UserError
-from plumbline.core.files import atomic, read_json, write_json
+from plumbline.core.files import atomic, read_json, sha256_of_files, write_json
 from plumbline.core.plan.target import MergeSpec
 from plumbline.core.run.records import check_specs
 from plumbline.core.run.stage import stage
@@ -18,7 +18,7 @@ from plumbline.core.text import byte_pair
 from plumbline.core.text.byte_pair import END_OF_TEXT_ID
 from plumbline.lr_sweep.analysis.sweep import best_or_stable, sweep_of
 from plumbline.lr_sweep.record import TrialRecord, or_nan
-from plumbline.lr_sweep.settings import ModelSettings
+from plumbline.lr_sweep.settings import BEST_MODEL, ModelSettings
 from plumbline.lr_sweep.training.model import Transformer, transformers_config
 
 LOGIT_TOLERANCE = 1e-4
@@ -66,6 +66,7 @@ def best(spec: BestSpec, trials: list[Path], tokenizer: Path, output: Path) -> N
             "trials_compared": len(trials),
             "parameters": record.parameters,
             "relative_logit_difference": difference,
+            "content_sha256": sha256_of_files(folder / file for file in BEST_MODEL),
         }
         write_json(folder / output.name, manifest)
     log.info("best trial: %s, %.4f nats (mean of its rate: %.4f)", record.trial, record.final_validation_loss, mean)

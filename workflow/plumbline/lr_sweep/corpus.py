@@ -5,11 +5,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from plumbline.core.errors import UserError
-from plumbline.core.files import atomic, write_json
+from plumbline.core.files import atomic, sha256_of_files, write_json
 from plumbline.core.plan.target import Spec
 from plumbline.core.run.progress import Progress
 from plumbline.core.run.stage import stage
-from plumbline.core.text.documents import DocumentWriter, hash_fraction, is_held_out, move
+from plumbline.core.text.documents import FILE, DocumentWriter, hash_fraction, is_held_out, move
 from plumbline.lr_sweep.corpora.interface import PYTHON_RELEASE, Source, source
 from plumbline.lr_sweep.settings import CorpusSettings
 
@@ -53,6 +53,7 @@ def corpus(spec: CorpusSpec, output: Path) -> None:
             "bytes": sum(writer.bytes.values()),
             "validation_bytes": writer.bytes["validation"],
             "sha256": writer.sha256,
+            "content_sha256": sha256_of_files([folder / FILE]),
             "source": opened.described,
             "python": platform.python_version() if spec.python else None,
         }

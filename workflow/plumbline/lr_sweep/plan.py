@@ -6,7 +6,7 @@ from pathlib import Path
 
 from plumbline.core.plan.fingerprint import fingerprint
 from plumbline.core.plan.globs import matching
-from plumbline.core.plan.target import Target, Targets, figures_target, recorded
+from plumbline.core.plan.target import Target, Targets, figures_target
 from plumbline.lr_sweep.corpora.interface import PYTHON_RELEASE
 from plumbline.lr_sweep.settings import (
     BEST_MODEL,
@@ -58,17 +58,15 @@ def plan(settings: LrSweepSettings, seed: int, upstream: Targets, device: str) -
     ]
     everything = [*asked, *added]
     rounds = list(_rounds(settings, everything))
-    reads, records = {"trials": everything}, {"records": recorded(everything)}
-    model = {"model": [f"best_model/{file}" for file in BEST_MODEL]}
-    best = _target(
-        "best", "", "best_model/manifest.json", records, reads=reads | {"tokenizer": [tokenizer]}, beside=model
-    )
+    merging = partial(_target, reads={"trials": everything}, merges=everything)
+    reads, model = {"trials": everything, "tokenizer": [tokenizer]}, [f"best_model/{file}" for file in BEST_MODEL]
+    best = merging("best", "", "best_model/manifest.json", {}, reads=reads, beside={"model": model})
     written = {name: [f"{name}.csv"] for name in ("summary", "rates")} | {"analysis": ["lr_sweep_analysis.md"]}
     written["tables"] = [f"tables/{table}.tex" for table in TABLES]
-    summary = _target("summarize", "", "results.json", records, reads=reads, beside=written)
+    summary = merging("summarize", "", "results.json", {}, beside=written)
     figures = figures_target("lr_sweep", FIGURES, summary)
     causes = [f"{HERE}.diagnosis.causes.{path.stem}" for path in CAUSES.glob("[!_]*.py")]
-    diagnosis = _target("diagnose", "", "diagnosis.json", records, reads=reads, modules=causes)
+    diagnosis = merging("diagnose", "", "diagnosis.json", {}, modules=causes)
     return [corpus, tokenizer, tokens, *everything, *rounds, best, summary, figures, diagnosis]
 
 
@@ -117,7 +115,7 @@ def _trial(
 def _rounds(settings: LrSweepSettings, trials: Sequence[Target]) -> list[Target]:
     """The decisions whether to add rates, one after another."""
     below, above = candidate_rates(settings)
-    values = {"learning_rates": settings.learning_rates, "below": below, "above": above, "records": recorded(trials)}
+    values = {"learning_rates": settings.learning_rates, "below": below, "above": above}
     return [
         _target(
             "extend",
@@ -125,6 +123,7 @@ def _rounds(settings: LrSweepSettings, trials: Sequence[Target]) -> list[Target]
             f"rounds/{number}.json",
             {**values, "round": number},
             reads={"trials": trials},
+            merges=trials,
             optional=number > 0,
         )
         for number in range(settings.rounds)

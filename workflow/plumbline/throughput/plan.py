@@ -8,7 +8,7 @@ from plumbline.core.errors import UserError
 from plumbline.core.files import read_json
 from plumbline.core.plan.fingerprint import fingerprint
 from plumbline.core.plan.globs import matching
-from plumbline.core.plan.target import Target, Targets, figures_target, recorded
+from plumbline.core.plan.target import Content, Target, Targets, figures_target
 from plumbline.core.registry import module_of, short_name
 from plumbline.throughput.grid import Cell, cells, smaller
 from plumbline.throughput.settings import (
@@ -55,8 +55,9 @@ def _summary(variants: list[Target], trials: list[Target], largest: list[Target]
         "summarize",
         "",
         "results.json",
-        {"records": recorded([*trials, *largest])},
+        {},
         reads={"manifests": variants, "trials": trials, "max_batch": largest},
+        merges=[*trials, *largest],
         beside={
             "evaluation": ["evaluation_results.jsonl"],
             "summary": ["summary.csv"],
@@ -74,8 +75,8 @@ def _in_grid(settings: ThroughputSettings, grid: list[Cell]) -> list[str]:
 def _base(settings: ThroughputSettings, seed: int, upstream: Targets) -> Target:
     model, text = settings.model, settings.text
     reads = {
-        "best": [upstream["lr_sweep.best", ""]] if model.source == "trained" else [],
-        "corpus": [upstream["lr_sweep.corpus", ""]] if reads_corpus(settings) else [],
+        "best": [Content(upstream["lr_sweep.best", ""])] if model.source == "trained" else [],
+        "corpus": [Content(upstream["lr_sweep.corpus", ""])] if reads_corpus(settings) else [],
     }
     seen = []
     if model.source == "path":

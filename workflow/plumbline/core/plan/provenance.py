@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,26 @@ def recorded_spec(target: Target, results: Path) -> dict[str, Any] | None:
     return last
 
 
+def is_current(target: Target, results: Path) -> bool:
+    """Whether the output of `target` is there and was made from today's spec."""
+    return target.file(results).exists() and canonical(recorded_spec(target, results)) == target.spec
+
+
+def read_contents(targets: Iterable[Target], results: Path) -> None:
+    """Reads anew what the contents that `targets` depend on hold: their specs are those for it from now on."""
+    for content in {id(content): content for target in targets for content in target.contents}.values():
+        manifest = content.target.file(results)
+        content.sha256 = read_json(manifest).get("content_sha256") if manifest.exists() else None
+
+
+def readers_of_stale_contents(targets: Iterable[Target], results: Path) -> dict[str, int]:
+    """study/stage of each content that is not current -> how many targets with an output depend on it."""
+    made = [target for target in targets if target.file(results).exists()]
+    readers = Counter(id(content.target) for target in made for content in target.contents)
+    read = {id(content.target): content.target for target in made for content in target.contents}
+    return {f"{of.study}/{of.path}": readers[key] for key, of in read.items() if not is_current(of, results)}
+
+
 def outputs_without_metadata(targets: Iterable[Target], results: Path, metadata: Path) -> dict[Path, str]:
     """Outputs made from another spec than today's that Snakemake will not notice, each with why it is stale.
 
@@ -82,9 +103,10 @@ def outputs_without_metadata(targets: Iterable[Target], results: Path, metadata:
     for target in targets:
         output = target.file(results)
         if not _traced(output, metadata) and output.exists():
-            spec = recorded_spec(target, results)
-            if spec is None or canonical(spec) != target.spec:
-                found[output] = "; ".join(why_stale(spec, target, results))
+            if not is_current(target, results):
+                found[output] = "; ".join(why_stale(recorded_spec(target, results), target, results))
+            elif unsure := [item.target for item in target.contents if not is_current(item.target, results)]:
+                found[output] = f"inputs: {unsure[0].study}/{unsure[0].path} is rebuilt, and may hold something else"
     return found
 
 

@@ -39,6 +39,19 @@ class MergeSpec(Spec):
     """Trial -> digest of the spec that its record must have been made from."""
 
 
+@dataclass(eq=False)
+class Content:
+    """What a target of another study holds, for targets that do not care how it came about.
+
+    In `reads` in place of the target, so that only another content makes the reader stale, not another history.
+    """
+
+    target: "Target"
+    """Its rule is a checkpoint, and its output a JSON manifest with the `content_sha256` of what is read."""
+    sha256: str | None = None
+    """As the manifest says, once `read_contents` has read it; None while there is none."""
+
+
 @dataclass(frozen=True)
 class Target:
     """One file target: `output` made by `stage` from `settings` and the targets it `needs`."""
@@ -50,31 +63,49 @@ class Target:
     output: str
     """Path from results/<study>/; of what several studies read, ../NAME."""
     settings: Mapping[str, Any]
-    reads: Mapping[str, Sequence["Target"]] = field(default_factory=dict, kw_only=True)
+    reads: Mapping[str, Sequence["Target | Content"]] = field(default_factory=dict, kw_only=True)
     """Name of an input -> the targets whose outputs it stands for: the edges of the DAG, stated here alone."""
     beside: Mapping[str, Sequence[str]] = field(default_factory=dict, kw_only=True)
     """Name -> paths, as `output`, of what the same job writes besides; whoever reads the target gets them too."""
+    merges: Sequence["Target"] = field(default=(), kw_only=True)
+    """Trials whose records it merges: a MergeSpec's `records`."""
     modules: Sequence[str] = field(default=(), kw_only=True)
     """Modules that the stage loads by a computed name, as a registry does."""
     is_trial: bool = field(default=False, kw_only=True)
     optional: bool = field(default=False, kw_only=True)
     """Whether it may never be asked for: a trial that only an extension of the grid would add."""
 
+    _specs: dict[tuple[str | None, ...], str] = field(default_factory=dict, init=False, repr=False, compare=False)
+
     @cached_property
     def needs(self) -> list["Target"]:
-        """The targets it reads, each once."""
-        return list({id(need): need for group in self.reads.values() for need in group}.values())
+        """The targets it reads and whose history it depends on, each once."""
+        flat = (item for group in self.reads.values() for item in group)
+        return list({id(item): item for item in flat if isinstance(item, Target)}.values())
+
+    @cached_property
+    def contents(self) -> list[Content]:
+        """The contents that it, or what it needs, reads."""
+        own = [item for group in self.reads.values() for item in group if isinstance(item, Content)]
+        inherited = [content for need in self.needs for content in need.contents]
+        return list({id(content): content for content in [*own, *inherited]}.values())
 
     @cached_property
     def code(self) -> dict[str, str]:
         """Definition -> digest, of what the stage reaches by name and of all in `modules`."""
         return code_of(f"plumbline.{self.study}.{self.stage}", *self.modules)
 
-    @cached_property
+    @property
     def spec(self) -> str:
-        """The spec as canonical JSON."""
-        inputs = digest("\n".join(need.spec for need in self.needs))
-        return canonical({**self.settings, "code": digest(canonical(self.code)), "inputs": inputs})
+        """The spec as canonical JSON, for the contents as they were read last."""
+        known = tuple(content.sha256 for content in self.contents)
+        if known not in self._specs:
+            own = [item.sha256 for group in self.reads.values() for item in group if isinstance(item, Content)]
+            inputs = digest("\n".join([*(need.spec for need in self.needs), *map(str, own)]))
+            records = {"records": recorded(self.merges)} if self.merges else {}
+            head = {"code": digest(canonical(self.code)), "inputs": inputs}
+            self._specs[known] = canonical({**self.settings, **records, **head})
+        return self._specs[known]
 
     def file(self, results: Path) -> Path:
         """Its output, below the folder `results`."""
@@ -90,7 +121,8 @@ class Target:
         Of optional targets only those named in `added` count.
         """
         found: dict[str, dict[str, None]] = {name: {} for name in self.reads}
-        for name, needs in self.reads.items():
+        for name, items in self.reads.items():
+            needs = [item.target if isinstance(item, Content) else item for item in items]
             for need in (need for need in needs if not need.optional or need.name in added):
                 found[name][str(need.file(results))] = None
                 for other, paths in need.beside.items():
