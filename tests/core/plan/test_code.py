@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from core.plan.toy_package import digests, forget
+from core.plan.stage_digests import digests, forget
 from plumbline.core.errors import UserError
 from plumbline.core.plan import code
 

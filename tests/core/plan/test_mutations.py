@@ -10,21 +10,8 @@ from typing import Any
 import pytest
 
 import plumbline
-from core.plan.toy_package import read_from
-from plumbline import config
+from core.plan.stage_digests import Root, read_from, roots
 from plumbline.core.plan import code, modules
-
-PROJECT = Path(__file__).parents[3]
-MORE = {"throughput": {"timing": {"max_batch": True}, "variants": {"paths": ["models/mine"]}}}
-"""For stages that the default config does not ask for."""
-Root = tuple[str, ...]
-"""A stage's module, and the modules that its target names."""
-
-
-def roots() -> set[Root]:
-    """Every stage of every study, with each set of modules that its targets name."""
-    plans = [*config.load([PROJECT / "config.yaml"]).plan(), *config.check(MORE).plan()]
-    return {(f"plumbline.{target.study}.{target.stage}", *target.modules) for target in plans}
 
 
 def units(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.plan.test_mutations import roots
-from core.plan.toy_package import digests, forget
+from core.plan.stage_digests import digests, forget, roots
 from plumbline.core.plan import code
 
 PACKAGE = Path(code.__file__).parents[2]

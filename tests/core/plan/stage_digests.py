@@ -1,12 +1,18 @@
-"""Reading the digests of packages that tests write or copy, and edit."""
+"""Reading the digests of stages, and of packages that tests write or copy, and edit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import plumbline
+from plumbline import config
 from plumbline.core.plan import code, modules
 
+PROJECT = Path(__file__).parents[3]
+MORE = {"throughput": {"timing": {"max_batch": True}, "variants": {"paths": ["models/mine"]}}}
+"""For stages that the default config does not ask for."""
+Root = tuple[str, ...]
+"""A stage's module, and the modules that its target names."""
 CACHED = (code.code_of, code._read, code._digest, code._module, modules.source)
 
 
@@ -34,3 +40,9 @@ def read_from(package: Path) -> Iterator[None]:
     finally:
         spec.origin = origin
         forget()
+
+
+def roots() -> set[Root]:
+    """Every stage of every study, with each set of modules that its targets name."""
+    plans = [*config.load([PROJECT / "config.yaml"]).plan(), *config.check(MORE).plan()]
+    return {(f"plumbline.{target.study}.{target.stage}", *target.modules) for target in plans}
