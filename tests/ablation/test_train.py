@@ -1,5 +1,8 @@
 """Stage `ablation.train`: its record, and the removal of its checkpoint."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ from plumbline.ablation.data.adapter_rows import AdapterRows
 from plumbline.ablation.data.feature_file import feature_writer
 from plumbline.ablation.data.store import StoreWriter
 from plumbline.ablation.settings import TrainingSettings
+from plumbline.ablation.split import SplitSpec, split_adapters
 from plumbline.ablation.train import TrainSpec, train
 from plumbline.core.files import write_json
 from plumbline.core.run.record import Outcome
@@ -46,7 +50,10 @@ def run(inputs: tuple[Path, Path], output: Path, layers: str = "all_layers", **t
     settings = TrainingSettings(hidden=8, layers=1, max_epochs=3, learning_rate=0.01, **training)
     fields = {"view": "product", "layers": layers, "representation": "my_lab:stats", "parts": ["my_lab:stats"]}
     spec = TrainSpec(code="", inputs="", training=settings, runs=2, seed=1, **fields)
-    train(spec, inputs[0], [inputs[1]], output, device="cpu")
+    splits = output.with_suffix(".splits")
+    drawn = {"split": settings.split, "split_by_images": settings.split_by_images}
+    split_adapters(SplitSpec(code="", inputs="", runs=2, seed=1, **drawn), inputs[0], splits)
+    train(spec, inputs[0], splits, [inputs[1]], output, device="cpu")
     return TrialRecord.read(output)
 
 
@@ -70,6 +77,12 @@ def test_trial_on_layers_that_the_adapters_lack_is_unavailable(inputs: tuple[Pat
     record = run(inputs, tmp_path / "trial.json", "text_only")
     assert (record.outcome, record.message) == (Outcome.UNAVAILABLE, "the adapters have no layers in text_only")
     assert (record.runs, record.layer_count) == ([], 0)
+
+
+def test_a_trial_imports_no_scikit_learn() -> None:
+    """Importing it takes as long as a small trial; the splits are drawn once, by a stage of their own."""
+    script = "import sys, plumbline.ablation.train; assert 'sklearn' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | {"PYTHONPATH": "workflow"})
 
 
 def test_finished_trial_leaves_no_checkpoint_of_its_own_nor_of_another_spec(

@@ -90,6 +90,22 @@ rule ablation_collect:
         command("ablation.collect", "--shards {input.shards:q} --output {output:q}")
 
 
+rule ablation_split:
+    """The adapters that each run trains, validates and tests on; the same for every trial."""
+    input:
+        **inputs_of("ablation.split"),
+    output:
+        "<results>/ablation/splits.safetensors",
+    log:
+        "<results>/ablation/logs/split/all.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec_of("ablation.split"),
+    shell:
+        command("ablation.split", "--adapters {input.adapters:q} --output {output:q}")
+
+
 rule ablation_features:
     """One representation of every adapter, over all layers; joined from its shards where there are some."""
     input:
@@ -143,8 +159,8 @@ rule ablation_train:
     shell:
         command(
             "ablation.train",
-            "--device {resources.device} --adapters {input.adapters:q} --features {input.features:q}"
-            " --output {output:q}",
+            "--device {resources.device} --adapters {input.adapters:q} --splits {input.splits:q}"
+            " --features {input.features:q} --output {output:q}",
         )
 
 

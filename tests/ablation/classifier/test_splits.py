@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from plumbline.ablation.classifier.splits import SIDES, Split, fixed_split, split
+from plumbline.ablation.classifier.splits import SIDES, Split, fixed_split, read_splits, split, write_splits
 from plumbline.core.errors import UserError
 
 
@@ -114,3 +114,18 @@ def test_a_class_of_two_rows_is_refused():
     labels = np.array([0] * 98 + [1] * 2)
     with pytest.raises(UserError, match=r"hold none of class 1 \(2 rows in all\)"):
         split(labels, np.arange(100), seed=0)
+
+
+def test_splits_come_back_from_their_file(tmp_path):
+    labels, groups = folds()
+    written = [split(labels, groups, seed=seed) for seed in range(3)]
+    write_splits(tmp_path / "splits.safetensors", written)
+    read = read_splits(tmp_path / "splits.safetensors", len(labels))
+    for one, other in zip(written, read, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(sides(one), sides(other), strict=True))
+
+
+def test_splits_of_other_adapters_are_refused(tmp_path):
+    write_splits(tmp_path / "splits.safetensors", [split(*folds(), seed=0)])
+    with pytest.raises(UserError, match=r"splits\.safetensors: splits 500 adapters, there are 400; delete it"):
+        read_splits(tmp_path / "splits.safetensors", 400)

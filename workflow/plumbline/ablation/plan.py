@@ -23,14 +23,15 @@ def plan(settings: AblationSettings, seed: int, upstream: Targets, device: str) 
     collect = _collect(settings, zoo[1:])
     features = list(_features(settings, collect))
     whole = {(f.settings["view"], f.settings["representation"]): f for f in features if f.settings["shard"] is None}
-    trials = list(_trials(settings, seed, collect, whole))
+    splits = _splits(settings, seed, collect)
+    trials = list(_trials(settings, seed, collect, splits, whole))
     written = {name: [f"{name}.csv"] for name in ("summary", "runs", "contrasts")}
     written |= {"findings": ["findings.md"], "tables": [f"tables/{table}.tex" for table in TABLES]}
     reads = {"trials": trials}
     summary = _target("summarize", "", "results.json", {}, reads=reads, merges=trials, beside=written)
     figures = figures_target("ablation", FIGURES, summary)
     pictures = [_samples(settings.zoo, seed, *zoo[:2])] if zoo else []
-    return [*zoo, *pictures, collect, *features, *trials, summary, figures]
+    return [*zoo, *pictures, collect, splits, *features, *trials, summary, figures]
 
 
 def _zoo(zoo: Zoo, seed: int) -> Iterator[Target]:
@@ -82,7 +83,15 @@ def _features(settings: AblationSettings, collect: Target) -> Iterator[Target]:
             yield from shards
 
 
-def _trials(settings: AblationSettings, seed: int, collect: Target, features: Features) -> Iterator[Target]:
+def _splits(settings: AblationSettings, seed: int, collect: Target) -> Target:
+    training = settings.training.model_dump(include={"split", "split_by_images"})
+    values = {**training, "runs": settings.runs, "seed": seed}
+    return _target("split", "", "splits.safetensors", values, reads={"adapters": [collect]})
+
+
+def _trials(
+    settings: AblationSettings, seed: int, collect: Target, splits: Target, features: Features
+) -> Iterator[Target]:
     common = {"training": settings.training.model_dump(), "runs": settings.runs, "seed": seed}
     for view, names in settings.representations.items():
         for layers in settings.layers:
@@ -90,7 +99,8 @@ def _trials(settings: AblationSettings, seed: int, collect: Target, features: Fe
                 parts = settings.ensembles.get(name, [name])
                 trial = f"{view}/{layers}/{short_name(name)}"
                 values = {"view": view, "layers": layers, "representation": name, "parts": parts, **common}
-                reads = {"adapters": [collect], "features": [features[view, part] for part in parts]}
+                reads = {"adapters": [collect], "splits": [splits]}
+                reads["features"] = [features[view, part] for part in parts]
                 yield _target("train", trial, f"trials/{trial}.json", values, reads=reads, is_trial=True)
 
 

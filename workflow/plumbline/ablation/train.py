@@ -8,7 +8,7 @@ import torch
 from plumbline.ablation.analysis.records import TrialRecord
 from plumbline.ablation.classifier.result import RunResult
 from plumbline.ablation.classifier.single import fit_single
-from plumbline.ablation.classifier.splits import Split, fixed_split, split
+from plumbline.ablation.classifier.splits import Split, read_splits
 from plumbline.ablation.classifier.stacked import fit_stacked
 from plumbline.ablation.data.feature_file import read_features, seconds_of
 from plumbline.ablation.data.store import AdapterStore
@@ -36,8 +36,13 @@ class TrainSpec(Spec):
 
 
 @stage
-def train(spec: TrainSpec, adapters: Path, features: list[Path], output: Path, device: str = "auto") -> None:
-    """Runs the trial and writes its record to `output`. adapters: the store's manifest; features: its feature files."""
+def train(
+    spec: TrainSpec, adapters: Path, splits: Path, features: list[Path], output: Path, device: str = "auto"
+) -> None:
+    """Runs the trial and writes its record to `output`.
+
+    adapters: the store's manifest; splits: what stage `split` wrote; features: the trial's feature files.
+    """
     name = short_name(spec.representation)
     trial = f"{spec.view}/{spec.layers}/{name}"
     store = AdapterStore(adapters.parent)
@@ -52,7 +57,8 @@ def train(spec: TrainSpec, adapters: Path, features: list[Path], output: Path, d
         findings["feature_seconds"] = sum(map(seconds_of, features))
         if not layers:
             raise OutcomeError(Outcome.UNAVAILABLE, f"the adapters have no layers in {spec.layers}")
-        results = _train_runs(spec, store, table, chosen, checkpoint_path(output, spec.model_dump_json()))
+        drawn = read_splits(splits, store.rows)
+        results = _train_runs(spec, store, drawn, table, chosen, checkpoint_path(output, spec.model_dump_json()))
         findings |= {"runs": results, "feature_width_used": results[0].feature_width}
         if all(result.outcome is Outcome.DIVERGED for result in results):
             raise OutcomeError(Outcome.DIVERGED, f"all {len(results)} runs diverged")
@@ -60,12 +66,16 @@ def train(spec: TrainSpec, adapters: Path, features: list[Path], output: Path, d
 
 
 def _train_runs(
-    spec: TrainSpec, store: AdapterStore, table: np.ndarray, device: torch.device, checkpoint: Path
+    spec: TrainSpec,
+    store: AdapterStore,
+    splits: list[Split],
+    table: np.ndarray,
+    device: torch.device,
+    checkpoint: Path,
 ) -> list[RunResult]:
-    """The trial's runs, each with its own seed and, unless the split is fixed, its own split."""
+    """The trial's runs, each with its own seed and split."""
     training, labels, classes = spec.training, store.labels, len(store.classes)
     seeds = [spec.seed * 1000 + run for run in range(spec.runs)]
-    splits = [_split(training, store, seed) for seed in seeds]
     if training.stacked:
         with Progress(training.max_epochs, "epochs at most") as progress:
             return fit_stacked(
@@ -81,13 +91,6 @@ def _train_runs(
             )
     pairs = track(zip(splits, seeds, strict=True), len(seeds), "runs")
     return [fit_single(table, labels, one, classes, training, seed, device)[0] for one, seed in pairs]
-
-
-def _split(training: TrainingSettings, store: AdapterStore, seed: int) -> Split:
-    if training.split == "fixed":
-        return fixed_split(store.labels)
-    groups = store.groups if training.split_by_images else np.arange(store.rows)
-    return split(store.labels, groups, seed=seed)
 
 
 if __name__ == "__main__":

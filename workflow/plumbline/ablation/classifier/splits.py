@@ -1,13 +1,17 @@
 """Training, validation and test rows, stratified by class, groups of rows kept together."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
 
 from plumbline.core.errors import UserError
+from plumbline.core.files import write_bytes
 
 FRACTIONS = (0.7, 0.1, 0.2)
 REFERENCE_SEED = 42
@@ -56,6 +60,23 @@ def split(
 def fixed_split(labels: NDArray[Any], *, fractions: tuple[float, float, float] = FRACTIONS) -> Split:
     """The one split of the reference experiment: stratified, seed 42, whatever rows share an image."""
     return _stratified(labels, fractions, REFERENCE_SEED)
+
+
+def write_splits(path: Path, splits: Sequence[Split]) -> None:
+    """Writes `splits` of the same rows to the safetensors file `path`: `sides`, (splits, rows), 0, 1 or 2 of SIDES."""
+    rows = sum(len(getattr(splits[0], name)) for name in SIDES)
+    sides = np.zeros((len(splits), rows), np.uint8)
+    for number, one in enumerate(splits):
+        sides[number, one.validation], sides[number, one.test] = 1, 2
+    write_bytes(path, save({"sides": sides}))
+
+
+def read_splits(path: Path, rows: int) -> list[Split]:
+    """The splits in `path`. Raises UserError when they are not of so many rows."""
+    sides = load_file(path)["sides"]
+    if sides.shape[1] != rows:
+        raise UserError(f"{path}: splits {sides.shape[1]} adapters, there are {rows}; delete it to have it rebuilt")
+    return [Split(**{name: np.flatnonzero(one == number) for number, name in enumerate(SIDES)}) for one in sides]
 
 
 def _stratified(labels: NDArray[Any], fractions: tuple[float, float, float], seed: int) -> Split:
