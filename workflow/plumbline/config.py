@@ -33,11 +33,11 @@ class Common(Settings):
     """Settings that all studies share; `Config` adds a block for each study."""
 
     results: Annotated[str, Field(min_length=1, pattern=r"^[^{}<>\n]*$")] = "results"
-    """Folder that everything is written to."""
+    """Folder that all outputs are written to."""
     seed: int = 0
-    """Of everything that is drawn: another one makes every trial anew."""
+    """Seed of all random draws. Changing it reruns every trial."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes a GPU where there is one; `cuda` without one is an error."""
+    """Device to compute on: `auto` uses a GPU if there is one; `cuda` without a GPU is an error."""
 
     def plan(self) -> list[Target]:
         """Every target of every study, upstream first."""

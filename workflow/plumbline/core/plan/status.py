@@ -1,4 +1,4 @@
-"""Where every target stands, read from records and journals alone; nothing is changed."""
+"""The status of every target, read from records and journals; nothing is changed."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
