@@ -164,7 +164,7 @@ def slurm_jobs() -> list[dict[str, str]]:
 def measuring_rules() -> list[str]:
     """Rules that ask for the whole machine."""
     text = "".join(path.read_text() for path in (PROJECT / "workflow" / "rules").glob("*.smk"))
-    rules = re.split(r"^rule (\w+):$", text, flags=re.MULTILINE)
+    rules = re.split(r"^(?:rule|checkpoint) (\w+):$", text, flags=re.MULTILINE)
     return [name for name, body in zip(rules[1::2], rules[2::2], strict=True) if "threads: WHOLE_MACHINE" in body]
 
 

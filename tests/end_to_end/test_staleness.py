@@ -93,7 +93,7 @@ def test_a_changed_setting_is_noticed_even_without_the_snakemake_folder(house):
     settings["ablation"]["runs"] = 3
     house.configure(settings)
     text = house.snakemake("--dry-run")
-    assert "results.json will be moved to .stale and rebuilt" in text
+    assert "results.json will be renamed to .stale and rebuilt" in text
     assert "runs: 2 → 3" in text
     assert not list(house.study.rglob("*.stale")), "a dry run moves nothing"
     trial = "trials/factor/all_layers/pair.json"

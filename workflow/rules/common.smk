@@ -1,24 +1,19 @@
 # What every rules file uses: the checked config, and what the plan says of a stage's targets.
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGES = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(PACKAGES))
 
 from plumbline import config as configuration
-from plumbline.core.run import lock
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
+from plumbline.core.plan.provenance import is_current, keep_code, read_contents
 from plumbline.core.plan.target import by_name, study_files
-from plumbline.core.plan.provenance import (
-    is_current,
-    keep_code,
-    move_stale,
-    outputs_without_metadata,
-    read_contents,
-    readers_of_stale_contents,
-)
+from plumbline.core.run.begin import begin, would_begin
+from plumbline.core.run.lock import check_writable
 from snakemake.exceptions import WorkflowError
 from snakemake.io import report as in_report
 
@@ -36,14 +31,23 @@ ENVIRONMENT = PACKAGES.parent / "envs" / "plumbline.yaml"
 WHOLE_MACHINE = 1000
 WHOLE_NODE = {"slurm_extra": "--exclusive", "cpus_per_task": -1}
 
-try:
+
+@contextmanager
+def mistakes_told():
+    """A user's mistake ends Snakemake with one line."""
+    try:
+        yield
+    except UserError as error:
+        raise WorkflowError(str(error))
+
+
+with mistakes_told():
     CONFIG = configuration.check(config)
     RESULTS = Path(os.path.normpath(CONFIG.results))
-    lock.check_writable(RESULTS)
+    check_writable(RESULTS)
     PLAN = CONFIG.plan()
     TARGETS = by_name(PLAN)
-except UserError as error:
-    raise WorkflowError(str(error))
+    CODE = [target.code for target in PLAN]  # code that cannot be found is named before any job starts
 
 
 pathvars:
@@ -51,17 +55,14 @@ pathvars:
 
 
 def contents_of(stage):
-    """Manifests of the contents that the specs of `stage` depend on, once they are there: then its jobs are planned anew.
-
-    `ancient`, as another content makes a job stale by its spec, and nothing else should.
-    """
+    """Manifests of the contents that specs of `stage` depend on, once they are there: then its jobs are planned again."""
 
     def manifests(wildcards):
         targets = [content.target for content in TARGETS[stage, "/".join(wildcards)].contents]
         for target in targets:
             if not is_current(target, RESULTS):
                 getattr(checkpoints, f"{target.study}_{target.stage}").get()
-        return [ancient(str(target.file(RESULTS))) for target in targets]
+        return [ancient(str(target.file(RESULTS))) for target in targets]  # only the spec makes a reader stale
 
     return manifests
 
@@ -105,15 +106,7 @@ def outputs_of(study, added=lambda wildcards: ()):
 
 def checked(check):
     """An input function without inputs: refuses a config that only the jobs of one stage cannot do with."""
-
-    def no_inputs(wildcards):
-        try:
-            check()
-        except UserError as error:
-            raise WorkflowError(str(error))
-        return []
-
-    return no_inputs
+    return mistakes_told()(lambda wildcards: check() or [])
 
 
 def command(stage, options):
@@ -134,29 +127,14 @@ def pictures(study, figures):
     ]
 
 
-def prepare(modes):
-    """Locks the results and renames stale ones that Snakemake would not notice; a dry run only says which they are."""
-    read_contents(PLAN, RESULTS)
-    stale = outputs_without_metadata(PLAN, RESULTS, Path(".snakemake/metadata"))
-    if modes.dryrun_exec:
-        for output, why in stale.items():
-            logger.warning(f"{output} will be moved to .stale and rebuilt: {why}")
-        for target, readers in readers_of_stale_contents(PLAN, RESULTS).items():
-            logger.warning(f"{target} is stale: {readers} finished targets run again only if its content changes")
-        return
-    lock.hold(RESULTS)
-    for line in [] if modes.touch_exec else move_stale(stale):
-        logger.warning(line)
-
-
-# Snakemake tells no one while it parses whether it is going to run jobs; it calls `execute` when it is, and only then
+# While it parses, Snakemake tells no one whether it is going to run jobs; it calls `execute` when it is, and only then
 # (not for --lint, --dag, --summary, --report, --unlock, ...), before it looks at any file.
 def execute_prepared(executor_plugin, *args, execute=workflow.execute, **kwargs):
     if workflow.is_main_process:
-        try:
-            prepare(executor_plugin.common_settings)
-        except UserError as error:
-            raise WorkflowError(str(error))
+        modes, run = executor_plugin.common_settings, (PLAN, RESULTS, Path(".snakemake/metadata"))
+        with mistakes_told():
+            for line in would_begin(*run) if modes.dryrun_exec else begin(*run, touch=modes.touch_exec):
+                logger.warning(line)
     return execute(executor_plugin, *args, **kwargs)
 
 
@@ -164,8 +142,6 @@ workflow.execute = execute_prepared
 
 
 onstart:
-    try:
+    with mistakes_told():
         write_json(RESULTS / "config.json", CONFIG.model_dump(mode="json"))
         keep_code(PLAN, RESULTS)
-    except UserError as error:
-        raise WorkflowError(str(error))

@@ -115,7 +115,7 @@ def move_stale(untraced: Mapping[Path, str]) -> list[str]:
     lines = []
     for output, why in untraced.items():
         output.replace(output.with_name(f"{output.name}.stale"))
-        lines.append(f"{output} set aside as {output.name}.stale: {why}")
+        lines.append(f"{output} renamed to {output.name}.stale: {why}")
     return lines
 
 
