@@ -14,40 +14,8 @@ import yaml
 
 PROJECT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "config.yaml", "workflow", "profiles", "presets", "envs")
-TINY = {
-    "ablation": {
-        "zoo": {
-            "adapters": 200,
-            "shards": 2,
-            "model": {"width": 8, "heads": 1, "blocks": 1},
-            "pretraining": {"steps": 20, "batch": 32, "warmup": 5},
-            "adapter": {"steps": 4, "chunk": 20},
-        },
-        "representations": {"factor": ["simple_stats", "spectral", "pair"], "product": ["spectral", "flat"]},
-        "ensembles": {"pair": ["simple_stats", "spectral"]},
-        "layers": ["all_layers", "visual_only"],
-        "runs": 2,
-        "training": {"hidden": 8, "layers": 2, "max_epochs": 4},
-    },
-    "lr_sweep": {
-        "corpus": {"limit_bytes": 200_000},
-        "model": {"vocabulary": 300, "context": 16, "width": 16, "hidden": 32, "layers": 1, "heads": 2},
-        "training": {"batch": 4, "steps": 60, "validate_every": 20, "validation_windows": 8},
-        "learning_rates": [0.004, 0.064],
-        "seeds": [0],
-    },
-    "throughput": {
-        "text": {"window": 16, "calibration_windows": 32, "evaluation_windows": 32},
-        "variants": {"ratios": [1.0, 0.4], "methods": ["whitened"]},
-        "grid": [
-            {"batch": [1, 2], "generated": [6]},
-            {"variants": ["base"], "engines": ["generate"], "batch": [2], "generated": [6]},
-        ],
-        "timing": {"seconds": 0.05, "min_batches": 3},
-        "autotune": {"threads": 1, "dtype": "float32"},
-        "limits": {"seconds": 0.02},
-    },
-}
+TINY = {path.parent.name: yaml.safe_load(path.read_text()) for path in PROJECT.glob("tests/*/tiny.yaml")}
+"""Every study at a size that a test can run, by its name."""
 TRIALS = 10
 
 

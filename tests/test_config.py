@@ -67,7 +67,7 @@ def test_presets_are_laid_over_the_config_key_by_key():
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[1, 2", "is not valid YAML"), ("- 1", "holds no settings")],
+    [("[1, 2", "is not valid YAML"), ("- 1", "must be a mapping of settings")],
 )
 def test_unreadable_config_is_named(tmp_path, text, message):
     (tmp_path / "x.yaml").write_text(text)

@@ -45,7 +45,7 @@ def test_touching_takes_the_lock_and_renames_nothing(stale_house, tmp_path):
     before = contents(house)
     with (house.study.parent / ".lock").open("a+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        assert "is running on it" in house.snakemake("--touch", succeeds=False)
+        assert "is using it" in house.snakemake("--touch", succeeds=False)
     house.snakemake("--touch")
     assert contents(house).keys() - before.keys() == set()
     assert "stale" in house.plumbline("status", "--configfile", "tiny.yaml")

@@ -19,11 +19,12 @@ from plumbline.core.files import write_json
 from plumbline.core.plan.provenance import read_contents
 from plumbline.core.plan.status import STATES, StageSummary, TargetStatus, stage_summaries, target_statuses
 from plumbline.core.present.answer import Answer
+from plumbline.core.present.formatting import plural
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 ConfigFiles = Annotated[
-    list[Path] | None, typer.Option("--configfile", help="YAML laid over config.yaml; may be repeated.")
+    list[Path] | None, typer.Option("--configfile", help="YAML merged over config.yaml; may be repeated.")
 ]
 TABLE_COLUMNS = 120
 UNBOUNDED = 10_000
@@ -39,14 +40,14 @@ def plumbline() -> None:
 @app.command()
 def status(
     configfile: ConfigFiles = None,
-    results: Annotated[str | None, typer.Option(help="Results folder, in place of the config's.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    results: Annotated[str | None, typer.Option(help="Results folder to read instead of the config's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """How far each study is, and why each stale target is stale."""
+    """Show the progress of each study, and why stale targets are stale."""
     config = configuration.load([Path("config.yaml"), *(configfile or [])])
     folder = Path(results or config.results)
     if not folder.exists():
-        typer.echo(f"{folder}/ does not exist yet: nothing was run", err=True)
+        typer.echo(f"{folder}/ does not exist yet: nothing has run", err=True)
     plan = config.plan()
     read_contents(plan, folder)
     found = target_statuses(plan, folder)
@@ -65,10 +66,10 @@ def status(
 def diagnose(
     study: Annotated[str, typer.Argument(help="The study, e.g. lr_sweep.")],
     configfile: ConfigFiles = None,
-    results: Annotated[str | None, typer.Option(help="Results folder, in place of the config's.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    results: Annotated[str | None, typer.Option(help="Results folder to read instead of the config's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Is the study as fast as it should be, and if not, why? Exits with 0: healthy, 1: slower, 2: inconclusive."""
+    """Show whether a study runs as fast as it should. Exits with 0: healthy, 1: slower, 2: inconclusive."""
     with _inconclusive_after_mistakes():
         offered = _offered("diagnose")
         if study not in offered:
@@ -81,13 +82,13 @@ def diagnose(
 @app.command()
 def compare(
     first: Annotated[Path, typer.Argument(help="Results folder, or one that holds results/STUDY.")],
-    second: Annotated[Path, typer.Argument(help="The one that is compared with it.")],
+    second: Annotated[Path, typer.Argument(help="Results folder to compare with the first.")],
     threshold: Annotated[
-        float | None, typer.Option(help="Share by which two runs of one trial may differ; by default the study's.")
+        float | None, typer.Option(help="Relative difference that counts as equal; defaults to the study's.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Which trials differ beyond noise? Exits with 0: none is slower, 1: some are slower, 2: inconclusive."""
+    """Show which trials differ beyond noise. Exits with 0: none is slower, 1: some are slower, 2: inconclusive."""
     with _inconclusive_after_mistakes():
         offered = _offered("compare")
         held = [study for study in offered if _holds(first, study) and _holds(second, study)]
@@ -97,16 +98,16 @@ def compare(
 
 @app.command()
 def schema(
-    output: Annotated[Path, typer.Option(help="Where to write it.")] = SCHEMA,
+    output: Annotated[Path, typer.Option(help="File to write.")] = SCHEMA,
 ) -> None:
-    """Writes the JSON Schema of the config, for editors."""
+    """Write the JSON Schema of the config, for editors."""
     write_json(output, configuration.Config.model_json_schema())
     typer.echo(f"{output} written")
 
 
 def main() -> None:
     """Runs the command; a user's mistake is one line and exit status 1."""
-    sys.path.insert(0, str(Path.cwd()))  # where representations of one's own live; console scripts leave it out
+    sys.path.insert(0, str(Path.cwd()))  # where user-supplied modules live; console scripts leave it out
     try:
         app()
     except UserError as error:
@@ -190,7 +191,7 @@ def _print_details(console: Console, found: list[TargetStatus]) -> None:
         console.print(f"{state} {names[0]}{more}: {why}", markup=False)
     outcomes = Counter(item.outcome for item in found if item.target.is_trial and item.outcome not in (None, "ok"))
     for outcome, count in outcomes.items():
-        console.print(f"{count} trials found: {outcome}")
+        console.print(f"{plural(count, 'trial')} ended with: {str(outcome).replace('_', ' ')}")
 
 
 def _time(seconds: float | None) -> str:

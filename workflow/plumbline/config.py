@@ -93,5 +93,5 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: holds no settings")
+        raise UserError(f"{path}: must be a mapping of settings")
     return values

@@ -33,15 +33,15 @@ WHOLE_NODE = {"slurm_extra": "--exclusive", "cpus_per_task": -1}
 
 
 @contextmanager
-def mistakes_told():
-    """A user's mistake ends Snakemake with one line."""
+def user_errors_as_workflow_errors():
+    """A UserError ends Snakemake with one line."""
     try:
         yield
     except UserError as error:
         raise WorkflowError(str(error))
 
 
-with mistakes_told():
+with user_errors_as_workflow_errors():
     CONFIG = configuration.check(config)
     RESULTS = Path(os.path.normpath(CONFIG.results))
     check_writable(RESULTS)
@@ -106,7 +106,7 @@ def outputs_of(study, added=lambda wildcards: ()):
 
 def checked(check):
     """An input function without inputs: refuses a config that only the jobs of one stage cannot do with."""
-    return mistakes_told()(lambda wildcards: check() or [])
+    return user_errors_as_workflow_errors()(lambda wildcards: check() or [])
 
 
 def command(stage, options):
@@ -132,7 +132,7 @@ def pictures(study, figures):
 def execute_prepared(executor_plugin, *args, execute=workflow.execute, **kwargs):
     if workflow.is_main_process:
         modes, run = executor_plugin.common_settings, (PLAN, RESULTS, Path(".snakemake/metadata"))
-        with mistakes_told():
+        with user_errors_as_workflow_errors():
             for line in would_begin(*run) if modes.dryrun_exec else begin(*run, touch=modes.touch_exec):
                 logger.warning(line)
     return execute(executor_plugin, *args, **kwargs)
@@ -142,6 +142,6 @@ workflow.execute = execute_prepared
 
 
 onstart:
-    with mistakes_told():
+    with user_errors_as_workflow_errors():
         write_json(RESULTS / "config.json", CONFIG.model_dump(mode="json"))
         keep_code(PLAN, RESULTS)

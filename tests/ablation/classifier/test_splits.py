@@ -127,5 +127,5 @@ def test_splits_come_back_from_their_file(tmp_path):
 
 def test_splits_of_other_adapters_are_refused(tmp_path):
     write_splits(tmp_path / "splits.safetensors", [split(*folds(), seed=0)])
-    with pytest.raises(UserError, match=r"splits\.safetensors: splits 500 adapters, there are 400; delete it"):
+    with pytest.raises(UserError, match=r"splits\.safetensors: is for 500 adapters, but the store has 400; delete it"):
         read_splits(tmp_path / "splits.safetensors", 400)

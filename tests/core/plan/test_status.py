@@ -78,7 +78,7 @@ def test_stale_input_is_named_instead_of_its_digest(house):
     assert trial.why == ("its input features/x is stale",)
 
 
-def test_running_failed_and_interrupted_are_told_apart(house):
+def test_running_failed_and_interrupted_are_distinguished(house):
     start = {"event": "start", "boot": BOOT}
     ours = start | {"pid": os.getpid()}
     house.journal(target(), ours, {"done": 3, "total": 4, "eta_seconds": 5.0})
@@ -156,7 +156,7 @@ def test_untraced_output_is_set_aside_when_a_content_it_was_made_from_is_about_t
     assert outputs_without_metadata(*looked_at) == {}
     house.record(upstream, spec=json.loads(target("x", hidden=128).spec), content_sha256="1a")
     (why,) = outputs_without_metadata(*looked_at).values()
-    assert why == "inputs: ablation/train/x is rebuilt, and may hold something else"
+    assert why == "inputs: ablation/train/x will be rebuilt, and its content may change"
     assert readers_of_stale_contents([reader], house.root) == {"ablation/train/x": 1}
 
 
@@ -182,4 +182,4 @@ def test_code_that_was_not_kept_is_stale_without_names(house):
     before, after = target(), target()
     before.__dict__["code"], after.__dict__["code"] = {"core.a": "1"}, {"core.a": "2"}
     house.record(before)
-    assert house.state(after).why == ("code: other code than today",)
+    assert house.state(after).why == ("code: changed (the earlier definitions were not kept)",)

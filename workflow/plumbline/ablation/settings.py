@@ -164,7 +164,7 @@ class AdapterFolder(Settings):
     labels: Path | None = None
     """CSV with columns adapter, label and optionally num_images, image_ids. null: the sub-folder is the label."""
     on_bad_adapter: Literal["fail", "skip"] = "fail"
-    """What to do with a file that cannot be read: stop, or skip it and list it in the log and the manifest."""
+    """What to do with a file that cannot be read: `fail`, or `skip` it and list it in the log and the manifest."""
 
 
 class ClassifierSettings(Settings):
@@ -303,8 +303,3 @@ def views_of(representation: str) -> list[str]:
     tree = ast.parse((REPRESENTATIONS / f"{representation}.py").read_text(encoding="utf-8"))
     found = [node.value for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "views"]
     return list(ast.literal_eval(found[0])) if found else ["factor", "product"]
-
-
-def parts_of(settings: AblationSettings, representation: str) -> list[str]:
-    """Short names of the representations that make up `representation`: those of an ensemble, or itself."""
-    return [short_name(part) for part in settings.ensembles.get(representation, [representation])]

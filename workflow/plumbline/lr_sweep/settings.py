@@ -53,7 +53,7 @@ class CorpusSettings(Settings):
     source: Literal["pydoc", "files", "hub"] = "pydoc"
     """Source of the text: Python's manual and docstrings (`pydoc`), text `files`, or a data set on the `hub`."""
     files: list[str] = []
-    """Globs of UTF-8 text files for the source `files`; each file is one document, files over 32 KiB are several."""
+    """Globs of UTF-8 text files for the source `files`; a file is one document, or several if larger than 32 KiB."""
     hub: HubCorpus = HubCorpus()
     """The data set for the source `hub`."""
     limit_bytes: PositiveInt | None = None
@@ -122,13 +122,13 @@ class TrainingSettings(Settings):
     validation_windows: PositiveInt = 64
     """Number of token windows to validate on, the same for every trial; fewer if the text is too short."""
     precision: Switch = "auto"
-    """Whether to use bf16 autocast. Here and below, `auto` means: if a short probe finds it faster and as accurate."""
+    """Whether to use bf16 autocast; `auto` enables it if a short probe finds it faster and as accurate."""
     tf32: Switch = "auto"
-    """Whether to use TensorFloat-32 in matrix products on GPUs that support it."""
+    """Whether to use TensorFloat-32 in matrix products; `auto` enables it on GPUs that support it, after a probe."""
     compile: Switch = "auto"
-    """Whether to compile the model with `torch.compile`."""
+    """Whether to compile the model with `torch.compile`; `auto` enables it if a short probe finds it faster."""
     fused: Switch = "auto"
-    """Whether to use the fused AdamW kernel."""
+    """Whether to use the fused AdamW kernel; `auto` enables it if a short probe finds it faster."""
 
     @property
     def warmup_steps(self) -> int:

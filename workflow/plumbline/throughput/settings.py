@@ -42,7 +42,7 @@ class HubModel(Settings):
     id: str = "huggyllama/llama-7b"
     """Repository on the hub, or path of a local folder."""
     revision: str | None = None
-    """Branch, tag or commit to load; None loads the newest commit."""
+    """Branch, tag or commit to load; null loads the newest commit."""
 
 
 class Architecture(Settings):
@@ -61,7 +61,7 @@ class Architecture(Settings):
     heads: PositiveInt = 12
     """Number of attention heads. They must divide `width` into an even head size."""
     kv_heads: PositiveInt | None = None
-    """Number of key and value heads; None means as many as `heads`."""
+    """Number of key and value heads; null means as many as `heads`."""
     rope_theta: PositiveFloat = 10_000.0
     """Base of the rotary position embeddings."""
     tied_embeddings: bool = False
@@ -85,7 +85,7 @@ class ModelSettings(Settings):
     """Where the base model comes from: `trained` takes the best model of the study lr_sweep, `config` draws random
     weights."""
     name: Annotated[str, Field(pattern=f"^{NAME}$")] | None = None
-    """Name of the model in tables and experiment ids; None derives it from the source."""
+    """Name of the model in tables and experiment ids; null derives it from the source."""
     hub: HubModel = HubModel()
     """The model to fetch when the source is `hub`."""
     path: str | None = None
@@ -155,7 +155,7 @@ class GridSettings(Settings):
     """A block of the grid. Every combination of its values is a trial."""
 
     variants: list[str] | None = None
-    """Variants to measure, named as in results/throughput/models; None takes all that are measured by default."""
+    """Variants to measure, named as in results/throughput/models; null takes all that are measured by default."""
     engines: Annotated[list[str], Field(min_length=1)] = ["lean"]
     """Engines to measure: files of the folder engines/, or package.module:name."""
     batch: Annotated[list[PositiveInt], Field(min_length=1)]
@@ -171,7 +171,9 @@ class GridSettings(Settings):
         known = registry.names(ENGINES)
         for engine in engines:
             if ":" not in engine and engine not in known:
-                raise ValueError(f"no engine {engine!r}; there are {', '.join(known)}, or package.module:name")
+                raise ValueError(
+                    f"no engine {engine!r}; choose from {', '.join(known)}, or name one as package.module:name"
+                )
         return engines
 
 
@@ -216,7 +218,7 @@ class TrialTiming(Settings):
     pace_tolerance: PositiveFloat = 0.1
     """A batch is discarded if a small fixed piece of work beside it ran slower than its fastest by more than this."""
     patience: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 3.0
-    """Factor on `seconds` and `max_batches` that bounds all batches, discarded ones included. If fewer than half of
+    """Timing stops at this multiple of `seconds` or `max_batches`, discarded batches included. If fewer than half of
     `min_batches` are valid by then, none is discarded."""
     warmup_at_most: PositiveInt = 20
     """Largest number of warm-up calls; warm-up ends sooner when three calls in a row are within 5%, or after
@@ -224,7 +226,7 @@ class TrialTiming(Settings):
     timeout_seconds: PositiveFloat = 600.0
     """A trial that takes longer than this is stopped, with outcome `timeout`."""
     memory_limit_bytes: PositiveInt | None = None
-    """Address space that a trial on the CPU may use, in bytes; None sets no limit."""
+    """Address space that a trial on the CPU may use, in bytes; null sets no limit."""
     skip_larger_after_oom: bool = False
     """Whether to skip larger batches once a smaller one ran out of memory."""
 
@@ -289,7 +291,7 @@ class ThroughputSettings(Settings):
         for number, block in enumerate(self.grid):
             for name in block.variants or []:
                 if name not in known:
-                    raise ValueError(f"grid.{number}.variants: no variant {name!r}; there are {', '.join(known)}")
+                    raise ValueError(f"grid.{number}.variants: no variant {name!r}; choose from {', '.join(known)}")
         return self
 
     @model_validator(mode="after")

@@ -138,9 +138,10 @@ def _caveats(summary: pd.DataFrame, contrasts: pd.DataFrame) -> Iterator[str]:
                 "Train more runs per trial."
             )
     for _, row in summary[summary["outcome"] != "ok"].iterrows():
-        yield f"{row['trial']}: {reason(row['outcome'], row['message'])}. The trial is in no mean."
+        yield f"{row['trial']}: {reason(row['outcome'], row['message'])}. The trial is excluded from all means."
     for _, row in summary[(summary["runs_ok"] > 0) & (summary["runs_ok"] < summary["runs"])].iterrows():
-        yield f"{row['trial']}: {row['runs'] - row['runs_ok']} of {row['runs']} runs diverged and are in no mean."
+        failed = row["runs"] - row["runs_ok"]
+        yield f"{row['trial']}: {failed} of {row['runs']} runs diverged and are excluded from all means."
     if note := machine_note(summary["machine"], "times"):
         yield note
 

@@ -75,7 +75,9 @@ def read_splits(path: Path, rows: int) -> list[Split]:
     """The splits in `path`. Raises UserError when they are not of so many rows."""
     sides = load_file(path)["sides"]
     if sides.shape[1] != rows:
-        raise UserError(f"{path}: splits {sides.shape[1]} adapters, there are {rows}; delete it to have it rebuilt")
+        raise UserError(
+            f"{path}: is for {sides.shape[1]} adapters, but the store has {rows}; delete it to have it rebuilt"
+        )
     return [Split(**{name: np.flatnonzero(one == number) for number, name in enumerate(SIDES)}) for one in sides]
 
 

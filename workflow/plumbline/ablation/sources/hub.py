@@ -7,8 +7,8 @@ import datasets
 import pyarrow as pa
 
 from plumbline.ablation.data.factor_tables import READ_ROWS, write_store
-from plumbline.core.errors import UserError
-from plumbline.core.run.hub import Repository, line
+from plumbline.core.errors import UserError, one_line
+from plumbline.core.run.hub import Repository
 
 
 def load(output: Path, *, id: str, revision: str | None = None, split: str = "train", limit: int | None = None) -> None:
@@ -25,7 +25,7 @@ def load(output: Path, *, id: str, revision: str | None = None, split: str = "tr
         with repository.reached():
             rows = datasets.load_dataset(id, revision=commit, split=split, streaming=True)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-        raise UserError(f"{place}: cannot be read as a data set: {line(error)}") from error
+        raise UserError(f"{place}: cannot be read as a data set: {one_line(error)}") from error
     stated = (rows.info.splits or {}).get(split)
     tables = _streamed(rows.with_format("arrow").iter(batch_size=READ_ROWS), repository)
     total = stated.num_examples if stated else None
@@ -38,4 +38,4 @@ def _streamed(tables: Iterable[pa.Table], repository: Repository) -> Iterator[pa
         with repository.reached():
             yield from tables
     except datasets.exceptions.DatasetsError as error:
-        raise UserError(f"{repository.id}: cannot be read as a data set: {line(error)}") from error
+        raise UserError(f"{repository.id}: cannot be read as a data set: {one_line(error)}") from error

@@ -32,21 +32,21 @@ def why_stale(spec: dict[str, Any] | None, target: Target, results: Path) -> lis
     if spec is None:
         return ["no spec is recorded for it"]
     today = json.loads(target.spec)
-    told_apart = dict.fromkeys(("code", "inputs", "fingerprint"))
-    clauses = differences({**spec, **told_apart}, {**today, **told_apart})
+    not_compared = dict.fromkeys(("code", "inputs", "fingerprint"))
+    clauses = differences({**spec, **not_compared}, {**today, **not_compared})
     if spec.get("fingerprint") != today.get("fingerprint"):
-        clauses.append("files: those it was made from have changed")
+        clauses.append("files: source files changed")
     if spec.get("inputs") != today["inputs"]:
-        clauses.append("inputs: other targets than before, or rebuilt")
+        clauses.append("inputs: upstream targets changed")
     if spec.get("code") != today["code"]:
         kept = _code_path(results, str(spec.get("code")))
         changes = _code_changes(read_json(kept), target.code) if kept.exists() else ""
-        clauses.append(f"code: {changes or 'other code than today'}")
+        clauses.append(f"code: {changes or 'changed (the earlier definitions were not kept)'}")
     return clauses
 
 
 def _code_changes(old: dict[str, str], new: dict[str, str]) -> str:
-    """The first definitions that differ, and how many more: `lr_sweep.loop.learning_rate changed, … and 3 more`."""
+    """The first definitions that differ, and how many more: `core.files.atomic changed, … and 3 more`."""
     changed = [name for name in sorted(old.keys() & new.keys()) if old[name] != new[name]]
     added, removed = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
     kinds = {"changed": changed, "added": added, "removed": removed}
@@ -79,7 +79,7 @@ def is_current(target: Target, results: Path) -> bool:
 
 
 def read_contents(targets: Iterable[Target], results: Path) -> None:
-    """Reads anew what the contents that `targets` depend on hold: their specs are those for it from now on."""
+    """Re-reads what the contents that `targets` depend on hold: their specs are those for it from now on."""
     for content in {id(content): content for target in targets for content in target.contents}.values():
         manifest = content.target.file(results)
         content.sha256 = read_json(manifest).get("content_sha256") if manifest.exists() else None
@@ -102,18 +102,20 @@ def outputs_without_metadata(targets: Iterable[Target], results: Path, metadata:
     found = {}
     for target in targets:
         output = target.file(results)
-        if not _traced(output, metadata) and output.exists():
+        if not _has_metadata(output, metadata) and output.exists():
             if not is_current(target, results):
                 found[output] = "; ".join(why_stale(recorded_spec(target, results), target, results))
             elif unsure := [item.target for item in target.contents if not is_current(item.target, results)]:
-                found[output] = f"inputs: {unsure[0].study}/{unsure[0].path} is rebuilt, and may hold something else"
+                found[output] = (
+                    f"inputs: {unsure[0].study}/{unsure[0].path} will be rebuilt, and its content may change"
+                )
     return found
 
 
-def move_stale(untraced: Mapping[Path, str]) -> list[str]:
+def move_stale(without_metadata: Mapping[Path, str]) -> list[str]:
     """Renames each output to `<output>.stale`, so that it is rebuilt. Returns a line for each."""
     lines = []
-    for output, why in untraced.items():
+    for output, why in without_metadata.items():
         output.replace(output.with_name(f"{output.name}.stale"))
         lines.append(f"{output} renamed to {output.name}.stale: {why}")
     return lines
@@ -123,7 +125,7 @@ def _code_path(results: Path, code: str) -> Path:
     return results / "code" / f"{code}.json"
 
 
-def _traced(output: Path, metadata: Path) -> bool:
+def _has_metadata(output: Path, metadata: Path) -> bool:
     """Whether Snakemake's file backend holds a metadata record of `output`: its path in base64, in pieces if long."""
     name = base64.urlsafe_b64encode(str(output).encode()).decode()
     pieces = [name[start : start + PIECE] for start in range(0, len(name), PIECE)]

@@ -1,4 +1,4 @@
-"""What a command of a study has to say, for the command line to print."""
+"""What a study's command returns, for the command line to print."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

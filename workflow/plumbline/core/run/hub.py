@@ -9,7 +9,7 @@ from typing import Literal
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
-from plumbline.core.errors import UserError
+from plumbline.core.errors import UserError, one_line
 
 # HTTPError is what the hub's HTTP client raises without a response; the client differs between versions.
 _UNREACHABLE = (HfHubHTTPError, HTTPError, LocalEntryNotFoundError, ConnectionError)
@@ -42,7 +42,9 @@ class Repository:
             with self.reached():
                 commit: str | None = HfApi().repo_info(self.id, revision=self.revision, repo_type=self.kind).sha
         except ValueError as error:  # the client refuses the id
-            raise UserError(f"{self.key}.id: {self.id} is neither a directory here nor an id: {line(error)}") from error
+            raise UserError(
+                f"{self.key}.id: {self.id} is neither a directory here nor an id: {one_line(error)}"
+            ) from error
         if commit is None:
             raise UserError(f"{self.key}.revision: the hub reports no commit for {self.id}; set one")
         return commit
@@ -54,11 +56,6 @@ class Repository:
             yield
         except _UNREACHABLE as error:
             raise UserError(
-                f"{self.key}.id: {self.id} is not a directory here, and the hub did not provide it ({line(error)});"
+                f"{self.key}.id: {self.id} is not a directory here, and the hub did not provide it ({one_line(error)});"
                 " check the id and the network, or download it elsewhere and name the directory"
             ) from error
-
-
-def line(error: BaseException) -> str:
-    """The error's message on one line, or its class name without a message."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -45,8 +45,8 @@ def check_specs(records: Iterable[Record], expected: Mapping[str, str]) -> None:
     if stale:
         names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
         raise UserError(
-            f"{names}: recorded with settings or code other than today's (`plumbline status` says which); run snakemake"
-            " without --rerun-triggers, or delete these records"
+            f"{names}: recorded with settings or code other than today's (`plumbline status` says which); remove"
+            " rerun-triggers from your profile or command line and run snakemake again, or delete these records"
         )
 
 

@@ -86,11 +86,11 @@ def ratio_over_rounds(first: ArrayLike, second: ArrayLike, *, seed: int = 0) -> 
     decide. The interval is a percentile bootstrap over rounds. Where neighbouring rounds are correlated, blocks of
     rounds are drawn instead (moving blocks; Künsch 1989, Annals of Statistics 17), which makes up for part of it: in
     simulation the interval covers 95% for independent rounds, and for a correlation of 0.5 87% with 40 rounds and 90%
-    with 100. One round gives no interval. Raises ValueError for unequal lengths and for figures that are not positive.
+    with 100. One round gives no interval. Raises ValueError for unequal lengths and for values that are not positive.
     """
     ours, theirs = paired(first, second)
     if min(ours.min(), theirs.min()) <= 0:
-        raise ValueError("a ratio needs figures above 0")
+        raise ValueError("a ratio needs positive values")
     logs = np.log(ours / theirs)
     value, n = float(np.exp(np.median(logs))), len(logs)
     if n < 2:

@@ -6,8 +6,8 @@ from typing import Any
 
 import datasets
 
-from plumbline.core.errors import UserError
-from plumbline.core.run.hub import Repository, line
+from plumbline.core.errors import UserError, one_line
+from plumbline.core.run.hub import Repository
 from plumbline.lr_sweep.corpora.interface import Document, Source, within
 from plumbline.lr_sweep.settings import CorpusSettings, HubCorpus
 
@@ -52,7 +52,7 @@ def _opened(hub: HubCorpus, commit: str | None, split: str) -> datasets.Iterable
         with _repository(hub).reached():
             return datasets.load_dataset(hub.id, revision=commit, split=split, streaming=True)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-        raise UserError(f"{hub.id} ({split}): cannot be read as a data set: {line(error)}") from error
+        raise UserError(f"{hub.id} ({split}): cannot be read as a data set: {one_line(error)}") from error
 
 
 def _documents(
@@ -83,7 +83,7 @@ def _batches(rows: datasets.IterableDataset, hub: HubCorpus) -> Iterator[dict[st
         with _repository(hub).reached():
             yield from rows.iter(batch_size=_READ_ROWS)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-        raise UserError(f"{hub.id}: cannot be read as a data set: {line(error)}") from error
+        raise UserError(f"{hub.id}: cannot be read as a data set: {one_line(error)}") from error
 
 
 def _repository(hub: HubCorpus) -> Repository:

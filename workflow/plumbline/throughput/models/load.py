@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from plumbline.core.errors import UserError
+from plumbline.core.errors import UserError, one_line
 from plumbline.throughput.models.manifest import CompressedLayer, Manifest, Shapes
 from plumbline.throughput.models.weights import opened, read_config, stored
 
@@ -58,7 +58,7 @@ def load_transformers(
             output_loading_info=True,
         )
     except (ValueError, ImportError) as error:
-        raise UserError(f"{folder}: transformers cannot load it ({_line(error)})") from None
+        raise UserError(f"{folder}: transformers cannot load it ({one_line(error)})") from None
     for what, names in (("lacks", found["missing_keys"]), ("has another shape for", found["mismatched_keys"])):
         if names:
             first = sorted(name if isinstance(name, str) else name[0] for name in names)[0]
@@ -112,7 +112,7 @@ def _architecture(folder: Path) -> tuple[Any, Any]:
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, KeyError, OSError, ImportError) as error:
-        raise UserError(f"{folder}/config.json: transformers cannot read it ({_line(error)})") from None
+        raise UserError(f"{folder}/config.json: transformers cannot read it ({one_line(error)})") from None
     try:
         return config, MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     except KeyError:
@@ -143,7 +143,3 @@ class LowRank(nn.Sequential):
 
     def __init__(self, rows: int, columns: int, rank: int, *, bias: bool) -> None:
         super().__init__(nn.Linear(columns, rank, bias=False), nn.Linear(rank, rows, bias=bias))
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -42,7 +42,8 @@ def hub(settings: HubModel) -> Source:
     """
     from huggingface_hub import snapshot_download
 
-    from plumbline.core.run.hub import Repository, line
+    from plumbline.core.errors import one_line
+    from plumbline.core.run.hub import Repository
 
     key = "throughput.model.hub"
     repository = Repository(kind="model", id=settings.id, revision=settings.revision, key=key)
@@ -53,7 +54,7 @@ def hub(settings: HubModel) -> Source:
         with repository.reached():
             fetched = Path(snapshot_download(settings.id, revision=settings.revision, allow_patterns=list(FILES)))
     except ValueError as error:  # an id that the hub's client refuses
-        raise UserError(f"{key}.id: {settings.id} is neither a directory here nor an id: {line(error)}") from None
+        raise UserError(f"{key}.id: {settings.id} is neither a directory here nor an id: {one_line(error)}") from None
     return _checked(fetched, "hub", fetched.name)  # the cache names a snapshot by its commit
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plumbline.core.errors import UserError
+from plumbline.core.errors import UserError, one_line
 from plumbline.core.files import read_json
 
 TOKENIZER = "tokenizer.json"
@@ -49,7 +49,7 @@ def _fast(path: Path) -> Encoder:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # noqa: BLE001 - the library raises nothing more specific
-        raise UserError(f"{path}: is not a tokenizer ({_line(error)}); copy the model's own again") from None
+        raise UserError(f"{path}: is not a tokenizer ({one_line(error)}); copy the model's own again") from None
     return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
@@ -60,7 +60,7 @@ def _slow(folder: Path) -> Encoder:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, OSError, ImportError, KeyError) as error:
-        raise UserError(f"{folder}: has no tokenizer that transformers can read ({_line(error)})") from None
+        raise UserError(f"{folder}: has no tokenizer that transformers can read ({one_line(error)})") from None
     return lambda text: list(tokenizer.encode(text, add_special_tokens=False))
 
 
@@ -107,7 +107,7 @@ def corpus_documents(manifest: Path, validation: bool, seed: int) -> Iterator[st
                     if held_out[row] == validation:
                         yield texts[row]
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise UserError(f"{path}: is not a complete corpus ({_line(error)}); delete it to have it rebuilt") from None
+        raise UserError(f"{path}: is not a complete corpus ({one_line(error)}); delete it to have it rebuilt") from None
 
 
 def file_documents(paths: Iterable[Path]) -> Iterator[str]:
@@ -145,7 +145,3 @@ def random_windows(vocabulary: int, count: int, window: int, seed: int) -> Tenso
     """`count` windows of random tokens, int64 (count, window)."""
     draw = torch.Generator().manual_seed(seed)
     return torch.randint(vocabulary, (count, window), generator=draw)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
