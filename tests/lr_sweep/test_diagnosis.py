@@ -20,7 +20,7 @@ from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence, from_events, re
 from plumbline.lr_sweep.diagnosis.journal import LogInterval
 from plumbline.lr_sweep.diagnosis.ledger import ledger
 from plumbline.lr_sweep.diagnosis.machine import Gpu, Machine, Neighbour, observe
-from plumbline.lr_sweep.diagnosis.report import in_words
+from plumbline.lr_sweep.diagnosis.report import summary_lines
 from plumbline.lr_sweep.settings import ModelSettings, TrainingSettings
 from plumbline.lr_sweep.training.model import flops_per_token
 
@@ -161,7 +161,7 @@ def test_a_machine_that_gets_slower_is_throttled_and_one_that_always_was_slow_is
     diagnosis = assess([trial([later] * 30)], MACHINE, Clockwork())
     assert (diagnosis.causes, diagnosis.status) == ([], "slower_than_expected")
     assert diagnosis.unexplained_seconds == pytest.approx(6.0)
-    assert any("unexplained: 6.0 s" in line for line in in_words(diagnosis))
+    assert any("unexplained: 6.0 s" in line for line in summary_lines(diagnosis))
 
 
 def compiled(seconds: float, **changes) -> TrialEvidence:
@@ -222,7 +222,7 @@ def test_words_say_which_trial_the_evidence_is_of_and_one_speed_for_all_trials()
     trials = [replace(with_span("data_wait", 0.2), name="a"), replace(trial([slow] * 30), name="b")]
     trials.append(replace(with_span("data_wait", 0.4), name="c"))
     diagnosis = assess(trials, MACHINE, Clockwork())
-    words = "\n".join(in_words(diagnosis))
+    words = "\n".join(summary_lines(diagnosis))
     assert "in 2 trials; worst is c: " in words
     speed = 3 * 300 * 1024 / (300 * 6 * STEP)  # all tokens over all seconds of computing
     assert f"{speed:,.0f} tokens/s in forward, backward and optimizer" in words

@@ -70,7 +70,7 @@ def diagnose(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show whether a study runs as fast as it should. Exits with 0: healthy, 1: slower, 2: inconclusive."""
-    with _inconclusive_after_mistakes():
+    with _status_2_on_user_error():
         offered = _offered("diagnose")
         if study not in offered:
             raise UserError(f"diagnose: {study!r} cannot be diagnosed; choose from {', '.join(offered)}")
@@ -89,10 +89,10 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show which trials differ beyond noise. Exits with 0: none is slower, 1: some are slower, 2: inconclusive."""
-    with _inconclusive_after_mistakes():
+    with _status_2_on_user_error():
         offered = _offered("compare")
         held = [study for study in offered if _holds(first, study) and _holds(second, study)]
-        answers = [offered[study](first, second, threshold) for study in held or list(offered)[:1]]
+        answers = [offered[study](first, second, threshold) for study in held or offered]
     _print_answers(answers, as_json)
 
 
@@ -106,7 +106,7 @@ def schema(
 
 
 def main() -> None:
-    """Runs the command; a user's mistake is one line and exit status 1."""
+    """Runs the command; a UserError is one line and exit status 1."""
     sys.path.insert(0, str(Path.cwd()))  # where user-supplied modules live; console scripts leave it out
     try:
         app()
@@ -129,8 +129,8 @@ def _holds(folder: Path, study: str) -> bool:
 
 
 @contextmanager
-def _inconclusive_after_mistakes() -> Iterator[None]:
-    """A user's mistake ends the command with status 2: 1 would say that something is slow."""
+def _status_2_on_user_error() -> Iterator[None]:
+    """A UserError ends the command with status 2: 1 would say that something is slow."""
     try:
         yield
     except UserError as error:

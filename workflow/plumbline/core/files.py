@@ -35,12 +35,12 @@ def atomic(path: Path) -> Iterator[Path]:
         _flush_file(path.parent)
     except BaseException as error:
         _remove(partial)
-        if isinstance(error, OSError) and (mistake := storage_mistake(error, path)):
+        if isinstance(error, OSError) and (mistake := storage_error(error, path)):
             raise mistake from error
         raise
 
 
-def storage_mistake(error: OSError, path: Path) -> UserError | None:
+def storage_error(error: OSError, path: Path) -> UserError | None:
     """The UserError for a full disk or a lack of permission while writing `path`; None for any other `error`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(f"{path}: no space left on the device; free some and run again: finished targets are kept")

@@ -20,7 +20,7 @@ def compare(first: Path, second: Path, threshold: float | None) -> Answer:
         f"{comparison['first']} → {comparison['second']}",
         *comparing.on_models(comparison),
         *([_table(rows)] if rows else []),
-        *comparing.in_words(comparison),
+        *comparing.summary_lines(comparison),
     ]
     return Answer(comparison, lines, comparing.exit_status(comparison))
 

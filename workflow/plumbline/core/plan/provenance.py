@@ -74,8 +74,11 @@ def recorded_spec(target: Target, results: Path) -> dict[str, Any] | None:
 
 
 def is_current(target: Target, results: Path) -> bool:
-    """Whether the output of `target` is there and was made from today's spec."""
-    return target.file(results).exists() and canonical(recorded_spec(target, results)) == target.spec
+    """Whether all outputs of `target` are there and were made from today's spec."""
+    return (
+        all(path.exists() for path in target.files(results))
+        and canonical(recorded_spec(target, results)) == target.spec
+    )
 
 
 def read_contents(targets: Iterable[Target], results: Path) -> None:

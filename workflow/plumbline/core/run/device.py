@@ -22,7 +22,7 @@ def torch_device(name: str) -> torch.device:
     Torch uses OMP_NUM_THREADS threads, one if it is not set: the thread count changes the bits of sums, so a stage run
     by hand must not use however many the machine has.
     """
-    torch.set_num_threads(_threads(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.set_num_threads(omp_threads() or 1)
     if name not in ("auto", "cpu", "cuda"):
         raise UserError(f"device: {name!r} does not exist; choose auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
@@ -48,8 +48,11 @@ def memory_errors() -> Iterator[None]:
         raise
 
 
-def _threads(value: str) -> int:
-    """The number in OMP_NUM_THREADS; the first of a list, which has one per nesting level."""
+def omp_threads() -> int | None:
+    """The number in OMP_NUM_THREADS, the first of a list, which has one per nesting level; None where it is not set."""
+    value = os.environ.get("OMP_NUM_THREADS")
+    if value is None:
+        return None
     first = value.partition(",")[0].strip()
     if not (first.isdecimal() and int(first) > 0):
         raise UserError(f"OMP_NUM_THREADS: {value!r} is not a number of threads; set it to 1 or more, or unset it")

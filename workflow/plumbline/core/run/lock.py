@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from plumbline.core.errors import UserError
-from plumbline.core.files import storage_mistake
+from plumbline.core.files import storage_error
 
 FIX = "name another folder with --config results=FOLDER"
 _held: list[IO[str]] = []
@@ -33,7 +33,7 @@ def hold(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / ".lock").open("a+", encoding="utf-8")
     except OSError as error:
-        raise storage_mistake(error, folder) or error from error
+        raise storage_error(error, folder) or error from error
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

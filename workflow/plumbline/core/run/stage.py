@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, NoReturn, ParamSpec
 
 from plumbline.core.errors import UserError
-from plumbline.core.files import storage_mistake
+from plumbline.core.files import storage_error
 from plumbline.core.run import progress
 from plumbline.core.run.liveness import boot_id
 from plumbline.core.run.lock import lock_target
@@ -58,7 +58,7 @@ class Stage(Generic[Arguments]):
         except UserError as error:
             _fail(str(error))
         except OSError as error:
-            if mistake := storage_mistake(error, Path(str(error.filename or "output"))):
+            if mistake := storage_error(error, Path(str(error.filename or "output"))):
                 _fail(str(mistake))
             _note_failure(repr(error))
             raise

@@ -31,7 +31,7 @@ def diagnose_trials(trials: Sequence[TrialEvidence]) -> Diagnosis:
     return assess(trials, machine, StepReplay(BUDGET_SECONDS))
 
 
-def in_words(diagnosis: Diagnosis) -> list[str]:
+def summary_lines(diagnosis: Diagnosis) -> list[str]:
     """The diagnosis as lines for a terminal."""
     return [
         *_progress(diagnosis.progress),

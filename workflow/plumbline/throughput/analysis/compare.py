@@ -88,7 +88,7 @@ def on_models(comparison: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def in_words(comparison: dict[str, Any]) -> Iterator[str]:
+def summary_lines(comparison: dict[str, Any]) -> Iterator[str]:
     """The sentences below the table."""
     counts, threshold, pairs = comparison["counts"], comparison["threshold"], comparison["trials"]
     text = ", ".join(f"{counts[name]} {name}" for name in DIRECTIONS if counts[name])

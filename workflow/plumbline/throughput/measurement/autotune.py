@@ -1,7 +1,6 @@
 """How an engine computes: what the device supports, what the settings fix, and for `auto` what proves fastest."""
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from plumbline.core.errors import UserError
 from plumbline.core.measure.machine import core_count, cpu_flags
-from plumbline.core.run.device import memory_errors
+from plumbline.core.run.device import memory_errors, omp_threads
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.throughput.engines.interface import Engine
 from plumbline.throughput.measurement.timing import clocked, no_garbage_collection
@@ -41,7 +40,7 @@ REPLACES_BELOW = 0.97
 def threads_available() -> int:
     """Threads that a trial may use: OMP_NUM_THREADS, at most one per core; one per core where that is not set."""
     cores = core_count()
-    return min(cores, int(os.environ.get("OMP_NUM_THREADS", cores)))
+    return min(cores, omp_threads() or cores)
 
 
 def native_dtypes(device: torch.device) -> list[str]:
