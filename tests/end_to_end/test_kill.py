@@ -59,7 +59,7 @@ def take_away(house: House) -> None:
         (house.study / path).unlink(missing_ok=True)
 
 
-def test_run_killed_at_random_moments_ends_as_an_undisturbed_one(finished_house, empty_house):
+def test_run_killed_at_random_moments_ends_as_an_uninterrupted_one(finished_house, empty_house):
     seed = random.randrange(2**32)
     moments = random.Random(seed)
     killed = 0

@@ -127,7 +127,7 @@ def test_results_folder_may_have_any_name_that_a_shell_would_split(empty_house):
     assert NOTHING in empty_house.snakemake("--config", "results=my $HOME, it's (1)")
 
 
-def test_any_deleted_output_is_made_again(house):
+def test_any_deleted_output_is_rebuilt(house):
     for name in ("findings.md", "tables/accuracy.tex", "figures/gap.png"):
         (house.study / name).unlink()
     assert only(house.waiting(), ablation_summarize=1, ablation_figures=1)

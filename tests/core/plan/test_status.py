@@ -111,7 +111,7 @@ def test_stage_on_another_machine_runs_while_its_journal_is_fresh(house):
     assert house.state(target()).state == "missing"
 
 
-def test_tally_counts_and_estimates_what_is_left(house):
+def test_stage_summary_counts_and_estimates_what_is_left(house):
     trials = [target(name) for name in "abcd"]
     house.record(trials[0], seconds=2.0)
     house.record(trials[1], seconds=4.0)
@@ -136,7 +136,7 @@ def test_time_spent_on_a_trial_counts_the_attempts_that_were_killed_on_the_way(h
     assert house.state(trial).seconds == 2.0
 
 
-def test_untraced_stale_output_is_set_aside_and_a_current_one_stays(house):
+def test_stale_output_without_metadata_is_renamed_and_a_current_one_stays(house):
     current, stale = target("a", hidden=64), target("b", hidden=128)
     house.record(current)
     house.record(stale, spec=json.loads(target("b", hidden=64).spec))
@@ -145,7 +145,7 @@ def test_untraced_stale_output_is_set_aside_and_a_current_one_stays(house):
     assert sorted(path.name for path in (house.root / "ablation/train").iterdir()) == ["a.json", "b.json.stale"]
 
 
-def test_untraced_output_is_set_aside_when_a_content_it_was_made_from_is_about_to_change(house):
+def test_output_without_metadata_is_renamed_when_a_content_it_was_made_from_is_about_to_change(house):
     upstream = target("x", hidden=64)
     house.record(upstream, content_sha256="1a")
     content = Content(upstream)

@@ -116,7 +116,7 @@ class _Running:
             os.setpgid(self.pid, group)
         self.pidfd = os.pidfd_open(self.pid)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Asks whether the process has ended, then reads its answer: in this order, so that a last word is not lost."""
         ended, status = os.waitpid(self.pid, os.WNOHANG)
         self.status = status if ended else None
@@ -169,7 +169,7 @@ class _Running:
 
 
 def _wait_for_all(running: Sequence[_Running], seconds: float | None, oom_kills: int) -> None:
-    """Returns when all are done. Raises the first failure: of several at one look that of a process that was killed,
+    """Returns when all are done. Raises the first failure: of several at one poll that of a process that was killed,
     because the others may follow from it.
     """
     began, pending = time.monotonic(), list(running)
@@ -185,7 +185,7 @@ def _wait_for_all(running: Sequence[_Running], seconds: float | None, oom_kills:
                 poll.register(one.reading, select.POLLIN)
         poll.poll(None if left is None else 1000 * left)
         for one in pending:
-            one.look()
+            one.poll()
         done = [one for one in pending if one.is_done]
         for one in sorted(done, key=lambda one: not os.WIFSIGNALED(one.status or 0)):
             if error := one.failure(oom_kills):
@@ -259,9 +259,9 @@ def _answer(function: Callable[[], Any]) -> bytes:
     try:
         return json.dumps({"value": function()}).encode()
     except UserError as error:
-        answer = {"error": "mistake", "message": str(error)}
+        answer = {"error": "user_error", "message": str(error)}
     except OutcomeError as error:
-        answer = {"error": "found", "outcome": error.outcome.value, "message": str(error)}
+        answer = {"error": "outcome", "outcome": error.outcome.value, "message": str(error)}
     except MemoryError as error:
         answer = {"error": "memory", "message": str(error)}
     except BaseException as error:
@@ -275,9 +275,9 @@ def _error(answer: dict[str, Any], member: Member) -> Exception | None:
     match answer.get("error"):
         case None:
             return None
-        case "mistake":
+        case "user_error":
             return UserError(answer["message"])
-        case "found":
+        case "outcome":
             return OutcomeError(Outcome(answer["outcome"]), answer["message"])
         case "memory":
             return MemoryError(answer["message"])
