@@ -64,7 +64,7 @@ def test_full_disk_is_one_line_and_loses_nothing(finished_house, tmp_path, small
     subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=4k", "status=none"], check=False)
     target = "results/ablation/features/product/flat.safetensors"
     text = house.snakemake(target, "--force", succeeds=False)
-    assert "flat.safetensors: no space left on the device; free some, then start again" in text
+    assert "flat.safetensors: no space left on the device; free some and run again" in text
     assert (features / "factor" / "spectral.safetensors").read_bytes() == kept
     filler.unlink()
     house.snakemake()

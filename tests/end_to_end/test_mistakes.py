@@ -60,13 +60,13 @@ def test_grid_beyond_the_context_of_the_trained_model_is_named_where_it_is_asked
 def test_results_folder_that_cannot_be_made_is_named(empty_house):
     (empty_house.root / "file").write_text("")
     text = refuse(empty_house, "--config", "results=file/results")
-    assert "file/results cannot be made" in text
+    assert "file/results cannot be created" in text
 
 
 def test_results_folder_without_permission_is_named(monkeypatch, tmp_path):
     # Root may write anywhere, so that the kernel's answer for another user is put in its place.
     monkeypatch.setattr(lock.os, "access", lambda path, mode: False)
-    with pytest.raises(UserError, match=r"results cannot be written, .* is not yours to write to; .*--config results="):
+    with pytest.raises(UserError, match=r"results cannot be written: no permission to write to .*; .*--config results="):
         lock.check_writable(tmp_path / "results")
 
 
