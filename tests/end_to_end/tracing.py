@@ -18,7 +18,7 @@ code = json.loads(arguments[arguments.index("--spec") + 1])["code"] if "--spec" 
 
 
 def name_of(frame: FrameType | None) -> str | None:
-    """The definition that `frame` runs, "MODULE when imported" at the top of one, "" at the end; None outside of plumbline."""
+    """The definition that `frame` runs, or "MODULE when imported"; "" below all, None outside of plumbline."""
     if frame is None:
         return ""
     spec = frame.f_globals.get("__spec__")
