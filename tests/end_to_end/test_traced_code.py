@@ -44,7 +44,7 @@ def traced(tmp_path_factory) -> dict[str, tuple[set[tuple[str, str]], dict[str, 
         house.snakemake("lr_sweep", "throughput")  # beside the house's own study, ablation
     found: dict[str, tuple[set[tuple[str, str]], dict[str, str]]] = {}
     for line in (house.root / "traced.txt").read_text().splitlines():
-        code, caller, callee = line.split()
+        code, caller, callee = line.split("\t")
         if code not in found:
             found[code] = set(), json.loads((house.root / "results" / "code" / f"{code}.json").read_text())
         found[code][0].add((caller, callee))

@@ -18,7 +18,7 @@ code = json.loads(arguments[arguments.index("--spec") + 1])["code"] if "--spec" 
 
 
 def name_of(frame: FrameType | None) -> str | None:
-    """The definition that `frame` runs, "" for a module that is being imported; None outside of plumbline."""
+    """The definition that `frame` runs, or "MODULE when imported"; "" below all, None outside of plumbline."""
     if frame is None:
         return ""
     spec = frame.f_globals.get("__spec__")
@@ -26,7 +26,8 @@ def name_of(frame: FrameType | None) -> str | None:
         return None
     top = frame.f_code.co_qualname.partition(".")[0]
     if top == "<module>":
-        return "main" if frame.f_globals["__name__"] == "__main__" else ""
+        is_run = frame.f_globals["__name__"] == "__main__"
+        return "main" if is_run else f"{spec.name.removeprefix('plumbline.')} when imported"
     return f"{spec.name.removeprefix('plumbline.')}.{top}"
 
 
@@ -40,7 +41,7 @@ def note() -> None:
     if caller and callee and (caller, callee) not in noted:
         noted.add((caller, callee))
         with Path("traced.txt").open("a") as stream:
-            stream.write(f"{code} {caller} {callee}\n")
+            stream.write(f"{code}\t{caller}\t{callee}\n")
 
 
 class Noting(ast.NodeTransformer):

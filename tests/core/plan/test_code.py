@@ -1,12 +1,15 @@
 import ast
+import importlib
 import textwrap
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+import torch
 
 from core.plan.stage_digests import digests, forget
 from plumbline.core.errors import UserError
-from plumbline.core.plan import code
+from plumbline.core.plan import code, definitions
 
 PACKAGE = Path(code.__file__).parents[2]
 FILES = {
@@ -36,8 +39,7 @@ FILES = {
         from . import leaf
 
         def depth(times):
-            leaf = [times]
-            return ground() * leaf[0]
+            return ground() * times
 
         def other():
             return leaf.other()
@@ -161,14 +163,56 @@ def test_a_module_used_in_any_other_way_than_by_a_name_in_it_counts_whole(wall, 
 @pytest.mark.parametrize("use", ["Shape(1)", "list(Shape)", "Shape.__members__", "len(Shape)"])
 def test_members_of_an_enum_count_unless_it_is_only_called(wall, use):
     wall.edit("top", "Shape.FLAT.value", use)
-    members = {name for name in digests("wall.top") if name.startswith("wall.shapes.Shape.")}
-    assert members == (set() if use == "Shape(1)" else {"wall.shapes.Shape.FLAT", "wall.shapes.Shape.ROUND"})
+    members = {name.removeprefix("wall.shapes.Shape.") for name in digests("wall.top") if "shapes.Shape." in name}
+    assert members == (set() if use == "Shape(1)" else {"FLAT", "ROUND", "*"})
 
 
-@pytest.mark.parametrize("use", ["globals()['unused']()", "eval('unused()')", "Shape.__subclasses__()"])
+def test_the_order_of_an_enums_members_counts_where_all_of_them_are_used(wall):
+    members = ['FLAT = "flat"', 'ROUND = "round"']
+    swap = ("shapes", "\n    ".join(members), "\n    ".join(reversed(members)))
+    assert wall.changed(swap) == set()
+    wall.write("shapes", FILES["shapes"])
+    wall.edit("top", "Shape.FLAT.value", "list(Shape)")
+    assert wall.changed(swap) == {"wall.shapes.Shape.*"}
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "globals()['unused']()",
+        "eval('unused()')",
+        "Shape.__subclasses__()",
+        "run.__globals__['unused']()",
+        "import sys; vars(sys.modules[__name__])['unused']()",
+        "import sys as s; s.modules[__name__].unused()",
+        "from sys import modules; modules[__name__].unused()",
+        "from importlib import import_module as load; load(__name__).unused()",
+        "import builtins; builtins.eval('unused()')",
+    ],
+)
 def test_names_that_are_computed_make_all_that_the_stage_imports_count(wall, use):
-    wall.edit("top", "middle.depth(2)", use)
+    *imports, expression = use.split("; ")
+    wall.edit("top", "import json", "\n".join([*imports, "import json"]))
+    wall.edit("top", "middle.depth(2)", expression)
     assert {"wall.top.unused", "wall.middle.other", "wall.leaf.other"} <= set(digests("wall.top"))
+
+
+def test_names_that_are_computed_from_an_import_inside_a_function_count_too(wall):
+    wall.edit(
+        "top", "print(json", "from importlib import import_module as load\n    print(load(__name__).unused(), json"
+    )
+    assert "wall.top.unused" in digests("wall.top")
+
+
+def test_the_order_in_which_a_name_is_bound_again_counts(wall):
+    wall.edit("leaf", "FACTOR = 2", "A = 1\nFACTOR = A\nA = 2")
+    assert "wall.leaf.A" in wall.changed(("leaf", "FACTOR = A\nA = 2", "A = 2\nFACTOR = A"))
+
+
+def test_the_order_of_effects_and_of_what_is_computed_beside_them_counts(wall):
+    wall.edit("leaf", "FACTOR = 2", "T = {}\nFACTOR = dict(T)\nT.update(a=1)")
+    edit = ("leaf", "FACTOR = dict(T)\nT.update(a=1)", "T.update(a=1)\nFACTOR = dict(T)")
+    assert wall.changed(edit) == {"wall.leaf when imported"}
 
 
 def test_a_star_import_makes_its_module_count(wall):
@@ -189,12 +233,64 @@ def test_a_star_import_makes_its_module_count(wall):
         "kept = other()",
         "register.calls, kept = 1, 2\nregister(other)",
         "class Extra:\n    for _ in range(2):\n        other()",
+        "class Extra:\n    kept = other()",
+        "class Extra:\n    kept: int = other()",
+        "class Extra:\n    @register\n    def kept(self): return other()",
+        "class Extra:\n    class Inner:\n        kept = other()",
+        "def extra(kept=register(1)): return other()",
+        "def extra(*, kept=register(other)): pass",
+        "class Extra:\n    def __init__(self): other()\nkept = Extra()",
+        "class Extra:\n    def kept(self, given=other()): pass",
+        "kept = [register(one) for one in [other]]",
+        "from wall import middle as m\nalias = m.leaf\nkept = alias.setdefault(1, other)",
+        "import numpy as np\n_OLD = np.seterr(all=other)",
     ],
 )
 def test_statements_that_do_something_when_a_module_is_imported_count_with_what_they_reach(wall, statement):
     text = (wall.folder / "leaf.py").read_text()
     wall.write("leaf", f"{text}\nTABLE = {{}}\ndef register(one): TABLE['one'] = one\n{statement}\n")
     assert {"wall.leaf when imported", "wall.leaf.other"} <= set(digests("wall.top"))
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "class Meta(type):\n    def __new__(*args): HOOKS.append(args)\nclass Base(metaclass=Meta): pass",
+        "class Base:\n    def __init_subclass__(cls): HOOKS.append(cls)",
+        "from elsewhere import Base",
+    ],
+)
+def test_a_subclass_that_its_base_class_may_register_counts(wall, base):
+    wall.edit("real", "def height():\n    return 4", f"HOOKS = []\n{base}\ndef height():\n    return HOOKS")
+    wall.edit("apart", "x = 1", "from wall.real import Base\nclass Extra(Base):\n    size = 1")
+    wall.edit("top", "import json", "import json\nimport wall.apart")
+    if base.startswith("from"):
+        wall.edit("apart", "from wall.real", "from elsewhere")
+    assert wall.changed(("apart", "size = 1", "size = 2"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import logging\nlog = logging.getLogger('wall')",
+        "from pathlib import Path\nPLACE = Path('a')",
+        "import re\nPATTERN = re.compile('a')",
+        "from dataclasses import dataclass, field\n"
+        "@dataclass\nclass Extra:\n    kept: list = field(default_factory=list)",
+        "from plumbline.core.settings import Settings\nclass Base(Settings): x: int = 1\n"
+        "class Extra(Base):\n    kept: Base = Base()",
+    ],
+)
+def test_statements_that_only_build_a_value_are_no_effects(wall, statement):
+    wall.write("real", f"{FILES['real']}\n{statement}\n")
+    assert "wall.real when imported" not in digests("wall.top")
+
+
+@pytest.mark.parametrize("after", ["intel_extension", "torch._dynamo", "numpy as unread"])
+def test_an_import_of_another_package_for_what_it_does_counts(wall, after):
+    text = f"import numpy\nimport torch\n{FILES['real']}    torch, numpy\n"
+    wall.write("real", text)
+    assert wall.changed(("real", "import torch", f"import torch\nimport {after}")) == {"wall.real when imported"}
 
 
 def test_a_module_imported_for_its_effects_alone_counts(wall):
@@ -231,15 +327,68 @@ def test_annotations_in_classes_are_followed_for_pydantic_reads_them(wall, annot
     assert "wall.top.Kind" in digests("wall.top")
 
 
-def test_wording_of_a_mistake_counts_only_where_its_text_is_kept(wall):
-    edit = ("leaf", "factor: is", "the factor is")
-    assert wall.changed(edit) == set()
-    wall.edit(
-        "top",
-        "    print(json",
-        "    try:\n        pass\n    except UserError as error:\n        print(str(error))\n    print(json",
-    )
+WORDING = ("leaf", "factor: is", "the factor is")
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        "except UserError as error:\n        print(str(error))",
+        "except errors.UserError as error:\n        print(str(error))",
+        "except CAUGHT as error:\n        print(str(error))",
+        "except (OSError, CAUGHT) as error:\n        print(str(error))",
+        "except (OSError, Exception) as error:\n        raise OutcomeError(str(error))",
+        "except UserError:\n        print(traceback.format_exc())",
+        "except UserError:\n        print(sys.exc_info())",
+        "except UserError:\n        print(caught())",
+        "finally:\n        print(future.exception())",
+        "except OutcomeError as error:\n        print(error.__context__)",
+    ],
+)
+def test_wording_of_a_mistake_counts_where_something_can_catch_and_keep_it(wall, handler):
+    assert wall.changed(WORDING) == set()
+    wall.edit("top", "import json", "import json, sys, traceback\nfrom sys import exc_info as caught")
+    wall.edit("top", "    print(json", f"    try:\n        pass\n    {handler}\n    print(json")
     assert wall.changed(("leaf", "the factor is", "a factor is")) == {"wall.leaf.base"}
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        "except (OSError, KeyError) as error:\n        print(str(error))",
+        "except UserError as error:\n        raise UserError(f'there: {error}') from None",
+        "except BaseException as error:\n        raise error",
+        "except UserError:\n        print(0)",
+    ],
+)
+def test_wording_of_a_mistake_does_not_count_where_nothing_keeps_it(wall, handler):
+    wall.edit("top", "    print(json", f"    try:\n        pass\n    {handler}\n    print(json")
+    assert wall.changed(WORDING) == set()
+
+
+@pytest.mark.parametrize(("use", "is_kept"), [("print(error)", True), ("print(error is None)", False)])
+def test_wording_of_a_mistake_counts_where_a_context_manager_keeps_it(wall, use, is_kept):
+    method = f"    def __exit__(self, kind, error, trace):\n        {use}"
+    wall.edit("top", "WIDTH: int = 3", f"class Block:\n{method}\nWIDTH = Block")
+    assert wall.changed(WORDING) == ({"wall.leaf.base"} if is_kept else set())
+
+
+def test_exceptions_that_are_said_to_be_no_mistakes_are_none():
+    """By their names, which in the package are bound by their own class or import alone."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and node.name in definitions.UNRELATED:
+                module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+                found[node.name] = getattr(importlib.import_module(module), node.name)
+            assert getattr(node, "asname", None) not in definitions.UNRELATED
+            stored = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            assert not (stored and node.id in definitions.UNRELATED)
+    found |= {"OutOfMemoryError": torch.OutOfMemoryError, "ArrowException": pa.ArrowException}
+    assert found.keys() == definitions.UNRELATED
+    for kind in found.values():
+        assert not issubclass(UserError, kind)
+        assert not issubclass(ValueError, kind)
 
 
 def test_what_is_put_into_the_text_of_a_mistake_counts(wall):

@@ -82,6 +82,20 @@ def test_a_new_outcome_makes_stale_what_counts_all_outcomes(stale):
     assert found == {"throughput.summarize": 1, "throughput.figures": 1}
 
 
+@pytest.mark.parametrize(
+    ("module", "first", "second", "stages"),
+    [
+        ("core/run/record.py", "DIVERGED", "INVALID_OUTPUT", {"throughput.summarize", "throughput.figures"}),
+        ("lr_sweep/record.py", "CONVERGED", "SPIKED", {"lr_sweep.summarize"}),
+    ],
+)
+def test_the_order_of_members_makes_stale_what_goes_through_them(stale, module, first, second, stages):
+    members = [f'    {name} = "{name.lower()}"\n' for name in (first, second)]
+    found = stale(module, "".join(members), "".join(reversed(members)))
+    assert stages <= set(found)
+    assert "ablation.train" not in found
+
+
 def test_a_new_key_with_a_default_makes_stale_the_stages_whose_spec_holds_it_and_what_follows(stale):
     place = "    seconds: PositiveFloat = 0.4\n"
     found = stale("throughput/settings.py", place, ANOTHER_KEY + place)

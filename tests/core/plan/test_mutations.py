@@ -121,10 +121,13 @@ def test_every_change_of_a_function_or_constant_that_a_stage_reaches_changes_its
                 shown = f"{module}.{name}".removeprefix("plumbline.")
                 reaching = {root[0].split(".")[1]: root for root, found in before.items() if shown in found}
                 changed = list(edits(unit, text, lines_of(text))) if reaching else []
-                for edited in changed[number % len(changed) :][:1] if changed else []:
+                for kind, edited in enumerate(changed):  # each root gets one of them, in turn
+                    tried_on = list(reaching.values())[(kind - number) % len(changed) :: len(changed)]
+                    if not tried_on:
+                        continue
                     path.write_bytes(edited)
                     reader.forget(module)
-                    after = {root: reader.digests(root) for root in reaching.values()}
+                    after = {root: reader.digests(root) for root in tried_on}
                     unnoticed += [(root[0], shown) for root in after if after[root].get(shown) == before[root][shown]]
                     tried += 1
             path.write_bytes(text)

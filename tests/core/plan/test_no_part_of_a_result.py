@@ -1,7 +1,6 @@
 """What the digests leave out is used in no way that could reach a result."""
 
 import ast
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,15 +31,6 @@ def opens_a_block(around: list[ast.AST]) -> bool:
     return isinstance(around[1], ast.Call) and any(isinstance(node, ast.withitem) for node in around[2:4])
 
 
-def is_value_of(around: list[ast.AST], key: str) -> bool:
-    """Whether it stands somewhere in the value of `key` in a dict."""
-    for value, node in itertools.pairwise(around):
-        if isinstance(node, ast.Dict) and value in node.values:
-            place = node.keys[node.values.index(value)]
-            return isinstance(place, ast.Constant) and place.value == key
-    return False
-
-
 def test_every_name_that_is_left_out_would_count_otherwise(monkeypatch):
     left_out = code.NO_PART_OF_A_RESULT
     monkeypatch.setattr(code, "NO_PART_OF_A_RESULT", frozenset())
@@ -50,7 +40,7 @@ def test_every_name_that_is_left_out_would_count_otherwise(monkeypatch):
 
 
 def test_the_list_is_the_one_that_is_checked_here():
-    names = {"stage", "atomic", "PACKAGES", "Progress", "log_event", "describe_machine", "_explain"}
+    names = {"stage", "atomic", "PACKAGES", "Progress", "log_event", "_explain"}
     assert {name.rpartition(".")[2] for name in code.NO_PART_OF_A_RESULT} == names
 
 
@@ -74,13 +64,11 @@ def test_lines_of_the_journal_give_nothing_back():
     assert all(isinstance(around[2], ast.Expr) for around in found)
 
 
-def test_a_record_holds_its_machine_under_that_key_alone():
-    (use,) = [around for module, around in uses("describe_machine") if module == "core.run.record"]
-    assert ast.unparse(use[2]) == "machine = describe_machine()"
-    kept = [around for module, around in uses("machine") if module == "core.run.record"]
-    recording = [around for around in kept if any(getattr(node, "name", "") == "recording" for node in around)]
-    assert all(is_value_of(around, "machine") or isinstance(around[1], ast.Assign) for around in recording)
-    assert len(recording) == 2
+def test_only_the_diagnosis_reads_journals_in_a_stage():
+    readers = {
+        root[0].removeprefix("plumbline.") for root in roots() if "core.run.progress.read_journal" in digests(*root)
+    }
+    assert readers == {"lr_sweep.diagnose"}
 
 
 def test_packages_are_only_listed_with_their_versions():

@@ -37,6 +37,15 @@ def test_swapped_values_give_another_spec():
     assert target(a=1, b=2).spec != target(a=2, b=1).spec
 
 
+def test_inputs_that_swap_their_names_give_another_spec():
+    one, two = target("adapt"), target("split")
+    specs = {
+        Target("ablation", "train", "x", "x", {}, reads={"a": [first], "b": [second]}).spec
+        for first, second in ((one, two), (two, one))
+    } | {Target("ablation", "train", "x", "x", {}, reads={"a": [one], "c": [two]}).spec}
+    assert len(specs) == 3
+
+
 def test_a_change_upstream_changes_every_spec_downstream():
     first, second = target(seed=0), target(seed=1)
     assert target("train", needs=(first,)).spec != target("train", needs=(second,)).spec

@@ -34,8 +34,7 @@ def validated(model: type[Model], values: Mapping[str, Any], place: str) -> Mode
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        mistakes = "; ".join(_explain(mistake, model) for mistake in error.errors())
-        raise UserError(f"{place}: {mistakes}") from None
+        raise UserError(f"{place}: " + "; ".join(_explain(mistake, model) for mistake in error.errors())) from None
 
 
 def _explain(mistake: Any, model: type[BaseModel]) -> str:

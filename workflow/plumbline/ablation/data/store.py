@@ -97,7 +97,9 @@ class AdapterStore:
         except FileNotFoundError:
             raise self._broken(file, "is missing") from None
         except (ValueError, EOFError) as error:
-            raise self._broken(file, f"is truncated or corrupt ({error})") from None
+            raise UserError(
+                f"{file}: is truncated or corrupt ({error}); delete {self.path} to have it rebuilt"
+            ) from None
         if values.shape != shape or values.dtype != dtype:
             raise self._broken(file, f"is {values.dtype} {values.shape}, which is not what the manifest says")
 

@@ -17,9 +17,10 @@ NO_PART_OF_A_RESULT = frozenset(
         STAGE,  # reads the command line, logs, keeps the journal, and calls the function
         f"{OURS}.core.files.atomic",  # moves bytes to their place; whoever writes makes the bytes
         f"{OURS}.core.measure.machine.PACKAGES",  # versions that a description of the machine lists
-        f"{OURS}.core.run.progress.Progress",  # counts, for the log and the journal
-        f"{OURS}.core.run.progress.log_event",  # a line of the journal
-        f"{OURS}.core.run.record.describe_machine",  # a record's `machine`: where it was made, not what was found
+        # The journal of a job. No stage reads its own; `diagnose` reads those of trainings as they were written, and
+        # is itself stale when their code is.
+        f"{OURS}.core.run.progress.Progress",
+        f"{OURS}.core.run.progress.log_event",
         f"{OURS}.core.settings._explain",  # words a user's mistake
     }
 )

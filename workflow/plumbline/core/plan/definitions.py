@@ -4,17 +4,26 @@ Left out: docstrings, comments, log lines, annotations of functions. The text of
 """
 
 import ast
+import builtins
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
-from plumbline.core.plan.modules import DEFINITIONS, OURS, WRAPPERS, Import, Module, chain_of, is_inert
+from plumbline.core.plan.modules import OURS, WRAPPERS, Import, Module, chain_of, is_inert
 
-FOUND_BY_NAME = {"import_module", "__subclasses__"}
-COMPUTED = {*FOUND_BY_NAME, "__import__", "globals", "eval", "exec"}
-"""Code that uses one of these can reach definitions that it does not name."""
+COMPUTED = re.compile(
+    r"(builtins\.)?(__import__|globals|locals|eval|exec)|(builtins|pkgutil|runpy)(\..*)?|sys\.modules(\..*)?"
+    r"|importlib\.(import_module|reload|__import__)|(.*\.)?(import_module|__subclasses__|__globals__)(\..*)?"
+)
+"""Names by which code can reach definitions that it does not name."""
 MISTAKES = {"UserError", "ValueError"}
 """Exceptions whose text reaches no output, unless something catches them and keeps it."""
+UNRELATED = {"OutcomeError", "TimeUpError", "NotFiniteError", "OutOfMemoryError", "ArrowException"}
+"""Exceptions beside the built-in ones that are no base class of these: what catches them catches no mistake."""
+CATCHING = re.compile(
+    r"traceback\..*|sys\.(exc|last_|unraisable).*|(.*\.)?(exception|__context__|__cause__|excepthook)"
+)
+"""Names by which code can get at an exception that it did not catch under a name."""
 CALLED = "()"
 """Ends a chain of names that is called or used as an annotation. Of an enum, that reaches no member: `Outcome(text)`
 gives back the member that `text` names, and code that treats this one differently names it."""
@@ -32,16 +41,15 @@ class Definition:
         self.is_computed = False
         """Whether it reaches definitions that it does not name."""
         self.chains: set[tuple[str, ...]] = set()
-        """Names from outside, each with the attributes read from it: ("np", "linalg", "norm")."""
+        """Names that it reads, each with the attributes read from it: ("np", "linalg", "norm")."""
         self.imports: dict[str, list[Import]] = {}
         """What is imported inside functions, by name."""
         self._module = module
         self._texts: set[ast.AST] = set()
         for node in statements:
-            self._named: set[tuple[str, ...]] = set()
             self._visit(node)
-            outside = module.outside(node) if isinstance(node, DEFINITIONS) else {chain[0] for chain in self._named}
-            self.chains |= {chain for chain in self._named if chain[0] in outside or chain[0] in self.imports}
+            if isinstance(node, Import):
+                self._notice(".".join(filter(None, node)))
 
     def _visit(self, value: Any) -> None:
         if isinstance(value, list):
@@ -62,12 +70,16 @@ class Definition:
     def _Name(self, node: ast.AST, *end: str) -> None:
         if chain := chain_of(node):
             self.said.append(".".join([*chain, *end]))
-            self._named.add((*chain, *end))
+            self.chains.add((*chain, *end))
         else:
             self._fields(node)
-        name = chain[0] if len(chain) == 1 else getattr(node, "attr", "")
-        is_registry = self._module.name.startswith(f"{OURS}.") and name == "import_module"  # a target names its modules
-        self.is_computed |= name in (FOUND_BY_NAME if chain[1:] or not chain else COMPUTED) and not is_registry
+        name = self._module.full_name(node, self.imports) or ".".join(chain) or f"?.{getattr(node, 'attr', '')}"
+        if chain != ["importlib", "import_module"] or not self._module.name.startswith(f"{OURS}."):
+            self._notice(name)  # a registry of ours: a target names the modules that it loads
+
+    def _notice(self, name: str) -> None:
+        self.is_computed |= COMPUTED.fullmatch(name) is not None
+        self.keeps_texts |= CATCHING.fullmatch(name) is not None
 
     _Attribute = _Name
 
@@ -79,6 +91,7 @@ class Definition:
 
     def _Call(self, node: ast.Call) -> None:
         self.said.append("Call")
+        self.is_computed |= chain_of(node.func) == ["vars"] and not node.args
         self._Name(node.func, CALLED) if chain_of(node.func) else self._visit(node.func)
         self._visit([node.args, node.keywords])
 
@@ -86,13 +99,16 @@ class Definition:
         self.said.append(ast.dump(node))
         for name, target in self._module.targets(node):
             self.imports.setdefault(name, []).append(target)
+            self._notice(".".join(filter(None, target)))
         if isinstance(node, ast.Import):
             self.imports.setdefault("", []).extend(Import(alias.name) for alias in node.names)
 
     _ImportFrom = _Import
 
     def _FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        self.is_computed |= node.name == "__init_subclass__"
+        if node.name in ("__exit__", "__aexit__"):
+            given = {part.arg for part in ast.walk(node.args) if isinstance(part, ast.arg)} - {"self"}
+            self.keeps_texts |= any(_is_kept(part, given) for part in node.body)
         read = not WRAPPERS.issuperset(map(self._module.full_name, node.decorator_list))
         for part in ast.walk(node.args):
             if isinstance(part, ast.arg):
@@ -109,6 +125,7 @@ class Definition:
         for part in node.body:
             if isinstance(part, ast.AnnAssign):
                 self._annotation(part.annotation)
+        self.is_computed |= self._module.registers(node)
         self._fields(node)
 
     def _annotation(self, node: ast.AST) -> None:
@@ -134,10 +151,17 @@ class Definition:
         (self.texts if node in self._texts else self.said).append(repr(node.value))
 
     def _ExceptHandler(self, node: ast.ExceptHandler) -> None:
-        caught = {part.id for part in ast.walk(node.type or node) if isinstance(part, ast.Name)}
-        if {*MISTAKES, "Exception", "BaseException"} & caught:
-            self.keeps_texts |= any(_is_kept(part, node.name) for part in node.body)
+        kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+        if not all(map(self._is_unrelated, kinds)):
+            self.keeps_texts |= any(_is_kept(part, {node.name}) for part in node.body)
         self._fields(node)
+
+    def _is_unrelated(self, kind: ast.AST | None) -> bool:
+        """Whether what `kind` catches is certainly no mistake."""
+        name = ".".join(chain_of(kind)) if kind else ""
+        found = None if name in self._module.bindings else getattr(builtins, name, None)
+        known = isinstance(found, type) and not issubclass(ValueError, found)
+        return known or name.rpartition(".")[2] in UNRELATED
 
     def _only_logs(self, node: ast.AST) -> bool:
         """Whether `node` is a log line and nothing in it could do more than log."""
@@ -155,10 +179,15 @@ def _literal(argument: ast.expr) -> list[ast.Constant]:
     return [part for part in parts if isinstance(part, ast.Constant)]
 
 
-def _is_kept(node: ast.AST, error: str | None) -> bool:
-    """Whether the caught `error` is used for more than another mistake's text."""
-    if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and MISTAKES & {*chain_of(node.exc.func)[-1:]}:
+def _is_kept(node: ast.AST, errors: Container[str | None]) -> bool:
+    """Whether one of the variables `errors` is used for more than to raise another mistake, or the same."""
+    raised = node.exc if isinstance(node, ast.Raise) else None
+    if isinstance(raised, ast.Name) or (isinstance(raised, ast.Call) and MISTAKES & {*chain_of(raised.func)[-1:]}):
+        return False
+    if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Is | ast.IsNot):
+        return False
+    if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "__exit__":
         return False
     if isinstance(node, ast.Name):
-        return node.id == error
-    return any(_is_kept(child, error) for child in ast.iter_child_nodes(node))
+        return node.id in errors
+    return any(_is_kept(child, errors) for child in ast.iter_child_nodes(node))

@@ -2,11 +2,13 @@
 
 import ast
 import importlib.util
-import symtable
+import re
 import sys
-from collections.abc import Iterator
-from functools import cache, cached_property
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from plumbline.core.errors import UserError
@@ -19,6 +21,18 @@ WRAPPERS = {
     *("torch.no_grad", "torch.enable_grad", "torch.inference_mode"),
 }
 """Decorators that do not register the function anywhere and do not read its annotations."""
+PURE = {
+    *(STAGE, *WRAPPERS, "pydantic.field_validator", "pydantic.model_validator"),
+    *("dataclasses.field", "pydantic.Field", "pydantic.ConfigDict", "typing.TypeVar", "typing.ParamSpec"),
+    *("functools.partial", "logging.getLogger", "pathlib.Path", "re.compile", "types.MappingProxyType"),
+    *("numpy.dtype", "pydantic.BeforeValidator", "pydantic.PlainSerializer", "dict", "frozenset", "list", "tuple"),
+}
+"""What may be called when a module is imported and only builds a value: it changes nothing and calls none of ours."""
+_BASES = {
+    *("abc.ABC", "enum.StrEnum", "pydantic.BaseModel", "torch.nn.Module", "torch.nn.Sequential", "Exception"),
+    *("typing.Generic", "typing.NamedTuple", "typing.Protocol"),
+}
+"""Base classes of others that do nothing more to a subclass."""
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _PLAIN = (*DEFINITIONS, ast.Assign, ast.AnnAssign, ast.Pass)
 
@@ -45,18 +59,25 @@ class Module:
         path = source(name)
         if path is None:
             raise UserError(f"module {name}: not found on the Python path ({', '.join(p for p in sys.path if p)})")
-        self._text, self.is_package = path.read_text(encoding="utf-8"), path.name == "__init__.py"
+        self.is_package = path.name == "__init__.py"
         try:
-            tree = ast.parse(self._text)
+            tree = ast.parse(path.read_text(encoding="utf-8"))
         except SyntaxError as error:
             raise UserError(f"{path}:{error.lineno}: {error.msg}") from None
-        for node in tree.body:
-            self._take(node)
-
-    @cached_property
-    def _tables(self) -> dict[tuple[str, int], symtable.SymbolTable]:
-        table = symtable.symtable(self._text, self.name, "exec")
-        return {(child.get_name(), child.get_lineno()): child for child in table.get_children()}
+        self._read = _reads(tree)
+        body = [node for node in tree.body if not is_inert(node)]
+        for node in body:
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'":
+                self.main.append(node)
+            else:
+                self.effects += [node] * self._has_effect(node)
+                self._bind(node)
+        if self.effects:  # what is computed before or after them can depend on them
+            computed = [node for node in body if isinstance(node, ast.Assign | ast.AnnAssign) and _reads(node.value)]
+            self.effects = [node for node in body if node in self.effects or node in computed]
+        for name, bound in self.bindings.items():
+            if len(bound) > 1:  # which of them a reader sees is a matter of order
+                self.bindings[name] = [*(one for one in bound if isinstance(one, Import)), *body]
 
     def targets(self, node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, Import]]:
         """Each name that `node` binds, and what it stands for."""
@@ -68,70 +89,86 @@ class Module:
                 parents = [*self.name.split("."), *[""] * self.is_package][: -node.level] if node.level else []
                 yield alias.asname or alias.name, Import(".".join(filter(None, [*parents, node.module])), alias.name)
 
-    def full_name(self, decorator: ast.expr) -> str:
-        """As functools.cache; empty where that is not certain."""
-        first, *rest = chain_of(decorator.func if isinstance(decorator, ast.Call) else decorator) or [""]
-        bound = self.bindings.get(first, [Import(first)])
+    def full_name(self, node: ast.AST, local: Mapping[str, Sequence[ast.stmt | Import]] = MappingProxyType({})) -> str:
+        """As functools.cache, of a name, or of what is called or subscripted; empty where it is not certain.
+
+        local: imports inside a function, which come first.
+        """
+        while isinstance(node, ast.Call | ast.Subscript):
+            node = node.func if isinstance(node, ast.Call) else node.value
+        first, *rest = chain_of(node) or [""]
+        bound = local.get(first) or self.bindings.get(first, [Import(first)])
         return ".".join(filter(None, [*bound[0], *rest])) if isinstance(bound[0], Import) and len(bound) == 1 else ""
 
-    def outside(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> set[str]:
-        """Names in a top-level definition that may come from outside it."""
-        table = self._tables.get((node.name, node.lineno))
-        if table is None:  # it stands under a condition
-            return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
-        own = [node.bases, node.keywords] if isinstance(node, ast.ClassDef) else [[node.args, node.returns]]
-        outer = [part for many in [node.decorator_list, *own] for part in many if part is not None]
-        return {*_outside(table), *(name.id for part in outer for name in ast.walk(part) if isinstance(name, ast.Name))}
+    def registers(self, node: ast.ClassDef) -> bool:
+        """Whether defining `node`, or a subclass of it, may do more than that, such as enter it in a registry."""
+        hooks = {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
+        bases = {name for name in map(self.full_name, node.bases) if name and not self._is_own(name)}
+        metaclass = any(keyword.arg in (None, "metaclass") for keyword in node.keywords)
+        return metaclass or not bases <= _BASES or not hooks.isdisjoint({"__init_subclass__", "__set_name__"})
 
-    def _take(self, node: ast.stmt) -> None:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'":
-            self.main.append(node)
-        elif not is_inert(node):
-            effect = self._has_effect(node)
-            self.effects += [node] * effect
-            for part in ast.walk(node) if effect else [node]:
-                self._bind(part, node)
+    def _is_own(self, name: str) -> bool:
+        return name.partition(".")[0] in (OURS, self.name.partition(".")[0])
 
     def _has_effect(self, node: ast.stmt) -> bool:
-        if isinstance(node, DEFINITIONS):
-            decorators = {self.full_name(decorator) for decorator in node.decorator_list}
-            inside = [*node.keywords, *node.body] if isinstance(node, ast.ClassDef) else []  # keywords: for a metaclass
-            acts = [part for part in inside if not isinstance(part, _PLAIN) and not is_inert(part)]
-            return bool(acts) or not decorators <= {STAGE, *WRAPPERS}
-        if isinstance(node, ast.Assign | ast.AnnAssign):
-            stores = [part for part in ast.walk(node) if isinstance(getattr(part, "ctx", None), ast.Store)]
-            calls = [part for part in ast.walk(node) if isinstance(part, ast.Call)]
-            return any(map(self._is_ours, calls)) or any(
-                isinstance(one, ast.Attribute | ast.Subscript) for one in stores
-            )
-        return not isinstance(node, ast.Import | ast.ImportFrom)
+        if isinstance(node, ast.Import | ast.ImportFrom):  # of another package, for what the import does
+            dotted = [
+                alias for alias in node.names if isinstance(node, ast.Import) and "." in alias.name and not alias.asname
+            ]
+            outer = {name for name, target in self.targets(node) if not self._is_own(target.module)}
+            return bool(outer) and (bool(dotted) or not outer <= self._read)
+        return any(map(self._acts, _executed(node)))
 
-    def _is_ours(self, call: ast.Call) -> bool:
-        """Whether it may call a function of ours, or of the module's own package: that could register its arguments."""
-        bound = self.bindings.get((chain_of(call.func) or [""])[0], [])
-        tops = {OURS, self.name.partition(".")[0]}
-        return any(
-            isinstance(one, ast.FunctionDef) or (isinstance(one, Import) and one.module.partition(".")[0] in tops)
-            for one in bound
-        )
+    def _acts(self, part: ast.AST) -> bool:
+        """Whether `part`, which runs when the module is imported, may do more than build a value and bind it."""
+        if isinstance(part, ast.Call):
+            return not (self.full_name(part) in PURE or self._is_settings(ast.unparse(part.func)))
+        if isinstance(part, DEFINITIONS):
+            registers = isinstance(part, ast.ClassDef) and self.registers(part)
+            return registers or not {self.full_name(decorator) for decorator in part.decorator_list} <= PURE
+        if isinstance(part, ast.stmt):
+            return not isinstance(part, _PLAIN) and not is_inert(part)
+        return isinstance(part, ast.Attribute | ast.Subscript) and isinstance(part.ctx, ast.Store)
 
-    def _bind(self, part: ast.AST, node: ast.stmt) -> None:
-        if isinstance(part, ast.Import | ast.ImportFrom):
-            for name, target in self.targets(part):
-                self.bindings.setdefault(name, []).append(target)
-                self.imports.append(target)
-            self.imports += [Import(alias.name) for alias in part.names if isinstance(part, ast.Import)]
-        elif isinstance(part, DEFINITIONS):
-            self.bindings.setdefault(part.name, []).append(node)
-            if isinstance(part, ast.ClassDef) and any(chain_of(base)[-1:] == ["StrEnum"] for base in part.bases):
-                body = [item for item in part.body if not is_inert(item)]
-                if all(isinstance(item, ast.Assign) and isinstance(item.value, ast.Constant) for item in body):
-                    self.bindings |= {f"{part.name}.{ast.unparse(item).partition(' ')[0]}": [item] for item in body}
-                    part.body = []
-        else:
-            for inner in ast.walk(part):
-                if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
-                    self.bindings.setdefault(inner.id, []).append(node)
+    def _is_settings(self, name: str) -> bool:
+        """Whether `name` is a settings class of this module: an instance checks its values, and that is all."""
+        if self.full_name(ast.Name(name)) == f"{OURS}.core.settings.Settings":
+            return True
+        found = self.bindings.get(name, [])
+        if len(found) != 1 or not isinstance(one := found[0], ast.ClassDef) or not one.bases:
+            return False
+        is_hooked = any(re.match("__|model_", getattr(part, "name", "")) for part in one.body)
+        return not is_hooked and all(self._is_settings(ast.unparse(base)) for base in one.bases)
+
+    def _bind(self, node: ast.stmt) -> None:
+        for part in _in_scope(node):
+            if isinstance(part, ast.Import | ast.ImportFrom):
+                for name, target in self.targets(part):
+                    self._add(name, target)
+                    self.imports.append(target)
+                self.imports += [Import(alias.name) for alias in part.names if isinstance(part, ast.Import)]
+            elif isinstance(part, ast.ClassDef) and any(chain_of(base)[-1:] == ["StrEnum"] for base in part.bases):
+                self._add(part.name, self._without_members(part, node))
+            elif isinstance(part, DEFINITIONS):
+                self._add(part.name, node)
+            elif isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                self._add(part.id, node)
+
+    def _add(self, name: str, bound: ast.stmt | Import) -> None:
+        if bound not in self.bindings.setdefault(name, []):
+            self.bindings[name].append(bound)
+
+    def _without_members(self, enum: ast.ClassDef, node: ast.stmt) -> ast.stmt:
+        """Binds each member of `enum`, and all in their order; gives the class without them. Else gives `node`."""
+        body = [item for item in enum.body if not is_inert(item)]
+        members = [item for item in body if isinstance(item, ast.Assign) and isinstance(item.value, ast.Constant)]
+        if members != body:
+            return node
+        self.bindings |= {f"{enum.name}.{ast.unparse(item.targets[0])}": [item] for item in members}
+        self.bindings[f"{enum.name}.*"] = [ast.Expr(ast.Tuple([item.targets[0] for item in members]))]
+        bare = copy(enum)
+        bare.body = []
+        return bare
 
 
 @cache
@@ -161,10 +198,27 @@ def is_inert(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
-def _outside(table: symtable.SymbolTable) -> Iterator[str]:
-    """Names that may come from outside a function or class; in a class body, even a name that is bound there."""
-    for symbol in table.get_symbols():
-        if symbol.is_global() or table.get_type() == "class":
-            yield symbol.get_name()
-    for child in table.get_children():
-        yield from _outside(child)
+def _reads(node: ast.AST | None) -> set[str]:
+    """Names that are read in `node`."""
+    parts = ast.walk(node) if node else ()
+    return {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)}
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """What of `node` runs when it is reached: all but the bodies of functions."""
+    yield node
+    inner: Iterable[ast.AST] = ast.iter_child_nodes(node)
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        inner = [*node.decorator_list, node.args, *filter(None, [node.returns])]
+    elif isinstance(node, ast.Lambda):
+        inner = [node.args]
+    for part in inner:
+        yield from _executed(part)
+
+
+def _in_scope(node: ast.AST) -> Iterator[ast.AST]:
+    """What of `node` can bind a name beside it: nothing inside definitions, and not the variables of comprehensions."""
+    yield node
+    if not isinstance(node, (*DEFINITIONS, ast.Lambda)):
+        for part in [node.iter, *node.ifs] if isinstance(node, ast.comprehension) else ast.iter_child_nodes(node):
+            yield from _in_scope(part)

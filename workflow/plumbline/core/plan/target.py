@@ -100,8 +100,10 @@ class Target:
         """The spec as canonical JSON, for the contents as they were read last."""
         known = tuple(content.sha256 for content in self.contents)
         if known not in self._specs:
-            own = [item.sha256 for group in self.reads.values() for item in group if isinstance(item, Content)]
-            inputs = digest("\n".join([*(need.spec for need in self.needs), *map(str, own)]))
+            read = [(name, item) for name, items in self.reads.items() for item in items]
+            inputs = digest(
+                "\n".join(f"{name}: {item.spec if isinstance(item, Target) else item.sha256}" for name, item in read)
+            )
             records = {"records": recorded(self.merges)} if self.merges else {}
             head = {"code": digest(canonical(self.code)), "inputs": inputs}
             self._specs[known] = canonical({**self.settings, **records, **head})

@@ -45,8 +45,9 @@ def load_checkpoint(path: Path, identity: str, device: torch.device | str = "cpu
         found = state.pop("identity")
     except (RuntimeError, EOFError, OSError, LookupError, AttributeError, TypeError, pickle.UnpicklingError) as error:
         # not torch's own words: they advise reading the file unsafely
-        what = type(error).__name__
-        raise UserError(f"{path}: is not a checkpoint ({what}); delete it to start from the beginning") from error
+        raise UserError(
+            f"{path}: is not a checkpoint ({type(error).__name__}); delete it to start from the beginning"
+        ) from error
     if found != identity:
         log.warning("%s belongs to another spec%s: starting from the beginning", path, _where(found, identity))
         return None

@@ -128,7 +128,7 @@ def read(folder: Path) -> Iterator[Batch]:
             try:
                 table = file.read_row_group(group, columns=["text", "validation"], use_threads=False)
             except (pa.ArrowException, OSError) as error:
-                raise _damaged(path, error) from error
+                raise UserError(_damaged(path, error)) from error
             yield Batch(
                 texts=table["text"].to_pylist(),
                 validation=table["validation"].to_numpy(),
@@ -140,8 +140,8 @@ def _opened(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
+        raise UserError(_damaged(path, error)) from error
 
 
-def _damaged(path: Path, error: BaseException) -> UserError:
-    return UserError(f"{path}: is not a complete corpus ({error}); delete it to have it rebuilt")
+def _damaged(path: Path, error: BaseException) -> str:
+    return f"{path}: is not a complete corpus ({error}); delete it to have it rebuilt"
