@@ -196,7 +196,7 @@ class TrainingSettings(ClassifierSettings):
     """The classifier, and how adapters are split into training, validation and test."""
 
     split: Literal["resampled", "fixed"] = "resampled"
-    """`resampled` draws a new 70/10/20 split for each run; `fixed` uses the reference experiment's single split."""
+    """`resampled` rotates 70/10/20 splits: five runs test every adapter once; `fixed` is the reference's one split."""
     split_by_images: bool = True
     """Keep adapters that share training images on one side of the split."""
     stacked: bool = True
