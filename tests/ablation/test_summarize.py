@@ -15,6 +15,7 @@ from merging import merge_fields
 from plumbline.ablation.analysis.contrasts import best_trial
 from plumbline.ablation.analysis.findings import findings
 from plumbline.ablation.analysis.records import TrialRecord, ordered_records
+from plumbline.ablation.classifier.packed import pack, unpack
 from plumbline.ablation.settings import TABLES
 from plumbline.ablation.summarize import SummarizeSpec, summarize
 from plumbline.core.errors import UserError
@@ -46,7 +47,9 @@ def test_every_trial_has_a_row_with_the_means_of_its_runs(whole: Path) -> None:
             values = [run["test"][measure] for run in record["runs"]]
             assert row[f"test_{measure}"] == pytest.approx(np.mean(values))
             assert row[f"test_{measure}_sd"] == pytest.approx(np.std(values, ddof=1))
-            assert row[f"test_{measure}_low"] <= np.mean(values) <= row[f"test_{measure}_high"]
+            reach = stats.t.ppf(0.975, 9) * np.std(values, ddof=1) * (1 / 10 + 200 / 700) ** 0.5
+            assert row[f"test_{measure}_low"] == pytest.approx(np.mean(values) - reach)
+            assert row[f"test_{measure}_high"] == pytest.approx(min(1, np.mean(values) + reach))
         gaps = [run["train"]["accuracy"] - run["test"]["accuracy"] for run in record["runs"]]
         assert row["gap"] == pytest.approx(np.mean(gaps))
         assert row["feature_width"] == record["feature_width"]
@@ -84,7 +87,8 @@ def test_drop_is_paired_by_seed_and_not_by_position() -> None:
     by_seed = {run["seed"]: run["test"]["accuracy"] for run in visual["runs"]}
     differences = [by_seed[run["seed"]] - run["test"]["accuracy"] for run in whole_layers["runs"]]
     assert ours["difference"] == pytest.approx(np.mean(differences))
-    assert ours["p_value"] == pytest.approx(stats.wilcoxon(np.round(differences, 12)).pvalue)
+    t = np.mean(differences) / (np.var(differences, ddof=1) * (1 / 10 + 200 / 700)) ** 0.5
+    assert ours["p_value"] == pytest.approx(2 * stats.t.sf(abs(t), 9))
 
 
 def test_drops_of_a_view_are_one_family_and_layer_sets_another(whole: Path) -> None:
@@ -149,7 +153,7 @@ def test_failed_trial_is_shown_and_never_dropped(tmp_path: Path, outcome: str, c
 
 def test_diverged_runs_leave_the_pairs_and_are_counted(tmp_path: Path) -> None:
     first, second = (trial_record("factor", layers, "stats", 0.4) for layers in ("all_layers", "visual_only"))
-    nothing = dict.fromkeys(("train", "validation", "test", "best_epoch", "confusion"))
+    nothing = dict.fromkeys(("train", "validation", "test", "best_epoch", "confusion", "predicted"))
     second["runs"][3] |= {"outcome": "diverged", **nothing}
     summary, contrasts = frames([first, second])
     assert list(summary["runs_ok"]) == [10, 9]
@@ -171,22 +175,66 @@ def test_records_of_two_machines_are_flagged_in_every_place(tmp_path: Path) -> N
     assert "different machines" not in (alone / "findings.md").read_text()
 
 
-def test_too_few_runs_for_significance_are_said_to_be(tmp_path: Path) -> None:
-    out = summarized([record for record in grid(runs=3) if record["representation"] == "stats"], tmp_path)
-    text = (out / "findings.md").read_text()
-    assert "3 pairs cannot give a p-value below 0.250" in text
-    assert not pd.read_csv(out / "contrasts.csv")["significant"].any()
+def test_findings_say_which_interval_it_is_and_how_often_an_adapter_is_tested(tmp_path: Path) -> None:
+    text = (
+        summarized([trial_record("factor", "all_layers", "stats", 0.4)], tmp_path / "10") / "findings.md"
+    ).read_text()
+    assert "corrected resampled t intervals" in text
+    assert "Each adapter is tested in 2 runs." in text
+    seven = [trial_record("factor", "all_layers", "stats", 0.4, runs=7)]
+    assert "tested in 1 to 2 runs." in (summarized(seven, tmp_path / "7") / "findings.md").read_text()
 
 
-def test_accuracy_near_chance_is_not_claimed_below_it() -> None:
-    record = trial_record("factor", "all_layers", "stats", 0.1)
-    for run, accuracy in zip(record["runs"], np.linspace(0.08, 0.11, 10), strict=True):
-        run["test"]["accuracy"] = accuracy
-    text = findings(*frames([record]))
-    assert "1 of 1 trials are not significantly above chance" in text
+def test_runs_of_one_split_are_not_corrected_for_shared_rows_and_say_what_they_cover(tmp_path: Path) -> None:
+    record = trial_record("factor", "all_layers", "stats", 0.4)
+    record["runs"] = [run | {"predicted": record["runs"][0]["predicted"]} for run in record["runs"]]
+    out = summarized([record], tmp_path)
+    row = pd.read_csv(out / "summary.csv").iloc[0]
+    values = [run["test"]["accuracy"] for run in record["runs"]]
+    reach = stats.t.ppf(0.975, 9) * np.std(values, ddof=1) / 10**0.5
+    assert row["test_accuracy_high"] - row["test_accuracy"] == pytest.approx(reach)
+    assert "neither the split nor new adapters" in (out / "findings.md").read_text()
+
+
+def with_hits(record: dict[str, Any], right: np.ndarray) -> dict[str, Any]:
+    """The record with predictions that are right for exactly these adapters; accuracies stay as they are."""
+    labels = unpack(record["labels"])
+    answers = np.where(right, labels, (labels + 1) % 10)
     for run in record["runs"]:
-        run["test"]["accuracy"] = 0.3
+        run["predicted"] = pack(np.where(unpack(run["predicted"]) >= 0, answers, -1))
+    return record
+
+
+def test_chance_is_tested_on_the_predictions_of_each_adapter_and_not_on_a_rounded_mean() -> None:
+    """The same 13% of the adapters named right: one in each of many groups, or whole groups of ten."""
+    record = trial_record("factor", "all_layers", "stats", 0.13)
+    groups = unpack(record["groups"])
+    spread = np.arange(1000) // 100 + np.arange(1000) % 100 // 10 == 9  # one adapter of each group
+    spread |= (groups % 10 == 0) & (np.arange(1000) // 100 < 3)
+    assert spread.sum() == 130
+    whole = np.isin(groups, np.random.default_rng(0).choice(100, 13, replace=False))
+    assert whole.sum() == 130
+    said = [findings(*frames([with_hits(record, right)])) for right in (spread, whole)]
+    assert "1 of 1 trials are significantly above the chance level of 10.0%" in said[0]
+    assert "1 of 1 trials are not significantly above chance" in said[1]
+
+
+def test_accuracy_below_chance_is_not_claimed_above_it() -> None:
+    record = trial_record("factor", "all_layers", "stats", 0.08)
+    assert "1 of 1 trials are not significantly above chance" in findings(*frames([record]))
+    record = trial_record("factor", "all_layers", "stats", 0.3)
     assert "1 of 1 trials are significantly above the chance level of 10.0%" in findings(*frames([record]))
+
+
+@pytest.mark.parametrize("text", ["!", "AAAA"])
+def test_predictions_that_cannot_be_read_or_miss_adapters_are_not_a_record(text: str) -> None:
+    record = trial_record("factor", "all_layers", "stats", 0.4, runs=2)
+    record["runs"][1]["predicted"] = text
+    with pytest.raises(ValidationError, match="is not base64 of zlib"):
+        TrialRecord.model_validate(record)
+    record["runs"][1]["predicted"] = pack(np.zeros(999, np.int64))
+    with pytest.raises(ValidationError, match="for each of the 1000 adapters"):
+        TrialRecord.model_validate(record)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +255,7 @@ def test_record_of_another_study_or_without_its_fields_is_named(
     assert "stats.json" in str(caught.value)
 
 
-@pytest.mark.parametrize("field", ["train", "confusion", "best_epoch"])
+@pytest.mark.parametrize("field", ["train", "confusion", "best_epoch", "predicted"])
 def test_good_run_without_its_scores_is_not_a_record(field: str) -> None:
     record = trial_record("factor", "all_layers", "stats", 0.4, runs=2)
     record["runs"][1][field] = None

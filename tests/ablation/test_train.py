@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from plumbline.ablation.analysis.records import TrialRecord
+from plumbline.ablation.classifier.packed import unpack
+from plumbline.ablation.classifier.result import confusion_matrix
 from plumbline.ablation.data.adapter_rows import AdapterRows
 from plumbline.ablation.data.feature_file import feature_writer
 from plumbline.ablation.data.store import StoreWriter
@@ -66,6 +68,18 @@ def test_record_holds_the_trial_its_adapters_and_every_run(inputs: tuple[Path, P
     assert record.feature_seconds == 1.5
     assert [result.seed for result in record.runs] == [1000, 1001]
     assert [np.sum(result.confusion) for result in record.good_runs] == [ROWS // 5] * 2
+    assert (unpack(record.labels) == np.arange(ROWS) % 2).all()
+    assert (unpack(record.groups) == np.arange(ROWS)).all()
+
+
+def test_predictions_of_each_adapter_give_the_confusion_matrix_again(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    record = run(inputs, tmp_path / "trial.json")
+    assert set(record.times_tested()) == {0, 1}
+    for result in record.good_runs:
+        tested = result.predictions >= 0
+        found = confusion_matrix(unpack(record.labels)[tested], result.predictions[tested], 2)
+        assert found.tolist() == result.confusion
+        assert result.train_rows == 42
 
 
 def test_stacked_and_single_runs_give_the_same_record(inputs: tuple[Path, Path], tmp_path: Path) -> None:

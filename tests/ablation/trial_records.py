@@ -9,6 +9,8 @@ import numpy as np
 from plumbline.ablation.analysis.contrasts import contrasts_frame
 from plumbline.ablation.analysis.frames import runs_frame, summary_frame
 from plumbline.ablation.analysis.records import TrialRecord
+from plumbline.ablation.classifier.packed import pack
+from plumbline.ablation.classifier.result import confusion_matrix
 from plumbline.ablation.plots.panels import FigureData
 
 CLASSES = ["airplane", "bird", "cat", "car", "dog", "fish", "fruit", "ship", "snake", "vegetable"]
@@ -20,18 +22,31 @@ LEVELS = {
     "sketch": (None, 0.97, 256), "curvature": (None, 0.62, 9),
 }  # fmt: skip
 SEEN = {"all_layers": 1.0, "visual_only": 0.72, "text_only": 0.6}
+ROWS = 1000
 SIDES = {"train": 0.12, "validation": 0.01, "test": 0.0}
 
 
+def adapters(classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Classes and groups of the adapters: a group is a class in one of ten folds."""
+    rows = np.arange(ROWS)
+    return rows % classes, rows % classes * 10 + rows // classes % 10
+
+
 def run_record(rng: np.random.Generator, level: float, seed: int, shift: float, classes: int) -> dict[str, Any]:
-    """One good run whose test accuracy is near `level`; its numbers agree with one another."""
-    per_class = 20
+    """One good run whose test accuracy is near `level`; its numbers agree with one another.
+
+    Five seeds in a row test each adapter once.
+    """
     hit = np.clip(level + shift + rng.normal(0, 0.01), 0.02, 1.0)
-    confusion = np.zeros((classes, classes), dtype=int)
+    labels, groups = adapters(classes)
+    predicted = np.full(ROWS, -1)
     for true in range(classes):
+        rows = np.flatnonzero((labels == true) & (groups % 10 // 2 == seed % 5))
         odds = np.full(classes, (1 - hit) / (classes - 1))
         odds[true] = hit
-        confusion[true] = rng.multinomial(per_class, odds)
+        predicted[rows] = rng.permutation(np.repeat(np.arange(classes), rng.multinomial(len(rows), odds)))
+    tested = predicted >= 0
+    confusion = confusion_matrix(labels[tested], predicted[tested], classes)
     accuracy = float(np.trace(confusion) / confusion.sum())
     epochs = int(rng.integers(30, 90))
     rise = 1 - np.exp(-np.arange(1, epochs + 1) / 9)
@@ -45,6 +60,7 @@ def run_record(rng: np.random.Generator, level: float, seed: int, shift: float, 
     return {
         "seed": seed, "outcome": "ok", **sides, "best_epoch": int(validation.argmax()), "epochs": epochs,
         "seconds": 0.2, "feature_width": 7, "confusion": confusion.tolist(),
+        "train_rows": int(0.7 * ROWS), "predicted": pack(predicted),
         "curves": {
             "train_loss": (2.3 - 2 * rise).tolist(), "train_accuracy": rise.tolist(),
             "validation_accuracy": validation.tolist(), "learning_rate": [1e-3] * epochs,
@@ -65,7 +81,7 @@ def trial_record(view: str, layers: str, representation: str, level: float, **op
         "outcome": outcome, "message": None if outcome == "ok" else "tried to allocate 12 GiB",
         "spec": {}, "machine": {"cpu_model": options.get("cpu_model", "Xeon"), "cores": 2}, "device": "cpu",
         "started": "2026-01-01T00:00:00Z", "seconds": float(1.5 + width**0.5 / 4 + rng.uniform(0, 0.3)),
-        "view": view, "layers": layers, "representation": representation, "classes": classes, "rows": 1000,
+        "view": view, "layers": layers, "representation": representation, "classes": classes, "rows": ROWS, **dict(zip(("labels", "groups"), map(pack, adapters(len(classes))), strict=True)),
         "feature_width": width * modules, "feature_width_used": width * modules, "layer_count": modules,
         "adapters": {"kind": "zoo", "shards": 2, "skipped": 0},
         "feature_seconds": float(0.2 + width / 100 + rng.uniform(0, 0.5)),

@@ -53,13 +53,13 @@ def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
 def write_tables(summary: pd.DataFrame, contrasts: pd.DataFrame, folder: Path) -> None:
     """Writes the tables named in TABLES to `folder`. Each caption says what the numbers are."""
     note = machine_note(summary["machine"], "times")
-    about = "Means over the runs of a trial, with bootstrap 95% intervals"
+    about = "Means over the runs of a trial, with corrected resampled 95% intervals"
     level = f"chance is {100 * summary['chance'].iloc[0]:.1f}%"
     captions = {
         "accuracy": f"Test accuracy in %, and its drop from all layers to visual layers only. {about}; {level}.",
         "metrics": f"All measures in %. {about}; {level}. F1, precision and recall are macro averages.",
-        "contrasts": "Paired contrasts of test accuracy, in points, with bootstrap 95% intervals. p: two-sided "
-        "Wilcoxon signed-rank test; p (Holm): corrected within the product-against-factor contrasts of a layer set "
+        "contrasts": "Paired contrasts of test accuracy, in points, with corrected resampled 95% intervals. p: "
+        "two-sided corrected resampled t-test (Nadeau and Bengio 2003); p (Holm): corrected within the product-against-factor contrasts of a layer set "
         "and within the drops of a view. r: matched-pairs rank-biserial correlation.",
     }
     frames = {

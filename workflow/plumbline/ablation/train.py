@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from plumbline.ablation.analysis.records import TrialRecord
+from plumbline.ablation.classifier.packed import pack
 from plumbline.ablation.classifier.result import RunResult
 from plumbline.ablation.classifier.single import fit_single
 from plumbline.ablation.classifier.splits import Split, read_splits
@@ -51,6 +52,7 @@ def train(
     with record as findings, memory_errors():
         findings |= {"view": spec.view, "layers": spec.layers, "representation": name}
         findings |= {"classes": store.classes, "rows": store.rows, "device": device_name(chosen)}
+        findings |= {"labels": pack(store.labels), "groups": pack(store.groups)}
         findings["adapters"] = {**store.manifest.source, "skipped": len(store.manifest.skipped)}
         table, layers = read_features(features, spec.layers)
         findings |= {"feature_width": table.shape[1], "layer_count": len(layers)}

@@ -8,9 +8,9 @@
 - `best_of`: the best product representation against the best factor statistic, where the former is one of the nine.
 
 "Best" means highest mean validation accuracy, never the test accuracy that is then compared. Runs are paired by seed:
-the same seed draws the same split. P-values are corrected (Holm) within a family: the drops of one view, or the
-product-against-factor contrasts of one layer set. Families are small on purpose: n pairs cannot give a p-value below
-2^(1-n), which is 0.002 for ten runs, so in a family of more than 25 nothing could be significant at 0.05.
+the same seed has the same split in every trial. Runs share adapters, so intervals and p-values are those of the
+corrected resampled t-test. P-values are corrected (Holm) within a family: the drops of one view, or the
+product-against-factor contrasts of one layer set.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,9 +22,9 @@ import pandas as pd
 
 from plumbline.ablation.settings import FACTOR_STATISTICS
 from plumbline.core.present.formatting import MISSING
-from plumbline.core.statistics.bootstrap import bootstrap_interval
 from plumbline.core.statistics.contrasts import Contrast, paired_contrast
 from plumbline.core.statistics.hypothesis_tests import ALPHA, holm
+from plumbline.core.statistics.resampled import corrected_interval
 
 MEASURE = "test_accuracy"
 NONE = MISSING
@@ -55,10 +55,8 @@ def contrasts_frame(summary: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     trial's outcome and no numbers.
     """
     contrasts = [*_visual_drops(summary), *_product_against_factor(summary)]
-    accuracy = _accuracy_by_trial(runs)
-    outcomes = dict(zip(summary["trial"], summary["outcome"], strict=True))
-    machines = dict(zip(summary["trial"], summary["machine"], strict=True))
-    rows = [_row(contrast, accuracy, outcomes, machines) for contrast in contrasts]
+    accuracy, trials = _accuracy_by_trial(runs), summary.set_index("trial")
+    rows = [_row(contrast, accuracy, trials) for contrast in contrasts]
     columns = [*COLUMNS[:-2], "p_holm", "significant"]
     frame = pd.DataFrame(rows, columns=columns)
     for _, family in frame.groupby("family"):
@@ -158,25 +156,25 @@ def _accuracy_by_trial(runs: pd.DataFrame) -> dict[str, pd.Series]:
     return {str(trial): group.set_index("seed")[MEASURE] for trial, group in good.groupby("trial")}
 
 
-def _row(
-    contrast: PlannedContrast, accuracy: dict[str, pd.Series], outcomes: dict[str, str], machines: dict[str, str]
-) -> dict[str, Any]:
+def _row(contrast: PlannedContrast, accuracy: dict[str, pd.Series], summary: pd.DataFrame) -> dict[str, Any]:
+    """One contrast. summary: indexed by trial."""
     sides = (contrast.trials, contrast.baseline_trials)
     fields = {name: value for name, value in asdict(contrast).items() if not name.endswith("trials")}
     named = [name for side in sides for name in side]
     fields["trials"] = len(named)
-    fields["different_machines"] = len({machines[name] for name in named}) > 1
-    bad = {outcomes[name] for name in named if name not in accuracy}
+    fields["different_machines"] = summary.loc[named, "machine"].nunique() > 1
+    bad = {summary["outcome"][name] for name in named if name not in accuracy}
     seeds = [] if bad else sorted(set.intersection(*(set(accuracy[name].index) for name in named)))
     if not seeds:
         outcome = " ".join(sorted(bad)) or "no_pairs"
         return {**fields, "outcome": outcome, **dict.fromkeys(VALUES, float("nan")), "pairs": 0}
     values, baseline = (np.mean([accuracy[name].loc[seeds] for name in side], axis=0) for side in sides)
     ends: dict[str, float] = {}
+    shared = float(summary.loc[named, "test_over_train"].max())  # the same for all: their runs have the same splits
     for prefix, series in (("mean", values), ("baseline_mean", baseline)):
-        low, high = bootstrap_interval(series)
+        low, high = np.clip(corrected_interval(series, test_over_train=shared), 0, 1)
         ends |= {prefix: float(series.mean()), f"{prefix}_low": float(low), f"{prefix}_high": float(high)}
-    return {**fields, "outcome": "ok", **ends, **asdict(paired_contrast(values, baseline))}
+    return {**fields, "outcome": "ok", **ends, **asdict(paired_contrast(values, baseline, test_over_train=shared))}
 
 
 VALUES = (

@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 from plumbline.ablation.analysis.contrasts import best_trial
 from plumbline.ablation.analysis.labels import layers_label, representation_label, view_label
@@ -12,7 +10,7 @@ from plumbline.ablation.settings import FACTOR_STATISTICS
 from plumbline.core.present.findings import findings_text
 from plumbline.core.present.formatting import number, p_text, plural, reason, with_interval
 from plumbline.core.run.records import machine_note
-from plumbline.core.statistics.hypothesis_tests import ALPHA, holm
+from plumbline.core.statistics.hypothesis_tests import ALPHA
 
 LEVEL = f"{100 * ALPHA:.0f}%, Holm-corrected"
 
@@ -24,7 +22,7 @@ def findings(summary: pd.DataFrame, contrasts: pd.DataFrame) -> str:
         "Do the invariant (product) representations beat the factor statistics?": _invariance(contrasts),
         "How much survives in the visual layers alone?": _drop(contrasts),
         "Which trials beat chance?": _against_chance(summary),
-        "Caveats": _caveats(summary, contrasts),
+        "Intervals and caveats": _caveats(summary),
     }
     return findings_text("Findings of the ablation study", sections)
 
@@ -103,40 +101,34 @@ def _against_chance(summary: pd.DataFrame) -> Iterator[str]:
     if good.empty:
         return
     level = good["chance"].iloc[0]
-    p_values = [_chance_p(row["test_accuracy"], int(row["test_rows"]), level) for _, row in good.iterrows()]
-    above = holm(np.array(p_values)) < ALPHA
+    above = good["chance_p_holm"] <= ALPHA
     yield (
         f"{above.sum()} of {len(good)} trials are significantly above the chance level of {100 * level:.1f}% "
-        f"({LEVEL}). The exact binomial test counts the test adapters of one run, at least "
-        f"{int(good['test_rows'].min())}, because runs share adapters."
+        f"({LEVEL}). The test counts each adapter once, with the share of its runs that named its class, and adapters "
+        "that share images as dependent (one-sided t-test with the cluster-robust variance over groups)."
     )
     if not above.all():
         names = ", ".join(f"{row['trial']} {accuracy_text(row)}" for _, row in good[~above].iterrows())
         yield f"{(~above).sum()} of {len(good)} trials are not significantly above chance: {names}."
 
 
-def _chance_p(accuracy: float, rows: int, level: float) -> float:
-    """One-sided p-value of `accuracy` on `rows` test rows against guessing. Runs share adapters: they add no rows."""
-    return float(binomtest(round(accuracy * rows), rows, level, alternative="greater").pvalue) if rows else 1.0
-
-
-def _caveats(summary: pd.DataFrame, contrasts: pd.DataFrame) -> Iterator[str]:
-    yield (
-        "Intervals are 95% bootstrap intervals of the mean over a trial's runs. They cover the split, the "
-        "initialization and the batch order, but not new adapters: the runs share adapters, so intervals are narrower "
-        "and p-values smaller than they would be over new ones."
-    )
+def _caveats(summary: pd.DataFrame) -> Iterator[str]:
+    good = summary[summary["runs_ok"] > 0]
+    if (good["test_over_train"] > 0).any():
+        yield (
+            "Intervals are 95% corrected resampled t intervals of the mean over a trial's runs, and contrasts are paired "
+            "corrected resampled t-tests (Nadeau & Bengio 2003; Bouckaert & Frank 2004). They allow for the adapters "
+            "that the runs share."
+        )
+        least, most = int(good["times_tested_least"].min()), int(good["times_tested_most"].max())
+        yield f"Each adapter is tested in {plural(most, 'run') if least == most else f'{least} to {most} runs'}."
+    elif len(good):
+        yield (
+            "All runs have the same split. Intervals are 95% t intervals over the runs: they cover the initial weights "
+            "and the batch order, and neither the split nor new adapters."
+        )
     if skipped := int(summary["adapters_skipped"].max()):
         yield f"Skipped: {plural(skipped, 'adapter')} that could not be read; adapters/manifest.json lists them."
-    good = contrasts[contrasts["outcome"] == "ok"]
-    for family, group in good.groupby("family", sort=False):
-        floor = group["p_floor"].min()
-        if floor * len(group) > ALPHA:
-            yield (
-                f"{family}: {int(group['pairs'].max())} pairs cannot give a p-value below {p_text(floor)}, so nothing "
-                f"in this family of {plural(len(group), 'contrast')} can be significant at {LEVEL}. "
-                "Train more runs per trial."
-            )
     for _, row in summary[summary["outcome"] != "ok"].iterrows():
         yield f"{row['trial']}: {reason(row['outcome'], row['message'])}. The trial is in no mean."
     for _, row in summary[(summary["runs_ok"] > 0) & (summary["runs_ok"] < summary["runs"])].iterrows():

@@ -1,12 +1,15 @@
 """The record of a trial, and all records of the study in reading order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from plumbline.ablation.analysis.labels import LAYERS, REPRESENTATIONS, VIEWS
+from plumbline.ablation.classifier.packed import Packed, unpack
 from plumbline.ablation.classifier.result import RunResult
 from plumbline.ablation.settings import View
 from plumbline.core.errors import UserError
@@ -36,6 +39,10 @@ class TrialRecord(Record):
     classes: list[str] = Field(min_length=1)
     rows: int
     """Adapters in the store."""
+    labels: Packed
+    """The class of each adapter."""
+    groups: Packed
+    """The group of each adapter: those of one group share training images."""
     adapters: AdapterSource
     runs: list[RunResult] = []
     """Empty when the trial did not get as far as training."""
@@ -52,12 +59,35 @@ class TrialRecord(Record):
     def _ok_has_scores(self) -> Self:
         if self.ok and not self.good_runs:
             raise ValueError("outcome is ok, but no run is")
+        packed = [self.labels, self.groups, *(run.predicted for run in self.good_runs if run.predicted)]
+        if any(len(unpack(text)) != self.rows for text in packed):
+            raise ValueError(f"labels, groups and predicted must have a number for each of the {self.rows} adapters")
         return self
 
     @property
     def good_runs(self) -> list[RunResult]:
         """The runs that did not diverge."""
         return [run for run in self.runs if run.outcome is Outcome.OK]
+
+    def times_tested(self) -> NDArray[np.int64]:
+        """(rows,): how many of the good runs tested each adapter."""
+        return self._over_runs(lambda predicted: predicted >= 0)
+
+    def times_right(self) -> NDArray[np.int64]:
+        """(rows,): how many of the good runs that tested an adapter named its class."""
+        labels = unpack(self.labels)
+        return self._over_runs(lambda predicted: predicted == labels)
+
+    def _over_runs(self, counted: Callable[[NDArray[np.int64]], NDArray[np.bool_]]) -> NDArray[np.int64]:
+        return sum((counted(run.predictions).astype(np.int64) for run in self.good_runs), np.zeros(self.rows, np.int64))
+
+    @property
+    def test_over_train(self) -> float:
+        """Test rows over training rows of the good runs; 0 where all test the same rows, and data is not resampled."""
+        masks = [run.predictions >= 0 for run in self.good_runs]
+        if all(np.array_equal(masks[0], other) for other in masks[1:]):
+            return 0.0
+        return float(np.mean([mask.sum() / run.train_rows for mask, run in zip(masks, self.good_runs, strict=True)]))
 
 
 def ordered_records(paths: Sequence[Path], expected: Mapping[str, str] | None = None) -> list[TrialRecord]:

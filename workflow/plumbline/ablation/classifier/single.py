@@ -120,6 +120,7 @@ def fit_single(
     }
     result = run_result(
         seed=seed,
+        split=split,
         predictions=None if diverged else predictions,
         classes=classes,
         best_epoch=best_epoch,

@@ -210,6 +210,7 @@ class StackedTrainer:
             }
             results[self.order[number]] = run_result(
                 seed=run.seed,
+                split=self.splits[number],
                 predictions=None if run.diverged else predictions,
                 classes=self.classes,
                 best_epoch=run.best_epoch,

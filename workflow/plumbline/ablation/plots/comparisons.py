@@ -74,7 +74,7 @@ def drop(data: FigureData) -> Figure:
             axes.annotate(STAR, (ends, row), xytext=(5, 0), textcoords="offset points", va="center", ha="center")
         axes.set_xlabel("Drop, all layers → visual only (points)")
         axes.margins(x=0.08)
-    figure.supxlabel(f"{STAR} p < 0.05, Wilcoxon signed-rank, Holm-corrected within the view", fontsize=7.5)
+    figure.supxlabel(f"{STAR} p < 0.05, corrected resampled t-test, Holm-corrected within the view", fontsize=7.5)
     return figure
 
 
@@ -97,7 +97,7 @@ def invariance(data: FigureData) -> Figure:
             axes.tick_params(labelleft=False)
     legend_below(figure, [*view_handles(("factor", "product")), chance_handle(data.chance)])
     figure.suptitle(
-        f"Dotted line: best factor statistic.  {STAR} p < 0.05 (Wilcoxon, Holm) against the factor view "
+        f"Dotted line: best factor statistic.  {STAR} p < 0.05 (corrected resampled t-test, Holm) against the factor view "
         "or, below the rule, the dotted line",
         fontsize=7.5,
         color=GREY,

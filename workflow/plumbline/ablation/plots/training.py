@@ -17,7 +17,7 @@ from plumbline.ablation.plots.panels import FigureData, chance_handle, layers_st
 from plumbline.core.present.formatting import outcome_label
 from plumbline.core.present.panels import DASHES, legend_below
 from plumbline.core.present.plotting import FAULT, GREY, WIDTH
-from plumbline.core.statistics.bootstrap import bootstrap_interval
+from plumbline.core.statistics.resampled import corrected_interval
 
 LINES = {"factor": (0, (3, 1.5)), "product": "-"}
 MOST_ANNOTATED = 12
@@ -27,7 +27,7 @@ COLUMNS = 4
 def curves(data: FigureData) -> Figure:
     """Validation accuracy by epoch: a panel per representation, a colour per layer set, dashed for factors.
 
-    Lines are means over runs with bootstrap 95% bands. After a run stops, the accuracy of the weights it kept stays
+    Lines are means over runs with corrected resampled 95% bands. After a run stops, the accuracy of the weights it kept stays
     in the mean, so that the line does not jump.
     """
     names = list(dict.fromkeys(record.representation for record in data.records))
@@ -113,7 +113,7 @@ def _curve(axes: Axes, record: TrialRecord) -> None:
     held = 100 * held_curves(record)
     colour, _ = layers_style(record.layers)
     epochs = np.arange(1, len(held) + 1)
-    low, high = bootstrap_interval(held, resamples=2000)
+    low, high = np.clip(corrected_interval(held, test_over_train=record.test_over_train), 0, 100)
     axes.plot(epochs, held.mean(axis=1), color=colour, ls=LINES.get(record.view, "-"), lw=1.0)
     axes.fill_between(epochs, low, high, color=colour, alpha=0.18, lw=0)
 
