@@ -74,6 +74,7 @@ def trial_record(view: str, layers: str, representation: str, level: float, **op
     outcome, classes = options.get("outcome", "ok"), options.get("classes", CLASSES)
     rng = np.random.default_rng([len(view), len(layers), *representation.encode()])
     shifts = np.random.default_rng(0).normal(0, 0.012, size=50)
+    labels, groups = map(pack, adapters(len(classes)))
     seeds = range(options.get("runs", 10) if outcome == "ok" else 0)
     modules = 32 if layers == "all_layers" else 16
     return {
@@ -81,7 +82,8 @@ def trial_record(view: str, layers: str, representation: str, level: float, **op
         "outcome": outcome, "message": None if outcome == "ok" else "tried to allocate 12 GiB",
         "spec": {}, "machine": {"cpu_model": options.get("cpu_model", "Xeon"), "cores": 2}, "device": "cpu",
         "started": "2026-01-01T00:00:00Z", "seconds": float(1.5 + width**0.5 / 4 + rng.uniform(0, 0.3)),
-        "view": view, "layers": layers, "representation": representation, "classes": classes, "rows": ROWS, **dict(zip(("labels", "groups"), map(pack, adapters(len(classes))), strict=True)),
+        "view": view, "layers": layers, "representation": representation, "classes": classes,
+        "rows": ROWS, "labels": labels, "groups": groups,
         "feature_width": width * modules, "feature_width_used": width * modules, "layer_count": modules,
         "adapters": {"kind": "zoo", "shards": 2, "skipped": 0},
         "feature_seconds": float(0.2 + width / 100 + rng.uniform(0, 0.5)),

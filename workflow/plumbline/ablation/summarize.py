@@ -59,8 +59,9 @@ def write_tables(summary: pd.DataFrame, contrasts: pd.DataFrame, folder: Path) -
         "accuracy": f"Test accuracy in %, and its drop from all layers to visual layers only. {about}; {level}.",
         "metrics": f"All measures in %. {about}; {level}. F1, precision and recall are macro averages.",
         "contrasts": "Paired contrasts of test accuracy, in points, with corrected resampled 95% intervals. p: "
-        "two-sided corrected resampled t-test (Nadeau and Bengio 2003); p (Holm): corrected within the product-against-factor contrasts of a layer set "
-        "and within the drops of a view. r: matched-pairs rank-biserial correlation.",
+        "two-sided corrected resampled t-test (Nadeau and Bengio 2003); p (Holm): corrected within the "
+        "product-against-factor contrasts of a layer set and within the drops of a view. r: matched-pairs "
+        "rank-biserial correlation.",
     }
     frames = {
         "accuracy": accuracy_table(summary, contrasts),

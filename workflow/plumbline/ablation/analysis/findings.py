@@ -116,9 +116,9 @@ def _caveats(summary: pd.DataFrame) -> Iterator[str]:
     good = summary[summary["runs_ok"] > 0]
     if (good["test_over_train"] > 0).any():
         yield (
-            "Intervals are 95% corrected resampled t intervals of the mean over a trial's runs, and contrasts are paired "
-            "corrected resampled t-tests (Nadeau & Bengio 2003; Bouckaert & Frank 2004). They allow for the adapters "
-            "that the runs share."
+            "Intervals are 95% corrected resampled t intervals of the mean over a trial's runs, and contrasts are "
+            "paired corrected resampled t-tests (Nadeau & Bengio 2003; Bouckaert & Frank 2004). They allow for the "
+            "adapters that the runs share."
         )
         least, most = int(good["times_tested_least"].min()), int(good["times_tested_most"].max())
         yield f"Each adapter is tested in {plural(most, 'run') if least == most else f'{least} to {most} runs'}."

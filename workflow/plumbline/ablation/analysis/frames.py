@@ -41,8 +41,8 @@ def summary_frame(records: Sequence[TrialRecord], runs: pd.DataFrame) -> pd.Data
 
     For each measure: the mean, the standard deviation (`_sd`) and the corrected resampled 95% interval (`_low`,
     `_high`) over the trial's good runs, with `test_over_train` as its correction (0 where all runs have one split).
-    `chance` is one over the number of classes; `chance_p` tests that the accuracy is above it, by adapter and group, and
-    `chance_p_holm` is corrected over all trials. `times_tested_least` and `_most`: in how many runs an adapter is
+    `chance` is one over the number of classes; `chance_p` tests that the accuracy is above it, by adapter and group,
+    and `chance_p_holm` is corrected over all trials. `times_tested_least` and `_most`: in how many runs an adapter is
     tested. `different_machines` says that not all trials ran on the same hardware, so that their times are not
     comparable.
     """
@@ -62,7 +62,7 @@ def summary_frame(records: Sequence[TrialRecord], runs: pd.DataFrame) -> pd.Data
         row |= {"machine": machine, "different_machines": len(set(names)) > 1}
         rows.append(row)
     frame = pd.DataFrame(rows).astype({"feature_seconds": np.float64, "training_seconds": np.float64})
-    frame.insert(frame.columns.get_loc("chance_p") + 1, "chance_p_holm", holm(frame["chance_p"].to_numpy()))
+    frame.insert(list(frame).index("chance_p") + 1, "chance_p_holm", holm(frame["chance_p"].to_numpy()))
     return frame
 
 

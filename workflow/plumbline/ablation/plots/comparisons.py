@@ -97,8 +97,8 @@ def invariance(data: FigureData) -> Figure:
             axes.tick_params(labelleft=False)
     legend_below(figure, [*view_handles(("factor", "product")), chance_handle(data.chance)])
     figure.suptitle(
-        f"Dotted line: best factor statistic.  {STAR} p < 0.05 (corrected resampled t-test, Holm) against the factor view "
-        "or, below the rule, the dotted line",
+        f"Dotted line: best factor statistic.  {STAR} p < 0.05 (corrected resampled t-test, Holm) against the factor "
+        "view or, below the rule, the dotted line",
         fontsize=7.5,
         color=GREY,
     )

@@ -27,8 +27,8 @@ COLUMNS = 4
 def curves(data: FigureData) -> Figure:
     """Validation accuracy by epoch: a panel per representation, a colour per layer set, dashed for factors.
 
-    Lines are means over runs with corrected resampled 95% bands. After a run stops, the accuracy of the weights it kept stays
-    in the mean, so that the line does not jump.
+    Lines are means over runs with corrected resampled 95% bands. After a run stops, the accuracy of the weights it
+    kept stays in the mean, so that the line does not jump.
     """
     names = list(dict.fromkeys(record.representation for record in data.records))
     columns = min(COLUMNS, len(names))
