@@ -53,7 +53,7 @@ def test_every_trial_has_a_row_with_the_means_of_its_runs(whole: Path) -> None:
         gaps = [run["train"]["accuracy"] - run["test"]["accuracy"] for run in record["runs"]]
         assert row["gap"] == pytest.approx(np.mean(gaps))
         assert row["feature_width"] == record["feature_width"]
-        assert row["training_seconds"] == record["seconds"]
+        assert row["training_seconds"] == pytest.approx(sum(run["seconds"] for run in record["runs"]))
     assert (summary["chance"] == 0.1).all()
 
 
@@ -94,9 +94,11 @@ def test_drop_is_paired_by_seed_and_not_by_position() -> None:
 def test_drops_of_a_view_are_one_family_and_layer_sets_another(whole: Path) -> None:
     contrasts = pd.read_csv(whole / "contrasts.csv")
     sizes = contrasts["family"].value_counts()
-    assert sizes["visual_drop/factor"] == 10
-    assert sizes["visual_drop/product"] == 14
-    assert sizes["product_against_factor/visual_only"] == 10 + 5 + 1  # counterparts; the others and flat; their mean
+    assert sizes["visual_drop/factor/mlp"] == 10
+    assert sizes["visual_drop/product/mlp"] == 14
+    assert (
+        sizes["product_against_factor/visual_only/mlp"] == 10 + 5 + 1
+    )  # counterparts; the others and flat; their mean
     for _, family in contrasts.groupby("family"):
         least = family["p_value"].min()
         assert family["p_holm"].min() == pytest.approx(min(1, least * len(family)))
@@ -148,7 +150,7 @@ def test_failed_trial_is_shown_and_never_dropped(tmp_path: Path, outcome: str, c
     assert not contrast["significant"]
     for table in TABLES:
         assert cell in (out / f"tables/{table}.tex").read_text()
-    assert f"factor/all_layers/flat: {outcome.replace('_', ' ')} (tried to" in (out / "findings.md").read_text()
+    assert f"factor/all_layers/flat (MLP): {outcome.replace('_', ' ')} (tried to" in (out / "findings.md").read_text()
 
 
 def test_diverged_runs_leave_the_pairs_and_are_counted(tmp_path: Path) -> None:
@@ -194,6 +196,53 @@ def test_runs_of_one_split_are_not_corrected_for_shared_rows_and_say_what_they_c
     reach = stats.t.ppf(0.975, 9) * np.std(values, ddof=1) / 10**0.5
     assert row["test_accuracy_high"] - row["test_accuracy"] == pytest.approx(reach)
     assert "neither the split nor new adapters" in (out / "findings.md").read_text()
+
+
+def two_classifiers(level: float, factor: dict[str, float], product: dict[str, float]) -> list[dict[str, Any]]:
+    """Trials with the given accuracies by MLP, and all at `level` by linear."""
+    records = []
+    for view, levels in (("factor", factor), ("product", product)):
+        for name, accuracy in levels.items():
+            record = trial_record(view, "all_layers", name, accuracy, classifiers=("mlp", "linear"))
+            flat = trial_record(view, "all_layers", name, level)
+            record["runs"][10:] = [run | {"classifier": "linear"} for run in flat["runs"]]
+            records.append(record)
+    return records
+
+
+def test_each_classifier_has_its_rows_contrasts_and_families() -> None:
+    summary, contrasts = frames(grid(classifiers=("mlp", "linear")))
+    assert summary.groupby("classifier").size().to_dict() == {"mlp": 72, "linear": 72}
+    alone = frames(grid())[1].drop(columns=["p_holm", "significant", "family"])
+    own = contrasts[contrasts["classifier"] == "mlp"].drop(columns=["p_holm", "significant", "family"])
+    pd.testing.assert_frame_equal(own.reset_index(drop=True), alone.reset_index(drop=True))
+    between = contrasts[contrasts["kind"] == "classifier"]
+    assert (between["classifier"] + between["baseline_classifier"] == "linearmlp").all()
+    assert between["family"].value_counts().to_dict() == {
+        f"classifier/{layers}": 24 for layers in ("all_layers", "visual_only", "text_only")
+    }
+    assert all(family["p_value"].notna().all() for _, family in contrasts.groupby("family"))
+
+
+def test_findings_say_where_a_ranking_or_a_verdict_depends_on_the_classifier() -> None:
+    factor, product = {"stats": 0.2, "spectral": 0.5}, {"stats": 0.6, "spectral": 0.5}
+    text = findings(*frames(two_classifiers(0.4, factor, product)))
+    assert "All layers: linear is significantly better than MLP for 1 of 4 view and representation pairs" in text
+    assert "Which is best depends on the classifier: Moments (product view) with MLP" in text
+    assert "whether the product view is better depends on the classifier for Moments." in text
+    same = findings(*frames(grid(classifiers=("mlp", "linear"), runs=5)))
+    assert "is best with both." in same
+    one = findings(*frames(grid(runs=5)))
+    assert "depends on the classifier:" not in one
+
+
+def test_classifier_whose_runs_all_diverged_is_shown_beside_the_other(tmp_path: Path) -> None:
+    record = trial_record("factor", "all_layers", "stats", 0.4, classifiers=("mlp", "linear"))
+    nothing = dict.fromkeys(("train", "validation", "test", "best_epoch", "confusion", "predicted"))
+    record["runs"][:10] = [run | {"outcome": "diverged", **nothing} for run in record["runs"][:10]]
+    summary = frames([record])[0].set_index("classifier")
+    assert summary["outcome"].to_dict() == {"mlp": "diverged", "linear": "ok"}
+    assert "factor/all_layers/stats (MLP): diverged" in (summarized([record], tmp_path) / "findings.md").read_text()
 
 
 def with_hits(record: dict[str, Any], right: np.ndarray) -> dict[str, Any]:

@@ -32,7 +32,9 @@ def adapters(classes: int) -> tuple[np.ndarray, np.ndarray]:
     return rows % classes, rows % classes * 10 + rows // classes % 10
 
 
-def run_record(rng: np.random.Generator, level: float, seed: int, shift: float, classes: int) -> dict[str, Any]:
+def run_record(
+    rng: np.random.Generator, level: float, seed: int, shift: float, classes: int, classifier: str
+) -> dict[str, Any]:
     """One good run whose test accuracy is near `level`; its numbers agree with one another.
 
     Five seeds in a row test each adapter once.
@@ -58,7 +60,8 @@ def run_record(rng: np.random.Generator, level: float, seed: int, shift: float, 
         sides[side] = {"accuracy": value, "macro_f1": value - 0.004, "macro_precision": value - 0.001}
         sides[side]["macro_recall"] = value
     return {
-        "seed": seed, "outcome": "ok", **sides, "best_epoch": int(validation.argmax()), "epochs": epochs,
+        "classifier": classifier, "seed": seed, "outcome": "ok", **sides,
+        "best_epoch": int(validation.argmax()), "epochs": epochs,
         "seconds": 0.2, "feature_width": 7, "confusion": confusion.tolist(),
         "train_rows": int(0.7 * ROWS), "predicted": pack(predicted),
         "curves": {
@@ -69,7 +72,8 @@ def run_record(rng: np.random.Generator, level: float, seed: int, shift: float, 
 
 
 def trial_record(view: str, layers: str, representation: str, level: float, **options: Any) -> dict[str, Any]:
-    """A record of `runs` runs, all good, or of another `outcome` and then without runs."""
+    """A record of `runs` runs of each of `classifiers`, all good, or of another `outcome` and then without runs."""
+    classifiers = options.get("classifiers", ("mlp",))
     width = options.get("width", 7)
     outcome, classes = options.get("outcome", "ok"), options.get("classes", CLASSES)
     rng = np.random.default_rng([len(view), len(layers), *representation.encode()])
@@ -80,14 +84,19 @@ def trial_record(view: str, layers: str, representation: str, level: float, **op
     return {
         "schema": 1, "study": "ablation", "stage": "train", "trial": f"{view}/{layers}/{representation}",
         "outcome": outcome, "message": None if outcome == "ok" else "tried to allocate 12 GiB",
-        "spec": {}, "machine": {"cpu_model": options.get("cpu_model", "Xeon"), "cores": 2}, "device": "cpu",
+        "spec": {"classifier": list(classifiers)},
+        "machine": {"cpu_model": options.get("cpu_model", "Xeon"), "cores": 2}, "device": "cpu",
         "started": "2026-01-01T00:00:00Z", "seconds": float(1.5 + width**0.5 / 4 + rng.uniform(0, 0.3)),
         "view": view, "layers": layers, "representation": representation, "classes": classes,
         "rows": ROWS, "labels": labels, "groups": groups,
         "feature_width": width * modules, "feature_width_used": width * modules, "layer_count": modules,
         "adapters": {"kind": "zoo", "shards": 2, "skipped": 0},
         "feature_seconds": float(0.2 + width / 100 + rng.uniform(0, 0.5)),
-        "runs": [run_record(rng, level, seed, shifts[seed], len(classes)) for seed in seeds],
+        "runs": [
+            run_record(rng, min(level + 0.02 * number, 1), seed, shifts[seed], len(classes), classifier)
+            for number, classifier in enumerate(classifiers)
+            for seed in seeds
+        ],
     }  # fmt: skip
 
 

@@ -5,12 +5,15 @@
 - `over_best_statistic`: a product representation that is not one of the nine statistics (energies, probes, flat
   product, ...) against the best factor statistic;
 - `mean_of_counterparts`: the average over the nine statistics, product against factor;
-- `best_of`: the best product representation against the best factor statistic, where the former is one of the nine.
+- `best_of`: the best product representation against the best factor statistic, where the former is one of the nine;
+- `classifier`: each further classifier against the first, on the same features.
+
+All but the last are drawn within each classifier.
 
 "Best" means highest mean validation accuracy, never the test accuracy that is then compared. Runs are paired by seed:
 the same seed has the same split in every trial. Runs share adapters, so intervals and p-values are those of the
-corrected resampled t-test. P-values are corrected (Holm) within a family: the drops of one view, or the
-product-against-factor contrasts of one layer set.
+corrected resampled t-test. P-values are corrected (Holm) within a family: the drops of one view, the
+product-against-factor contrasts of one layer set, each with one classifier, or the classifiers in one layer set.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,9 +44,11 @@ class PlannedContrast:
     layers: str
     view: str
     representation: str
+    classifier: str
     baseline_layers: str
     baseline_view: str
     baseline_representation: str
+    baseline_classifier: str
     trials: Trials
     baseline_trials: Trials
 
@@ -54,7 +59,11 @@ def contrasts_frame(summary: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     Accuracies and their differences are fractions. A contrast that has no pairs because a trial failed has that
     trial's outcome and no numbers.
     """
-    contrasts = [*_visual_drops(summary), *_product_against_factor(summary)]
+    summary, runs = _by_classifier(summary), _by_classifier(runs)
+    contrasts: list[PlannedContrast] = []
+    for _, own in summary.groupby("classifier", sort=False):
+        contrasts += [*_visual_drops(own), *_product_against_factor(own)]
+    contrasts += _classifiers(summary)
     accuracy, trials = _accuracy_by_trial(runs), summary.set_index("trial")
     rows = [_row(contrast, accuracy, trials) for contrast in contrasts]
     columns = [*COLUMNS[:-2], "p_holm", "significant"]
@@ -63,6 +72,11 @@ def contrasts_frame(summary: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         frame.loc[family.index, "p_holm"] = holm(family["p_value"].to_numpy(dtype=np.float64))
     frame["significant"] = frame["p_holm"] <= ALPHA
     return frame
+
+
+def _by_classifier(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the classifier in each trial's name, which makes the names of its trials unique."""
+    return frame.assign(trial=frame["trial"] + "/" + frame["classifier"])
 
 
 def best_trial(summary: pd.DataFrame) -> pd.Series | None:
@@ -84,24 +98,30 @@ def shared_representations(summary: pd.DataFrame, layers: str) -> list[str]:
 
 
 def _visual_drops(summary: pd.DataFrame) -> Iterator[PlannedContrast]:
+    """summary: of one classifier."""
+    classifier = str(summary["classifier"].iloc[0])
     for (view, representation), group in summary.groupby(["view", "representation"], sort=False):
         trials = dict(zip(group["layers"], group["trial"], strict=True))
         if {"all_layers", "visual_only"} <= trials.keys():
             yield PlannedContrast(
                 kind="visual_drop",
-                family=f"visual_drop/{view}",
+                family=f"visual_drop/{view}/{classifier}",
                 layers="visual_only",
                 view=str(view),
                 representation=str(representation),
+                classifier=classifier,
                 baseline_layers="all_layers",
                 baseline_view=str(view),
                 baseline_representation=str(representation),
+                baseline_classifier=classifier,
                 trials=(trials["visual_only"],),
                 baseline_trials=(trials["all_layers"],),
             )
 
 
 def _product_against_factor(summary: pd.DataFrame) -> Iterator[PlannedContrast]:
+    """summary: of one classifier."""
+    classifier = str(summary["classifier"].iloc[0])
     for layers, group in summary.groupby("layers", sort=False):
         trial = {(str(row.view), str(row.representation)): str(row.trial) for row in group.itertuples()}
         shared = shared_representations(summary, str(layers))
@@ -116,13 +136,15 @@ def _product_against_factor(summary: pd.DataFrame) -> Iterator[PlannedContrast]:
         ) -> PlannedContrast:
             return PlannedContrast(
                 kind=kind,
-                family=f"product_against_factor/{where}",
+                family=f"product_against_factor/{where}/{classifier}",
                 layers=where,
                 view="product",
                 representation=name,
+                classifier=classifier,
                 baseline_layers=where,
                 baseline_view="factor",
                 baseline_representation=baseline,
+                baseline_classifier=classifier,
                 trials=tuple(trials),
                 baseline_trials=tuple(against),
             )
@@ -149,6 +171,26 @@ def _product_against_factor(summary: pd.DataFrame) -> Iterator[PlannedContrast]:
         if len(whole) > 1:
             sides = [[trial[view, name] for name in whole] for view in ("product", "factor")]
             yield contrast("mean_of_counterparts", NONE, NONE, sides[0], sides[1])
+
+
+def _classifiers(summary: pd.DataFrame) -> Iterator[PlannedContrast]:
+    for (layers, view, representation), group in summary.groupby(["layers", "view", "representation"], sort=False):
+        first, *others = group.itertuples()
+        for other in others:
+            yield PlannedContrast(
+                kind="classifier",
+                family=f"classifier/{layers}",
+                layers=str(layers),
+                view=str(view),
+                representation=str(representation),
+                classifier=str(other.classifier),
+                baseline_layers=str(layers),
+                baseline_view=str(view),
+                baseline_representation=str(representation),
+                baseline_classifier=str(first.classifier),
+                trials=(str(other.trial),),
+                baseline_trials=(str(first.trial),),
+            )
 
 
 def _accuracy_by_trial(runs: pd.DataFrame) -> dict[str, pd.Series]:

@@ -1,17 +1,16 @@
 """The record of a trial, and all records of the study in reading order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from plumbline.ablation.analysis.labels import LAYERS, REPRESENTATIONS, VIEWS
 from plumbline.ablation.classifier.packed import Packed, unpack
 from plumbline.ablation.classifier.result import RunResult
-from plumbline.ablation.settings import View
+from plumbline.ablation.settings import Classifier, View
 from plumbline.core.errors import UserError
 from plumbline.core.run.record import Outcome, Record
 from plumbline.core.run.records import read_records
@@ -45,7 +44,7 @@ class TrialRecord(Record):
     """The group of each adapter: those of one group share training images."""
     adapters: AdapterSource
     runs: list[RunResult] = []
-    """Empty when the trial did not get as far as training."""
+    """Of each classifier in turn. Empty when the trial did not get as far as training."""
     feature_width: int | None = None
     """Columns of the features."""
     feature_width_used: int | None = None
@@ -66,28 +65,25 @@ class TrialRecord(Record):
 
     @property
     def good_runs(self) -> list[RunResult]:
-        """The runs that did not diverge."""
+        """The runs that did not diverge, of all classifiers."""
         return [run for run in self.runs if run.outcome is Outcome.OK]
 
-    def times_tested(self) -> NDArray[np.int64]:
-        """(rows,): how many of the good runs tested each adapter."""
-        return self._over_runs(lambda predicted: predicted >= 0)
-
-    def times_right(self) -> NDArray[np.int64]:
-        """(rows,): how many of the good runs that tested an adapter named its class."""
-        labels = unpack(self.labels)
-        return self._over_runs(lambda predicted: predicted == labels)
-
-    def _over_runs(self, counted: Callable[[NDArray[np.int64]], NDArray[np.bool_]]) -> NDArray[np.int64]:
-        return sum((counted(run.predictions).astype(np.int64) for run in self.good_runs), np.zeros(self.rows, np.int64))
-
     @property
-    def test_over_train(self) -> float:
-        """Test rows over training rows of the good runs; 0 where all test the same rows, and data is not resampled."""
-        masks = [run.predictions >= 0 for run in self.good_runs]
-        if all(np.array_equal(masks[0], other) for other in masks[1:]):
-            return 0.0
-        return float(np.mean([mask.sum() / run.train_rows for mask, run in zip(masks, self.good_runs, strict=True)]))
+    def classifiers(self) -> list[Classifier]:
+        """The classifiers that the trial trains, in the grid's order."""
+        return list(self.spec["classifier"])
+
+    def good_runs_of(self, classifier: str) -> list[RunResult]:
+        """The runs of a classifier that did not diverge."""
+        return [run for run in self.good_runs if run.classifier == classifier]
+
+
+def test_over_train(runs: Sequence[RunResult]) -> float:
+    """Test rows over training rows of runs; 0 where all test the same rows, so that no data is resampled."""
+    masks = [run.predictions >= 0 for run in runs]
+    if all(np.array_equal(masks[0], other) for other in masks[1:]):
+        return 0.0
+    return float(np.mean([mask.sum() / run.train_rows for mask, run in zip(masks, runs, strict=True)]))
 
 
 def ordered_records(paths: Sequence[Path], expected: Mapping[str, str] | None = None) -> list[TrialRecord]:

@@ -36,7 +36,7 @@ def initial_weights(
     inputs = [width] + [settings.hidden] * settings.layers
     outputs = [settings.hidden] * settings.layers + [classes]
     weights = [uniform(m, n, inputs=n) for m, n in zip(outputs, inputs, strict=True)]
-    return weights, uniform(classes, inputs=inputs[-1])
+    return weights, uniform(classes, inputs=settings.hidden)
 
 
 def row_order(rows: int, generator: torch.Generator) -> Tensor:

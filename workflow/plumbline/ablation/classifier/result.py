@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from plumbline.ablation.classifier.packed import Packed, pack, unpack
 from plumbline.ablation.classifier.splits import SIDES, Split
+from plumbline.ablation.settings import Classifier
 from plumbline.core.run.record import Outcome
 
 
@@ -38,13 +39,15 @@ class Curves(RecordPart):
 class RunResult(RecordPart):
     """One run. A run diverges when its training loss is no longer finite; it then has no scores.
 
-    Epochs count from 1. `best_epoch` is the first epoch with the highest validation accuracy; the scores are those of
-    its weights. `seconds` is wall time; a run that trained in a stack has an equal share of the stack's.
-    `confusion` counts the test rows, [true class][predicted class]; `feature_width` counts the columns that vary.
+    Epochs count from 1; those of `linear` are the solver's iterations, and it has no curves. `best_epoch` is the first
+    epoch with the highest validation accuracy; the scores are those of its weights. `seconds` is wall time; a run that
+    trained in a stack has an equal share of the stack's. `confusion` counts the test rows, [true class][predicted
+    class]; `feature_width` counts the columns that vary.
     `predicted` has the class predicted for each adapter, −1 for those that the run did not test; `train_rows` counts
     the adapters that it trained on.
     """
 
+    classifier: Classifier
     seed: int
     outcome: Outcome
     train: Scores | None
@@ -94,6 +97,7 @@ def confusion_matrix(labels: NDArray[np.int64], predicted: NDArray[np.int64], cl
 
 def run_result(
     *,
+    classifier: Classifier,
     seed: int,
     split: Split,
     predictions: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] | None,
@@ -110,6 +114,7 @@ def run_result(
     if predictions:
         tested[split.test] = predictions["test"][1]
     return RunResult(
+        classifier=classifier,
         seed=seed,
         outcome=Outcome.DIVERGED if predictions is None else Outcome.OK,
         **{side: scores(matrices[side]) if matrices else None for side in SIDES},

@@ -209,6 +209,7 @@ class StackedTrainer:
                 for side, (truth, predicted) in found.items()
             }
             results[self.order[number]] = run_result(
+                classifier="mlp",
                 seed=run.seed,
                 split=self.splits[number],
                 predictions=None if run.diverged else predictions,
