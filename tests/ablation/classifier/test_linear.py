@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from plumbline.ablation.classifier.linear import fit_linear
+from plumbline.ablation.classifier.linear import _fitted, fit_linear
 from plumbline.ablation.classifier.splits import rotating_splits
 from plumbline.ablation.settings import LinearSettings
 from plumbline.core.errors import UserError
@@ -25,10 +25,19 @@ def test_runs_are_scikit_learns_on_each_split() -> None:
     for result, split in zip(results, splits, strict=True):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-8, max_iter=5000))
         model.fit(features[split.train], labels[split.train])
-        assert (result.predictions[split.test] == model.predict(features[split.test])).mean() > 0.96
+        assert (result.predictions[split.test] == model.predict(features[split.test])).all()
         assert result.test is not None
         assert result.test.accuracy == pytest.approx((result.predictions == labels).sum() / len(split.test))
         assert (result.classifier, result.feature_width, result.curves.train_loss) == ("linear", 6, [])
+
+
+def test_weights_are_scikit_learns_in_float32_too() -> None:
+    features, labels = data()
+    x = StandardScaler().fit_transform(features)[:, :6].astype(np.float32)
+    model = LogisticRegression(C=0.3, tol=1e-8, max_iter=5000).fit(x.astype(np.float64), labels)
+    ours = _fitted(x, labels, 3, LinearSettings(inverse_penalty=0.3))
+    expected = np.column_stack([model.coef_, model.intercept_])
+    np.testing.assert_allclose(ours.x.reshape(3, 7), expected, atol=3e-3)
 
 
 def test_fit_that_does_not_converge_names_the_setting() -> None:
