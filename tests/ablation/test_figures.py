@@ -35,7 +35,8 @@ def texts(figure: Figure) -> list[Text]:
 
 @pytest.fixture(scope="module")
 def with_faults() -> FigureData:
-    records = [record for record in grid(runs=4) if record["layers"] != "text_only"]
+    grid_of_two = grid(runs=4, classifiers=("mlp", "linear"))
+    records = [record for record in grid_of_two if record["layers"] != "text_only"]
     records[3] |= {"outcome": "out_of_memory", "runs": []}
     records[21] |= {"outcome": "timeout", "runs": []}
     return data_of(records)
@@ -92,14 +93,58 @@ def test_grid_of_one_trial_is_still_drawn(name: str, outcome: str) -> None:
     assert said
 
 
-def test_star_marks_exactly_the_significant_drops() -> None:
+def test_marks_show_exactly_the_significant_drops_and_their_direction() -> None:
     data = data_of([record for record in grid(runs=10) if record["layers"] != "text_only"])
     drops = data.contrasts[data.contrasts["kind"] == "visual_drop"]
     with style():
         figure = DRAWINGS["drop"](data)
-    stars = [text for text in texts(figure) if text.get_text() == "∗"]
+    marks = [text.get_text() for text in texts(figure) if text.get_text() in "▲▼"]
     plt.close(figure)
-    assert 0 < len(stars) == drops["significant"].sum() < len(drops)
+    good = drops[drops["significant"]]
+    assert marks.count("▲") == (good["difference"] < 0).sum()
+    assert marks.count("▼") == (good["difference"] > 0).sum()
+    assert 0 < len(marks) < len(drops)
+
+
+def test_marks_of_the_product_view_show_which_is_better() -> None:
+    records = [
+        trial_record(view, "all_layers", name, level)
+        for name, levels in {"stats": (0.2, 0.6), "spectral": (0.6, 0.2), "frequency": (0.4, 0.4)}.items()
+        for view, level in zip(("factor", "product"), levels, strict=True)
+    ]
+    with style():
+        figure = DRAWINGS["invariance"](data_of(records))
+    marks = [text.get_text() for text in texts(figure) if text.get_text() in "▲▼"]
+    plt.close(figure)
+    assert sorted(marks) == ["▲", "▼"]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_names_its_classifiers(with_faults: FigureData, name: str) -> None:
+    with style():
+        figure = DRAWINGS[name](with_faults)
+    said = " ".join(text.get_text() for text in texts(figure))
+    plt.close(figure)
+    assert "MLP" in said or "linear" in said
+    assert name in ("curves", "confusion") or ("MLP" in said and "linear" in said)
+
+
+def test_class_names_with_dollars_are_shown_as_they_are() -> None:
+    record = trial_record("factor", "all_layers", "stats", 0.4, classes=["$x_1$", "cat"])
+    with style():
+        figure = DRAWINGS["confusion"](data_of([record]))
+        figure.draw_without_rendering()
+    ours = [text for text in texts(figure) if text.get_text() == "$x_1$"]
+    assert len(ours) == 2
+    assert not any(text.get_parse_math() for text in ours)
+    plt.close(figure)
+
+
+def test_pareto_axis_ends_where_accuracy_does(with_faults: FigureData) -> None:
+    with style():
+        figure = DRAWINGS["pareto"](with_faults)
+    assert all(axes.get_ylim()[1] < 105 for axes in figure.axes)
+    plt.close(figure)
 
 
 def test_names_in_figures_are_words() -> None:
@@ -123,10 +168,12 @@ def test_pareto_front_is_what_no_other_point_beats(sample: list[tuple[int, int]]
 def test_confusion_sums_runs_and_each_true_class_to_a_hundred() -> None:
     record = trial_record("factor", "all_layers", "stats", 0.5, runs=3)
     counts = sum(np.array(run["confusion"]) for run in record["runs"])
-    shares = confusion_shares(TrialRecord.model_validate(record))
+    shares = confusion_shares(TrialRecord.model_validate(record).good_runs)
     np.testing.assert_allclose(shares, 100 * counts / counts.sum(axis=1, keepdims=True))
     record["runs"] = [run | {"confusion": [[0, 0], [1, 3]]} for run in record["runs"]]
-    np.testing.assert_array_equal(confusion_shares(TrialRecord.model_validate(record)), [[np.nan, np.nan], [25, 75]])
+    np.testing.assert_array_equal(
+        confusion_shares(TrialRecord.model_validate(record).good_runs), [[np.nan, np.nan], [25, 75]]
+    )
 
 
 def test_stopped_run_stays_in_the_mean_with_the_weights_it_kept() -> None:
@@ -134,5 +181,5 @@ def test_stopped_run_stays_in_the_mean_with_the_weights_it_kept() -> None:
     record["runs"][0]["curves"]["validation_accuracy"] = [0.1, 0.5, 0.3]
     record["runs"][1]["curves"]["validation_accuracy"] = [0.2, 0.3, 0.4, 0.6, 0.5]
     record["runs"][2]["outcome"] = "diverged"
-    held = held_curves(TrialRecord.model_validate(record))
+    held = held_curves(TrialRecord.model_validate(record).good_runs)
     np.testing.assert_array_equal(held.T, [[0.1, 0.5, 0.3, 0.5, 0.5], [0.2, 0.3, 0.4, 0.6, 0.5]])

@@ -565,7 +565,7 @@ def save_shards(folder: Path, factors: dict[str, np.ndarray], sizes: list[int], 
         "labels": np.arange(count) % 3,
         "folds": np.arange(count) // 3 % 2,
         "num_images": np.full(count, 2),
-        "image_ids": np.stack([np.arange(count) // 3 % 2, 10 + np.arange(count), np.full(count, -1)], axis=1),
+        "image_ids": np.stack([np.arange(count) % 6, 10 + np.arange(count), np.full(count, -1)], axis=1),
         "losses": np.zeros((count, 5), np.float32),
     } | changed
     shards, first = [], 0
@@ -579,7 +579,7 @@ def save_shards(folder: Path, factors: dict[str, np.ndarray], sizes: list[int], 
 
 
 @pytest.mark.parametrize("sizes", [[24], [7, 16, 1]])
-def test_shards_of_the_zoo_are_merged_and_folds_are_groups(tmp_path: Path, sizes: list[int]) -> None:
+def test_shards_of_the_zoo_are_merged_and_a_class_in_a_fold_is_a_group(tmp_path: Path, sizes: list[int]) -> None:
     factors = factors_of(24)
     zoo.load(tmp_path / "store", shards=save_shards(tmp_path, factors, sizes), classes=CLASSES, scale=0.5)
     store = AdapterStore(tmp_path / "store")
@@ -588,16 +588,17 @@ def test_shards_of_the_zoo_are_merged_and_folds_are_groups(tmp_path: Path, sizes
     table = store.table().to_pydict()
     assert store.classes == CLASSES
     np.testing.assert_array_equal(store.labels, np.arange(24) % 3)
-    np.testing.assert_array_equal(store.groups, np.arange(24) // 3 % 2)
-    assert table["image_ids"][4] == [1, 14]
+    np.testing.assert_array_equal(store.groups, 2 * (np.arange(24) % 3) + np.arange(24) // 3 % 2)
+    assert table["image_ids"][4] == [4, 14]
     assert table["num_images"] == [2] * 24
     assert table["adapter"][23] == "zoo 23"
     np.testing.assert_array_equal(store.product(SELF)[2], 0.5)
 
 
-def test_an_image_in_two_folds_is_reported(tmp_path: Path) -> None:
-    shards = save_shards(tmp_path, factors_of(24), [12, 12], image_ids=np.zeros((24, 1), np.int64))
-    with pytest.raises(UserError, match="image 0 is in two folds"):
+@pytest.mark.parametrize("shared", [np.arange(24) % 3, np.arange(24) // 3 % 2])
+def test_an_image_in_two_folds_or_classes_is_reported(tmp_path: Path, shared: np.ndarray) -> None:
+    shards = save_shards(tmp_path, factors_of(24), [12, 12], image_ids=shared[:, None])
+    with pytest.raises(UserError, match="image 0 is in two folds or classes"):
         zoo.load(tmp_path / "store", shards=shards, classes=CLASSES)
     assert not (tmp_path / "store").exists()
 

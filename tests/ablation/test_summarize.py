@@ -15,6 +15,7 @@ from merging import merge_fields
 from plumbline.ablation.analysis.contrasts import best_trial
 from plumbline.ablation.analysis.findings import findings
 from plumbline.ablation.analysis.records import TrialRecord, ordered_records
+from plumbline.ablation.classifier.packed import pack, unpack
 from plumbline.ablation.settings import TABLES
 from plumbline.ablation.summarize import SummarizeSpec, summarize
 from plumbline.core.errors import UserError
@@ -46,11 +47,13 @@ def test_every_trial_has_a_row_with_the_means_of_its_runs(whole: Path) -> None:
             values = [run["test"][measure] for run in record["runs"]]
             assert row[f"test_{measure}"] == pytest.approx(np.mean(values))
             assert row[f"test_{measure}_sd"] == pytest.approx(np.std(values, ddof=1))
-            assert row[f"test_{measure}_low"] <= np.mean(values) <= row[f"test_{measure}_high"]
+            reach = stats.t.ppf(0.975, 9) * np.std(values, ddof=1) * (1 / 10 + 200 / 700) ** 0.5
+            assert row[f"test_{measure}_low"] == pytest.approx(np.mean(values) - reach)
+            assert row[f"test_{measure}_high"] == pytest.approx(min(1, np.mean(values) + reach))
         gaps = [run["train"]["accuracy"] - run["test"]["accuracy"] for run in record["runs"]]
         assert row["gap"] == pytest.approx(np.mean(gaps))
         assert row["feature_width"] == record["feature_width"]
-        assert row["training_seconds"] == record["seconds"]
+        assert row["training_seconds"] == pytest.approx(sum(run["seconds"] for run in record["runs"]))
     assert (summary["chance"] == 0.1).all()
 
 
@@ -84,15 +87,18 @@ def test_drop_is_paired_by_seed_and_not_by_position() -> None:
     by_seed = {run["seed"]: run["test"]["accuracy"] for run in visual["runs"]}
     differences = [by_seed[run["seed"]] - run["test"]["accuracy"] for run in whole_layers["runs"]]
     assert ours["difference"] == pytest.approx(np.mean(differences))
-    assert ours["p_value"] == pytest.approx(stats.wilcoxon(np.round(differences, 12)).pvalue)
+    t = np.mean(differences) / (np.var(differences, ddof=1) * (1 / 10 + 200 / 700)) ** 0.5
+    assert ours["p_value"] == pytest.approx(2 * stats.t.sf(abs(t), 9))
 
 
 def test_drops_of_a_view_are_one_family_and_layer_sets_another(whole: Path) -> None:
     contrasts = pd.read_csv(whole / "contrasts.csv")
     sizes = contrasts["family"].value_counts()
-    assert sizes["visual_drop/factor"] == 10
-    assert sizes["visual_drop/product"] == 14
-    assert sizes["product_against_factor/visual_only"] == 10 + 5 + 1  # counterparts; the others and flat; their mean
+    assert sizes["visual_drop/factor/mlp"] == 10
+    assert sizes["visual_drop/product/mlp"] == 14
+    assert (
+        sizes["product_against_factor/visual_only/mlp"] == 10 + 5 + 1
+    )  # counterparts; the others and flat; their mean
     for _, family in contrasts.groupby("family"):
         least = family["p_value"].min()
         assert family["p_holm"].min() == pytest.approx(min(1, least * len(family)))
@@ -144,12 +150,12 @@ def test_failed_trial_is_shown_and_never_dropped(tmp_path: Path, outcome: str, c
     assert not contrast["significant"]
     for table in TABLES:
         assert cell in (out / f"tables/{table}.tex").read_text()
-    assert f"factor/all_layers/flat: {outcome.replace('_', ' ')} (tried to" in (out / "findings.md").read_text()
+    assert f"factor/all_layers/flat (MLP): {outcome.replace('_', ' ')} (tried to" in (out / "findings.md").read_text()
 
 
 def test_diverged_runs_leave_the_pairs_and_are_counted(tmp_path: Path) -> None:
     first, second = (trial_record("factor", layers, "stats", 0.4) for layers in ("all_layers", "visual_only"))
-    nothing = dict.fromkeys(("train", "validation", "test", "best_epoch", "confusion"))
+    nothing = dict.fromkeys(("train", "validation", "test", "best_epoch", "confusion", "predicted"))
     second["runs"][3] |= {"outcome": "diverged", **nothing}
     summary, contrasts = frames([first, second])
     assert list(summary["runs_ok"]) == [10, 9]
@@ -171,22 +177,113 @@ def test_records_of_two_machines_are_flagged_in_every_place(tmp_path: Path) -> N
     assert "different machines" not in (alone / "findings.md").read_text()
 
 
-def test_too_few_runs_for_significance_are_said_to_be(tmp_path: Path) -> None:
-    out = summarized([record for record in grid(runs=3) if record["representation"] == "stats"], tmp_path)
-    text = (out / "findings.md").read_text()
-    assert "3 pairs cannot give a p-value below 0.250" in text
-    assert not pd.read_csv(out / "contrasts.csv")["significant"].any()
+def test_findings_say_which_interval_it_is_and_how_often_an_adapter_is_tested(tmp_path: Path) -> None:
+    text = (
+        summarized([trial_record("factor", "all_layers", "stats", 0.4)], tmp_path / "10") / "findings.md"
+    ).read_text()
+    assert "corrected resampled t intervals" in text
+    assert "Each adapter is tested in 2 runs." in text
+    seven = [trial_record("factor", "all_layers", "stats", 0.4, runs=7)]
+    assert "tested in 1 to 2 runs." in (summarized(seven, tmp_path / "7") / "findings.md").read_text()
 
 
-def test_accuracy_near_chance_is_not_claimed_below_it() -> None:
-    record = trial_record("factor", "all_layers", "stats", 0.1)
-    for run, accuracy in zip(record["runs"], np.linspace(0.08, 0.11, 10), strict=True):
-        run["test"]["accuracy"] = accuracy
-    text = findings(*frames([record]))
-    assert "1 of 1 trials are not significantly above chance" in text
+def test_runs_of_one_split_are_not_corrected_for_shared_rows_and_say_what_they_cover(tmp_path: Path) -> None:
+    record = trial_record("factor", "all_layers", "stats", 0.4)
+    record["runs"] = [run | {"predicted": record["runs"][0]["predicted"]} for run in record["runs"]]
+    out = summarized([record], tmp_path)
+    row = pd.read_csv(out / "summary.csv").iloc[0]
+    values = [run["test"]["accuracy"] for run in record["runs"]]
+    reach = stats.t.ppf(0.975, 9) * np.std(values, ddof=1) / 10**0.5
+    assert row["test_accuracy_high"] - row["test_accuracy"] == pytest.approx(reach)
+    assert "neither the split nor new adapters" in (out / "findings.md").read_text()
+
+
+def two_classifiers(level: float, factor: dict[str, float], product: dict[str, float]) -> list[dict[str, Any]]:
+    """Trials with the given accuracies by MLP, and all at `level` by linear."""
+    records = []
+    for view, levels in (("factor", factor), ("product", product)):
+        for name, accuracy in levels.items():
+            record = trial_record(view, "all_layers", name, accuracy, classifiers=("mlp", "linear"))
+            flat = trial_record(view, "all_layers", name, level)
+            record["runs"][10:] = [run | {"classifier": "linear"} for run in flat["runs"]]
+            records.append(record)
+    return records
+
+
+def test_each_classifier_has_its_rows_contrasts_and_families() -> None:
+    summary, contrasts = frames(grid(classifiers=("mlp", "linear")))
+    assert summary.groupby("classifier").size().to_dict() == {"mlp": 72, "linear": 72}
+    alone = frames(grid())[1].drop(columns=["p_holm", "significant", "family"])
+    own = contrasts[contrasts["classifier"] == "mlp"].drop(columns=["p_holm", "significant", "family"])
+    pd.testing.assert_frame_equal(own.reset_index(drop=True), alone.reset_index(drop=True))
+    between = contrasts[contrasts["kind"] == "classifier"]
+    assert (between["classifier"] + between["baseline_classifier"] == "linearmlp").all()
+    assert between["family"].value_counts().to_dict() == {
+        f"classifier/{layers}": 24 for layers in ("all_layers", "visual_only", "text_only")
+    }
+    assert all(family["p_value"].notna().all() for _, family in contrasts.groupby("family"))
+
+
+def test_findings_say_where_a_ranking_or_a_verdict_depends_on_the_classifier() -> None:
+    factor, product = {"stats": 0.2, "spectral": 0.5}, {"stats": 0.6, "spectral": 0.5}
+    text = findings(*frames(two_classifiers(0.4, factor, product)))
+    assert "All layers: linear is significantly better than MLP for 1 of 4 view and representation pairs" in text
+    assert "Which is best depends on the classifier: Moments (product view) with MLP" in text
+    assert "whether the product view is better depends on the classifier for Moments." in text
+    same = findings(*frames(grid(classifiers=("mlp", "linear"), runs=5)))
+    assert "is best with both." in same
+    one = findings(*frames(grid(runs=5)))
+    assert "depends on the classifier:" not in one
+
+
+def test_classifier_whose_runs_all_diverged_is_shown_beside_the_other(tmp_path: Path) -> None:
+    record = trial_record("factor", "all_layers", "stats", 0.4, classifiers=("mlp", "linear"))
+    nothing = dict.fromkeys(("train", "validation", "test", "best_epoch", "confusion", "predicted"))
+    record["runs"][:10] = [run | {"outcome": "diverged", **nothing} for run in record["runs"][:10]]
+    summary = frames([record])[0].set_index("classifier")
+    assert summary["outcome"].to_dict() == {"mlp": "diverged", "linear": "ok"}
+    assert "factor/all_layers/stats (MLP): diverged" in (summarized([record], tmp_path) / "findings.md").read_text()
+
+
+def with_hits(record: dict[str, Any], right: np.ndarray) -> dict[str, Any]:
+    """The record with predictions that are right for exactly these adapters; accuracies stay as they are."""
+    labels = unpack(record["labels"])
+    answers = np.where(right, labels, (labels + 1) % 10)
     for run in record["runs"]:
-        run["test"]["accuracy"] = 0.3
+        run["predicted"] = pack(np.where(unpack(run["predicted"]) >= 0, answers, -1))
+    return record
+
+
+def test_chance_is_tested_on_the_predictions_of_each_adapter_and_not_on_a_rounded_mean() -> None:
+    """The same 13% of the adapters named right: one in each of many groups, or whole groups of ten."""
+    record = trial_record("factor", "all_layers", "stats", 0.13)
+    groups = unpack(record["groups"])
+    spread = np.arange(1000) // 100 + np.arange(1000) % 100 // 10 == 9  # one adapter of each group
+    spread |= (groups % 10 == 0) & (np.arange(1000) // 100 < 3)
+    assert spread.sum() == 130
+    whole = np.isin(groups, np.random.default_rng(0).choice(100, 13, replace=False))
+    assert whole.sum() == 130
+    said = [findings(*frames([with_hits(record, right)])) for right in (spread, whole)]
+    assert "1 of 1 trials are significantly above the chance level of 10.0%" in said[0]
+    assert "1 of 1 trials are not significantly above chance" in said[1]
+
+
+def test_accuracy_below_chance_is_not_claimed_above_it() -> None:
+    record = trial_record("factor", "all_layers", "stats", 0.08)
+    assert "1 of 1 trials are not significantly above chance" in findings(*frames([record]))
+    record = trial_record("factor", "all_layers", "stats", 0.3)
     assert "1 of 1 trials are significantly above the chance level of 10.0%" in findings(*frames([record]))
+
+
+@pytest.mark.parametrize("text", ["!", "AAAA"])
+def test_predictions_that_cannot_be_read_or_miss_adapters_are_not_a_record(text: str) -> None:
+    record = trial_record("factor", "all_layers", "stats", 0.4, runs=2)
+    record["runs"][1]["predicted"] = text
+    with pytest.raises(ValidationError, match="is not base64 of zlib"):
+        TrialRecord.model_validate(record)
+    record["runs"][1]["predicted"] = pack(np.zeros(999, np.int64))
+    with pytest.raises(ValidationError, match="for each of the 1000 adapters"):
+        TrialRecord.model_validate(record)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +304,7 @@ def test_record_of_another_study_or_without_its_fields_is_named(
     assert "stats.json" in str(caught.value)
 
 
-@pytest.mark.parametrize("field", ["train", "confusion", "best_epoch"])
+@pytest.mark.parametrize("field", ["train", "confusion", "best_epoch", "predicted"])
 def test_good_run_without_its_scores_is_not_a_record(field: str) -> None:
     record = trial_record("factor", "all_layers", "stats", 0.4, runs=2)
     record["runs"][1][field] = None

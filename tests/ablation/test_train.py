@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from plumbline.ablation.analysis.records import TrialRecord
+from plumbline.ablation.classifier.packed import unpack
+from plumbline.ablation.classifier.result import confusion_matrix
 from plumbline.ablation.data.adapter_rows import AdapterRows
 from plumbline.ablation.data.feature_file import feature_writer
 from plumbline.ablation.data.store import StoreWriter
@@ -46,9 +48,12 @@ def inputs(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "adapters" / "manifest.json", features
 
 
-def run(inputs: tuple[Path, Path], output: Path, layers: str = "all_layers", **training: bool) -> TrialRecord:
+def run(
+    inputs: tuple[Path, Path], output: Path, layers: str = "all_layers", classifier: str = "mlp", **training: bool
+) -> TrialRecord:
     settings = TrainingSettings(hidden=8, layers=1, max_epochs=3, learning_rate=0.01, **training)
     fields = {"view": "product", "layers": layers, "representation": "my_lab:stats", "parts": ["my_lab:stats"]}
+    fields |= {"classifier": classifier.split(), "linear": {}}
     spec = TrainSpec(code="", inputs="", training=settings, runs=2, seed=1, **fields)
     splits = output.with_suffix(".splits")
     drawn = {"split": settings.split, "split_by_images": settings.split_by_images}
@@ -66,6 +71,31 @@ def test_record_holds_the_trial_its_adapters_and_every_run(inputs: tuple[Path, P
     assert record.feature_seconds == 1.5
     assert [result.seed for result in record.runs] == [1000, 1001]
     assert [np.sum(result.confusion) for result in record.good_runs] == [ROWS // 5] * 2
+    assert (unpack(record.labels) == np.arange(ROWS) % 2).all()
+    assert (unpack(record.groups) == np.arange(ROWS)).all()
+
+
+def test_predictions_of_each_adapter_give_the_confusion_matrix_again(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    record = run(inputs, tmp_path / "trial.json")
+    for result in record.good_runs:
+        tested = result.predictions >= 0
+        found = confusion_matrix(unpack(record.labels)[tested], result.predictions[tested], 2)
+        assert found.tolist() == result.confusion
+        assert result.train_rows == 42
+
+
+def test_record_holds_the_runs_of_every_classifier_on_the_same_splits(
+    inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    record = run(inputs, tmp_path / "trial.json", classifier="mlp linear")
+    assert record.classifiers == ["mlp", "linear"]
+    assert [(one.classifier, one.seed) for one in record.runs] == [
+        ("mlp", 1000), ("mlp", 1001), ("linear", 1000), ("linear", 1001)
+    ]  # fmt: skip
+    tested = [one.predictions >= 0 for one in record.runs]
+    assert (tested[0] == tested[2]).all()
+    assert (tested[1] == tested[3]).all()
+    assert all(one.test.accuracy > 0.9 for one in record.good_runs_of("linear"))
 
 
 def test_stacked_and_single_runs_give_the_same_record(inputs: tuple[Path, Path], tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 from plumbline.ablation.analysis.contrasts import contrasts_frame
 from plumbline.ablation.analysis.frames import runs_frame, summary_frame
 from plumbline.ablation.analysis.records import TrialRecord
+from plumbline.ablation.classifier.packed import pack
+from plumbline.ablation.classifier.result import confusion_matrix
 from plumbline.ablation.plots.panels import FigureData
 
 CLASSES = ["airplane", "bird", "cat", "car", "dog", "fish", "fruit", "ship", "snake", "vegetable"]
@@ -20,18 +22,33 @@ LEVELS = {
     "sketch": (None, 0.97, 256), "curvature": (None, 0.62, 9),
 }  # fmt: skip
 SEEN = {"all_layers": 1.0, "visual_only": 0.72, "text_only": 0.6}
+ROWS = 1000
 SIDES = {"train": 0.12, "validation": 0.01, "test": 0.0}
 
 
-def run_record(rng: np.random.Generator, level: float, seed: int, shift: float, classes: int) -> dict[str, Any]:
-    """One good run whose test accuracy is near `level`; its numbers agree with one another."""
-    per_class = 20
+def adapters(classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Classes and groups of the adapters: a group is a class in one of ten folds."""
+    rows = np.arange(ROWS)
+    return rows % classes, rows % classes * 10 + rows // classes % 10
+
+
+def run_record(
+    rng: np.random.Generator, level: float, seed: int, shift: float, classes: int, classifier: str
+) -> dict[str, Any]:
+    """One good run whose test accuracy is near `level`; its numbers agree with one another.
+
+    Five seeds in a row test each adapter once.
+    """
     hit = np.clip(level + shift + rng.normal(0, 0.01), 0.02, 1.0)
-    confusion = np.zeros((classes, classes), dtype=int)
+    labels, groups = adapters(classes)
+    predicted = np.full(ROWS, -1)
     for true in range(classes):
+        rows = np.flatnonzero((labels == true) & (groups % 10 // 2 == seed % 5))
         odds = np.full(classes, (1 - hit) / (classes - 1))
         odds[true] = hit
-        confusion[true] = rng.multinomial(per_class, odds)
+        predicted[rows] = rng.permutation(np.repeat(np.arange(classes), rng.multinomial(len(rows), odds)))
+    tested = predicted >= 0
+    confusion = confusion_matrix(labels[tested], predicted[tested], classes)
     accuracy = float(np.trace(confusion) / confusion.sum())
     epochs = int(rng.integers(30, 90))
     rise = 1 - np.exp(-np.arange(1, epochs + 1) / 9)
@@ -43,8 +60,10 @@ def run_record(rng: np.random.Generator, level: float, seed: int, shift: float, 
         sides[side] = {"accuracy": value, "macro_f1": value - 0.004, "macro_precision": value - 0.001}
         sides[side]["macro_recall"] = value
     return {
-        "seed": seed, "outcome": "ok", **sides, "best_epoch": int(validation.argmax()), "epochs": epochs,
+        "classifier": classifier, "seed": seed, "outcome": "ok", **sides,
+        "best_epoch": int(validation.argmax()), "epochs": epochs,
         "seconds": 0.2, "feature_width": 7, "confusion": confusion.tolist(),
+        "train_rows": int(0.7 * ROWS), "predicted": pack(predicted),
         "curves": {
             "train_loss": (2.3 - 2 * rise).tolist(), "train_accuracy": rise.tolist(),
             "validation_accuracy": validation.tolist(), "learning_rate": [1e-3] * epochs,
@@ -53,23 +72,31 @@ def run_record(rng: np.random.Generator, level: float, seed: int, shift: float, 
 
 
 def trial_record(view: str, layers: str, representation: str, level: float, **options: Any) -> dict[str, Any]:
-    """A record of `runs` runs, all good, or of another `outcome` and then without runs."""
+    """A record of `runs` runs of each of `classifiers`, all good, or of another `outcome` and then without runs."""
+    classifiers = options.get("classifiers", ("mlp",))
     width = options.get("width", 7)
     outcome, classes = options.get("outcome", "ok"), options.get("classes", CLASSES)
     rng = np.random.default_rng([len(view), len(layers), *representation.encode()])
     shifts = np.random.default_rng(0).normal(0, 0.012, size=50)
+    labels, groups = map(pack, adapters(len(classes)))
     seeds = range(options.get("runs", 10) if outcome == "ok" else 0)
     modules = 32 if layers == "all_layers" else 16
     return {
         "schema": 1, "study": "ablation", "stage": "train", "trial": f"{view}/{layers}/{representation}",
         "outcome": outcome, "message": None if outcome == "ok" else "tried to allocate 12 GiB",
-        "spec": {}, "machine": {"cpu_model": options.get("cpu_model", "Xeon"), "cores": 2}, "device": "cpu",
+        "spec": {"classifier": list(classifiers)},
+        "machine": {"cpu_model": options.get("cpu_model", "Xeon"), "cores": 2}, "device": "cpu",
         "started": "2026-01-01T00:00:00Z", "seconds": float(1.5 + width**0.5 / 4 + rng.uniform(0, 0.3)),
-        "view": view, "layers": layers, "representation": representation, "classes": classes, "rows": 1000,
+        "view": view, "layers": layers, "representation": representation, "classes": classes,
+        "rows": ROWS, "labels": labels, "groups": groups,
         "feature_width": width * modules, "feature_width_used": width * modules, "layer_count": modules,
         "adapters": {"kind": "zoo", "shards": 2, "skipped": 0},
         "feature_seconds": float(0.2 + width / 100 + rng.uniform(0, 0.5)),
-        "runs": [run_record(rng, level, seed, shifts[seed], len(classes)) for seed in seeds],
+        "runs": [
+            run_record(rng, min(level + 0.02 * number, 1), seed, shifts[seed], len(classes), classifier)
+            for number, classifier in enumerate(classifiers)
+            for seed in seeds
+        ],
     }  # fmt: skip
 
 

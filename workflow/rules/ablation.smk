@@ -141,7 +141,7 @@ if CONFIG.ablation.shards > 1:
 
 
 rule ablation_train:
-    """One trial: the classifier, ten times, on one representation of one layer set."""
+    """One trial: each classifier, ten times, on one representation of one layer set."""
     input:
         **inputs_of("ablation.train"),
     output:

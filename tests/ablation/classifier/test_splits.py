@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from plumbline.ablation.classifier.splits import SIDES, Split, fixed_split, read_splits, split, write_splits
+from plumbline.ablation.classifier.splits import (
+    SIDES,
+    Split,
+    fixed_split,
+    read_splits,
+    rotating_splits,
+    split,
+    write_splits,
+)
 from plumbline.core.errors import UserError
 
 
@@ -34,6 +42,56 @@ def test_seeds_draw_different_splits_and_one_seed_the_same():
         made = [tuple(split(labels, own, seed=seed).test) for seed in range(8)]
         assert len(set(made)) > 4
         assert tuple(split(labels, own, seed=3).test) == made[3]
+
+
+def cells(per_cell: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """As `folds`, but a group is a class in a fold: a hundred groups."""
+    labels, fold = folds(per_cell)
+    return labels, 10 * labels + fold
+
+
+def times_tested(made: list[Split], rows: int) -> np.ndarray:
+    return np.bincount(np.concatenate([one.test for one in made]), minlength=rows)
+
+
+@pytest.mark.parametrize("own", ["cells", "folds", "rows"])
+def test_ten_runs_test_every_adapter_exactly_twice(own):
+    labels, groups = cells() if own == "cells" else folds()
+    groups = np.arange(len(labels)) if own == "rows" else groups
+    made = rotating_splits(labels, groups, runs=10, seed=3)
+    assert (times_tested(made, 500) == 2).all()
+    assert (times_tested(made[:5], 500) == 1).all()
+    assert {tuple(map(len, sides(one))) for one in made} == {(350, 50, 100)}
+    assert all((np.bincount(labels[side]) == 0.1 * len(side)).all() for one in made for side in sides(one))
+    assert all(
+        sum(len(set(groups[side])) for side in sides(one)) == len(set(groups)) for one in made
+    )  # no group is on two sides
+
+
+def test_repeats_draw_new_folds_and_one_seed_the_same_ones():
+    labels, groups = cells()
+    made = rotating_splits(labels, groups, runs=10, seed=0)
+    assert not {tuple(one.test) for one in made[:5]} & {tuple(one.test) for one in made[5:]}
+    again = rotating_splits(labels, groups, runs=7, seed=0)
+    assert [tuple(one.test) for one in again] == [tuple(one.test) for one in made[:7]]
+    assert tuple(rotating_splits(labels, groups, runs=1, seed=1)[0].test) != tuple(made[0].test)
+
+
+def test_adapters_that_cannot_rotate_are_drawn_run_by_run_and_a_warning_says_so(caplog):
+    """Half of the rows share images: they are too many for a test side, so they are always trained on."""
+    labels = np.random.default_rng(1).integers(0, 3, 400)
+    groups = np.where(np.arange(400) < 200, 0, np.arange(400))
+    made = rotating_splits(labels, groups, runs=3, seed=5)
+    assert [tuple(one.test) for one in made] == [tuple(split(labels, groups, seed=5 + run).test) for run in range(3)]
+    assert "not tested equally often" in caplog.text
+
+
+def test_adapters_that_cannot_be_split_at_all_are_refused_as_for_one_run():
+    labels, groups = folds()
+    with pytest.raises(UserError, match="hold none of class 10"):
+        rotating_splits(np.where(groups == 0, 10, labels), groups, runs=5, seed=0)
+    with pytest.raises(UserError, match="1 in the smallest class"):
+        rotating_splits(np.array([0] * 99 + [1]), np.arange(100), runs=5, seed=0)
 
 
 @settings(max_examples=40, deadline=None)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from plumbline.core.statistics.hypothesis_tests import holm, wilcoxon_p
+from plumbline.core.statistics.hypothesis_tests import clustered_above_p, holm, wilcoxon_p
 
 p_lists = st.lists(st.floats(0, 1), min_size=1, max_size=30)
 
@@ -63,3 +63,26 @@ def test_tests_that_could_not_be_made_do_not_count_in_the_family() -> None:
 @settings(max_examples=40, deadline=None)
 def test_wilcoxon_p_without_ties_is_scipys_exact_one(values: list[int]) -> None:
     assert wilcoxon_p(values) == pytest.approx(stats.wilcoxon(values, method="exact").pvalue, abs=1e-9)
+
+
+def test_samples_in_groups_of_one_have_the_ordinary_t_test() -> None:
+    values = np.random.default_rng(0).normal(0.3, 1, 40)
+    expected = stats.ttest_1samp(values, 0.1, alternative="greater").pvalue
+    assert clustered_above_p(values, np.arange(40), 0.1) == pytest.approx(expected)
+
+
+def test_groups_that_hit_or_miss_together_do_not_pass_for_many_samples() -> None:
+    """A guess that is right for whole groups of ten: the binomial test, which counts samples, is fooled."""
+    rng, groups = np.random.default_rng(1), np.repeat(np.arange(30), 10)
+    ours, binomial = [], []
+    for _ in range(500):
+        hits = (rng.random(30) < 0.1)[groups].astype(float)
+        ours.append(clustered_above_p(hits, groups, 0.1) < 0.05)
+        binomial.append(stats.binomtest(int(hits.sum()), 300, 0.1, alternative="greater").pvalue < 0.05)
+    assert np.mean(ours) < 0.07
+    assert np.mean(binomial) > 0.2
+
+
+def test_a_mean_against_a_level_without_spread_or_with_a_single_group() -> None:
+    assert [clustered_above_p(np.ones(6), np.arange(6) // 2, level) for level in (0.1, 1.0)] == [0.0, 1.0]
+    assert math.isnan(clustered_above_p([0.0, 1.0], [3, 3], 0.1))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from plumbline.core.statistics.resampled import corrected_mean
+from plumbline.core.statistics.resampled import corrected_interval, corrected_mean
 
 
 def test_independent_values_have_the_ordinary_t_interval_and_test() -> None:
@@ -47,3 +47,12 @@ def test_values_that_do_not_vary_have_no_width_and_one_value_has_no_interval() -
     assert np.isnan([single.low, single.high, single.p_value]).all()
     with pytest.raises(ValueError, match="cannot be -1"):
         corrected_mean([0.1, 0.2], test_over_train=-1)
+
+
+def test_interval_of_many_series_is_that_of_each() -> None:
+    values = np.random.default_rng(3).normal(size=(3, 4, 10))
+    values[0, 0] = 0.3
+    low, high = corrected_interval(values, test_over_train=0.25)
+    for place in np.ndindex(3, 4):
+        alone = corrected_mean(values[place], test_over_train=0.25)
+        assert (low[place], high[place]) == pytest.approx((alone.low, alone.high))

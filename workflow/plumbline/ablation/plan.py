@@ -93,6 +93,7 @@ def _trials(
     settings: AblationSettings, seed: int, collect: Target, splits: Target, features: Features
 ) -> Iterator[Target]:
     common = {"training": settings.training.model_dump(), "runs": settings.runs, "seed": seed}
+    common |= {"classifier": settings.classifier, "linear": settings.linear.model_dump()}
     for view, names in settings.representations.items():
         for layers in settings.layers:
             for name in names:

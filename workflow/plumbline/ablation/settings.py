@@ -13,6 +13,7 @@ from plumbline.core.registry import short_name
 from plumbline.core.settings import Settings, distinct
 
 View = Literal["factor", "product"]
+Classifier = Literal["mlp", "linear"]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -167,8 +168,20 @@ class AdapterFolder(Settings):
     """What to do with a file that cannot be read: `fail`, or `skip` it and list it in the log and the manifest."""
 
 
+class LinearSettings(Settings):
+    """The classifier `linear`: multinomial logistic regression with an L2 penalty, fitted to convergence."""
+
+    inverse_penalty: PositiveFloat = 1.0
+    """Inverse strength of the penalty on the weights of the standardised features: C of scikit-learn."""
+    max_iterations: PositiveInt = 1000
+    """Maximum number of L-BFGS iterations. A fit that needs more is an error."""
+
+
 class ClassifierSettings(Settings):
-    """The classifier: `layers` × (Linear, BatchNorm, ReLU, Dropout), Linear; Adam, plateau schedule, early stopping."""
+    """The classifier `mlp`: `layers` × (Linear, BatchNorm, ReLU, Dropout), Linear.
+
+    Trained with Adam, a plateau schedule and early stopping.
+    """
 
     layers: PositiveInt = 3
     """Number of hidden layers."""
@@ -193,10 +206,10 @@ class ClassifierSettings(Settings):
 
 
 class TrainingSettings(ClassifierSettings):
-    """The classifier, and how adapters are split into training, validation and test."""
+    """The classifier `mlp`, and how adapters are split into training, validation and test."""
 
     split: Literal["resampled", "fixed"] = "resampled"
-    """`resampled` draws a new 70/10/20 split for each run; `fixed` uses the reference experiment's single split."""
+    """`resampled` rotates 70/10/20 splits: five runs test every adapter once; `fixed` is the reference's one split."""
     split_by_images: bool = True
     """Keep adapters that share training images on one side of the split."""
     stacked: bool = True
@@ -233,8 +246,17 @@ class AblationSettings(Settings):
     """Number of targets that share the work of one representation. Any number gives the same bytes."""
     runs: Annotated[int, Field(ge=2)] = 10
     """Number of runs per trial, each with its own split and initial weights. Intervals are over these runs."""
+    classifier: Annotated[list[Classifier], Field(min_length=1)] = ["mlp", "linear"]
+    """Classifiers that every trial trains, on the same splits: `mlp` (see `training`), `linear` (see `linear`)."""
     training: TrainingSettings = TrainingSettings()
-    """The classifier and its split."""
+    """The classifier `mlp`, and the splits of all classifiers."""
+    linear: LinearSettings = LinearSettings()
+    """The classifier `linear`."""
+
+    @field_validator("classifier")
+    @classmethod
+    def _distinct_classifiers(cls, names: list[Classifier]) -> list[Classifier]:
+        return distinct(names)
 
     @field_validator("layers")
     @classmethod

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from plumbline.ablation.classifier.splits import fixed_split, split, write_splits
+from plumbline.ablation.classifier.splits import fixed_split, rotating_splits, write_splits
 from plumbline.ablation.data.store import AdapterStore
 from plumbline.core.plan.target import Spec
 from plumbline.core.run.stage import stage
@@ -22,14 +22,13 @@ class SplitSpec(Spec):
 
 @stage
 def split_adapters(spec: SplitSpec, adapters: Path, output: Path) -> None:
-    """Writes a split per run to `output`: drawn from the run's seed, or the one fixed split. adapters: the manifest."""
+    """Writes a split per run to `output`: rotating ones, or the one fixed split. adapters: the manifest."""
     store = AdapterStore(adapters.parent)
     groups = store.groups if spec.split_by_images else np.arange(store.rows)
-    seeds = [spec.seed * 1000 + run for run in range(spec.runs)]
     if spec.split == "fixed":
-        splits = [fixed_split(store.labels)] * len(seeds)
+        splits = [fixed_split(store.labels)] * spec.runs
     else:
-        splits = [split(store.labels, groups, seed=seed) for seed in seeds]
+        splits = rotating_splits(store.labels, groups, runs=spec.runs, seed=1000 * spec.seed)
     write_splits(output, splits)
 
 

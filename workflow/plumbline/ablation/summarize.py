@@ -7,7 +7,7 @@ import pandas as pd
 from plumbline.ablation.analysis.contrasts import contrasts_frame
 from plumbline.ablation.analysis.findings import findings
 from plumbline.ablation.analysis.frames import runs_frame, summary_frame
-from plumbline.ablation.analysis.labels import METRICS, layers_label, representation_label, view_label
+from plumbline.ablation.analysis.labels import METRICS, classifier_label, layers_label, representation_label, view_label
 from plumbline.ablation.analysis.records import ordered_records
 from plumbline.ablation.settings import TABLES
 from plumbline.core.files import write_text
@@ -23,6 +23,7 @@ KINDS = {
     "over_best_statistic": "Product − best factor statistic",
     "mean_of_counterparts": "Mean of the nine statistics, product − factor",
     "best_of": "Best product − best factor statistic",
+    "classifier": "Classifier",
 }
 
 
@@ -53,14 +54,15 @@ def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
 def write_tables(summary: pd.DataFrame, contrasts: pd.DataFrame, folder: Path) -> None:
     """Writes the tables named in TABLES to `folder`. Each caption says what the numbers are."""
     note = machine_note(summary["machine"], "times")
-    about = "Means over the runs of a trial, with bootstrap 95% intervals"
+    about = "Means over the runs of a trial, with corrected resampled 95% intervals"
     level = f"chance is {100 * summary['chance'].iloc[0]:.1f}%"
     captions = {
         "accuracy": f"Test accuracy in %, and its drop from all layers to visual layers only. {about}; {level}.",
         "metrics": f"All measures in %. {about}; {level}. F1, precision and recall are macro averages.",
-        "contrasts": "Paired contrasts of test accuracy, in points, with bootstrap 95% intervals. p: two-sided "
-        "Wilcoxon signed-rank test; p (Holm): corrected within the product-against-factor contrasts of a layer set "
-        "and within the drops of a view. r: matched-pairs rank-biserial correlation.",
+        "contrasts": "Paired contrasts of test accuracy, in points, with corrected resampled 95% intervals. p: "
+        "two-sided corrected resampled t-test (Nadeau and Bengio 2003); p (Holm): corrected within the "
+        "product-against-factor contrasts of a layer set, the drops of a view and the classifiers of a layer set. r: "
+        "matched-pairs rank-biserial correlation.",
     }
     frames = {
         "accuracy": accuracy_table(summary, contrasts),
@@ -73,16 +75,18 @@ def write_tables(summary: pd.DataFrame, contrasts: pd.DataFrame, folder: Path) -
 
 
 def accuracy_table(summary: pd.DataFrame, contrasts: pd.DataFrame) -> pd.DataFrame:
-    """Test accuracy of each view and representation in every layer set, and the drop from all to visual layers."""
+    """Test accuracy by view, classifier and representation in each layer set, and the drop to the visual layers."""
     lost = contrasts[contrasts["kind"] == "visual_drop"]
-    drops = {(row["view"], row["representation"]): row for _, row in lost.iterrows()}
+    drops = {(row["view"], row["classifier"], row["representation"]): row for _, row in lost.iterrows()}
     rows = []
     layer_sets = list(dict.fromkeys(summary["layers"]))
-    for (view, representation), group in summary.groupby(["view", "representation"], sort=False):
-        row = {"View": view_label(str(view)), "Representation": representation_label(str(representation))}
+    keys = ["view", "classifier", "representation"]
+    for (view, classifier, representation), group in summary.groupby(keys, sort=False):
+        row = {"View": f"{view_label(str(view))}, {classifier_label(str(classifier))}"}
+        row["Representation"] = representation_label(str(representation))
         cells = {trial["layers"]: _percent(trial, "test_accuracy") for _, trial in group.iterrows()}
         row |= {layers_label(name): cells.get(name, MISSING) for name in layer_sets}
-        drop = drops.get((view, representation))
+        drop = drops.get((view, classifier, representation))
         if drops:
             row["Drop (points)"] = MISSING if drop is None else _points(-drop[["difference", "high", "low"]])
             columns = ["relative", "relative_high", "relative_low"]
@@ -92,10 +96,13 @@ def accuracy_table(summary: pd.DataFrame, contrasts: pd.DataFrame) -> pd.DataFra
 
 
 def metrics_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """The four test measures, the train accuracy and the feature width of every trial."""
+    """The four test measures, the train accuracy and the feature width of every trial and classifier."""
     rows = []
     for _, trial in summary.iterrows():
-        row = {"View": f"{view_label(trial['view'])}, {layers_label(trial['layers']).lower()}"}
+        row = {
+            "View": f"{view_label(trial['view'])}, {layers_label(trial['layers']).lower()}, "
+            f"{classifier_label(trial['classifier'])}"
+        }
         row["Representation"] = representation_label(trial["representation"])
         width = trial["feature_width"]
         row["Width"] = MISSING if pd.isna(width) else f"{int(width)}"
@@ -113,12 +120,15 @@ def contrasts_table(contrasts: pd.DataFrame) -> pd.DataFrame:
         good = row["outcome"] == "ok"
         where = view_label(row["view"]) if row["kind"] == "visual_drop" else layers_label(row["layers"])
         cells = {"Contrast": f"{KINDS[row['kind']]}, {where.lower()}"}
+        cells["Classifier"] = classifier_label(row["classifier"])
+        if row["classifier"] != row["baseline_classifier"]:
+            cells["Classifier"] += f" − {classifier_label(row['baseline_classifier'])}"
         cells["Representation"] = name if name == baseline else f"{name} − {baseline}"
         cells["Difference"] = _points(row[["difference", "low", "high"]]) if good else outcome_label(row["outcome"])
         cells["p"], cells["p (Holm)"] = p_text(row["p_value"]), p_text(row["p_holm"])
         cells["r"] = number(row["rank_biserial"], digits=2) if good else MISSING
         rows.append(cells)
-    columns = ["Contrast", "Representation", "Difference", "p", "p (Holm)", "r"]
+    columns = ["Contrast", "Classifier", "Representation", "Difference", "p", "p (Holm)", "r"]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -1,4 +1,4 @@
-"""Stage `ablation.train`: one trial, several runs of the classifier on one representation of one layer set."""
+"""Stage `ablation.train`: one trial, several runs of each classifier on one representation of one layer set."""
 
 from pathlib import Path
 
@@ -6,13 +6,15 @@ import numpy as np
 import torch
 
 from plumbline.ablation.analysis.records import TrialRecord
+from plumbline.ablation.classifier.linear import fit_linear
+from plumbline.ablation.classifier.packed import pack
 from plumbline.ablation.classifier.result import RunResult
 from plumbline.ablation.classifier.single import fit_single
 from plumbline.ablation.classifier.splits import Split, read_splits
 from plumbline.ablation.classifier.stacked import fit_stacked
 from plumbline.ablation.data.feature_file import read_features, seconds_of
 from plumbline.ablation.data.store import AdapterStore
-from plumbline.ablation.settings import TrainingSettings, View
+from plumbline.ablation.settings import Classifier, LinearSettings, TrainingSettings, View
 from plumbline.core.plan.target import Spec
 from plumbline.core.registry import short_name
 from plumbline.core.run.checkpoint import checkpoint_path, remove_checkpoints
@@ -30,7 +32,9 @@ class TrainSpec(Spec):
     representation: str
     parts: list[str]
     """Representations whose features are placed side by side."""
+    classifier: list[Classifier]
     training: TrainingSettings
+    linear: LinearSettings
     runs: int
     seed: int
 
@@ -51,6 +55,7 @@ def train(
     with record as findings, memory_errors():
         findings |= {"view": spec.view, "layers": spec.layers, "representation": name}
         findings |= {"classes": store.classes, "rows": store.rows, "device": device_name(chosen)}
+        findings |= {"labels": pack(store.labels), "groups": pack(store.groups)}
         findings["adapters"] = {**store.manifest.source, "skipped": len(store.manifest.skipped)}
         table, layers = read_features(features, spec.layers)
         findings |= {"feature_width": table.shape[1], "layer_count": len(layers)}
@@ -58,14 +63,25 @@ def train(
         if not layers:
             raise OutcomeError(Outcome.UNAVAILABLE, f"the adapters have no layers in {spec.layers}")
         drawn = read_splits(splits, store.rows)
-        results = _train_runs(spec, store, drawn, table, chosen, checkpoint_path(output, spec.model_dump_json()))
+        checkpoint = checkpoint_path(output, spec.model_dump_json())
+        results = []
+        for classifier in spec.classifier:
+            if classifier == "mlp":
+                results += _train_perceptrons(spec, store, drawn, table, chosen, checkpoint)
+            else:
+                seeds = track(_seeds(spec), spec.runs, "linear runs")
+                results += fit_linear(table, store.labels, drawn, len(store.classes), spec.linear, seeds)
         findings |= {"runs": results, "feature_width_used": results[0].feature_width}
         if all(result.outcome is Outcome.DIVERGED for result in results):
             raise OutcomeError(Outcome.DIVERGED, f"all {len(results)} runs diverged")
     remove_checkpoints(output)
 
 
-def _train_runs(
+def _seeds(spec: TrainSpec) -> list[int]:
+    return [spec.seed * 1000 + run for run in range(spec.runs)]
+
+
+def _train_perceptrons(
     spec: TrainSpec,
     store: AdapterStore,
     splits: list[Split],
@@ -73,9 +89,8 @@ def _train_runs(
     device: torch.device,
     checkpoint: Path,
 ) -> list[RunResult]:
-    """The trial's runs, each with its own seed and split."""
-    training, labels, classes = spec.training, store.labels, len(store.classes)
-    seeds = [spec.seed * 1000 + run for run in range(spec.runs)]
+    """The trial's runs of `mlp`, each with its own seed and split."""
+    training, labels, classes, seeds = spec.training, store.labels, len(store.classes), _seeds(spec)
     if training.stacked:
         with Progress(training.max_epochs, "epochs at most") as progress:
             return fit_stacked(

@@ -5,12 +5,15 @@
 - `over_best_statistic`: a product representation that is not one of the nine statistics (energies, probes, flat
   product, ...) against the best factor statistic;
 - `mean_of_counterparts`: the average over the nine statistics, product against factor;
-- `best_of`: the best product representation against the best factor statistic, where the former is one of the nine.
+- `best_of`: the best product representation against the best factor statistic, where the former is one of the nine;
+- `classifier`: each further classifier against the first, on the same features.
+
+All but the last are drawn within each classifier.
 
 "Best" means highest mean validation accuracy, never the test accuracy that is then compared. Runs are paired by seed:
-the same seed draws the same split. P-values are corrected (Holm) within a family: the drops of one view, or the
-product-against-factor contrasts of one layer set. Families are small on purpose: n pairs cannot give a p-value below
-2^(1-n), which is 0.002 for ten runs, so in a family of more than 25 nothing could be significant at 0.05.
+the same seed has the same split in every trial. Runs share adapters, so intervals and p-values are those of the
+corrected resampled t-test. P-values are corrected (Holm) within a family: the drops of one view, the
+product-against-factor contrasts of one layer set, each with one classifier, or the classifiers in one layer set.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,9 +25,9 @@ import pandas as pd
 
 from plumbline.ablation.settings import FACTOR_STATISTICS
 from plumbline.core.present.formatting import MISSING
-from plumbline.core.statistics.bootstrap import bootstrap_interval
 from plumbline.core.statistics.contrasts import Contrast, paired_contrast
 from plumbline.core.statistics.hypothesis_tests import ALPHA, holm
+from plumbline.core.statistics.resampled import corrected_interval
 
 MEASURE = "test_accuracy"
 NONE = MISSING
@@ -41,9 +44,11 @@ class PlannedContrast:
     layers: str
     view: str
     representation: str
+    classifier: str
     baseline_layers: str
     baseline_view: str
     baseline_representation: str
+    baseline_classifier: str
     trials: Trials
     baseline_trials: Trials
 
@@ -54,17 +59,24 @@ def contrasts_frame(summary: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     Accuracies and their differences are fractions. A contrast that has no pairs because a trial failed has that
     trial's outcome and no numbers.
     """
-    contrasts = [*_visual_drops(summary), *_product_against_factor(summary)]
-    accuracy = _accuracy_by_trial(runs)
-    outcomes = dict(zip(summary["trial"], summary["outcome"], strict=True))
-    machines = dict(zip(summary["trial"], summary["machine"], strict=True))
-    rows = [_row(contrast, accuracy, outcomes, machines) for contrast in contrasts]
+    summary, runs = _by_classifier(summary), _by_classifier(runs)
+    contrasts: list[PlannedContrast] = []
+    for _, own in summary.groupby("classifier", sort=False):
+        contrasts += [*_visual_drops(own), *_product_against_factor(own)]
+    contrasts += _classifiers(summary)
+    accuracy, trials = _accuracy_by_trial(runs), summary.set_index("trial")
+    rows = [_row(contrast, accuracy, trials) for contrast in contrasts]
     columns = [*COLUMNS[:-2], "p_holm", "significant"]
     frame = pd.DataFrame(rows, columns=columns)
     for _, family in frame.groupby("family"):
         frame.loc[family.index, "p_holm"] = holm(family["p_value"].to_numpy(dtype=np.float64))
     frame["significant"] = frame["p_holm"] <= ALPHA
     return frame
+
+
+def _by_classifier(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the classifier in each trial's name, which makes the names of its trials unique."""
+    return frame.assign(trial=frame["trial"] + "/" + frame["classifier"])
 
 
 def best_trial(summary: pd.DataFrame) -> pd.Series | None:
@@ -86,24 +98,30 @@ def shared_representations(summary: pd.DataFrame, layers: str) -> list[str]:
 
 
 def _visual_drops(summary: pd.DataFrame) -> Iterator[PlannedContrast]:
+    """summary: of one classifier."""
+    classifier = str(summary["classifier"].iloc[0])
     for (view, representation), group in summary.groupby(["view", "representation"], sort=False):
         trials = dict(zip(group["layers"], group["trial"], strict=True))
         if {"all_layers", "visual_only"} <= trials.keys():
             yield PlannedContrast(
                 kind="visual_drop",
-                family=f"visual_drop/{view}",
+                family=f"visual_drop/{view}/{classifier}",
                 layers="visual_only",
                 view=str(view),
                 representation=str(representation),
+                classifier=classifier,
                 baseline_layers="all_layers",
                 baseline_view=str(view),
                 baseline_representation=str(representation),
+                baseline_classifier=classifier,
                 trials=(trials["visual_only"],),
                 baseline_trials=(trials["all_layers"],),
             )
 
 
 def _product_against_factor(summary: pd.DataFrame) -> Iterator[PlannedContrast]:
+    """summary: of one classifier."""
+    classifier = str(summary["classifier"].iloc[0])
     for layers, group in summary.groupby("layers", sort=False):
         trial = {(str(row.view), str(row.representation)): str(row.trial) for row in group.itertuples()}
         shared = shared_representations(summary, str(layers))
@@ -118,13 +136,15 @@ def _product_against_factor(summary: pd.DataFrame) -> Iterator[PlannedContrast]:
         ) -> PlannedContrast:
             return PlannedContrast(
                 kind=kind,
-                family=f"product_against_factor/{where}",
+                family=f"product_against_factor/{where}/{classifier}",
                 layers=where,
                 view="product",
                 representation=name,
+                classifier=classifier,
                 baseline_layers=where,
                 baseline_view="factor",
                 baseline_representation=baseline,
+                baseline_classifier=classifier,
                 trials=tuple(trials),
                 baseline_trials=tuple(against),
             )
@@ -153,30 +173,50 @@ def _product_against_factor(summary: pd.DataFrame) -> Iterator[PlannedContrast]:
             yield contrast("mean_of_counterparts", NONE, NONE, sides[0], sides[1])
 
 
+def _classifiers(summary: pd.DataFrame) -> Iterator[PlannedContrast]:
+    for (layers, view, representation), group in summary.groupby(["layers", "view", "representation"], sort=False):
+        first, *others = group.itertuples()
+        for other in others:
+            yield PlannedContrast(
+                kind="classifier",
+                family=f"classifier/{layers}",
+                layers=str(layers),
+                view=str(view),
+                representation=str(representation),
+                classifier=str(other.classifier),
+                baseline_layers=str(layers),
+                baseline_view=str(view),
+                baseline_representation=str(representation),
+                baseline_classifier=str(first.classifier),
+                trials=(str(other.trial),),
+                baseline_trials=(str(first.trial),),
+            )
+
+
 def _accuracy_by_trial(runs: pd.DataFrame) -> dict[str, pd.Series]:
     good = runs[runs["outcome"] == "ok"]
     return {str(trial): group.set_index("seed")[MEASURE] for trial, group in good.groupby("trial")}
 
 
-def _row(
-    contrast: PlannedContrast, accuracy: dict[str, pd.Series], outcomes: dict[str, str], machines: dict[str, str]
-) -> dict[str, Any]:
+def _row(contrast: PlannedContrast, accuracy: dict[str, pd.Series], summary: pd.DataFrame) -> dict[str, Any]:
+    """One contrast. summary: indexed by trial."""
     sides = (contrast.trials, contrast.baseline_trials)
     fields = {name: value for name, value in asdict(contrast).items() if not name.endswith("trials")}
     named = [name for side in sides for name in side]
     fields["trials"] = len(named)
-    fields["different_machines"] = len({machines[name] for name in named}) > 1
-    bad = {outcomes[name] for name in named if name not in accuracy}
+    fields["different_machines"] = summary.loc[named, "machine"].nunique() > 1
+    bad = {summary["outcome"][name] for name in named if name not in accuracy}
     seeds = [] if bad else sorted(set.intersection(*(set(accuracy[name].index) for name in named)))
     if not seeds:
         outcome = " ".join(sorted(bad)) or "no_pairs"
         return {**fields, "outcome": outcome, **dict.fromkeys(VALUES, float("nan")), "pairs": 0}
     values, baseline = (np.mean([accuracy[name].loc[seeds] for name in side], axis=0) for side in sides)
     ends: dict[str, float] = {}
+    shared = float(summary.loc[named, "test_over_train"].max())  # the same for all: their runs have the same splits
     for prefix, series in (("mean", values), ("baseline_mean", baseline)):
-        low, high = bootstrap_interval(series)
+        low, high = np.clip(corrected_interval(series, test_over_train=shared), 0, 1)
         ends |= {prefix: float(series.mean()), f"{prefix}_low": float(low), f"{prefix}_high": float(high)}
-    return {**fields, "outcome": "ok", **ends, **asdict(paired_contrast(values, baseline))}
+    return {**fields, "outcome": "ok", **ends, **asdict(paired_contrast(values, baseline, test_over_train=shared))}
 
 
 VALUES = (

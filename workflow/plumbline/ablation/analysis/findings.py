@@ -2,29 +2,28 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 from plumbline.ablation.analysis.contrasts import best_trial
-from plumbline.ablation.analysis.labels import layers_label, representation_label, view_label
+from plumbline.ablation.analysis.labels import classifier_label, layers_label, representation_label, view_label
 from plumbline.ablation.settings import FACTOR_STATISTICS
 from plumbline.core.present.findings import findings_text
 from plumbline.core.present.formatting import number, p_text, plural, reason, with_interval
 from plumbline.core.run.records import machine_note
-from plumbline.core.statistics.hypothesis_tests import ALPHA, holm
+from plumbline.core.statistics.hypothesis_tests import ALPHA
 
 LEVEL = f"{100 * ALPHA:.0f}%, Holm-corrected"
 
 
 def findings(summary: pd.DataFrame, contrasts: pd.DataFrame) -> str:
-    """Markdown: the best representation, product against factor view, visual layers only, chance, and caveats."""
+    """Markdown: best representation, product against factor view, visual layers, classifiers, chance, and caveats."""
     sections = {
         "Which representation predicts best?": _best(summary),
         "Do the invariant (product) representations beat the factor statistics?": _invariance(contrasts),
         "How much survives in the visual layers alone?": _drop(contrasts),
+        "Do the answers depend on the classifier?": _classifiers(summary, contrasts),
         "Which trials beat chance?": _against_chance(summary),
-        "Caveats": _caveats(summary, contrasts),
+        "Intervals and caveats": _caveats(summary),
     }
     return findings_text("Findings of the ablation study", sections)
 
@@ -44,12 +43,12 @@ def difference_text(row: pd.Series) -> str:
 
 def _best(summary: pd.DataFrame) -> Iterator[str]:
     statistics = summary[(summary["view"] == "factor") & summary["representation"].isin(FACTOR_STATISTICS)]
-    for layers in summary["layers"].unique():
+    for layers, classifier in summary[["layers", "classifier"]].drop_duplicates().itertuples(index=False):
         for title, trials in (("best representation", summary), ("best factor statistic", statistics)):
-            best = best_trial(trials[trials["layers"] == layers])
+            best = best_trial(trials[(trials["layers"] == layers) & (trials["classifier"] == classifier)])
             if best is not None:
                 yield (
-                    f"{layers_label(layers)}: the {title} is {_with_view(best)}, with a test accuracy of "
+                    f"{_where(layers, classifier)}: the {title} is {_with_view(best)}, with a test accuracy of "
                     f"{accuracy_text(best)} over {plural(best['runs_ok'], 'run')} "
                     "(chosen by validation accuracy)."
                 )
@@ -57,8 +56,8 @@ def _best(summary: pd.DataFrame) -> Iterator[str]:
 
 def _invariance(contrasts: pd.DataFrame) -> Iterator[str]:
     chosen = contrasts[contrasts["family"].str.startswith("product_against_factor") & (contrasts["outcome"] == "ok")]
-    for layers, group in chosen.groupby("layers", sort=False):
-        where = layers_label(str(layers))
+    for (layers, classifier), group in chosen.groupby(["layers", "classifier"], sort=False):
+        where = _where(str(layers), str(classifier))
         for _, row in group[group["kind"] == "mean_of_counterparts"].iterrows():
             yield (
                 f"{where}: averaged over the {row['trials'] // 2} statistics, the product view is {_verdict(row)} "
@@ -82,20 +81,56 @@ def _invariance(contrasts: pd.DataFrame) -> Iterator[str]:
 
 def _drop(contrasts: pd.DataFrame) -> Iterator[str]:
     chosen = contrasts[(contrasts["kind"] == "visual_drop") & (contrasts["outcome"] == "ok")]
-    for view, group in chosen.groupby("view", sort=False):
+    for (view, classifier), group in chosen.groupby(["view", "classifier"], sort=False):
+        where = f"{view_label(str(view))}, {classifier_label(str(classifier))}"
         lower = int((group["significant"] & (group["difference"] < 0)).sum())
         least, most = (number(100 * end, signed=True) for end in (group["difference"].max(), group["difference"].min()))
         yield (
-            f"{view_label(str(view))}: {lower} of {len(group)} representations are significantly less accurate when "
+            f"{where}: {lower} of {len(group)} representations are significantly less accurate when "
             f"only self-attention layers are seen ({LEVEL}). The change ranges from {most} to {least} points."
         )
         row = group.sort_values("baseline_mean").iloc[-1]
         relative = with_interval(*(100 * row[f"relative{end}"] for end in ("", "_low", "_high")), signed=True)
         yield (
-            f"{view_label(str(view))}: {representation_label(row['representation'])}, the most accurate on all "
+            f"{where}: {representation_label(row['representation'])}, the most accurate on all "
             f"layers, changes by {difference_text(row)}, or {relative.replace(' [', '% [', 1)} relative: from "
             f"{accuracy_text(row, 'baseline_mean')} to {accuracy_text(row, 'mean')}."
         )
+
+
+def _classifiers(summary: pd.DataFrame, contrasts: pd.DataFrame) -> Iterator[str]:
+    compared = contrasts[(contrasts["kind"] == "classifier") & (contrasts["outcome"] == "ok")]
+    for (layers, one, two), group in compared.groupby(["layers", "baseline_classifier", "classifier"], sort=False):
+        where, names = layers_label(str(layers)), (classifier_label(str(one)), classifier_label(str(two)))
+        better = int((group["significant"] & (group["difference"] > 0)).sum())
+        worse = int((group["significant"] & (group["difference"] < 0)).sum())
+        yield (
+            f"{where}: {names[1]} is significantly better than {names[0]} for {better} of {len(group)} view and "
+            f"representation pairs, significantly worse for {worse} and not significantly different for "
+            f"{len(group) - better - worse} ({LEVEL})."
+        )
+        own = summary[summary["layers"] == layers]
+        best = [
+            _with_view(row) for name in (one, two) if (row := best_trial(own[own["classifier"] == name])) is not None
+        ]
+        ranks = float(group["mean"].corr(group["baseline_mean"], method="spearman"))
+        answer = f"{best[0]} is best with both."
+        if best[0] != best[1]:
+            answer = f"Which is best depends on the classifier: {best[0]} with {names[0]}, {best[1]} with {names[1]}."
+        yield f"{where}: the two rankings have a rank correlation of {number(ranks, 2)}. {answer}"
+        turned = _verdicts_that_differ(contrasts[contrasts["layers"] == layers], str(one), str(two))
+        if turned:
+            yield f"{where}: whether the product view is better depends on the classifier for {', '.join(turned)}."
+
+
+def _verdicts_that_differ(contrasts: pd.DataFrame, one: str, two: str) -> list[str]:
+    """Representations whose product-against-factor verdict is not the same with two classifiers."""
+    pairs = contrasts[contrasts["kind"] == "counterpart"]
+    verdicts = pairs.assign(verdict=[_verdict(row) for _, row in pairs.iterrows()])
+    table = verdicts.pivot(index="representation", columns="classifier", values="verdict")
+    if not {one, two} <= set(table):
+        return []
+    return [representation_label(str(name)) for name in table.index[table[one] != table[two]]]
 
 
 def _against_chance(summary: pd.DataFrame) -> Iterator[str]:
@@ -103,45 +138,39 @@ def _against_chance(summary: pd.DataFrame) -> Iterator[str]:
     if good.empty:
         return
     level = good["chance"].iloc[0]
-    p_values = [_chance_p(row["test_accuracy"], int(row["test_rows"]), level) for _, row in good.iterrows()]
-    above = holm(np.array(p_values)) < ALPHA
+    above = good["chance_p_holm"] <= ALPHA
     yield (
         f"{above.sum()} of {len(good)} trials are significantly above the chance level of {100 * level:.1f}% "
-        f"({LEVEL}). The exact binomial test counts the test adapters of one run, at least "
-        f"{int(good['test_rows'].min())}, because runs share adapters."
+        f"({LEVEL}). The test counts each adapter once, with the share of its runs that named its class, and adapters "
+        "that share images as dependent (one-sided t-test with the cluster-robust variance over groups)."
     )
     if not above.all():
-        names = ", ".join(f"{row['trial']} {accuracy_text(row)}" for _, row in good[~above].iterrows())
+        names = ", ".join(f"{_trial(row)} {accuracy_text(row)}" for _, row in good[~above].iterrows())
         yield f"{(~above).sum()} of {len(good)} trials are not significantly above chance: {names}."
 
 
-def _chance_p(accuracy: float, rows: int, level: float) -> float:
-    """One-sided p-value of `accuracy` on `rows` test rows against guessing. Runs share adapters: they add no rows."""
-    return float(binomtest(round(accuracy * rows), rows, level, alternative="greater").pvalue) if rows else 1.0
-
-
-def _caveats(summary: pd.DataFrame, contrasts: pd.DataFrame) -> Iterator[str]:
-    yield (
-        "Intervals are 95% bootstrap intervals of the mean over a trial's runs. They cover the split, the "
-        "initialization and the batch order, but not new adapters: the runs share adapters, so intervals are narrower "
-        "and p-values smaller than they would be over new ones."
-    )
+def _caveats(summary: pd.DataFrame) -> Iterator[str]:
+    good = summary[summary["runs_ok"] > 0]
+    if (good["test_over_train"] > 0).any():
+        yield (
+            "Intervals are 95% corrected resampled t intervals of the mean over a trial's runs, and contrasts are "
+            "paired corrected resampled t-tests (Nadeau & Bengio 2003; Bouckaert & Frank 2004). They allow for the "
+            "adapters that the runs share."
+        )
+        least, most = int(good["times_tested_least"].min()), int(good["times_tested_most"].max())
+        yield f"Each adapter is tested in {plural(most, 'run') if least == most else f'{least} to {most} runs'}."
+    elif len(good):
+        yield (
+            "All runs have the same split. Intervals are 95% t intervals over the runs: they cover the initial weights "
+            "and the batch order, and neither the split nor new adapters."
+        )
     if skipped := int(summary["adapters_skipped"].max()):
         yield f"Skipped: {plural(skipped, 'adapter')} that could not be read; adapters/manifest.json lists them."
-    good = contrasts[contrasts["outcome"] == "ok"]
-    for family, group in good.groupby("family", sort=False):
-        floor = group["p_floor"].min()
-        if floor * len(group) > ALPHA:
-            yield (
-                f"{family}: {int(group['pairs'].max())} pairs cannot give a p-value below {p_text(floor)}, so nothing "
-                f"in this family of {plural(len(group), 'contrast')} can be significant at {LEVEL}. "
-                "Train more runs per trial."
-            )
     for _, row in summary[summary["outcome"] != "ok"].iterrows():
-        yield f"{row['trial']}: {reason(row['outcome'], row['message'])}. The trial is excluded from all means."
+        yield f"{_trial(row)}: {reason(row['outcome'], row['message'])}. The trial is excluded from all means."
     for _, row in summary[(summary["runs_ok"] > 0) & (summary["runs_ok"] < summary["runs"])].iterrows():
         failed = row["runs"] - row["runs_ok"]
-        yield f"{row['trial']}: {failed} of {row['runs']} runs diverged and are excluded from all means."
+        yield f"{_trial(row)}: {failed} of {row['runs']} runs diverged and are excluded from all means."
     if note := machine_note(summary["machine"], "times"):
         yield note
 
@@ -155,6 +184,14 @@ def _verdict(row: pd.Series) -> str:
 def _comparison(row: pd.Series) -> str:
     """The difference, then the accuracies it is the difference of."""
     return f"{difference_text(row)}, {accuracy_text(row, 'mean')} against {accuracy_text(row, 'baseline_mean')}"
+
+
+def _trial(row: pd.Series) -> str:
+    return f"{row['trial']} ({classifier_label(row['classifier'])})"
+
+
+def _where(layers: str, classifier: str) -> str:
+    return f"{layers_label(layers)}, {classifier_label(classifier)}"
 
 
 def _with_view(row: pd.Series) -> str:

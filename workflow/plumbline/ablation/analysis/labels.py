@@ -1,4 +1,4 @@
-"""Display names of views, layer sets, representations and measures in tables, figures and findings."""
+"""Display names of views, layer sets, classifiers, representations and measures in tables, figures and findings."""
 
 from types import MappingProxyType
 
@@ -24,6 +24,8 @@ REPRESENTATIONS = MappingProxyType(
     }
 )
 
+CLASSIFIERS = MappingProxyType({"mlp": "MLP", "linear": "linear"})
+
 METRICS = MappingProxyType(
     {"accuracy": "Accuracy", "macro_f1": "Macro F1", "macro_precision": "Precision", "macro_recall": "Recall"}
 )
@@ -32,6 +34,11 @@ METRICS = MappingProxyType(
 def view_label(name: str) -> str:
     """`factor` -> Factor view."""
     return VIEWS.get(name, _as_words(name))
+
+
+def classifier_label(name: str) -> str:
+    """`mlp` -> MLP."""
+    return CLASSIFIERS.get(name, name)
 
 
 def layers_label(name: str) -> str:

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from plumbline.ablation.analysis.labels import LAYERS, REPRESENTATIONS, VIEWS
+from plumbline.ablation.classifier.packed import Packed, unpack
 from plumbline.ablation.classifier.result import RunResult
-from plumbline.ablation.settings import View
+from plumbline.ablation.settings import Classifier, View
 from plumbline.core.errors import UserError
 from plumbline.core.run.record import Outcome, Record
 from plumbline.core.run.records import read_records
@@ -36,9 +38,13 @@ class TrialRecord(Record):
     classes: list[str] = Field(min_length=1)
     rows: int
     """Adapters in the store."""
+    labels: Packed
+    """The class of each adapter."""
+    groups: Packed
+    """The group of each adapter: those of one group share training images."""
     adapters: AdapterSource
     runs: list[RunResult] = []
-    """Empty when the trial did not get as far as training."""
+    """Of each classifier in turn. Empty when the trial did not get as far as training."""
     feature_width: int | None = None
     """Columns of the features."""
     feature_width_used: int | None = None
@@ -52,12 +58,32 @@ class TrialRecord(Record):
     def _ok_has_scores(self) -> Self:
         if self.ok and not self.good_runs:
             raise ValueError("outcome is ok, but no run is")
+        packed = [self.labels, self.groups, *(run.predicted for run in self.good_runs if run.predicted)]
+        if any(len(unpack(text)) != self.rows for text in packed):
+            raise ValueError(f"labels, groups and predicted must have a number for each of the {self.rows} adapters")
         return self
 
     @property
     def good_runs(self) -> list[RunResult]:
-        """The runs that did not diverge."""
+        """The runs that did not diverge, of all classifiers."""
         return [run for run in self.runs if run.outcome is Outcome.OK]
+
+    @property
+    def classifiers(self) -> list[Classifier]:
+        """The classifiers that the trial trains, in the grid's order."""
+        return list(self.spec["classifier"])
+
+    def good_runs_of(self, classifier: str) -> list[RunResult]:
+        """The runs of a classifier that did not diverge."""
+        return [run for run in self.good_runs if run.classifier == classifier]
+
+
+def test_over_train(runs: Sequence[RunResult]) -> float:
+    """Test rows over training rows of runs; 0 where all test the same rows, so that no data is resampled."""
+    masks = [run.predictions >= 0 for run in runs]
+    if all(np.array_equal(masks[0], other) for other in masks[1:]):
+        return 0.0
+    return float(np.mean([mask.sum() / run.train_rows for mask, run in zip(masks, runs, strict=True)]))
 
 
 def ordered_records(paths: Sequence[Path], expected: Mapping[str, str] | None = None) -> list[TrialRecord]:

@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from plumbline.ablation.classifier.splits import SIDES
+from plumbline.ablation.classifier.packed import Packed, pack, unpack
+from plumbline.ablation.classifier.splits import SIDES, Split
+from plumbline.ablation.settings import Classifier
 from plumbline.core.run.record import Outcome
 
 
@@ -37,11 +39,15 @@ class Curves(RecordPart):
 class RunResult(RecordPart):
     """One run. A run diverges when its training loss is no longer finite; it then has no scores.
 
-    Epochs count from 1. `best_epoch` is the first epoch with the highest validation accuracy; the scores are those of
-    its weights. `seconds` is wall time; a run that trained in a stack has an equal share of the stack's.
-    `confusion` counts the test rows, [true class][predicted class]; `feature_width` counts the columns that vary.
+    Epochs count from 1; those of `linear` are the solver's iterations, and it has no curves. `best_epoch` is the first
+    epoch with the highest validation accuracy; the scores are those of its weights. `seconds` is wall time; a run that
+    trained in a stack has an equal share of the stack's. `confusion` counts the test rows, [true class][predicted
+    class]; `feature_width` counts the columns that vary.
+    `predicted` has the class predicted for each adapter, −1 for those that the run did not test; `train_rows` counts
+    the adapters that it trained on.
     """
 
+    classifier: Classifier
     seed: int
     outcome: Outcome
     train: Scores | None
@@ -53,13 +59,20 @@ class RunResult(RecordPart):
     feature_width: int
     curves: Curves
     confusion: list[list[int]] | None
+    train_rows: int
+    predicted: Packed | None
 
     @model_validator(mode="after")
     def _ok_has_scores(self) -> Self:
-        found = (self.train, self.validation, self.test, self.best_epoch, self.confusion)
+        found = (self.train, self.validation, self.test, self.best_epoch, self.confusion, self.predicted)
         if self.outcome is Outcome.OK and None in found:
             raise ValueError("outcome is ok, but scores are missing")
         return self
+
+    @property
+    def predictions(self) -> NDArray[np.int64]:
+        """(adapters,): the class predicted for each, −1 where it was not tested; empty for a run that diverged."""
+        return unpack(self.predicted) if self.predicted is not None else np.empty(0, np.int64)
 
 
 def scores(confusion: NDArray[np.int64]) -> Scores:
@@ -84,7 +97,9 @@ def confusion_matrix(labels: NDArray[np.int64], predicted: NDArray[np.int64], cl
 
 def run_result(
     *,
+    classifier: Classifier,
     seed: int,
+    split: Split,
     predictions: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] | None,
     classes: int,
     best_epoch: int | None,
@@ -93,9 +108,13 @@ def run_result(
     feature_width: int,
     curves: Curves,
 ) -> RunResult:
-    """The result of a run from its (labels, predicted) on each side; None for a run that diverged."""
+    """The result of a run from its (labels, predicted) on each side of its split; None for a run that diverged."""
     matrices = {side: confusion_matrix(*pair, classes) for side, pair in (predictions or {}).items()}
+    tested = np.full(sum(len(getattr(split, side)) for side in SIDES), -1)
+    if predictions:
+        tested[split.test] = predictions["test"][1]
     return RunResult(
+        classifier=classifier,
         seed=seed,
         outcome=Outcome.DIVERGED if predictions is None else Outcome.OK,
         **{side: scores(matrices[side]) if matrices else None for side in SIDES},
@@ -105,4 +124,6 @@ def run_result(
         feature_width=feature_width,
         curves=curves,
         confusion=matrices["test"].tolist() if matrices else None,
+        train_rows=len(split.train),
+        predicted=pack(tested) if predictions else None,
     )

@@ -119,7 +119,9 @@ def fit_single(
         side: (y[index].cpu().numpy(), _predict(network, x[index]).cpu().numpy()) for side, index in rows.items()
     }
     result = run_result(
+        classifier="mlp",
         seed=seed,
+        split=split,
         predictions=None if diverged else predictions,
         classes=classes,
         best_epoch=best_epoch,

@@ -1,5 +1,11 @@
-"""Training, validation and test rows, stratified by class, groups of rows kept together."""
+"""Training, validation and test rows of every run, stratified by class, groups of rows kept together.
 
+Runs rotate: five runs test on the five folds of one partition of the rows, the next five on those of another (repeated
+stratified group k-fold), so that every adapter is tested equally often. Where groups are too few or too large for
+that, each run draws its split independently.
+"""
+
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +19,11 @@ from safetensors.numpy import load_file, save
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_bytes
 
+log = logging.getLogger("plumbline")
+
 FRACTIONS = (0.7, 0.1, 0.2)
+FOLDS = round(1 / FRACTIONS[2])
+"""Runs of one repeat: together they test every row once."""
 REFERENCE_SEED = 42
 SIDES = ("train", "validation", "test")
 CLOSE_ENOUGH = 0.03
@@ -30,6 +40,29 @@ class Split:
     train: Indices
     validation: Indices
     test: Indices
+
+
+def rotating_splits(labels: NDArray[Any], groups: NDArray[Any], *, runs: int, seed: int) -> list[Split]:
+    """A split for each run, no group on two sides and every class on every side: repeated stratified group k-fold.
+
+    labels, groups: (N,). FOLDS runs in a row test on each row once, so that after r repeats every row has been tested
+    r times, and a last repeat that is cut short tests no row twice. Validation rows are drawn from the rest.
+    Where the groups allow no such folds, the runs are drawn one by one with `split`, which a warning says; raises
+    UserError as it does.
+    """
+    if min(len(np.unique(groups)), np.unique(labels, return_counts=True)[1].min()) >= FOLDS:
+        try:
+            repeats = [_rotation(labels, groups, seed + repeat) for repeat in range(-(-runs // FOLDS))]
+            return [one for repeat in repeats for one in repeat][:runs]
+        except UserError:
+            pass  # `split` asks for less, and says what is wrong where even that is too much
+    splits = [split(labels, groups, seed=seed + run) for run in range(runs)]
+    log.warning(
+        "the adapters and their groups do not make %d folds with every class in each: every run draws its split "
+        "independently, and adapters are not tested equally often",
+        FOLDS,
+    )
+    return splits
 
 
 def split(
@@ -81,24 +114,56 @@ def read_splits(path: Path, rows: int) -> list[Split]:
     return [Split(**{name: np.flatnonzero(one == number) for number, name in enumerate(SIDES)}) for one in sides]
 
 
+def _rotation(labels: NDArray[Any], groups: NDArray[Any], seed: int) -> list[Split]:
+    """FOLDS splits whose test sides are a partition of the rows. Raises UserError where the groups allow none."""
+    rows = np.arange(len(labels))
+    alone = len(np.unique(groups)) == len(rows)
+    splits = []
+    for fold, tested in enumerate(_folds(labels, None if alone else groups, FOLDS, seed)):
+        rest, own = np.delete(rows, tested), seed * FOLDS + fold
+        share = FRACTIONS[1] / (1 - FRACTIONS[2])
+        drawn = _drawn(labels[rest], share, own)[1] if alone else _held_out(labels[rest], groups[rest], share, own)
+        side = _side_of_row(len(rows), rest[drawn], tested)
+        _check_shares(side, groups, FRACTIONS)
+        splits.append(_checked(side, labels))
+    return splits
+
+
+def _folds(labels: NDArray[Any], groups: NDArray[Any] | None, number: int, seed: int) -> list[Indices]:
+    """The rows of each of `number` folds, stratified by class; groups None: each row by itself."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    folds = kind(number, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds: the callers notice
+        return [rows for _, rows in folds.split(labels, labels, groups)]
+
+
 def _stratified(labels: NDArray[Any], fractions: tuple[float, float, float], seed: int) -> Split:
     """The test rows drawn from all rows, then the validation rows from what is left."""
+    validation, test = fractions[1:]
+    rest, tested = _drawn(labels, test, seed)
+    validated = rest[_drawn(labels[rest], validation / (1 - test), seed)[1]]
+    return _checked(_side_of_row(len(labels), validated, tested), labels)
+
+
+def _drawn(labels: NDArray[Any], share: float, seed: int) -> tuple[Indices, Indices]:
+    """The rows in two random parts, the second of this share, stratified by class.
+
+    Raises UserError where a class has too few rows.
+    """
     from sklearn.model_selection import train_test_split
 
-    validation, test = fractions[1:]
-    rows = np.arange(len(labels))
     try:
-        rest, tested = train_test_split(rows, test_size=test, stratify=labels, random_state=seed)
-        _, validated = train_test_split(
-            rest, test_size=validation / (1 - test), stratify=labels[rest], random_state=seed
-        )
+        rest, drawn = train_test_split(np.arange(len(labels)), test_size=share, stratify=labels, random_state=seed)
     except ValueError as error:
         smallest = int(np.unique(labels, return_counts=True)[1].min())
         raise UserError(
             f"ablation.training: {len(labels)} rows, {smallest} in the smallest class, cannot be split ({error}); "
             "give every class at least 10 rows"
         ) from error
-    return _checked(_side_of_row(len(rows), validated, tested), labels)
+    return rest, drawn
 
 
 def _held_out(labels: NDArray[Any], groups: NDArray[Any], share: float, seed: int) -> Indices:
@@ -107,16 +172,11 @@ def _held_out(labels: NDArray[Any], groups: NDArray[Any], share: float, seed: in
     One of StratifiedGroupKFold's folds, drawn among those that are near to `share`: of as many folds as it asks for, or
     of fewer and larger ones where none of those will do.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     random, nothing = np.random.default_rng(seed), np.empty(0, np.int64)
     tried: list[tuple[int, float, Indices]] = [(_missing_classes(labels, nothing), share, nothing)]
     largest_class = np.unique(labels, return_counts=True)[1].max()
     for number in range(min(round(1 / share), largest_class, len(np.unique(groups))), 1, -1):
-        folds = StratifiedGroupKFold(number, shuffle=True, random_state=seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds: it is counted below
-            made = [rows for _, rows in folds.split(labels, labels, groups)]
+        made = _folds(labels, groups, number, seed)
         missing = [_missing_classes(labels, rows) for rows in made]
         off = [abs(len(rows) / len(labels) - share) for rows in made]
         near = [index for index in range(number) if not missing[index] and off[index] <= CLOSE_ENOUGH]

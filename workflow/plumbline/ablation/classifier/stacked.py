@@ -209,7 +209,9 @@ class StackedTrainer:
                 for side, (truth, predicted) in found.items()
             }
             results[self.order[number]] = run_result(
+                classifier="mlp",
                 seed=run.seed,
+                split=self.splits[number],
                 predictions=None if run.diverged else predictions,
                 classes=self.classes,
                 best_epoch=run.best_epoch,

@@ -19,7 +19,7 @@ from plumbline.ablation.plots.panels import (
     mark_failed,
     name_rows,
     offsets,
-    panel_row,
+    panel_rows,
     view_handles,
     view_style,
 )
@@ -27,11 +27,12 @@ from plumbline.ablation.settings import FACTOR_STATISTICS
 from plumbline.core.present.panels import legend_below
 from plumbline.core.present.plotting import GREY, message_figure
 
-STAR = "∗"
+BETTER, WORSE = "▲", "▼"
+"""Marks of a significant difference, by its sign."""
 
 
 def accuracy(data: FigureData) -> Figure:
-    """Test accuracy by representation: a panel per view, a colour per layer set, the chance line."""
+    """Test accuracy by representation: panels by classifier and view, a colour per layer set, the chance line."""
 
     def finish(axes: Axes) -> None:
         axes.set_xlim(0, 102)
@@ -43,7 +44,7 @@ def accuracy(data: FigureData) -> Figure:
 
 
 def gap(data: FigureData) -> Figure:
-    """Train accuracy minus test accuracy by representation: a panel per view, a colour per layer set."""
+    """Train accuracy minus test accuracy by representation: panels by classifier and view, a colour per layer set."""
 
     def finish(axes: Axes) -> None:
         axes.axvline(0, color=GREY, lw=0.8, zorder=1)
@@ -54,28 +55,44 @@ def gap(data: FigureData) -> Figure:
 
 
 def drop(data: FigureData) -> Figure:
-    """Accuracy lost when only visual layers are seen, in points; a star where the loss is significant."""
+    """Accuracy lost when only visual layers are seen, in points; a mark where the change is significant."""
     drops = data.contrasts[data.contrasts["kind"] == "visual_drop"]
     views = [view for view in data.views if (drops["view"] == view).any()]
     if not views:
         return message_figure("No drop to show: the grid needs the layer sets all_layers and visual_only.")
-    chosen = {view: _lost(drops[drops["view"] == view]) for view in views}
-    figure, panels = panel_row([view_label(view) for view in views], [len(chosen[view]) for view in views])
-    for axes, view in zip(panels, views, strict=True):
-        frame = chosen[view]
-        name_rows(axes, list(frame["representation"]))
-        axes.axvline(0, color=GREY, lw=0.8, zorder=1)
-        good = (frame["outcome"] == "ok").to_numpy()
-        rows = np.arange(len(frame), dtype=float)
-        interval_dots(axes, rows[good], frame[good], "lost", layers_style("visual_only"))
-        mark_failed(axes, rows[~good], list(frame.loc[~good, "outcome"]), ["black"] * int((~good).sum()))
-        for row in np.flatnonzero(frame["significant"].to_numpy(dtype=bool)):
-            ends = 100 * frame[["lost", "lost_high"]].iloc[row].max()
-            axes.annotate(STAR, (ends, row), xytext=(5, 0), textcoords="offset points", va="center", ha="center")
-        axes.set_xlabel("Drop, all layers → visual only (points)")
-        axes.margins(x=0.08)
-    figure.supxlabel(f"{STAR} p < 0.05, Wilcoxon signed-rank, Holm-corrected within the view", fontsize=7.5)
+    first = _lost(drops[drops["classifier"] == data.classifiers[0]])
+    names = {view: list(first.loc[first["view"] == view, "representation"]) for view in views}
+    figure, panels = panel_rows(
+        [view_label(view) for view in views], [len(names[view]) for view in views], data.classifiers
+    )
+    for line, classifier in zip(panels, data.classifiers, strict=True):
+        own = _lost(drops[drops["classifier"] == classifier])
+        for axes, view in zip(line, views, strict=True):
+            frame = own[own["view"] == view].set_index("representation").loc[names[view]].reset_index()
+            _drop_panel(axes, frame)
+    figure.supxlabel(
+        f"{BETTER} significantly less accurate, {WORSE} significantly more accurate on the visual layers: p < 0.05,\n"
+        "corrected resampled t-test, Holm-corrected within the view",
+        fontsize=7.5,
+    )
     return figure
+
+
+def _drop_panel(axes: Axes, frame: pd.DataFrame) -> None:
+    name_rows(axes, list(frame["representation"]))
+    axes.axvline(0, color=GREY, lw=0.8, zorder=1)
+    good = (frame["outcome"] == "ok").to_numpy()
+    rows = np.arange(len(frame), dtype=float)
+    interval_dots(axes, rows[good], frame[good], "lost", layers_style("visual_only"))
+    mark_failed(axes, rows[~good], list(frame.loc[~good, "outcome"]), ["black"] * int((~good).sum()))
+    for row in np.flatnonzero(frame["significant"].to_numpy(dtype=bool)):
+        ends = 100 * frame[["lost", "lost_high"]].iloc[row].max()
+        mark = BETTER if frame["lost"].iloc[row] > 0 else WORSE
+        axes.annotate(
+            mark, (ends, row), xytext=(6, 0), textcoords="offset points", va="center", ha="center", fontsize=5.5
+        )
+    axes.set_xlabel("Drop, all layers → visual only (points)")
+    axes.margins(x=0.08)
 
 
 def invariance(data: FigureData) -> Figure:
@@ -84,21 +101,25 @@ def invariance(data: FigureData) -> Figure:
     Below the rule are the product representations without a factor-view counterpart. A dotted line marks the best
     factor statistic.
     """
-    layer_sets = [name for name in data.layer_sets if not _sides(data, name)[0].empty]
+    one = data.of(data.classifiers[0])
+    layer_sets = [name for name in data.layer_sets if not _sides(one, name)[0].empty]
     if not layer_sets:
         return message_figure("Nothing to compare: the grid needs the views factor and product.")
-    names = {name: _invariance_rows(data.summary, name) for name in layer_sets}
+    names = {name: _invariance_rows(one.summary, name) for name in layer_sets}
     first = names[layer_sets[0]]
     names = {name: first if set(rows) == set(first) else rows for name, rows in names.items()}
-    figure, panels = panel_row([layers_label(name) for name in layer_sets], [len(rows) for rows in names.values()])
-    for index, (axes, layers) in enumerate(zip(panels, layer_sets, strict=True)):
-        _invariance_panel(axes, data, layers, names[layers])
-        if index and names[layers] == first:
-            axes.tick_params(labelleft=False)
+    figure, panels = panel_rows(
+        [layers_label(name) for name in layer_sets], [len(rows) for rows in names.values()], data.classifiers
+    )
+    for line, classifier in zip(panels, data.classifiers, strict=True):
+        for index, (axes, layers) in enumerate(zip(line, layer_sets, strict=True)):
+            _invariance_panel(axes, data.of(classifier), layers, names[layers])
+            if index and names[layers] == first:
+                axes.tick_params(labelleft=False)
     legend_below(figure, [*view_handles(("factor", "product")), chance_handle(data.chance)])
     figure.suptitle(
-        f"Dotted line: best factor statistic.  {STAR} p < 0.05 (Wilcoxon, Holm) against the factor view "
-        "or, below the rule, the dotted line",
+        f"Dotted line: best factor statistic.  {BETTER} product significantly better, {WORSE} significantly worse than "
+        "the factor view\nor, below the rule, than the dotted line: p < 0.05, corrected resampled t-test, Holm",
         fontsize=7.5,
         color=GREY,
     )
@@ -106,25 +127,34 @@ def invariance(data: FigureData) -> Figure:
 
 
 def _by_view(data: FigureData, name: str, title: str, finish: Callable[[Axes], None]) -> Figure:
-    """A measure of every trial: a panel per view, rows sorted by the first layer set, a colour per layer set."""
-    views = data.views
-    summary = data.summary
-    order = {view: _ordered(summary[summary["view"] == view], name, data.layer_sets) for view in views}
-    figure, panels = panel_row([view_label(view) for view in views], [len(order[view]) for view in views])
-    for axes, view in zip(panels, views, strict=True):
-        name_rows(axes, order[view])
-        finish(axes)
-        place = {representation: row for row, representation in enumerate(order[view])}
-        for layers, offset in zip(data.layer_sets, offsets(len(data.layer_sets)), strict=True):
-            chosen = summary[(summary["view"] == view) & (summary["layers"] == layers)]
-            rows = chosen["representation"].map(place).to_numpy(dtype=float) + offset
-            good = chosen["runs_ok"].to_numpy() > 0
-            style = layers_style(layers)
-            interval_dots(axes, rows[good], chosen[good], name, style)
-            bad = chosen[~good]
-            mark_failed(axes, rows[~good], list(bad["outcome"]), [style[0]] * len(bad))
-        axes.set_xlabel(title)
+    """A measure of every trial: panels by classifier and view, a colour per layer set.
+
+    Rows are sorted by the first classifier and layer set, so that another classifier's ranking can be compared.
+    """
+    views, ranked = data.views, data.of(data.classifiers[0]).summary
+    order = {view: _ordered(ranked[ranked["view"] == view], name, data.layer_sets) for view in views}
+    figure, panels = panel_rows(
+        [view_label(view) for view in views], [len(order[view]) for view in views], data.classifiers
+    )
+    for line, classifier in zip(panels, data.classifiers, strict=True):
+        own = data.of(classifier).summary
+        for axes, view in zip(line, views, strict=True):
+            finish(axes)
+            _measure_panel(axes, own[own["view"] == view], name, order[view], data.layer_sets)
+            axes.set_xlabel(title)
     return figure
+
+
+def _measure_panel(axes: Axes, trials: pd.DataFrame, name: str, order: list[str], layer_sets: list[str]) -> None:
+    name_rows(axes, order)
+    place = {representation: row for row, representation in enumerate(order)}
+    for layers, offset in zip(layer_sets, offsets(len(layer_sets)), strict=True):
+        chosen = trials[trials["layers"] == layers]
+        rows = chosen["representation"].map(place).to_numpy(dtype=float) + offset
+        good = chosen["runs_ok"].to_numpy() > 0
+        style = layers_style(layers)
+        interval_dots(axes, rows[good], chosen[good], name, style)
+        mark_failed(axes, rows[~good], list(chosen.loc[~good, "outcome"]), [style[0]] * int((~good).sum()))
 
 
 def _ordered(chosen: pd.DataFrame, name: str, layer_sets: list[str]) -> list[str]:
@@ -136,7 +166,7 @@ def _ordered(chosen: pd.DataFrame, name: str, layer_sets: list[str]) -> list[str
 
 def _lost(drops: pd.DataFrame) -> pd.DataFrame:
     frame = drops.assign(lost=-drops["difference"], lost_low=-drops["high"], lost_high=-drops["low"])
-    return frame.sort_values("lost", ascending=False, kind="stable").reset_index(drop=True)
+    return frame.sort_values("lost", ascending=False, kind="stable")
 
 
 def _sides(data: FigureData, layers: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -188,11 +218,13 @@ def _invariance_panel(axes: Axes, data: FigureData, layers: str, names: list[str
 
 
 def _mark_significant(axes: Axes, data: FigureData, layers: str, names: list[str]) -> None:
-    """A star on the right where a row differs from its counterpart or, without one, from the best factor statistic."""
+    """On the right: is a row better or worse than its counterpart or, without one, than the best factor statistic?"""
     chosen = data.contrasts[
         (data.contrasts["layers"] == layers) & data.contrasts["kind"].isin(["counterpart", "over_best_statistic"])
     ]
     for row, name in enumerate(names):
-        row_contrasts = chosen[chosen["representation"] == name].set_index("kind")["significant"]
-        if row_contrasts.get("counterpart", row_contrasts.get("over_best_statistic", False)):
-            axes.text(1.0, row, STAR, transform=axes.get_yaxis_transform(), va="center", ha="right")
+        own = chosen[chosen["representation"] == name].sort_values("kind")  # a counterpart first
+        if len(own) and own["significant"].iloc[0]:
+            mark = BETTER if own["difference"].iloc[0] > 0 else WORSE
+            edge = axes.get_yaxis_transform()
+            axes.text(1.0, row, mark, transform=edge, va="center", ha="right", fontsize=5.5)

@@ -8,15 +8,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plumbline.ablation.analysis.labels import layers_label, representation_label, view_label
+from plumbline.ablation.analysis.labels import classifier_label, layers_label, representation_label, view_label
 from plumbline.ablation.plots.panels import FigureData, chance_handle, view_handles, view_style
 from plumbline.core.present.panels import DASHES, legend_below, log_axis, notes_on_top
-from plumbline.core.present.plotting import GREY, WIDTH, label_front, message_figure
+from plumbline.core.present.plotting import GREY, LABEL_POINTS, WIDTH, message_figure
 from plumbline.core.run.records import machine_note
 
 
 def pareto(data: FigureData) -> Figure:
-    """Seconds of features and training together against test accuracy, a panel per layer set.
+    """Seconds of features and training together against test accuracy, panels by layer set and classifier.
 
     A line joins the trials on the Pareto front, and only these are named. Trials without an accuracy or a time are
     listed below the axes.
@@ -26,24 +26,37 @@ def pareto(data: FigureData) -> Figure:
     layer_sets = [name for name in data.layer_sets if (placed & (summary["layers"] == name)).any()]
     if not layer_sets:
         return message_figure("No trial has both an accuracy and a time.")
+    shape = (len(layer_sets), len(data.classifiers))
     figure, axes = plt.subplots(
-        len(layer_sets), 1, figsize=(WIDTH, 0.9 + 2.5 * len(layer_sets)), sharex=True, squeeze=False
+        *shape, figsize=(WIDTH, 0.9 + 2.3 * len(layer_sets)), sharex="col", sharey=True, squeeze=False
     )
-    for panel, layers in zip(axes[:, 0], layer_sets, strict=True):
-        panel.set_title(layers_label(layers))
-        _draw_points(panel, summary[placed & (summary["layers"] == layers)], data.chance)
-    axes[-1, 0].set_xlabel("\n".join(["Features and training (seconds)", *_left_out(summary[~placed])]))
-    legend_below(figure, [*view_handles(data.views), chance_handle(data.chance)])
-    notes_on_top(figure, machine_note(summary["machine"], "times"))
-    seconds = summary.loc[placed, "total_seconds"]
-    decades = max(np.log10(seconds.max() / seconds.min()), 0.3)
-    axes[0, 0].set_xlim(seconds.min() / 10 ** (0.42 * decades), seconds.max() * 10 ** (0.04 * decades))
+    shown = {
+        panel: summary[placed & (summary["layers"] == layers) & (summary["classifier"] == classifier)]
+        for line, layers in zip(axes, layer_sets, strict=True)
+        for panel, classifier in zip(line, data.classifiers, strict=True)
+    }
+    for panel, frame in shown.items():
+        if not frame.empty:
+            panel.set_title(f"{layers_label(frame['layers'].iloc[0])}, {classifier_label(frame['classifier'].iloc[0])}")
+        _draw_points(panel, frame, data.chance)
+        _list_front(panel, frame)
     for panel in axes[:, 0]:
-        log_axis(panel, "x")
-    figure.draw_without_rendering()  # labels are placed in a settled layout
+        panel.set_ylabel("Test accuracy (%)")
+    for panel in axes[-1]:
+        panel.set_xlabel("Features and training (seconds)")
+    left_out = "\n".join(_left_out(summary[~placed])) or None
+    legend_below(figure, [*view_handles(data.views), chance_handle(data.chance)], title=left_out)
+    notes_on_top(figure, machine_note(summary["machine"], "times"))
+    for column, classifier in enumerate(data.classifiers):
+        seconds = summary.loc[placed & (summary["classifier"] == classifier), "total_seconds"]
+        if len(seconds):
+            axes[0, column].set_xlim(seconds.min() / 1.3, seconds.max() * 1.3)
+            for panel in axes[:, column]:
+                log_axis(panel, "x")
+    figure.draw_without_rendering()  # numbers are placed in a settled layout
     figure.set_layout_engine("none")
-    for panel, layers in zip(axes[:, 0], layer_sets, strict=True):
-        _name_front(panel, summary[placed & (summary["layers"] == layers)])
+    for panel, frame in shown.items():
+        _number_front(panel, frame)
     return figure
 
 
@@ -71,21 +84,43 @@ def _draw_points(axes: Axes, frame: pd.DataFrame, chance: float) -> None:
         colour, marker = view_style(str(view))
         x, y = _coordinates(group)
         axes.plot(x, y, marker, color=colour, ms=5, mew=0.4, mec="white", zorder=3)
-    axes.set_ylim(0, 125)  # room for names above the last points
+    axes.set_ylim(0, 104)
     axes.set_yticks(range(0, 101, 20))
-    axes.set_ylabel("Test accuracy (%)")
     axes.grid(axis="both")
     axes.set_axisbelow(True)
 
 
-def _name_front(axes: Axes, frame: pd.DataFrame) -> None:
+def _list_front(axes: Axes, frame: pd.DataFrame) -> None:
+    """The names of the trials on the front, numbered from the fastest, right of the panel."""
+    lines = []
+    for number, index in enumerate(pareto_front(*_coordinates(frame)), start=1):
+        row = frame.iloc[index]
+        view = view_label(row["view"]).split()[0].lower()
+        lines.append(f"{number} {representation_label(row['representation'])} ({view})")
+    axes.text(1.02, 1.0, "\n".join(lines), transform=axes.transAxes, fontsize=LABEL_POINTS, va="top")
+
+
+def _number_front(axes: Axes, frame: pd.DataFrame) -> None:
+    """A number right of each point on the front, with a line to it; from the most accurate one down, none over another.
+
+    The figure's layout must be final: heights are computed from it.
+    """
     seconds, accuracy = _coordinates(frame)
-    front = pareto_front(seconds, accuracy)
-    names = [
-        f"{representation_label(row['representation'])} ({view_label(row['view']).split()[0].lower()})"
-        for _, row in frame.iloc[front].iterrows()
-    ]
-    label_front(axes, [(seconds[index], accuracy[index]) for index in front], names)
+    lowest, step, to_points = float("inf"), 1.3 * LABEL_POINTS, 72 / axes.figure.dpi
+    for number, index in reversed(list(enumerate(pareto_front(seconds, accuracy), start=1))):
+        place = (seconds[index], accuracy[index])
+        height = axes.transData.transform(place)[1] * to_points
+        lowest = min(height - 3, lowest - step)
+        note = axes.annotate(
+            str(number),
+            place,
+            xytext=(6, lowest - height),
+            textcoords="offset points",
+            fontsize=LABEL_POINTS,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.4, "shrinkA": 0, "shrinkB": 1, "relpos": (0, 0.5)},
+        )
+        note.set_in_layout(False)
 
 
 def _coordinates(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -96,5 +131,5 @@ def _left_out(frame: pd.DataFrame) -> list[str]:
     """Lines that name the trials that are not on the axes."""
     if frame.empty:
         return []
-    names = ", ".join(f"{row['trial']}" for _, row in frame.iterrows())
+    names = ", ".join(f"{row['trial']} ({classifier_label(row['classifier'])})" for _, row in frame.iterrows())
     return textwrap.wrap(f"Not shown, because they have no accuracy or no time: {names}", 110)

@@ -1,7 +1,7 @@
 """What the figures share: their data, colours of layer sets and views, and rows of intervals."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from plumbline.ablation.analysis.labels import LAYERS, layers_label, representation_label, view_label
+from plumbline.ablation.analysis.labels import LAYERS, classifier_label, layers_label, representation_label, view_label
 from plumbline.ablation.analysis.records import TrialRecord
 from plumbline.core.present.formatting import outcome_label
 from plumbline.core.present.panels import DASHES, error_bars
@@ -40,6 +40,18 @@ class FigureData:
         return list(dict.fromkeys(self.summary["layers"]))
 
     @property
+    def classifiers(self) -> list[str]:
+        """The classifiers of the grid, in its order."""
+        return list(dict.fromkeys(self.summary["classifier"]))
+
+    def of(self, classifier: str) -> "FigureData":
+        """What belongs to one classifier; the records are those of all."""
+        frames = {name: getattr(self, name) for name in ("summary", "runs", "contrasts")}
+        own = {name: frame[frame["classifier"] == classifier] for name, frame in frames.items()}
+        own["contrasts"] = own["contrasts"][own["contrasts"]["baseline_classifier"] == classifier]
+        return replace(self, **own)
+
+    @property
     def chance(self) -> float:
         """Accuracy of guessing, a fraction."""
         return float(self.summary["chance"].iloc[0])
@@ -56,14 +68,22 @@ def view_style(view: str) -> Style:
     return (PALETTE[4], MARKERS[3]) if view == "factor" else (PALETTE[6], MARKERS[0])
 
 
-def panel_row(titles: Sequence[str], rows: Sequence[int], *, row_height: float = 0.27) -> tuple[Figure, list[Axes]]:
-    """Panels side by side, tall enough for the longest list of names; they share x."""
-    height = 1.25 + row_height * max(max(rows, default=1), 3)
+def panel_rows(
+    titles: Sequence[str], rows: Sequence[int], classifiers: Sequence[str], *, row_height: float = 0.25
+) -> tuple[Figure, list[list[Axes]]]:
+    """A row of panels for each classifier, a column for each title, tall enough for the longest list of names.
+
+    They share x, and each title names its classifier.
+    """
+    height = 0.7 + len(classifiers) * (0.55 + row_height * max(max(rows, default=1), 3))
     width = WIDTH if len(titles) > 1 else 0.62 * WIDTH
-    figure, axes = plt.subplots(1, len(titles), figsize=(width, height), sharex=True, squeeze=False)
-    for panel, title in zip(axes[0], titles, strict=True):
-        panel.set_title(title)
-    return figure, list(axes[0])
+    shape = (len(classifiers), len(titles))
+    figure, axes = plt.subplots(*shape, figsize=(width, height), sharex=True, squeeze=False)
+    for line, classifier in zip(axes, classifiers, strict=True):
+        for panel, title in zip(line, titles, strict=True):
+            panel.set_title(f"{title}, {classifier_label(classifier)}")
+            panel.tick_params(labelbottom=True)
+    return figure, [list(line) for line in axes]
 
 
 def name_rows(axes: Axes, representations: Sequence[str]) -> None:

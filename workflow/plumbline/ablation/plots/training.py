@@ -1,6 +1,7 @@
 """Figures of single trials: learning curves and confusion matrices."""
 
 import math
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,26 +12,32 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from plumbline.ablation.analysis.contrasts import best_trial
-from plumbline.ablation.analysis.labels import layers_label, representation_label, view_label
-from plumbline.ablation.analysis.records import TrialRecord
+from plumbline.ablation.analysis.labels import classifier_label, layers_label, representation_label, view_label
+from plumbline.ablation.analysis.records import TrialRecord, test_over_train
+from plumbline.ablation.classifier.result import RunResult
 from plumbline.ablation.plots.panels import FigureData, chance_handle, layers_style
 from plumbline.core.present.formatting import outcome_label
 from plumbline.core.present.panels import DASHES, legend_below
-from plumbline.core.present.plotting import FAULT, GREY, WIDTH
-from plumbline.core.statistics.bootstrap import bootstrap_interval
+from plumbline.core.present.plotting import FAULT, GREY, WIDTH, message_figure
+from plumbline.core.statistics.resampled import corrected_interval
 
 LINES = {"factor": (0, (3, 1.5)), "product": "-"}
 MOST_ANNOTATED = 12
 COLUMNS = 4
+CURVED = "mlp"
+"""The classifier that trains in epochs."""
 
 
 def curves(data: FigureData) -> Figure:
-    """Validation accuracy by epoch: a panel per representation, a colour per layer set, dashed for factors.
+    """Validation accuracy of the MLP by epoch: a panel per representation, a colour per layer set, dashed for factors.
 
-    Lines are means over runs with bootstrap 95% bands. After a run stops, the accuracy of the weights it kept stays
-    in the mean, so that the line does not jump.
+    Lines are means over runs with corrected resampled 95% bands. After a run stops, the accuracy of the weights it
+    kept stays in the mean, so that the line does not jump.
     """
-    names = list(dict.fromkeys(record.representation for record in data.records))
+    shown = [record for record in data.records if CURVED in record.classifiers]
+    if not shown:
+        return message_figure("No curves to show: only the classifier mlp trains in epochs.")
+    names = list(dict.fromkeys(record.representation for record in shown))
     columns = min(COLUMNS, len(names))
     rows = math.ceil(len(names) / columns)
     figure, axes = plt.subplots(
@@ -41,23 +48,23 @@ def curves(data: FigureData) -> Figure:
     for panel, name in zip(axes.flat, names, strict=False):
         panel.set_title(representation_label(name))
         panel.axhline(100 * data.chance, color=GREY, ls=DASHES, lw=0.8)
-        records = [record for record in data.records if record.representation == name]
+        records = [record for record in shown if record.representation == name]
         for record in records:
-            if record.good_runs:
+            if record.good_runs_of(CURVED):
                 _curve(panel, record)
-        _name_failed(panel, [record for record in records if not record.good_runs])
+        _name_failed(panel, [record for record in records if not record.good_runs_of(CURVED)])
         panel.set_ylim(0, 102)
     last = [max(r for r in range(rows) if r * columns + c < len(names)) for c in range(columns)]
     for column, row in enumerate(last):
         axes[row, column].tick_params(labelbottom=True)
         axes[row, column].set_xlabel("Epoch")
-    figure.supylabel("Validation accuracy (%)", fontsize=8)
+    figure.supylabel(f"Validation accuracy (%), {classifier_label(CURVED)}", fontsize=8)
     legend_below(figure, _curve_handles(data), columns=6)
     return figure
 
 
 def confusion(data: FigureData) -> Figure:
-    """Confusion matrices of the best representation of each view and layer set, over all of its runs.
+    """Confusion matrices of the best representation and classifier of each view and layer set, over all of its runs.
 
     Best by validation accuracy. Each row is a true class and sums to 100%.
     """
@@ -83,8 +90,9 @@ def confusion(data: FigureData) -> Figure:
                 panel.set_title(f"{where}\nno trial", fontsize=8)
                 panel.axis("off")
                 continue
-            panel.set_title(f"{where}\n{representation_label(best['representation'])}", fontsize=8)
-            _matrix(panel, records[best["trial"]], classes)
+            name = f"{representation_label(best['representation'])}, {classifier_label(best['classifier'])}"
+            panel.set_title(f"{where}\n{name}", fontsize=8)
+            _matrix(panel, confusion_shares(records[best["trial"]].good_runs_of(best["classifier"])), classes)
             if row == len(views) - 1:
                 panel.set_xlabel("Predicted class")
             if column == 0:
@@ -94,26 +102,27 @@ def confusion(data: FigureData) -> Figure:
     return figure
 
 
-def confusion_shares(record: TrialRecord) -> np.ndarray:
-    """Percent of each true class (rows) predicted as each class, over all good runs; NaN rows for absent classes."""
-    counts = np.array([run.confusion for run in record.good_runs], dtype=np.float64).sum(axis=0)
+def confusion_shares(runs: Sequence[RunResult]) -> np.ndarray:
+    """Percent of each true class (rows) predicted as each class, over all runs; NaN rows for absent classes."""
+    counts = np.array([run.confusion for run in runs], dtype=np.float64).sum(axis=0)
     totals = counts.sum(axis=1, keepdims=True)
     return np.where(totals > 0, 100 * counts / np.maximum(totals, 1), np.nan)
 
 
-def held_curves(record: TrialRecord) -> np.ndarray:
-    """Validation accuracy of the good runs, (epochs of the longest, runs), held at its best after a run ends."""
-    series = [run.curves.validation_accuracy for run in record.good_runs]
+def held_curves(runs: Sequence[RunResult]) -> np.ndarray:
+    """Validation accuracy of runs, (epochs of the longest, runs), held at its best after a run ends."""
+    series = [run.curves.validation_accuracy for run in runs]
     longest = max((len(values) for values in series), default=0)
     held = [[*values, *[max(values)] * (longest - len(values))] for values in series]
     return np.array(held, dtype=np.float64).reshape(len(series), longest).T
 
 
 def _curve(axes: Axes, record: TrialRecord) -> None:
-    held = 100 * held_curves(record)
+    runs = record.good_runs_of(CURVED)
+    held = 100 * held_curves(runs)
     colour, _ = layers_style(record.layers)
     epochs = np.arange(1, len(held) + 1)
-    low, high = bootstrap_interval(held, resamples=2000)
+    low, high = np.clip(corrected_interval(held, test_over_train=test_over_train(runs)), 0, 100)
     axes.plot(epochs, held.mean(axis=1), color=colour, ls=LINES.get(record.view, "-"), lw=1.0)
     axes.fill_between(epochs, low, high, color=colour, alpha=0.18, lw=0)
 
@@ -135,12 +144,11 @@ def _curve_handles(data: FigureData) -> list[Line2D]:
     return [*handles, chance_handle(data.chance)]
 
 
-def _matrix(axes: Axes, record: TrialRecord, classes: list[str]) -> None:
-    shares = confusion_shares(record)
+def _matrix(axes: Axes, shares: np.ndarray, classes: list[str]) -> None:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     size = 7 if len(classes) <= MOST_ANNOTATED else 5
-    axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=size)
-    axes.set_yticks(range(len(classes)), classes, fontsize=size)
+    axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=size, parse_math=False)
+    axes.set_yticks(range(len(classes)), classes, fontsize=size, parse_math=False)
     axes.tick_params(length=0)
     if len(classes) <= MOST_ANNOTATED:
         for (row, column), share in np.ndenumerate(shares):

@@ -1,6 +1,6 @@
 """Source `zoo`: merges the shards in which the zoo was trained."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ def load(output: Path, *, shards: Sequence[Path], classes: Sequence[str], scale:
 
     A shard is a safetensors file with one tensor per factor, (adapters, …) float32, and labels, folds, num_images:
     (adapters,), image_ids: (adapters, most) padded with −1. classes: names by label; scale: α/r of all adapters. An
-    adapter's group is its fold, since folds share no images.
+    adapter's group is its class and fold together, since no image is in two classes or two folds.
     """
     if not shards:
         raise UserError("zoo: no shards were given")
@@ -32,8 +32,9 @@ def load(output: Path, *, shards: Sequence[Path], classes: Sequence[str], scale:
             writer.append(factors)
             _add_rows(rows, columns, classes)
             folds.append(columns["folds"])
-        groups = np.concatenate(folds).astype(np.int64)
-        _check_folds(rows, groups, place)
+        fold = np.concatenate(folds).astype(np.int64)
+        groups = np.asarray(rows.labels) * (fold.max() + 1) + fold
+        _check_groups(rows, groups, place)
         table, used = rows.table(place=place, rank=max(module.rank for module in writer.modules), groups=groups)
         scales = np.full((writer.rows, len(writer.modules)), scale)
         writer.finish(table, classes=used, source={"kind": "zoo", "shards": len(shards)}, scales=scales)
@@ -68,14 +69,12 @@ def _add_rows(rows: AdapterRows, columns: dict[str, np.ndarray], classes: Sequen
     rows.image_ids.extend(ids[ids != _PADDING].tolist() for ids in columns["image_ids"])
 
 
-def _check_folds(rows: AdapterRows, folds: np.ndarray, place: str) -> None:
-    """Raises UserError when an image is in two folds, that is, when the shards come from different zoos."""
-    fold_of: dict[int, int] = {}
-    for ids, fold in _pairs(rows, folds):
+def _check_groups(rows: AdapterRows, groups: np.ndarray, place: str) -> None:
+    """Raises UserError when an image is in two groups, that is, when the shards come from different zoos."""
+    group_of: dict[int, int] = {}
+    for ids, group in zip(rows.image_ids, groups.tolist(), strict=True):
         for image in ids:
-            if fold_of.setdefault(image, fold) != fold:
-                raise UserError(f"{place}: image {image} is in two folds; delete the shards to have them rebuilt")
-
-
-def _pairs(rows: AdapterRows, folds: np.ndarray) -> Iterator[tuple[list[int], int]]:
-    return zip(rows.image_ids, folds.tolist(), strict=True)
+            if group_of.setdefault(image, group) != group:
+                raise UserError(
+                    f"{place}: image {image} is in two folds or classes; delete the shards to have them rebuilt"
+                )

@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from plumbline.core.statistics.bootstrap import RESAMPLES, bootstrap_interval, ratio_interval
 from plumbline.core.statistics.effect_sizes import cohens_dz, rank_biserial
-from plumbline.core.statistics.hypothesis_tests import wilcoxon_p
+from plumbline.core.statistics.resampled import corrected_mean
 from plumbline.core.statistics.samples import paired, rounded
 
 
@@ -15,9 +13,8 @@ from plumbline.core.statistics.samples import paired, rounded
 class Contrast:
     """A paired comparison of `sample` with `baseline`, run by run. Positive: the sample is higher.
 
-    `difference` is the mean difference with its interval `low`, `high`; `relative` the ratio of the means
-    minus one with its interval. `p_value` is the two-sided Wilcoxon signed-rank test, `p_floor` the least
-    p-value that so many pairs can give at all. Effect sizes: matched-pairs rank-biserial correlation and Cohen's d_z.
+    `difference` is the mean difference with its 95% interval `low`, `high`; `relative` the ratio of the means minus
+    one with its interval. `p_value` is two-sided. Effect sizes: matched-pairs rank-biserial correlation, Cohen's d_z.
     """
 
     pairs: int
@@ -28,31 +25,35 @@ class Contrast:
     relative_low: float
     relative_high: float
     p_value: float
-    p_floor: float
     rank_biserial: float
     cohens_dz: float
 
 
-def paired_contrast(sample: ArrayLike, baseline: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Contrast:
-    """Compares two series of equal length, paired by position. Raises ValueError for unequal lengths.
+def paired_contrast(sample: ArrayLike, baseline: ArrayLike, *, test_over_train: float) -> Contrast:
+    """Compares two series of equal length, paired by position, with the corrected resampled t interval and test.
 
-    The pairs are resampled, never the two series separately. The relative difference is NaN when the baseline's
-    mean is zero; d_z is infinite when all differences are the same and not zero.
+    test_over_train: as for `corrected_mean`; 0 for pairs that share no data, which gives the ordinary paired t-test.
+    The interval of the relative difference is that of the ratio of means to first order (the delta method). It is NaN
+    when the baseline's mean is zero; d_z is infinite when all differences are the same and not zero. Raises ValueError
+    for unequal lengths.
     """
     first, second = paired(sample, baseline)
     differences = rounded(first - second)
-    low, high = bootstrap_interval(differences, seed=seed, resamples=resamples)
-    relative_low, relative_high = ratio_interval(first, second, seed=seed, resamples=resamples)
+    found = corrected_mean(differences, test_over_train=test_over_train)
+    relative = relative_low = relative_high = float("nan")
+    if second.mean():
+        ratio = first.mean() / second.mean()
+        linear = corrected_mean(ratio - 1 + (first - ratio * second) / second.mean(), test_over_train=test_over_train)
+        relative, relative_low, relative_high = linear.mean, linear.low, linear.high
     return Contrast(
         pairs=len(differences),
-        difference=float(differences.mean()),
-        low=float(low),
-        high=float(high),
-        relative=float(first.mean() / second.mean() - 1) if second.mean() else np.nan,
-        relative_low=relative_low - 1,
-        relative_high=relative_high - 1,
-        p_value=wilcoxon_p(differences),
-        p_floor=min(1.0, 2.0 ** (1 - len(differences))),
+        difference=found.mean,
+        low=found.low,
+        high=found.high,
+        relative=relative,
+        relative_low=relative_low,
+        relative_high=relative_high,
+        p_value=found.p_value,
         rank_biserial=rank_biserial(differences),
         cohens_dz=cohens_dz(differences),
     )

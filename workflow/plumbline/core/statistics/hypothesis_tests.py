@@ -1,11 +1,11 @@
-"""Tests of paired differences and their correction for being many."""
+"""Tests of differences and of a mean against a level, and their correction for being many."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from plumbline.core.statistics.samples import Array, midranks, rounded
+from plumbline.core.statistics.samples import Array, midranks, paired, rounded
 
 ALPHA = 0.05
 
@@ -25,6 +25,28 @@ def wilcoxon_p(differences: ArrayLike) -> float:
     positive = int(doubled[values > 0].sum())
     least = min(positive, len(null) - 1 - positive)
     return min(1.0, 2 * float(null[: least + 1].sum()))
+
+
+def clustered_above_p(samples: ArrayLike, groups: ArrayLike, level: float) -> float:
+    """One-sided p-value of the hypothesis that the mean of `samples` (n,) is at most `level`.
+
+    Samples of one of `groups` (n,) may depend on each other: a t-test with the cluster-robust variance, that of the
+    groups' summed deviations, and as many degrees of freedom as groups but one (Liang & Zeger 1986, Biometrika 73;
+    Cameron & Miller 2015, J. Human Resources 50). Samples that do not vary give 0 or 1, a single group NaN.
+    """
+    _, group_of_sample = np.unique(np.asarray(groups), return_inverse=True)
+    values, _ = paired(samples, group_of_sample)
+    count = int(group_of_sample.max()) + 1
+    if count < 2:
+        return float("nan")
+    mean = float(values.mean())
+    sums = np.bincount(group_of_sample, weights=values - mean)
+    error = float(np.sqrt(count / (count - 1) * (sums**2).sum())) / len(values)
+    if error <= 1e-12 * abs(mean):
+        return 0.0 if mean > level else 1.0
+    from scipy.stats import t  # takes a second to import
+
+    return float(t.sf((mean - level) / error, df=count - 1))
 
 
 def holm(p_values: Sequence[float] | Array) -> Array:

@@ -6,7 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from plumbline.core.statistics.bootstrap import CONFIDENCE
-from plumbline.core.statistics.samples import finite
+from plumbline.core.statistics.samples import Array, finite
+
+FLAT = 1e-12
+"""Values whose range is within this share of the largest one do not vary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,18 +33,32 @@ def corrected_mean(values: ArrayLike, *, test_over_train: float) -> Resampled:
 
     Values that do not vary give a width of zero; a single one gives NaN. Raises ValueError for a negative ratio.
     """
+    samples = finite(values)
+    low, high = corrected_interval(samples, test_over_train=test_over_train)
+    mean, reach = float(samples.mean()), float(high - low) / 2
+    if np.isnan(reach):
+        p_value = reach
+    elif reach <= FLAT * np.abs(samples).max():
+        p_value = 0.0 if mean else 1.0
+    else:
+        from scipy.stats import t
+
+        student = t(df=samples.size - 1)
+        p_value = 2 * float(student.sf(abs(mean) / reach * student.ppf((1 + CONFIDENCE) / 2)))
+    return Resampled(mean=mean, low=float(low), high=float(high), p_value=p_value)
+
+
+def corrected_interval(values: ArrayLike, *, test_over_train: float) -> tuple[Array, Array]:
+    """The interval of `corrected_mean` along the last axis: (..., n) -> low (...), high (...)."""
     if not test_over_train >= 0:
         raise ValueError(f"test rows over training rows cannot be {test_over_train}")
     samples = finite(values)
-    mean = float(samples.mean())
-    if samples.size < 2:
-        return Resampled(mean=mean, low=float("nan"), high=float("nan"), p_value=float("nan"))
-    if np.ptp(samples) <= 1e-12 * np.abs(samples).max():
-        return Resampled(mean=mean, low=mean, high=mean, p_value=0.0 if mean else 1.0)
+    n, mean = samples.shape[-1], samples.mean(axis=-1)
+    if n < 2:
+        return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
     from scipy.stats import t  # takes a second to import
 
-    error = float(samples.std(ddof=1)) * (1 / samples.size + test_over_train) ** 0.5
-    student = t(df=samples.size - 1)
-    reach = error * float(student.ppf((1 + CONFIDENCE) / 2))
-    p_value = 2 * float(student.sf(abs(mean) / error))
-    return Resampled(mean=mean, low=mean - reach, high=mean + reach, p_value=p_value)
+    flat = np.ptp(samples, axis=-1) <= FLAT * np.abs(samples).max(axis=-1)
+    deviation = np.where(flat, 0.0, samples.std(axis=-1, ddof=1))
+    reach = t.ppf((1 + CONFIDENCE) / 2, df=n - 1) * deviation * (1 / n + test_over_train) ** 0.5
+    return np.asarray(mean - reach), np.asarray(mean + reach)
