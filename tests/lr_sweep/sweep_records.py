@@ -9,10 +9,16 @@ import numpy as np
 
 from plumbline.core.files import write_json
 from plumbline.core.measure.spans import SPANS
-from plumbline.lr_sweep.record import Curve, TrialRecord
+from plumbline.lr_sweep.record import Criterion, Curve, TrialRecord
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)
 INITIAL, ENTROPY = 6.26, 5.05
+CRITERIA = {
+    "converged": Criterion.NONE, "spiked": Criterion.PEAK, "plateaued": Criterion.UNIGRAM_ENTROPY,
+    "diverged": Criterion.NOT_FINITE,
+}  # fmt: skip
+PEAKS = {"converged": 1.0, "spiked": 2.1, "plateaued": 1.0, "diverged": math.inf}
+SHARES = {"converged": 0.0, "spiked": 0.12, "plateaued": 0.0, "diverged": 0.9}
 
 
 def head(rate: float, seed: int, **changes: Any) -> dict[str, Any]:
@@ -38,7 +44,9 @@ def trial(rate: float, seed: int, kind: str = "converged", cpu: str = "Xeon", **
     spans = np.abs(rng.normal(1, 0.1, 9)) * [0.04, 1.9, 3.4, 0.5, 0.4, 0.05, 0.03, 0.0, 0.1]
     outcome = {"outcome": "diverged", "message": "not finite"} if kind == "diverged" else {}
     found = {
-        "class": kind, "class_reason": "drawn", "spikes": 0, "largest_z": math.nan, "final_validation_loss": final,
+        "class": kind, "class_criterion": CRITERIA[kind], "class_reason": "drawn", "peak_ratio": PEAKS[kind],
+        "share_above_initial": SHARES[kind], "last_step_above_initial": int(300 * SHARES[kind]), "spikes": 0,
+        "largest_z": math.nan, "final_validation_loss": final,
         "best_validation_loss": float(np.nanmin(curve)), "initial_validation_loss": INITIAL,
         "final_train_loss": final - 0.05, "unigram_entropy_nats": ENTROPY, "steps": 300, "tokens": 307_200,
         "validation_windows": 64, "tokens_per_second": float(300 * 16 * 64 / spans[:4].sum()), "parameters": 164_000,

@@ -86,7 +86,8 @@ def test_answers_name_the_best_rate_the_edge_and_every_class(whole: Path) -> Non
         f"{analysis['sensitivity']['value']:.3f} [",
         f"unigram entropy of the corpus ({ENTROPY:.3f} nats)",
         "12 converged, 2 spiked, 2 plateaued, 2 diverged",
-        "Diverged at 10.",
+        "Diverged (not finite) at 10.",
+        "Spiked (peak above the initial loss) at 0.001; the worst loss was 2.1 times the initial one",
         "the optimum is between ",
         "With fewer than 5 seeds there is no interval",
     ):

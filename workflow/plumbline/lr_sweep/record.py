@@ -18,11 +18,23 @@ class Stability(StrEnum):
 
     CONVERGED = "converged"
     SPIKED = "spiked"
-    """The loss jumped above its moving window and recovered."""
+    """The loss rose far above the initial loss, or jumped above its moving window, and recovered."""
     PLATEAUED = "plateaued"
     """The final loss is no better than the unigram entropy: the model learned only how often each token occurs."""
     DIVERGED = "diverged"
-    """A loss was not finite, or the final loss is above the initial one."""
+    """A loss was not finite, the final loss is above the initial one, or most of the run was spent above it."""
+
+
+class Criterion(StrEnum):
+    """What decided a run's class, in the order in which the criteria are tried."""
+
+    NOT_FINITE = "not finite"
+    FINAL_LOSS = "final loss above the initial loss"
+    TIME_ABOVE_INITIAL = "most steps above the initial loss"
+    UNIGRAM_ENTROPY = "final loss not below the unigram entropy"
+    PEAK = "peak above the initial loss"
+    Z_SCORE = "jump above the moving window"
+    NONE = "none of the above"
 
 
 CLASSES = tuple(str(stability) for stability in Stability)
@@ -60,7 +72,14 @@ class TrialRecord(Record):
     rate: float
     seed: int
     stability: Stability | None = Field(None, alias="class")
+    class_criterion: Criterion | None = None
     class_reason: str | None = None
+    peak_ratio: Number | None = None
+    """Highest training loss divided by the initial validation loss."""
+    share_above_initial: float | None = None
+    """Share of the steps whose training loss was above the initial validation loss."""
+    last_step_above_initial: int | None = None
+    """Last of these steps; 0 when there is none."""
     spikes: int | None = None
     largest_z: Number | None = None
     final_validation_loss: Number | None = None

@@ -137,12 +137,16 @@ class TrainingSettings(Settings):
 
 
 class StabilitySettings(Settings):
-    """When a trial counts as spiked or plateaued."""
+    """Thresholds for classifying a trial from its whole training curve."""
 
+    diverged_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """A trial diverged if its loss was above the initial loss in more than this share of its steps."""
+    spike_ratio: Annotated[float, Field(ge=1)] = 1.1
+    """A trial spiked if its highest loss is more than this many times the initial loss."""
     window: PositiveInt = 32
     """Number of steps in the moving window that each loss is compared with."""
     spike_z: PositiveFloat = 6.0
-    """A loss this many standard deviations above the mean of its window is a spike."""
+    """A trial also spiked if a loss is this many standard deviations above the mean of the window before it."""
     plateau_margin: Annotated[float, Field(ge=0)] = 0.01
     """A trial plateaued unless its final loss is at least this many nats below the unigram entropy of the corpus."""
 
@@ -168,7 +172,7 @@ class LrSweepSettings(Settings):
     training: TrainingSettings = TrainingSettings()
     """How each trial is trained."""
     stability: StabilitySettings = StabilitySettings()
-    """Thresholds for classifying a trial as spiked or plateaued."""
+    """Thresholds for classifying a trial from its training curve."""
     operation: OperationSettings = OperationSettings()
     """Settings that cannot change a trial's results."""
     learning_rates: Annotated[list[PositiveFloat], Field(min_length=1)] = list(LEARNING_RATES)

@@ -113,7 +113,11 @@ def measurements(trainer: Trainer, tokens: Tokens, stability: StabilitySettings)
     on_gpu = trainer.device.type == "cuda"
     return {
         "class": classification.stability,
+        "class_criterion": classification.criterion,
         "class_reason": classification.why,
+        "peak_ratio": classification.peak_ratio,
+        "share_above_initial": classification.share_above_initial,
+        "last_step_above_initial": classification.last_step_above_initial,
         "spikes": classification.spikes,
         "largest_z": classification.largest_z,
         "final_validation_loss": curve[-1],

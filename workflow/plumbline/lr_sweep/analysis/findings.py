@@ -11,7 +11,7 @@ from plumbline.core.run.records import machine_note, machines
 from plumbline.lr_sweep.analysis.frames import overall_speed, shows_intervals
 from plumbline.lr_sweep.analysis.seeds import MIN_SEEDS, spread_name
 from plumbline.lr_sweep.analysis.sweep import Analysis, Edge, Optimum
-from plumbline.lr_sweep.record import CLASSES, TrialRecord
+from plumbline.lr_sweep.record import CLASSES, Criterion, TrialRecord
 
 FIX = "raise `lr_sweep.extend_at_most` (with `extend: true`) or add rates to `lr_sweep.learning_rates`"
 
@@ -22,7 +22,7 @@ def findings(analysis: Analysis, trials: pd.DataFrame, rates: pd.DataFrame, reco
         "Which learning rate is best?": _best(analysis, trials, rates),
         "Where is the edge of stability?": _edge(analysis, trials, rates),
         "How much does the learning rate matter?": _sensitivity(analysis, trials, rates),
-        "How did the trials end?": _classes(trials, rates),
+        "How did the trials end?": _classes(trials),
         "How fast did they train?": _speed(trials),
         "Caveats": list(_caveats(analysis, trials, rates, records)) or ["None."],
     }
@@ -117,12 +117,23 @@ def _edge(analysis: Analysis, trials: pd.DataFrame, rates: pd.DataFrame) -> Iter
     if not np.isnan(best):
         low, high = edge.last_stable / best, edge.first_diverged / best
         yield f"That is {_ratio_text(low)} to {_ratio_text(high)} times the best rate."
+    if spiked := _spiked(analysis, rates):
+        yield (
+            f"Below the edge, training is already unstable from {rate_text(spiked[0])} on: the loss blew up and "
+            f"recovered in a trial at {', '.join(map(rate_text, spiked))}."
+        )
     if idle := _idle(analysis, trials, rates):
         names = ", ".join(map(rate_text, idle))
         yield (
             f"Stable does not mean good: above the best rate, the stable rates {names} gained less than a tenth of "
             "what the best rate gained over the unigram entropy."
         )
+
+
+def _spiked(analysis: Analysis, rates: pd.DataFrame) -> list[float]:
+    """Stable rates above the best one at which a trial spiked."""
+    inside = (rates["rate"] > analysis.best_rate) & (rates["rate"] < analysis.edge.first_diverged)
+    return [float(rate) for rate in rates["rate"][inside & (rates["spiked"] > 0)]]
 
 
 def _ratio_text(ratio: float) -> str:
@@ -152,18 +163,32 @@ def _sensitivity(analysis: Analysis, trials: pd.DataFrame, rates: pd.DataFrame) 
     )
 
 
-def _classes(trials: pd.DataFrame, rates: pd.DataFrame) -> Iterator[str]:
+def _classes(trials: pd.DataFrame) -> Iterator[str]:
     trained = trials[trials["class"].notna()]
     counts = [f"{int((trained['class'] == name).sum())} {name}" for name in CLASSES]
     yield f"Of {plural(len(trials), 'trial')}, {', '.join(counts)}."
     for name in CLASSES[1:]:
-        parts = [
-            rate_text(row["rate"])
-            + ("" if row[name] == row["with_loss"] else f" ({row[name]:.0f} of {row['with_loss']:.0f} seeds)")
-            for _, row in rates[rates[name] > 0].iterrows()
-        ]
-        if parts:
-            yield f"{name.capitalize()} at {', '.join(parts)}."
+        for criterion in Criterion:
+            of_class = trained[(trained["class"] == name) & (trained["criterion"] == criterion)]
+            if of_class.empty:
+                continue
+            parts = [
+                rate_text(rate) + ("" if len(group) == total else f" ({len(group)} of {total} seeds)")
+                for rate, group in of_class.groupby("rate")
+                for total in [int((trained["rate"] == rate).sum())]
+            ]
+            yield f"{name.capitalize()} ({criterion}) at {', '.join(parts)}{_severity(of_class)}."
+
+
+def _severity(trials: pd.DataFrame) -> str:
+    """How bad the worst of these trials was: its peak and how long it stayed above the initial loss."""
+    worst = float(trials["peak_ratio"].max())
+    if not np.isfinite(worst) or worst <= 1:
+        return ""
+    return (
+        f"; the worst loss was {worst:,.3g} times the initial one, and above it in "
+        f"{trials['share_above_initial'].max():.0%} of a trial's steps"
+    )
 
 
 def _speed(trials: pd.DataFrame) -> Iterator[str]:
