@@ -20,7 +20,7 @@ def falling(steps=60, start=6.0, end=3.0):
 
 
 def verdict(losses, final=3.0, initial=6.0):
-    return classify(losses, initial, final, ENTROPY, SETTINGS)
+    return classify(losses, [initial, final], final, ENTROPY, SETTINGS)
 
 
 def test_falling_loss_has_converged():

@@ -71,6 +71,8 @@ class TrialRecord(Record):
     stage: Literal["train"] = "train"
     rate: float
     seed: int
+    long: bool = False
+    """Whether this is the longer training at the best rate, which is no trial of the sweep."""
     stability: Stability | None = Field(None, alias="class")
     class_criterion: Criterion | None = None
     class_reason: str | None = None
@@ -83,9 +85,13 @@ class TrialRecord(Record):
     spikes: int | None = None
     largest_z: Number | None = None
     final_validation_loss: Number | None = None
-    """Nats per token, as all losses."""
+    """On all validation windows; in nats per token, as all losses."""
     best_validation_loss: Number | None = None
     initial_validation_loss: Number | None = None
+    final_validation_standard_error: Number | None = None
+    """Of the final validation loss, over the validation windows."""
+    final_window_losses: list[Number] = []
+    """Final loss of each validation window: of all of them, while `curve` is of `validation_windows` of them."""
     final_train_loss: Number | None = None
     unigram_entropy_nats: float | None = None
     steps: int | None = None
@@ -126,9 +132,34 @@ class TrialRecord(Record):
         return self
 
 
+class Baseline(Settings):
+    """An n-gram table's loss on all validation windows, in nats per token."""
+
+    nats: float
+    standard_error: float | None
+    """Over the windows; None when there is only one."""
+    formula: str
+    window_losses: list[float]
+
+
+class Baselines(Settings):
+    """What the stage `baselines` writes."""
+
+    windows: int
+    trigram_strengths: list[float]
+    """How many counts the lower order is worth in the interpolated pairs and triples."""
+    models: dict[str, Baseline]
+    """By name: unigram, bigram, trigram."""
+
+
 def read_trials(paths: Sequence[Path], expected: Mapping[str, str] | None = None) -> list[TrialRecord]:
     """The records at `paths`, sorted by rate and seed. Raises UserError as `read_records` does."""
     return sorted(read_records(TrialRecord, paths, expected), key=lambda record: (record.rate, record.seed))
+
+
+def sweep_trials(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The trials of the sweep: all but the longer training."""
+    return [record for record in records if not record.long]
 
 
 def or_nan(value: float | None) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from plumbline.core.present.findings import findings_text
-from plumbline.core.present.formatting import number, plural, reason, with_interval
+from plumbline.core.present.formatting import MISSING, number, plural, reason, with_interval
 from plumbline.core.run.records import machine_note, machines
 from plumbline.lr_sweep.analysis.frames import overall_speed, shows_intervals
 from plumbline.lr_sweep.analysis.seeds import MIN_SEEDS, spread_name
@@ -16,10 +16,20 @@ from plumbline.lr_sweep.record import CLASSES, Criterion, TrialRecord
 FIX = "raise `lr_sweep.extend_at_most` (with `extend: true`) or add rates to `lr_sweep.learning_rates`"
 
 
-def findings(analysis: Analysis, trials: pd.DataFrame, rates: pd.DataFrame, records: Sequence[TrialRecord]) -> str:
-    """Markdown: best rate and optimum, edge, sensitivity, how the trials ended, speed, caveats."""
+def findings(
+    analysis: Analysis,
+    trials: pd.DataFrame,
+    rates: pd.DataFrame,
+    records: Sequence[TrialRecord],
+    compared: pd.DataFrame,
+) -> str:
+    """Markdown: best rate and optimum, baselines, edge, sensitivity, how the trials ended, speed, caveats.
+
+    records: of the sweep. compared: of `baselines_frame`.
+    """
     sections = {
         "Which learning rate is best?": _best(analysis, trials, rates),
+        "Is the model better than a table of n-grams?": _baselines(compared),
         "Where is the edge of stability?": _edge(analysis, trials, rates),
         "How much does the learning rate matter?": _sensitivity(analysis, trials, rates),
         "How did the trials end?": _classes(trials),
@@ -51,8 +61,22 @@ def edge_range(edge: Edge) -> str:
 
 
 def mean_text(value: float, low: float, high: float) -> str:
-    """`3.214 [3.200, 3.228]`; without brackets for a single seed, which has no spread."""
+    """`3.214 [3.200, 3.228]`; without brackets for a single seed, which has no spread; a dash for NaN."""
+    if np.isnan(value):
+        return MISSING
     return number(value, 3) if np.isnan(low) else with_interval(value, low, high, digits=3)
+
+
+def number_or_dash(value: float) -> str:
+    """`0.011`; a dash for NaN."""
+    return MISSING if np.isnan(value) else number(value, 3)
+
+
+def plus_minus(value: float, standard_error: float) -> str:
+    """`2.571 ± 0.010`; without the error where there is none; a dash for a value that is not finite."""
+    if not np.isfinite(value):
+        return MISSING
+    return number(value, 3) + ("" if np.isnan(standard_error) else f" ± {number(standard_error, 3)}")
 
 
 def loss_text(row: pd.Series, name: str = "final_validation_loss") -> str:
@@ -79,12 +103,23 @@ def _best(analysis: Analysis, trials: pd.DataFrame, rates: pd.DataFrame) -> Iter
         )
     else:
         yield f"{where}. No parabola was fitted: the best rate lacks a converged neighbour on at least one side."
-    entropy = trials["unigram_entropy_nats"].dropna()
-    if len(entropy):
-        gain = entropy.iloc[0] - row["final_validation_loss"]
+
+
+def _baselines(compared: pd.DataFrame) -> Iterator[str]:
+    """The losses of the tables, and of the models beside them."""
+    tables = compared[compared["steps"] == 0].set_index("model")
+    losses = [f"a {name} {plus_minus(row['loss'], row['standard_error'])}" for name, row in tables.iterrows()]
+    yield (
+        f"On the same validation windows, a table of token counts has a loss of: {', '.join(losses)} nats per token "
+        "(± one standard error over windows)."
+    )
+    for _, row in compared[compared["steps"] > 0].iterrows():
+        better = [str(name) for name in tables.index if row["loss"] < tables.loc[name, "loss"]]
+        over = plus_minus(abs(row["over_trigram"]), row["over_trigram_standard_error"])
+        side = "below" if row["over_trigram"] < 0 else "above"
         yield (
-            f"The loss at the best rate is {number(gain, 3)} nats below the unigram entropy of the corpus "
-            f"({entropy.iloc[0]:.3f} nats), the loss of a model that knows only how often each token occurs."
+            f"{row['model']}, after {row['steps']:,} steps: {plus_minus(row['loss'], row['standard_error'])} nats, "
+            f"{over} {side} the trigram (paired over windows); better than {', '.join(better) or 'none of the tables'}."
         )
 
 
@@ -157,7 +192,7 @@ def _sensitivity(analysis: Analysis, trials: pd.DataFrame, rates: pd.DataFrame) 
     low, high = rate_text(rates["rate"].min()), rate_text(rates["rate"].max())
     yield (
         f"The learning-rate sensitivity is {mean_text(estimate.value, estimate.low, estimate.high)} nats"
-        f"{_brackets(trials, estimate.low)}: the mean of min(final loss, initial loss) over the {len(rates)} rates "
+        f"{_brackets(trials, estimate.low)}: the mean of min(final loss, initial loss) over log rate "
         f"from {low} to {high}, minus its minimum (Wortsman et al., arXiv 2309.14322). A wider grid gives a larger "
         "value."
     )
@@ -172,11 +207,10 @@ def _classes(trials: pd.DataFrame) -> Iterator[str]:
             of_class = trained[(trained["class"] == name) & (trained["criterion"] == criterion)]
             if of_class.empty:
                 continue
-            parts = [
-                rate_text(rate) + ("" if len(group) == total else f" ({len(group)} of {total} seeds)")
-                for rate, group in of_class.groupby("rate")
-                for total in [int((trained["rate"] == rate).sum())]
-            ]
+            parts = []
+            for rate in sorted(of_class["rate"].unique()):
+                count, total = ((frame["rate"] == rate).sum() for frame in (of_class, trained))
+                parts.append(rate_text(rate) + ("" if count == total else f" ({count} of {total} seeds)"))
             yield f"{name.capitalize()} ({criterion}) at {', '.join(parts)}{_severity(of_class)}."
 
 

@@ -11,7 +11,13 @@ from plumbline.core.run.record import hardware
 from plumbline.lr_sweep.analysis.seeds import has_interval, spread
 from plumbline.lr_sweep.record import CLASSES, TrialRecord, or_nan
 
-LOSSES = ("final_validation_loss", "best_validation_loss", "initial_validation_loss", "final_train_loss")
+LOSSES = (
+    "final_validation_loss",
+    "final_validation_standard_error",
+    "best_validation_loss",
+    "initial_validation_loss",
+    "final_train_loss",
+)
 STABILITY = ("peak_ratio", "share_above_initial", "largest_z")
 COUNTS = ("last_step_above_initial", "steps", "tokens", "parameters", "peak_rss_bytes", "restarts")
 SUMMARISED = ("final_validation_loss", "best_validation_loss", "capped_loss")
@@ -51,7 +57,8 @@ def rates_frame(trials: pd.DataFrame) -> pd.DataFrame:
 
     Means are over all seeds that have a loss. `_low` and `_high` are the ends of their bootstrap 95% interval, or of
     their range where `shows_intervals` is False. A mean is NaN when one of the losses is not finite.
-    `tokens_per_second` is the sum of all tokens over the sum of the seconds of their steps.
+    `final_validation_standard_error`, over windows, is the mean of the trials'. `tokens_per_second` is the sum of all
+    tokens over the sum of the seconds of their steps.
     """
     interval = shows_intervals(trials)
     rows = []
@@ -61,6 +68,8 @@ def rates_frame(trials: pd.DataFrame) -> pd.DataFrame:
         row |= {name: int((trained["class"] == name).sum()) for name in CLASSES}
         for name in SUMMARISED:
             row |= _mean_and_spread(name, trained[name].to_numpy(dtype=np.float64), interval=interval)
+        # all seeds are scored on the same windows, so more seeds do not make this error smaller
+        row["final_validation_standard_error"] = float(trained["final_validation_standard_error"].mean())
         row["tokens_per_second"] = overall_speed(trained)
         rows.append(row)
     return pd.DataFrame(rows)

@@ -52,14 +52,18 @@ def z_scores(losses: Sequence[float], window: int) -> np.ndarray:
 
 def classify(
     losses: Sequence[float],
-    initial_loss: float,
+    curve: Sequence[float],
     final_loss: float,
     unigram_entropy: float,
     settings: StabilitySettings,
 ) -> Classification:
-    """The class of a run from its training losses (one per step) and its first and last validation loss, in nats."""
-    values = np.asarray(losses, dtype=np.float64)
-    finite = bool(np.isfinite([*values, initial_loss, final_loss]).all())
+    """The class of a run.
+
+    losses: of training, one per step. curve: validation losses in the course of training, all on the same windows.
+    final_loss: on all validation windows, as the unigram entropy is. All in nats.
+    """
+    values, initial_loss, last_loss = np.asarray(losses, dtype=np.float64), curve[0], curve[-1]
+    finite = bool(np.isfinite([*values, initial_loss, last_loss, final_loss]).all())
     scores = z_scores(losses, settings.window) if finite else np.empty(0)
     above = ~(values <= initial_loss)  # NaN is above as well
     peak_ratio = float(values.max() / initial_loss) if finite else math.inf
@@ -71,9 +75,9 @@ def classify(
         step = int(np.flatnonzero(~np.isfinite(values))[0]) + 1 if not np.isfinite(values).all() else len(values)
         stability, criterion = Stability.DIVERGED, Criterion.NOT_FINITE
         why = f"the loss is not finite at step {step}"
-    elif final_loss > initial_loss:
+    elif last_loss > initial_loss:
         stability, criterion = Stability.DIVERGED, Criterion.FINAL_LOSS
-        why = f"the final loss, {final_loss:.3f}, is above the initial loss, {initial_loss:.3f}"
+        why = f"the final loss, {last_loss:.3f}, is above the initial loss, {initial_loss:.3f}"
     elif share > settings.diverged_share:
         stability, criterion = Stability.DIVERGED, Criterion.TIME_ABOVE_INITIAL
         why = f"the loss was above the initial loss, {initial_loss:.3f}, in {share:.0%} of the steps, until step {last}"
