@@ -181,7 +181,7 @@ class LrSweepSettings(Settings):
     training: TrainingSettings = TrainingSettings()
     """How each trial is trained."""
     best_model: BestModelSettings = BestModelSettings()
-    """The longer training at the best rate, whose model is `best_model`."""
+    """How long the best rate is trained on for after the sweep."""
     stability: StabilitySettings = StabilitySettings()
     """Thresholds for classifying a trial from its training curve."""
     operation: OperationSettings = OperationSettings()
