@@ -20,6 +20,7 @@ from plumbline.lr_sweep.record import Curve, TrialRecord
 from plumbline.lr_sweep.settings import FIGURES
 from plumbline.lr_sweep.summarize import SummarizeSpec, summarize
 
+REFINED = (0.001, 0.002, 0.00283, 0.004, 0.00566, 0.008, 0.064, 1.0, 4.0)
 GRIDS = {
     "usual": sweep(),
     "no edge": sweep(kinds={}),
@@ -27,6 +28,7 @@ GRIDS = {
     "one seed": sweep(seeds=(0,)),
     "one trial": [trial(0.01, 0)],
     "two machines": [*sweep(seeds=(0,)), *sweep(seeds=(1, 2), cpu="EPYC")],
+    "refined": [trial(rate, seed) for rate in REFINED for seed in (0, 1)],
     "no loss": [unfinished(0.01, 0)],
 }
 
@@ -75,7 +77,7 @@ def test_every_figure_is_written_as_pdf_and_png(tmp_path: Path) -> None:
     assert not plt.get_fignums()
 
 
-@pytest.mark.parametrize("grid", ["usual", "all diverged", "one trial", "two machines", "with tables"])
+@pytest.mark.parametrize("grid", ["usual", "all diverged", "one trial", "two machines", "with tables", "refined"])
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_covers_another_or_leaves_the_page(name: str, grid: str, grids: dict[str, SweepData]) -> None:
     figure = drawn(name, grids[grid])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from plumbline.core.present.panels import DASHES
 from plumbline.core.present.plotting import FAULT, GREY
@@ -78,16 +78,19 @@ class SweepData:
 
 
 def rate_axis(axes: Axes, rates: np.ndarray) -> None:
-    """A log axis of learning rates with a tick at every rate, or at every n-th when there are many."""
+    """A log axis of learning rates with a tick at every rate that has room for one; the others have a short mark."""
     values = np.sort(rates)
     spread = np.log(values[-1] / values[0])
     margin = np.exp(0.04 * spread if spread else 0.5)
     axes.set_xscale("log")
     axes.set_xlim(values[0] / margin, values[-1] * margin)
-    every = -(-len(values) // 14)
-    axes.set_xticks(values[::every])
+    ticks = [values[0]]
+    for value in values[1:]:
+        if np.log(value / ticks[-1]) >= spread / 12:
+            ticks.append(value)
+    axes.set_xticks(ticks)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_locator(FixedLocator([value for value in values if value not in ticks]))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("Learning rate (peak)")
 
