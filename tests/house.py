@@ -33,6 +33,7 @@ TINY = {
         "corpus": {"limit_bytes": 200_000},
         "model": {"vocabulary": 300, "context": 16, "width": 16, "hidden": 32, "layers": 1, "heads": 2},
         "training": {"batch": 4, "steps": 60, "validate_every": 20, "validation_windows": 8},
+        "best_model": {"steps": 120},
         "learning_rates": [0.004, 0.064],
         "seeds": [0],
     },
