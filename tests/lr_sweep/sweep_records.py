@@ -41,7 +41,7 @@ def trial(rate: float, seed: int, kind: str = "converged", cpu: str = "Xeon", **
     if kind == "diverged":
         curve = np.array([0, 5.4, 6.9, 8.0, np.inf, np.nan, np.nan]) if math.isnan(final) else curve + 1
     curve[0], curve[-1] = INITIAL, final
-    spans = np.abs(rng.normal(1, 0.1, 9)) * [0.04, 1.9, 3.4, 0.5, 0.4, 0.05, 0.03, 0.0, 0.1]
+    spans = np.abs(rng.normal(1, 0.1, 10)) * [0.04, 1.9, 3.4, 0.5, 0.4, 0.05, 0.03, 0.0, 0.3, 0.1]
     outcome = {"outcome": "diverged", "message": "not finite"} if kind == "diverged" else {}
     found = {
         "class": kind, "class_criterion": CRITERIA[kind], "class_reason": "drawn", "peak_ratio": PEAKS[kind],

@@ -71,6 +71,12 @@ def test_losses_and_rates_are_those_of_a_plain_loop_over_torch_optim(tokens):
     assert losses[-1] < losses[0] - 0.1
 
 
+def test_seconds_of_the_probe_are_named_and_hardly_any_are_left_over(tokens):
+    seconds = train_model(run_of(fused="auto", steps=60), tokens, CPU, OperationSettings(log_steps=5)).spans.seconds
+    assert seconds["autotune"] > 0
+    assert seconds["other"] < 0.5 * seconds["autotune"]
+
+
 @pytest.mark.parametrize("rate", [1e-3, 64.0])
 def test_weight_decay_shrinks_matrices_by_the_same_share_at_any_learning_rate(tokens, rate):
     trainer = Trainer(run_of(rate=rate, weight_decay=0.1), tokens, CPU)

@@ -52,7 +52,10 @@ def train_model(
     """
     trainer = Trainer(run, tokens, device)
     if checkpoint is None or not trainer.resume(checkpoint):
-        trainer.prepare(autotune(run.model, run.training, tokens, device))
+        trainer.spans.mark("other")
+        config = autotune(run.model, run.training, tokens, device)
+        trainer.spans.mark("autotune")
+        trainer.prepare(config)
         trainer.validate()
         trainer.log()
         if checkpoint is not None:  # at once: a second probe could decide on another arithmetic
