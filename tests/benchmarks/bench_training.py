@@ -56,8 +56,9 @@ class PlainLoop:
         self.run, self.tokens, self.device, self.step = run, tokens.train, device, 0
         self.model = Transformer(run.model).to(device)
         training = run.training
+        decay = training.weight_decay / run.rate  # torch multiplies it by the rate
         groups = [
-            {"params": [w for w in self.model.parameters() if w.dim() >= 2], "weight_decay": training.weight_decay},
+            {"params": [w for w in self.model.parameters() if w.dim() >= 2], "weight_decay": decay},
             {"params": [w for w in self.model.parameters() if w.dim() < 2], "weight_decay": 0.0},
         ]
         on_gpu = device.type == "cuda"

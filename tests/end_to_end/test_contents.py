@@ -9,7 +9,7 @@ import pytest
 from house import TINY, House, build
 
 SETTINGS = {study: copy.deepcopy(TINY[study]) for study in ("lr_sweep", "throughput")}
-SETTINGS["lr_sweep"]["extend"] = False
+SETTINGS["lr_sweep"] |= {"extend": False, "refine": False}
 LOSING, WINNING = 1e-6, 0.03
 MEASURED = 5
 

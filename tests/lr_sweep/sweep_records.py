@@ -9,10 +9,16 @@ import numpy as np
 
 from plumbline.core.files import write_json
 from plumbline.core.measure.spans import SPANS
-from plumbline.lr_sweep.record import Curve, TrialRecord
+from plumbline.lr_sweep.record import Baseline, Baselines, Criterion, Curve, TrialRecord
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)
 INITIAL, ENTROPY = 6.26, 5.05
+CRITERIA = {
+    "converged": Criterion.NONE, "spiked": Criterion.PEAK, "plateaued": Criterion.UNIGRAM_ENTROPY,
+    "diverged": Criterion.NOT_FINITE,
+}  # fmt: skip
+PEAKS = {"converged": 1.0, "spiked": 2.1, "plateaued": 1.0, "diverged": math.inf}
+SHARES = {"converged": 0.0, "spiked": 0.12, "plateaued": 0.0, "diverged": 0.9}
 
 
 def head(rate: float, seed: int, **changes: Any) -> dict[str, Any]:
@@ -35,11 +41,14 @@ def trial(rate: float, seed: int, kind: str = "converged", cpu: str = "Xeon", **
     if kind == "diverged":
         curve = np.array([0, 5.4, 6.9, 8.0, np.inf, np.nan, np.nan]) if math.isnan(final) else curve + 1
     curve[0], curve[-1] = INITIAL, final
-    spans = np.abs(rng.normal(1, 0.1, 9)) * [0.04, 1.9, 3.4, 0.5, 0.4, 0.05, 0.03, 0.0, 0.1]
+    spans = np.abs(rng.normal(1, 0.1, 10)) * [0.04, 1.9, 3.4, 0.5, 0.4, 0.05, 0.03, 0.0, 0.3, 0.1]
     outcome = {"outcome": "diverged", "message": "not finite"} if kind == "diverged" else {}
     found = {
-        "class": kind, "class_reason": "drawn", "spikes": 0, "largest_z": math.nan, "final_validation_loss": final,
+        "class": kind, "class_criterion": CRITERIA[kind], "class_reason": "drawn", "peak_ratio": PEAKS[kind],
+        "share_above_initial": SHARES[kind], "last_step_above_initial": int(300 * SHARES[kind]), "spikes": 0,
+        "largest_z": math.nan, "final_validation_loss": final,
         "best_validation_loss": float(np.nanmin(curve)), "initial_validation_loss": INITIAL,
+        "final_validation_standard_error": 0.01, "final_window_losses": [final - 0.01, final + 0.01],
         "final_train_loss": final - 0.05, "unigram_entropy_nats": ENTROPY, "steps": 300, "tokens": 307_200,
         "validation_windows": 64, "tokens_per_second": float(300 * 16 * 64 / spans[:4].sum()), "parameters": 164_000,
         "flops_per_token": 900_000, "flops_formula": "6 N", "wall_seconds": float(spans.sum()),
@@ -50,6 +59,22 @@ def trial(rate: float, seed: int, kind: str = "converged", cpu: str = "Xeon", **
         "curve": Curve(step=steps.tolist(), validation_loss=curve.tolist()),
     }  # fmt: skip
     return TrialRecord.model_validate(head(rate, seed, machine={"cpu_model": cpu}, **outcome) | found)
+
+
+def longer(rate: float, **options: Any) -> TrialRecord:
+    """The record of the longer training at the best rate."""
+    record = trial(rate, 0, **options)
+    return changed(record, trial=f"long-lr{rate:g}", long=True, steps=3000)
+
+
+def baselines() -> Baselines:
+    """N-gram tables scored on the two windows of the trials."""
+    levels = {"unigram": ENTROPY, "bigram": 3.6, "trigram": 2.8}
+    models = {
+        name: Baseline(nats=nats, standard_error=0.02, formula="drawn", window_losses=[nats - 0.02, nats + 0.02])
+        for name, nats in levels.items()
+    }
+    return Baselines(windows=2, trigram_strengths=[64, 32], models=models)
 
 
 def changed(record: TrialRecord, **changes: Any) -> TrialRecord:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from lr_sweep.sweep_records import trial, unfinished
+from lr_sweep.sweep_records import longer, trial, unfinished
 from lr_sweep.training_runs import MODEL, VOCABULARY, spec_of, write_tokens
 from merging import merge_fields
 from plumbline.core.errors import UserError
@@ -51,6 +51,8 @@ def trials(tokens, tmp_path_factory):
         for seed in (0, 1):
             paths.append(folder / f"lr{rate:g}-seed{seed}" / "record.json")
             train(spec_of(rate=rate, seed=seed), tokens, paths[-1])
+        paths.append(folder / f"long-lr{rate:g}" / "record.json")
+        train(spec_of(rate=rate, long=True, steps=48), tokens, paths[-1])
     return paths
 
 
@@ -70,29 +72,47 @@ def record(folder, rate, seed, loss, kind="converged"):
     return path
 
 
-def test_best_trial_is_the_best_seed_of_the_rate_that_is_best_on_average(tmp_path):
-    lucky = [record(tmp_path, 0.1, 0, 1.0), record(tmp_path, 0.1, 1, 3.0)]
-    steady = [record(tmp_path, 0.2, 0, 1.9), record(tmp_path, 0.2, 1, 1.7)]
-    assert pick([*lucky, *steady]) == (steady[1], pytest.approx(1.8))
+def long(folder, rate, loss=1.0, kind="converged"):
+    found = longer(rate, kind=kind, loss=loss)
+    path = folder / found.trial / "record.json"
+    path.parent.mkdir()
+    write_json(path, found.to_json())
+    return path
+
+
+def test_best_model_is_the_longer_training_at_the_rate_that_is_best_on_average(tmp_path):
+    lucky = [record(tmp_path, 0.1, 0, 1.0), record(tmp_path, 0.1, 1, 3.0), long(tmp_path, 0.1, 0.5)]
+    steady = [record(tmp_path, 0.2, 0, 1.9), record(tmp_path, 0.2, 1, 1.7), long(tmp_path, 0.2, 1.5)]
+    assert pick([*lucky, *steady]) == steady[2]
+
+
+def test_missing_or_diverged_longer_training_is_a_mistake_that_says_what_to_do(tmp_path):
+    trials = [record(tmp_path, 0.1, 0, 1.0)]
+    with pytest.raises(UserError, match=r"no record of the longer training at the best rate, 0\.1"):
+        pick(trials)
+    with pytest.raises(UserError, match=r"long-lr0\.1.*diverged.*change lr_sweep\.best_model\.steps"):
+        pick([*trials, long(tmp_path, 0.1, "nan", "diverged")])
 
 
 @pytest.mark.parametrize("kind", ["plateaued", "diverged"])
 def test_rate_that_is_not_good_for_every_seed_is_passed_over(tmp_path, kind):
     broken = [record(tmp_path, 0.1, 0, 1.0), record(tmp_path, 0.1, 1, 1.1, kind)]
-    steady = [record(tmp_path, 0.2, 0, 1.9)]
-    assert pick([*broken, *steady])[0] == steady[0]
+    steady = [record(tmp_path, 0.2, 0, 1.9), long(tmp_path, 0.2)]
+    assert pick([*broken, *steady]) == steady[1]
 
 
 def test_best_rate_is_the_one_that_the_analysis_names_when_a_seed_ran_out_of_memory(tmp_path):
     short = [record(tmp_path, 0.1, 0, 1.0), record(tmp_path, 0.1, 1, None, None)]
     paths = [*short, record(tmp_path, 0.2, 0, 1.9)]
-    assert pick(paths) == (short[0], 1.0)
+    at_best = long(tmp_path, 0.1)
+    assert pick([*paths, at_best]) == at_best
     assert analyse(sweep_of(read_trials(paths))).best_rate == 0.1
 
 
 def test_without_a_good_rate_the_lowest_that_did_not_diverge_is_taken(tmp_path):
     paths = [record(tmp_path, 0.1, 0, 5.2, "plateaued"), record(tmp_path, 0.2, 0, 5.1, "plateaued")]
-    assert pick([*paths, record(tmp_path, 0.4, 0, "nan", "diverged")]) == (paths[1], 5.1)
+    at_best = long(tmp_path, 0.2)
+    assert pick([*paths, record(tmp_path, 0.4, 0, "nan", "diverged"), at_best]) == at_best
 
 
 def test_no_finished_trial_is_a_mistake_that_names_the_setting(tmp_path):
@@ -102,10 +122,10 @@ def test_no_finished_trial_is_a_mistake_that_names_the_setting(tmp_path):
 
 def test_manifest_names_the_trial(folder, trials):
     manifest = json.loads((folder / "manifest.json").read_text())
-    losses = {path: json.loads(path.read_text())["final_validation_loss"] for path in trials if "lr0.02" in str(path)}
-    chosen = min(losses, key=losses.get)
-    assert manifest["trial"] == chosen.parent.name
-    assert manifest["final_validation_loss"] == losses[chosen]
+    chosen = next(path for path in trials if path.parent.name == "long-lr0.02")
+    assert (manifest["trial"], manifest["rate"], manifest["steps"]) == ("long-lr0.02", 0.02, 48)
+    assert manifest["final_validation_loss"] == json.loads(chosen.read_text())["final_validation_loss"]
+    assert (folder / "model.safetensors").read_bytes() == chosen.with_name("weights.safetensors").read_bytes()
     assert manifest["relative_logit_difference"] < 1e-4
 
 

@@ -16,6 +16,7 @@ from plumbline.core.measure.clocks import clocks
 from plumbline.core.run.progress import append_to, log_event
 from plumbline.lr_sweep.diagnosis.assessment import assess, progress
 from plumbline.lr_sweep.diagnosis.causes import interface
+from plumbline.lr_sweep.diagnosis.causes.cpu_contention import cpu_contention
 from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence, from_events, read_trials, with_concurrency
 from plumbline.lr_sweep.diagnosis.journal import LogInterval
 from plumbline.lr_sweep.diagnosis.ledger import ledger
@@ -131,6 +132,10 @@ def test_a_batch_whose_fourfold_takes_hardly_longer_is_too_small():
 def test_waiting_for_a_core_is_contention_and_a_neighbours_where_one_is_busy_now():
     waits = trial([interval(run_delay=0.2, monotonic=0.4)] * 30, pressure_percent=60.0)
     assert first_cause(waits) == "cpu_contention"
+    kept = {name: seconds / 4 for name, seconds in waits.spans.items()}  # a kill undid three quarters of the work
+    resumed = cpu_contention(replace(waits, spans=kept), MACHINE, Clockwork())
+    assert "6.0 s of 12.0 s ready to run" in resumed.evidence
+    assert resumed.seconds_lost <= sum(kept.values())
     neighbour = Machine(cores=2, neighbours=(Neighbour(pid=7, name="encoder", cores=1.0),))
     assert first_cause(replace(waits, state="running"), neighbour) == "cpu_neighbour"
     assert first_cause(replace(waits, state="running", threads_at_once=6.0), neighbour) == "cpu_contention"

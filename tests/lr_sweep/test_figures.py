@@ -5,11 +5,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from lr_sweep.sweep_records import RATES, changed, sweep, trial, unfinished, write
+from lr_sweep.sweep_records import RATES, baselines, changed, longer, sweep, trial, unfinished, write
 from merging import merge_fields
+from plumbline.core.files import write_json
 from plumbline.core.measure.spans import SPANS
 from plumbline.core.present.plotting import style
 from plumbline.lr_sweep.figures import DRAWINGS, FiguresSpec, figures
@@ -18,6 +20,7 @@ from plumbline.lr_sweep.record import Curve, TrialRecord
 from plumbline.lr_sweep.settings import FIGURES
 from plumbline.lr_sweep.summarize import SummarizeSpec, summarize
 
+REFINED = (0.001, 0.002, 0.00283, 0.004, 0.00566, 0.008, 0.064, 1.0, 4.0)
 GRIDS = {
     "usual": sweep(),
     "no edge": sweep(kinds={}),
@@ -25,6 +28,7 @@ GRIDS = {
     "one seed": sweep(seeds=(0,)),
     "one trial": [trial(0.01, 0)],
     "two machines": [*sweep(seeds=(0,)), *sweep(seeds=(1, 2), cpu="EPYC")],
+    "refined": [trial(rate, seed) for rate in REFINED for seed in (0, 1)],
     "no loss": [unfinished(0.01, 0)],
 }
 
@@ -37,7 +41,8 @@ def _closed() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def grids() -> dict[str, SweepData]:
-    return {name: SweepData(records=records) for name, records in GRIDS.items()}
+    found = {name: SweepData(records=records) for name, records in GRIDS.items()}
+    return found | {"with tables": SweepData.of([*sweep(), longer(0.03, loss=2.5)], baselines())}
 
 
 def drawn(name: str, data: SweepData | list[TrialRecord]) -> Figure:
@@ -62,15 +67,17 @@ def said(figure: Figure) -> str:
 
 def test_every_figure_is_written_as_pdf_and_png(tmp_path: Path) -> None:
     head = {"code": "", "inputs": ""}
-    records, results = sweep(), tmp_path / "results.json"
-    summarize(SummarizeSpec(**merge_fields(records)), write(records, tmp_path / "trials"), results)
+    records, results = [*sweep(), longer(0.03)], tmp_path / "results.json"
+    write_json(tmp_path / "baselines.json", baselines().model_dump())
+    paths = write(records, tmp_path / "trials")
+    summarize(SummarizeSpec(**merge_fields(records)), paths, tmp_path / "baselines.json", results)
     figures(FiguresSpec(**head), results, tmp_path / "figures" / "loss_by_rate.pdf")
     expected = {f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
     assert not plt.get_fignums()
 
 
-@pytest.mark.parametrize("grid", ["usual", "all diverged", "one trial", "two machines"])
+@pytest.mark.parametrize("grid", ["usual", "all diverged", "one trial", "two machines", "with tables", "refined"])
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_covers_another_or_leaves_the_page(name: str, grid: str, grids: dict[str, SweepData]) -> None:
     figure = drawn(name, grids[grid])
@@ -99,9 +106,8 @@ def test_sweep_without_a_loss_says_so_in_the_figure(name: str, grids: dict[str, 
     assert said(drawn(name, grids["no loss"])).startswith("No trial")
 
 
-@pytest.mark.parametrize("name", ["loss_by_rate", "edge"])
-def test_a_diverged_rate_has_one_cross_off_the_scale(name: str, grids: dict[str, SweepData]) -> None:
-    figure = drawn(name, grids["usual"])
+def test_a_diverged_rate_has_one_cross_off_the_scale(grids: dict[str, SweepData]) -> None:
+    figure = drawn("loss_by_rate", grids["usual"])
     crosses = [text for text in texts(figure) if text.get_text() == "×"]
     assert [cross.xy[0] for cross in crosses] == [10.0]
     assert "off scale" in said(figure)
@@ -109,11 +115,47 @@ def test_a_diverged_rate_has_one_cross_off_the_scale(name: str, grids: dict[str,
     assert " of 2" not in said(figure)
 
 
-@pytest.mark.parametrize("name", ["loss_by_rate", "edge"])
-def test_a_rate_at_which_some_seeds_diverged_says_how_many(name: str) -> None:
+def test_a_rate_at_which_some_seeds_diverged_says_how_many() -> None:
     records = sweep()
     records[-1] = trial(10.0, 1)
-    assert "1 of 2" in said(drawn(name, records))
+    assert "1 of 2" in said(drawn("loss_by_rate", records))
+
+
+def test_edge_shows_the_peak_and_the_time_above_the_initial_loss_of_every_trial(grids: dict[str, SweepData]) -> None:
+    peak, share = drawn("edge", grids["usual"]).axes
+    found = {}
+    for name, axes in (("peak", peak), ("share", share)):
+        for line in axes.lines:
+            if line.get_marker() == "^":
+                found[name] = [np.asarray(values).tolist() for values in line.get_data()]
+    assert found == {"peak": [[1e-3] * 2, [2.1] * 2], "share": [[1e-3] * 2, [12.0] * 2]}
+    crosses = next(line for line in peak.lines if line.get_marker() == "x")
+    assert crosses.get_data()[1] == pytest.approx(peak.get_ylim()[1])
+
+
+def test_tables_and_the_longer_training_are_drawn_beside_the_rates(grids: dict[str, SweepData]) -> None:
+    axes = drawn("loss_by_rate", grids["with tables"]).axes[0]
+    levels = {line.get_label(): line.get_ydata()[0] for line in axes.lines if "table" in str(line.get_label())}
+    assert levels == {"Unigram table": 5.05, "Bigram table": 3.6, "Trigram table": 2.8}
+    star = next(line for line in axes.lines if line.get_marker() == "*")
+    assert star.get_data() == ([0.03], [2.5])
+    assert axes.get_ylim()[0] < 2.5
+
+
+def lab(colour: object) -> np.ndarray:
+    """CIELAB coordinates of a colour, for white D65."""
+    rgb = np.array(to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(to_xyz @ linear / [0.9505, 1.0, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_no_two_rates_have_colours_that_look_alike(grids: dict[str, SweepData]) -> None:
+    legend = drawn("curves", grids["usual"]).axes[0].get_legend()
+    assert legend is not None
+    colours = [lab(line.get_color()) for line in legend.get_lines()]
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(colours, 2)) > 20
 
 
 def test_curve_above_the_panel_is_marked_at_its_top_edge() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from plumbline.core.errors import UserError
 from plumbline.core.settings import validated
 from plumbline.lr_sweep.plan import plan
-from plumbline.lr_sweep.settings import LrSweepSettings, candidate_rates
+from plumbline.lr_sweep.settings import LrSweepSettings, candidate_rates, rates_between
 
 
 def settings(**values: Any) -> LrSweepSettings:
@@ -52,15 +52,18 @@ def test_switches_may_be_written_without_quotes_which_yaml_reads_as_booleans() -
     st.floats(1e-12, 10),
     st.lists(st.floats(1.0101, 20), max_size=6),
     st.integers(0, 8),
+    st.booleans(),
 )
 def test_no_two_trials_share_a_name_and_rates_to_add_lie_outside_the_grid(
-    lowest: float, ratios: list[float], most: int
+    lowest: float, ratios: list[float], most: int, refine: bool
 ) -> None:
     rates = [lowest]
     for ratio in ratios:
         rates.append(rates[-1] * ratio)
-    asked = settings(learning_rates=rates[::-1], extend_at_most=most, seeds=[0])
+    asked = settings(learning_rates=rates[::-1], extend_at_most=most, seeds=[0], refine=refine)
     names = [target.name for target in plan(asked, 0, {}, "cpu") if target.stage == "train"]
-    assert len(names) == len(set(names)) == len(rates) + 2 * most
+    between = rates_between(asked)
+    assert len(names) == len(set(names)) == 2 * (len(rates) + 2 * most + len(between))
+    assert refine or not between
     below, above = candidate_rates(asked)
     assert [0, *below[::-1], *rates, *above] == sorted({0, *below, *rates, *above})

@@ -6,7 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lr_sweep.sweep_records import ENTROPY, INITIAL, RATES, changed, head, sweep, trial, unfinished, write
+from lr_sweep.sweep_records import (
+    ENTROPY,
+    INITIAL,
+    RATES,
+    baselines,
+    changed,
+    head,
+    longer,
+    sweep,
+    trial,
+    unfinished,
+    write,
+)
 from merging import merge_fields
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
@@ -19,7 +31,8 @@ from plumbline.lr_sweep.summarize import SummarizeSpec, summarize
 
 def summarized(records: list[TrialRecord], folder: Path) -> Path:
     spec = SummarizeSpec(**merge_fields(records))
-    summarize(spec, write(records, folder / "trials"), folder / "out" / "results.json")
+    write_json(folder / "baselines.json", baselines().model_dump())
+    summarize(spec, write(records, folder / "trials"), folder / "baselines.json", folder / "out" / "results.json")
     return folder / "out"
 
 
@@ -84,13 +97,38 @@ def test_answers_name_the_best_rate_the_edge_and_every_class(whole: Path) -> Non
         f"{analysis['best_rate']:.3g} is the best of 9 rates: its final validation loss is ",
         "Training starts to diverge between 3 and 10",
         f"{analysis['sensitivity']['value']:.3f} [",
-        f"unigram entropy of the corpus ({ENTROPY:.3f} nats)",
+        f"a unigram {ENTROPY:.3f} ± 0.020, a bigram 3.600 ± 0.020, a trigram 2.800 ± 0.020 nats per token",
         "12 converged, 2 spiked, 2 plateaued, 2 diverged",
-        "Diverged at 10.",
+        "Diverged (not finite) at 10.",
+        "Spiked (peak above the initial loss) at 0.001; the worst loss was 2.1 times the initial one",
         "the optimum is between ",
         "With fewer than 5 seeds there is no interval",
     ):
         assert said in text, said
+
+
+def test_longer_training_is_compared_with_the_tables_and_is_in_no_mean_of_the_sweep(tmp_path: Path) -> None:
+    folder = summarized([*sweep(), longer(0.03, loss=2.5)], tmp_path)
+    said = "long-lr0.03, after 3,000 steps: 2.500 ± 0.010 nats, 0.300 ± 0.010 below the trigram (paired over windows)"
+    assert said in answers(folder)
+    assert "better than unigram, bigram, trigram" in answers(folder)
+    assert "long-lr0.03" not in set(pd.read_csv(folder / "summary.csv")["trial"])
+    assert pd.read_csv(folder / "rates.csv").set_index("rate").loc[0.03, "seeds"] == 2
+    compared = pd.read_csv(folder / "baselines.csv").set_index("model")
+    assert compared.loc["long-lr0.03", "over_trigram"] == pytest.approx(-0.3)
+    assert "long-lr0.03" in (folder / "tables" / "baselines.tex").read_text()
+
+
+def test_model_no_better_than_the_tables_is_said_to_be(tmp_path: Path) -> None:
+    text = answers(summarized([*sweep(), longer(0.03, loss=5.2)], tmp_path))
+    assert "2.400 ± 0.010 above the trigram (paired over windows); better than none of the tables." in text
+
+
+def test_table_has_a_dash_and_no_nan_where_a_loss_is_not_finite(whole: Path) -> None:
+    text = (whole / "tables" / "rates.tex").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("10 &"))
+    assert row.split(" & ")[1] == "--"
+    assert "nan" not in text
 
 
 def test_unreached_edge_and_best_rate_at_the_end_are_said(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from tokenizers import Tokenizer
 
 from plumbline.core.errors import UserError
 from plumbline.core.text import byte_pair, documents
+from plumbline.lr_sweep.passages import SharedPassages
 from plumbline.lr_sweep.tokenizer import TokenizerSpec, tokenizer
 from plumbline.lr_sweep.tokens import TokensSpec, tokens
 
@@ -37,12 +39,19 @@ def write_corpus(folder: Path, texts: list[str], held_out: Any = lambda number: 
     return folder / "corpus" / documents.FILE
 
 
-def make(folder: Path, texts: list[str], vocabulary: int = 300, context: int = 16) -> tuple[dict[str, Any], Path]:
+def make(
+    folder: Path, texts: list[str], vocabulary: int = 300, context: int = 16, shared: int | None = None
+) -> tuple[dict[str, Any], Path]:
     """The meta of the token files and their folder."""
     corpus = write_corpus(folder, texts)
     trained = folder / "tokenizer" / "tokenizer.json"
     tokenizer(TokenizerSpec(**CODE, vocabulary=vocabulary), corpus, trained)
-    tokens(TokensSpec(**CODE, context=context), corpus, trained, folder / "tokens" / "meta.json")
+    tokens(
+        TokensSpec(**CODE, context=context, shared_passage_tokens=shared),
+        corpus,
+        trained,
+        folder / "tokens" / "meta.json",
+    )
     return json.loads((folder / "tokens" / "meta.json").read_text()), folder / "tokens"
 
 
@@ -147,6 +156,41 @@ def test_a_corpus_shorter_than_a_window_is_refused(tmp_path: Path, texts: list[s
     with pytest.raises(UserError, match=f"only {count} {side} tokens, fewer than a window of 17 .* documents"):
         make(tmp_path, texts, vocabulary=257)
     assert not (tmp_path / "tokens").exists()
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+QUOTED = LETTERS[:20]
+
+
+@pytest.mark.parametrize(("shared", "left"), [(None, None), (21, None), (16, ["0123456789", "9876543210" * 3])])
+def test_passages_of_the_validation_text_are_cut_from_the_training_text(
+    tmp_path: Path, shared: int | None, left: list[str] | None
+) -> None:
+    validation, training = f"{QUOTED}=and its end", f"0123456789{QUOTED}{'9876543210' * 3}"
+    meta, folder = make(tmp_path, [validation, training], vocabulary=257, shared=shared)
+    assert reread(folder, meta, "validation.bin") == [validation]
+    assert reread(folder, meta, "train.bin") == (left or [training])
+    assert meta["removed_train_tokens"] == (len(QUOTED) if left else 0)
+
+
+def test_text_that_is_too_short_once_passages_were_cut_names_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"only 0 training tokens.*40 tokens were cut by lr_sweep\.corpus\.shared_pas"):
+        make(tmp_path, ["x" * 40, "x" * 40], vocabulary=257, shared=16)
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=24), min_size=1, max_size=3), st.lists(st.integers(0, 3)))
+def test_what_is_left_of_a_document_is_that_of_a_plain_loop(known: list[list[int]], document: list[int]) -> None:
+    shared = SharedPassages(4)
+    shared.add(known)
+    shared.finish()
+    passages = {tuple(ids[start : start + 4]) for ids in known for start in range(len(ids) - 3)}
+    covered = [False] * len(document)
+    for start in range(len(document) - 3):
+        if tuple(document[start : start + 4]) in passages:
+            covered[start : start + 4] = [True] * 4
+    runs = itertools.groupby(zip(document, covered, strict=True), key=lambda pair: pair[1])
+    expected = [[token for token, _ in run] for cut, run in runs if not cut]
+    assert shared.without(document) == (expected if any(covered) else [document])
 
 
 def test_as_many_tokens_as_a_window_are_enough(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import statistics
 
 import pytest
 import torch
@@ -60,7 +61,6 @@ def test_metrics_have_the_columns_of_the_study_and_gaps_where_nothing_was_measur
     curve = strict_json(trial)["curve"]
     assert curve["step"] == [0, 8, 16, 24]
     assert curve["validation_loss"] == [float(row["val_loss"]) for row in rows if row["val_loss"]]
-    assert curve["validation_loss"][-1] == strict_json(trial)["final_validation_loss"]
 
 
 def test_weights_are_those_that_the_final_loss_was_measured_with(trial, tokens):
@@ -69,10 +69,23 @@ def test_weights_are_those_that_the_final_loss_was_measured_with(trial, tokens):
     model = Transformer(MODEL)
     model.load_state_dict(load_file(trial.with_name("weights.safetensors")))
     cpu = torch.device("cpu")
-    batches = validation_batches(open_tokens(tokens.parent).validation, windows=6, batch=4, context=8, device=cpu)
-    with torch.no_grad():
-        total = sum(model(*batch, reduction="sum").item() for batch in batches)
-    assert total / (6 * 8) == pytest.approx(strict_json(trial)["final_validation_loss"], rel=1e-6)
+    text = open_tokens(tokens.parent).validation
+    losses = {}
+    for windows in (6, None):
+        with torch.no_grad():
+            batches = validation_batches(text, windows=windows, batch=4, context=8, device=cpu)
+            losses[windows] = [
+                model(inputs[row : row + 1], targets[row : row + 1]).item()
+                for inputs, targets in batches
+                for row in range(len(inputs))
+            ]
+    record = strict_json(trial)
+    assert statistics.fmean(losses[6]) == pytest.approx(record["curve"]["validation_loss"][-1], rel=1e-6)
+    assert len(losses[None]) == (400 - 1) // 8
+    assert record["final_window_losses"] == pytest.approx(losses[None], rel=1e-5)
+    assert record["final_validation_loss"] == pytest.approx(statistics.fmean(losses[None]), rel=1e-6)
+    error = statistics.stdev(losses[None]) / math.sqrt(len(losses[None]))
+    assert record["final_validation_standard_error"] == pytest.approx(error, rel=1e-4)
 
 
 def test_journal_tells_steps_and_spans_while_the_trial_runs(trial):

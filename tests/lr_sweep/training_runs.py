@@ -31,7 +31,7 @@ def write_tokens(folder: Path, train_tokens: int = 4000, validation_tokens: int 
     return folder
 
 
-def spec_of(rate: float = 0.01, seed: int = 0, **training: object) -> TrainSpec:
+def spec_of(rate: float = 0.01, seed: int = 0, long: bool = False, **training: object) -> TrainSpec:
     return TrainSpec(
         code="",
         inputs="",
@@ -40,6 +40,7 @@ def spec_of(rate: float = 0.01, seed: int = 0, **training: object) -> TrainSpec:
         stability=StabilitySettings(window=8),
         rate=rate,
         seed=seed,
+        long=long,
     )
 
 

@@ -87,7 +87,9 @@ def inputs_of(stage, added=lambda wildcards: ()):
         def files(wildcards):
             target = TARGETS[stage, "/".join(wildcards)]
             contents = {str(file) for content in target.contents for file in content.target.files(RESULTS)}
-            found = target.inputs(RESULTS, added(wildcards)).get(name, [])
+            needs = [need for need in target.reads.get(name, target.needs) if need in target.needs]
+            wait = any(need.optional for need in needs)
+            found = target.inputs(RESULTS, added(wildcards) if wait else ()).get(name, [])
             return [ancient(file) if file in contents else file for file in found]
 
         return files

@@ -10,7 +10,7 @@ wildcard_constraints:
     round=r"\d+",
 
 
-# Trials that the rounds before this one, or all rounds, have added to the grid.
+# Trials that the rounds before this one, or all rounds, have added to the grid; in the end the longer training too.
 LR_SWEEP_ADDED = lambda wildcards: added_trials(
     CONFIG.lr_sweep,
     int(wildcards.get("round", CONFIG.lr_sweep.rounds)),
@@ -81,8 +81,27 @@ rule lr_sweep_tokens:
         )
 
 
+rule lr_sweep_baselines:
+    """Losses of n-gram tables on the windows that the trials are scored on."""
+    input:
+        **inputs_of("lr_sweep.baselines"),
+    output:
+        "<results>/lr_sweep/baselines.json",
+    log:
+        "<results>/lr_sweep/logs/baselines/all.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec_of("lr_sweep.baselines"),
+    shell:
+        command(
+            "lr_sweep.baselines",
+            "--tokens {input.tokens:q} --output {output:q}",
+        )
+
+
 rule lr_sweep_train:
-    """One trial: the model trained at one learning rate from one seed."""
+    """One trial: the model trained at one learning rate from one seed; or the longer training at the best rate."""
     input:
         **inputs_of("lr_sweep.train"),
     output:
@@ -128,7 +147,7 @@ checkpoint lr_sweep_extend:
 
 
 checkpoint lr_sweep_best:
-    """The best trial's model as a transformers folder."""
+    """The model of the longer training as a transformers folder."""
     input:
         **inputs_of("lr_sweep.best", LR_SWEEP_ADDED),
     output:
@@ -155,6 +174,7 @@ rule lr_sweep_summarize:
         results="<results>/lr_sweep/results.json",
         summary="<results>/lr_sweep/summary.csv",
         rates="<results>/lr_sweep/rates.csv",
+        baselines="<results>/lr_sweep/baselines.csv",
         analysis="<results>/lr_sweep/lr_sweep_analysis.md",
         tables=expand("<results>/lr_sweep/tables/{table}.tex", table=lr_sweep_settings.TABLES),
     log:
@@ -166,7 +186,7 @@ rule lr_sweep_summarize:
     shell:
         command(
             "lr_sweep.summarize",
-            "--trials {input.trials:q} --output {output.results:q}",
+            "--trials {input.trials:q} --baselines {input.baselines:q} --output {output.results:q}",
         )
 
 

@@ -1,20 +1,26 @@
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lr_sweep.sweep_records import RATES, sweep, trial, unfinished, write
 from merging import merge_fields
-from plumbline.lr_sweep.analysis.extension import extension
+from plumbline.lr_sweep.analysis.extension import Candidates, extension
 from plumbline.lr_sweep.analysis.sweep import edge_of_stability, sweep_of
 from plumbline.lr_sweep.extend import ExtendSpec, extend
 from plumbline.lr_sweep.record import TrialRecord
+from plumbline.lr_sweep.settings import LrSweepSettings, rates_between
 
 BELOW, ABOVE = [3.2e-4, 1e-4], [31.6, 100.0]
 
 
 def next_rates(records: list[TrialRecord], below: list[float], above: list[float]) -> list[float]:
-    return extension(records, below, above).add
+    return extension(records, Candidates(below=below, above=above)).add
 
 
 def falling(kinds: dict[float, str] | None = None, reverse: bool = False) -> list[TrialRecord]:
@@ -63,7 +69,7 @@ def test_rates_are_added_one_after_another_until_the_limit_and_then_it_is_said()
     for rate in ABOVE:
         assert next_rates(records, BELOW, ABOVE) == [rate]
         records = records + [trial(rate, seed) for seed in (0, 1)]
-    decision = extension(records, BELOW, ABOVE)
+    decision = extension(records, Candidates(below=BELOW, above=ABOVE))
     assert decision.add == []
     assert "all 2 rates allowed above the grid were tried; raise lr_sweep.extend_at_most" in decision.why
 
@@ -82,16 +88,54 @@ def test_a_rate_above_is_asked_for_until_the_edge_of_the_analysis_is_reached(kin
 
 
 def test_trials_without_any_loss_ask_for_nothing() -> None:
-    decision = extension([unfinished(0.01, 0)], BELOW, ABOVE)
+    decision = extension([unfinished(0.01, 0)], Candidates(below=BELOW, above=ABOVE))
     assert decision.add == []
     assert "no trial has a loss" in decision.why
+
+
+def bowl(rates: Sequence[float], centre: float) -> list[TrialRecord]:
+    """Trials of one seed whose loss is lowest at `centre`; the highest rate diverged."""
+    losses = [3 + 0.2 * math.log(rate / centre) ** 2 for rate in rates[:-1]]
+    stable = [trial(rate, 0, loss=loss) for rate, loss in zip(rates[:-1], losses, strict=True)]
+    return [*stable, trial(rates[-1], 0, "diverged")]
+
+
+@given(st.floats(0.0015, 1.5), st.floats(1.2, 12))
+def test_refining_ends_with_the_neighbours_of_the_best_rate_within_a_factor_of_1_5(centre: float, ratio: float) -> None:
+    grid = [float(f"{1e-3 * ratio**place:.3g}") for place in range(math.ceil(math.log(4e3) / math.log(ratio)) + 1)]
+    asked = LrSweepSettings(learning_rates=grid, seeds=[0], extend=False)
+    rates = list(grid)
+    for _ in range(asked.rounds):
+        more = extension(bowl(sorted(rates), centre), Candidates(between=rates_between(asked))).add
+        if not more:
+            break
+        assert len(more) <= 2
+        rates = sorted([*rates, *more])
+    assert not more, "the last round must add nothing"
+    best = int(np.argmin([abs(math.log(rate / centre)) for rate in rates[:-1]]))
+    assert best == 0 or rates[best] / rates[best - 1] <= 1.5 * 1.01
+    assert rates[best + 1] / rates[best] <= 1.5 * 1.01
+
+
+def test_best_rate_at_an_end_is_not_refined_before_the_grid_is_extended() -> None:
+    between = [2e-3, 5.5e-3]
+    add = extension(falling({10.0: "diverged"}, reverse=True), Candidates(below=BELOW, between=between)).add
+    assert add == [3.2e-4]
+
+
+def test_last_round_has_no_candidates_and_names_the_best_rate() -> None:
+    decision = extension(sweep(kinds={}), Candidates())
+    assert (decision.add, decision.best) == ([], 0.03)
 
 
 @pytest.mark.parametrize(("kinds", "add"), [({}, [31.6]), (None, [])])
 def test_stage_writes_the_decision(tmp_path: Path, kinds: dict[float, str] | None, add: list[float]) -> None:
     records = sweep(kinds=kinds)
-    spec = ExtendSpec(**merge_fields(records), learning_rates=list(RATES), below=BELOW, above=ABOVE, round=0)
+    spec = ExtendSpec(
+        **merge_fields(records), learning_rates=list(RATES), below=BELOW, above=ABOVE, between=[], round=0
+    )
     extend(spec, write(records, tmp_path / "trials"), tmp_path / "rounds" / "0.json")
     written = json.loads((tmp_path / "rounds" / "0.json").read_text())
     assert written["add"] == add
+    assert written["best"] in RATES
     assert written["why"].endswith(".")

@@ -1,3 +1,4 @@
+import itertools
 import math
 from typing import Any
 
@@ -134,10 +135,20 @@ def test_sensitivity_is_the_mean_capped_loss_above_the_best() -> None:
     for rate in RATES:
         losses = [r.final_validation_loss for r in records if r.rate == rate]
         per_rate.append(sum(min(x, INITIAL) if math.isfinite(x) else INITIAL for x in losses) / len(losses))
-    expected = sum(per_rate) / len(per_rate) - min(per_rate)
+    logs = np.log(RATES)
+    pairs = zip(itertools.pairwise(logs), itertools.pairwise(per_rate), strict=True)
+    areas = [(after - before) * (low + high) / 2 for (before, after), (low, high) in pairs]
+    expected = sum(areas) / (logs[-1] - logs[0]) - min(per_rate)
     value = lr_sensitivity(sweep_of(records))
     assert value.value == pytest.approx(expected)
     assert value.low <= value.value <= value.high
+
+
+def test_sensitivity_hardly_changes_when_rates_are_added_inside_the_grid() -> None:
+    coarse = np.geomspace(1e-3, 1e1, 9)
+    refined = np.sort(np.concatenate([coarse, np.geomspace(0.01, 0.1, 12)[1:-1]]))
+    values = [lr_sensitivity(bowl(rates, 0.04)).value for rates in (coarse, refined)]
+    assert values[1] == pytest.approx(values[0], rel=0.05)
 
 
 def test_flat_losses_have_no_sensitivity() -> None:

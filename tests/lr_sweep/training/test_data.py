@@ -87,7 +87,8 @@ def test_seed_decides_the_order(folder):
 
 
 def test_validation_windows_span_the_validation_side_from_end_to_end():
-    batches = validation_batches(np.arange(101, dtype=np.uint16), windows=10, batch=4, context=10, device=CPU)
+    tokens = np.arange(101, dtype=np.uint16)
+    batches = list(validation_batches(tokens, windows=10, batch=4, context=10, device=CPU))
     inputs = torch.cat([inputs for inputs, _ in batches])
     targets = torch.cat([targets for _, targets in batches])
     assert inputs.shape == (10, 10)
@@ -97,7 +98,8 @@ def test_validation_windows_span_the_validation_side_from_end_to_end():
 
 @pytest.mark.parametrize(("tokens", "windows"), [(101, 10), (100, 9), (11, 1)])
 def test_more_validation_windows_than_the_text_holds_are_all_that_it_holds(tokens, windows):
-    batches = validation_batches(np.arange(tokens, dtype=np.uint16), windows=100_000, batch=4, context=10, device=CPU)
+    text = np.arange(tokens, dtype=np.uint16)
+    batches = list(validation_batches(text, windows=100_000, batch=4, context=10, device=CPU))
     assert sum(len(inputs) for inputs, _ in batches) == windows
 
 

@@ -9,8 +9,9 @@ from plumbline.core.measure.spans import SPANS
 from plumbline.lr_sweep.settings import OperationSettings, TrainingSettings
 from plumbline.lr_sweep.training.adamw import AdamW
 from plumbline.lr_sweep.training.data import open_tokens
-from plumbline.lr_sweep.training.loop import RunConfig, learning_rate, train_model
+from plumbline.lr_sweep.training.loop import RunConfig, Trainer, learning_rate, train_model
 from plumbline.lr_sweep.training.model import Transformer
+from plumbline.lr_sweep.training.precision import ComputeConfig
 
 CPU = torch.device("cpu")
 
@@ -35,7 +36,7 @@ def reference_losses(run, tokens):
     torch.manual_seed(run.seed)
     model = Transformer(run.model)
     groups = [
-        {"params": [w for w in model.parameters() if w.dim() == 2], "weight_decay": training.weight_decay},
+        {"params": [w for w in model.parameters() if w.dim() == 2], "weight_decay": training.weight_decay / run.rate},
         {"params": [w for w in model.parameters() if w.dim() == 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=run.rate, betas=(training.beta1, training.beta2), foreach=False)
@@ -68,6 +69,24 @@ def test_losses_and_rates_are_those_of_a_plain_loop_over_torch_optim(tokens):
     np.testing.assert_allclose(trainer.losses, losses, rtol=1e-4)
     np.testing.assert_allclose([learning_rate(run, step) for step in range(run.training.steps)], rates, rtol=1e-6)
     assert losses[-1] < losses[0] - 0.1
+
+
+def test_seconds_of_the_probe_are_named_and_hardly_any_are_left_over(tokens):
+    seconds = train_model(run_of(fused="auto", steps=60), tokens, CPU, OperationSettings(log_steps=5)).spans.seconds
+    assert seconds["autotune"] > 0
+    assert seconds["other"] < 0.5 * seconds["autotune"]
+
+
+@pytest.mark.parametrize("rate", [1e-3, 64.0])
+def test_weight_decay_shrinks_matrices_by_the_same_share_at_any_learning_rate(tokens, rate):
+    trainer = Trainer(run_of(rate=rate, weight_decay=0.1), tokens, CPU)
+    trainer.prepare(ComputeConfig())
+    before = [weight.detach().clone() for weight in trainer.model.parameters()]
+    for weight in trainer.model.parameters():
+        weight.grad = torch.zeros_like(weight)
+    trainer.optimizer.step(rate)
+    for old, new in zip(before, trainer.model.parameters(), strict=True):
+        torch.testing.assert_close(new.detach(), old * (0.9 if old.dim() == 2 else 1.0))
 
 
 @pytest.mark.parametrize("fused", [True, False])

@@ -1,23 +1,23 @@
-"""Stage `lr_sweep.best`: the model of the best trial, as a folder that transformers can load."""
+"""Stage `lr_sweep.best`: the model of the longer training at the best rate, as a folder that transformers can load."""
 
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import atomic, read_json, sha256_of_files, write_json
 from plumbline.core.plan.target import MergeSpec
+from plumbline.core.run.record import Outcome
 from plumbline.core.run.records import check_specs
 from plumbline.core.run.stage import stage
 from plumbline.core.text import byte_pair
 from plumbline.core.text.byte_pair import END_OF_TEXT_ID
 from plumbline.lr_sweep.analysis.sweep import best_or_stable, sweep_of
-from plumbline.lr_sweep.record import TrialRecord, or_nan
+from plumbline.lr_sweep.record import TrialRecord, sweep_trials
 from plumbline.lr_sweep.settings import BEST_MODEL, ModelSettings
 from plumbline.lr_sweep.training.model import Transformer, transformers_config
 
@@ -36,9 +36,10 @@ def best(spec: BestSpec, trials: list[Path], tokenizer: Path, output: Path) -> N
     """Writes the manifest `output`, which names the trial, with config, weights and tokenizer beside it.
 
     trials: records, each with its weights.safetensors beside it. tokenizer: tokenizer.json, with tokenizer_config.json
-    beside it. Raises UserError when every trial diverged, or when the model gives other logits in transformers.
+    beside it. Raises UserError when every rate or the longer training diverged, or when the model gives other logits in
+    transformers.
     """
-    path, mean = pick(trials, spec.records)
+    path = pick(trials, spec.records)
     record = TrialRecord.read(path)
     model = ModelSettings.model_validate(record.spec["model"])
     byte_pair.load(tokenizer)  # refuses a tokenizer with another end-of-text token
@@ -62,36 +63,43 @@ def best(spec: BestSpec, trials: list[Path], tokenizer: Path, output: Path) -> N
             "rate": record.rate,
             "seed": record.seed,
             "final_validation_loss": record.final_validation_loss,
-            "mean_final_validation_loss_of_rate": mean,
-            "trials_compared": len(trials),
+            "final_validation_standard_error": record.final_validation_standard_error,
+            "steps": record.steps,
             "parameters": record.parameters,
             "relative_logit_difference": difference,
             "content_sha256": sha256_of_files(folder / file for file in BEST_MODEL),
         }
         write_json(folder / output.name, manifest)
-    log.info("best trial: %s, %.4f nats (mean of its rate: %.4f)", record.trial, record.final_validation_loss, mean)
+    log.info("best model: %s, %d steps, %.4f nats", record.trial, record.steps, record.final_validation_loss)
 
 
-def pick(trials: Sequence[Path], expected: Mapping[str, str] | None = None) -> tuple[Path, float]:
-    """The record with the lowest final validation loss at the best rate, and that rate's mean loss over its seeds.
+def pick(trials: Sequence[Path], expected: Mapping[str, str] | None = None) -> Path:
+    """The record of the longer training at the best rate.
 
     The best rate is the one of the analysis: the lowest mean among the rates that converged for every seed, or, when
-    there is none, among those that did not diverge. expected: as of `read_records`. Raises UserError when all diverged.
+    there is none, among those that did not diverge. expected: as of `read_records`. Raises UserError when every rate
+    or the longer training diverged.
     """
     records = {path: TrialRecord.read(path) for path in trials}
     if expected is not None:
         check_specs(records.values(), expected)
-    sweep = sweep_of(list(records.values()))
+    sweep = sweep_of(sweep_trials(list(records.values())))
     best = best_or_stable(sweep)
     if best is None:
         raise UserError(
             "lr_sweep.learning_rates: at every rate a trial diverged or none has a loss; add lower rates, or see"
             " summary.csv for the outcomes of the trials"
         )
-    at_best = [path for path, record in records.items() if record.rate == sweep.rates[best] and record.trained]
-    return min(at_best, key=lambda path: or_nan(records[path].final_validation_loss)), float(
-        np.nanmean(sweep.losses[best])
-    )
+    rate = float(sweep.rates[best])
+    path = next((path for path, record in records.items() if record.long and record.rate == rate), None)
+    if path is None:
+        raise UserError(f"trials: no record of the longer training at the best rate, {rate:g}; run snakemake lr_sweep")
+    if records[path].outcome is not Outcome.OK:
+        raise UserError(
+            f"{path}: {records[path].outcome} ({records[path].message}); change lr_sweep.best_model.steps, or add lower"
+            " rates to lr_sweep.learning_rates"
+        )
+    return path
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from pathlib import Path
 from plumbline.core.files import write_json
 from plumbline.core.plan.target import MergeSpec
 from plumbline.core.run.stage import stage
-from plumbline.lr_sweep.analysis.extension import extension
+from plumbline.lr_sweep.analysis.extension import Candidates, extension
 from plumbline.lr_sweep.record import read_trials
 
 
@@ -19,18 +19,22 @@ class ExtendSpec(MergeSpec):
     """Candidates below the grid, nearest first."""
     above: list[float]
     """Candidates above the grid, nearest first."""
+    between: list[float]
+    """Candidates inside the gaps of the grid."""
     round: int
     """Number of earlier rounds."""
 
 
 @stage
 def extend(spec: ExtendSpec, trials: list[Path], output: Path) -> None:
-    """Writes {"add": rates, "why": sentence} as JSON to `output`, from the records `trials`.
+    """Writes {"add": rates, "why": sentence, "best": rate} as JSON to `output`, from the records `trials`.
 
-    `add` is empty when the best rate is inside the grid and a higher rate diverged, or when no candidate is left.
+    `add` is empty when the best rate is inside the grid with close neighbours and a higher rate diverged, or when no
+    candidate is left. `best` is the best rate so far, null when every rate diverged.
     Raises UserError when a record cannot be read.
     """
-    write_json(output, asdict(extension(read_trials(trials, spec.records), spec.below, spec.above)))
+    candidates = Candidates(below=spec.below, above=spec.above, between=spec.between)
+    write_json(output, asdict(extension(read_trials(trials, spec.records), candidates)))
 
 
 if __name__ == "__main__":

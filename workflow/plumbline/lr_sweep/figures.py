@@ -6,15 +6,16 @@ from plumbline.core.plan.target import Spec
 from plumbline.core.present.figures import draw_figures
 from plumbline.core.run.records import read_results
 from plumbline.core.run.stage import stage
-from plumbline.lr_sweep.plots import losses, time
+from plumbline.core.settings import validated
+from plumbline.lr_sweep.plots import edge, losses, time
 from plumbline.lr_sweep.plots.panels import SweepData
-from plumbline.lr_sweep.record import TrialRecord
+from plumbline.lr_sweep.record import Baselines, TrialRecord
 from plumbline.lr_sweep.settings import FIGURES
 
 DRAWINGS = {
     "loss_by_rate": losses.loss_by_rate,
     "curves": losses.curves,
-    "edge": losses.edge,
+    "edge": edge.edge,
     "throughput": time.throughput,
     "time_spent": time.time_spent,
 }
@@ -30,8 +31,9 @@ def figures(spec: FiguresSpec, results: Path, output: Path) -> None:
 
     results: the results.json of the stage `summarize`. Raises UserError for any other file.
     """
-    records, _ = read_results(results, TrialRecord)
-    draw_figures(DRAWINGS, FIGURES, SweepData(records=records), output.parent)
+    records, merged = read_results(results, TrialRecord)
+    baselines = validated(Baselines, merged["baselines"], str(results))
+    draw_figures(DRAWINGS, FIGURES, SweepData.of(records, baselines), output.parent)
 
 
 if __name__ == "__main__":

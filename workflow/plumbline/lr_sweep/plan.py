@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from plumbline.core.files import read_json
 from plumbline.core.plan.fingerprint import fingerprint
 from plumbline.core.plan.globs import matching
 from plumbline.core.plan.target import Target, Targets, figures_target
@@ -14,8 +16,9 @@ from plumbline.lr_sweep.settings import (
     TABLES,
     CorpusSettings,
     LrSweepSettings,
-    added_rates,
     candidate_rates,
+    long_name,
+    rates_between,
     trial_name,
 )
 
@@ -43,41 +46,53 @@ def plan(settings: LrSweepSettings, seed: int, upstream: Targets, device: str) -
         "tokens",
         "",
         "tokens/meta.json",
-        {"context": settings.model.context},
+        {"context": settings.model.context, "shared_passage_tokens": settings.corpus.shared_passage_tokens},
         reads={"corpus": [corpus], "tokenizer": [tokenizer]},
         beside={"files": ["tokens/train.bin", "tokens/validation.bin"]},
     )
+    context = {"context": settings.model.context}
+    baselines = _target("baselines", "", "baselines.json", context, reads={"tokens": [tokens]})
     asked = [
         _trial(settings, rate, number, seed, tokens) for rate in settings.learning_rates for number in settings.seeds
     ]
     below, above = candidate_rates(settings)
-    added = [
-        _trial(settings, rate, number, seed, tokens, optional=True)
-        for rate in [*below, *above]
-        for number in settings.seeds
-    ]
+    more = [*below, *rates_between(settings), *above]
+    added = [_trial(settings, rate, number, seed, tokens, optional=True) for rate in more for number in settings.seeds]
+    longer = [_longer(settings, rate, seed, tokens) for rate in [*settings.learning_rates, *more]]
     everything = [*asked, *added]
     rounds = list(_rounds(settings, everything))
-    merging = partial(_target, reads={"trials": everything}, merges=everything)
-    reads, model = {"trials": everything, "tokenizer": [tokenizer]}, [f"best_model/{file}" for file in BEST_MODEL]
-    best = merging("best", "", "best_model/manifest.json", {}, reads=reads, beside={"model": model})
-    written = {name: [f"{name}.csv"] for name in ("summary", "rates")} | {"analysis": ["lr_sweep_analysis.md"]}
+    trials = [*everything, *longer]
+    return [corpus, tokenizer, tokens, baselines, *trials, *rounds, *_merged(trials, tokenizer, baselines)]
+
+
+def _merged(trials: Sequence[Target], tokenizer: Target, baselines: Target) -> list[Target]:
+    """What is made from all records: the best model, the summary, the figures and the diagnosis."""
+    reads: dict[str, list[Target]] = {"trials": list(trials)}
+    merging = partial(_target, merges=trials)
+    model, manifest = [f"best_model/{file}" for file in BEST_MODEL], "best_model/manifest.json"
+    best = merging("best", "", manifest, {}, reads=reads | {"tokenizer": [tokenizer]}, beside={"model": model})
+    written = {name: [f"{name}.csv"] for name in ("summary", "rates", "baselines")}
+    written["analysis"] = ["lr_sweep_analysis.md"]
     written["tables"] = [f"tables/{table}.tex" for table in TABLES]
-    summary = merging("summarize", "", "results.json", {}, beside=written)
+    summary = merging("summarize", "", "results.json", {}, reads=reads | {"baselines": [baselines]}, beside=written)
     figures = figures_target("lr_sweep", FIGURES, summary)
     causes = [f"{HERE}.diagnosis.causes.{path.stem}" for path in CAUSES.glob("[!_]*.py")]
-    diagnosis = merging("diagnose", "", "diagnosis.json", {}, modules=causes)
-    return [corpus, tokenizer, tokens, *everything, *rounds, best, summary, figures, diagnosis]
+    diagnosis = merging("diagnose", "", "diagnosis.json", {}, reads=reads, modules=causes)
+    return [best, summary, figures, diagnosis]
 
 
 def added_trials(settings: LrSweepSettings, rounds: int, decision_of: Callable[[int], str]) -> set[str]:
-    """Names of the trials that the first `rounds` rounds added; `decision_of` gives the path of a round's decision."""
+    """Names of the trials that the first `rounds` rounds added; `decision_of` gives the path of a round's decision.
+
+    A round that adds nothing is the last one and adds the longer training at the best rate.
+    """
     names: set[str] = set()
     for number in range(rounds):
-        added = added_rates(decision_of(number))
-        if not added:
+        decision = read_json(Path(decision_of(number)))
+        names |= {trial_name(rate, seed) for rate in decision["add"] for seed in settings.seeds}
+        if not decision["add"]:
+            names |= set() if decision["best"] is None else {long_name(decision["best"])}
             break
-        names |= {trial_name(rate, seed) for rate in added for seed in settings.seeds}
     return names
 
 
@@ -86,7 +101,7 @@ def _corpus(corpus: CorpusSettings) -> Target:
     files = matching(corpus.files, "lr_sweep.corpus.files") if corpus.source == "files" else []
     local = Path(corpus.hub.id) if corpus.source == "hub" and Path(corpus.hub.id).exists() else None
     values = {
-        "corpus": corpus.model_dump(mode="json"),
+        "corpus": corpus.model_dump(mode="json", exclude={"shared_passage_tokens"}),  # the tokens have it
         "fingerprint": [fingerprint(path) for path in [*files, *([local] if local else [])]],
         "python": PYTHON_RELEASE if corpus.source == "pydoc" else None,
     }
@@ -99,29 +114,38 @@ def _corpus(corpus: CorpusSettings) -> Target:
 def _trial(
     settings: LrSweepSettings, rate: float, number: int, seed: int, tokens: Target, *, optional: bool = False
 ) -> Target:
-    name = trial_name(rate, number)
-    values = {
-        "model": settings.model.model_dump(),
-        "training": settings.training.model_dump(),
-        "stability": settings.stability.model_dump(),
-        "rate": rate,
-        "seed": seed * 1000 + number,
-    }
+    values = {"training": settings.training.model_dump(), "seed": seed * 1000 + number, "long": False}
+    return _training(settings, trial_name(rate, number), rate, tokens, values, optional=optional)
+
+
+def _longer(settings: LrSweepSettings, rate: float, seed: int, tokens: Target) -> Target:
+    """The longer training at one rate; only that of the best rate is asked for."""
+    training = settings.training.model_dump() | {"steps": settings.best_model.steps}
+    values = {"training": training, "seed": seed * 1000 + settings.seeds[0], "long": True}
+    return _training(settings, long_name(rate), rate, tokens, values, optional=True)
+
+
+def _training(
+    settings: LrSweepSettings, name: str, rate: float, tokens: Target, values: dict[str, Any], *, optional: bool
+) -> Target:
+    values |= {"model": settings.model.model_dump(), "stability": settings.stability.model_dump(), "rate": rate}
     reads, beside = {"tokens": [tokens]}, {key: [f"trials/{name}/{file}"] for key, file in BESIDE_RECORD.items()}
     output = f"trials/{name}/record.json"
     return _target("train", name, output, values, reads=reads, beside=beside, is_trial=True, optional=optional)
 
 
 def _rounds(settings: LrSweepSettings, trials: Sequence[Target]) -> list[Target]:
-    """The decisions whether to add rates, one after another."""
+    """The decisions whether to add rates, one after another; the last round has no candidates."""
     below, above = candidate_rates(settings)
-    values = {"learning_rates": settings.learning_rates, "below": below, "above": above}
+    candidates = {"below": below, "above": above, "between": rates_between(settings)}
+    last = settings.rounds - 1
+    values: dict[str, Any] = {"learning_rates": settings.learning_rates}
     return [
         _target(
             "extend",
             str(number),
             f"rounds/{number}.json",
-            {**values, "round": number},
+            {**values, **(candidates if number < last else {key: [] for key in candidates}), "round": number},
             reads={"trials": trials},
             merges=trials,
             optional=number > 0,

@@ -18,11 +18,23 @@ class Stability(StrEnum):
 
     CONVERGED = "converged"
     SPIKED = "spiked"
-    """The loss jumped above its moving window and recovered."""
+    """The loss rose far above the initial loss, or jumped above its moving window, and recovered."""
     PLATEAUED = "plateaued"
     """The final loss is no better than the unigram entropy: the model learned only how often each token occurs."""
     DIVERGED = "diverged"
-    """A loss was not finite, or the final loss is above the initial one."""
+    """A loss was not finite, the final loss is above the initial one, or most of the run was spent above it."""
+
+
+class Criterion(StrEnum):
+    """What decided a run's class, in the order in which the criteria are tried."""
+
+    NOT_FINITE = "not finite"
+    FINAL_LOSS = "final loss above the initial loss"
+    TIME_ABOVE_INITIAL = "most steps above the initial loss"
+    UNIGRAM_ENTROPY = "final loss not below the unigram entropy"
+    PEAK = "peak above the initial loss"
+    Z_SCORE = "jump above the moving window"
+    NONE = "none of the above"
 
 
 CLASSES = tuple(str(stability) for stability in Stability)
@@ -59,14 +71,27 @@ class TrialRecord(Record):
     stage: Literal["train"] = "train"
     rate: float
     seed: int
+    long: bool = False
+    """Whether this is the longer training at the best rate, which is no trial of the sweep."""
     stability: Stability | None = Field(None, alias="class")
+    class_criterion: Criterion | None = None
     class_reason: str | None = None
+    peak_ratio: Number | None = None
+    """Highest training loss divided by the initial validation loss."""
+    share_above_initial: float | None = None
+    """Share of the steps whose training loss was above the initial validation loss."""
+    last_step_above_initial: int | None = None
+    """Last of these steps; 0 when there is none."""
     spikes: int | None = None
     largest_z: Number | None = None
     final_validation_loss: Number | None = None
-    """Nats per token, as all losses."""
+    """On all validation windows; in nats per token, as all losses."""
     best_validation_loss: Number | None = None
     initial_validation_loss: Number | None = None
+    final_validation_standard_error: Number | None = None
+    """Of the final validation loss, over the validation windows."""
+    final_window_losses: list[Number] = []
+    """Final loss of each validation window: of all of them, while `curve` is of `validation_windows` of them."""
     final_train_loss: Number | None = None
     unigram_entropy_nats: float | None = None
     steps: int | None = None
@@ -107,9 +132,34 @@ class TrialRecord(Record):
         return self
 
 
+class Baseline(Settings):
+    """An n-gram table's loss on all validation windows, in nats per token."""
+
+    nats: float
+    standard_error: float | None
+    """Over the windows; None when there is only one."""
+    formula: str
+    window_losses: list[float]
+
+
+class Baselines(Settings):
+    """What the stage `baselines` writes."""
+
+    windows: int
+    trigram_strengths: list[float]
+    """How many counts the lower order is worth in the interpolated pairs and triples."""
+    models: dict[str, Baseline]
+    """By name: unigram, bigram, trigram."""
+
+
 def read_trials(paths: Sequence[Path], expected: Mapping[str, str] | None = None) -> list[TrialRecord]:
     """The records at `paths`, sorted by rate and seed. Raises UserError as `read_records` does."""
     return sorted(read_records(TrialRecord, paths, expected), key=lambda record: (record.rate, record.seed))
+
+
+def sweep_trials(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The trials of the sweep: all but the longer training."""
+    return [record for record in records if not record.long]
 
 
 def or_nan(value: float | None) -> float:

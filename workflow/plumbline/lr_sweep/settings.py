@@ -1,9 +1,7 @@
 """Settings of the study `lr_sweep`: its block of the config. The grid of trials is in `plan`."""
 
-import json
 import math
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -21,15 +19,17 @@ Switch = Annotated[
 ]
 
 FIGURES = ("loss_by_rate", "curves", "edge", "throughput", "time_spent")
-TABLES = ("rates",)
+TABLES = ("rates", "baselines")
 BEST_MODEL = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 """The files that transformers loads."""
 
 MIN_RATE, MAX_RATE = 1e-12, 1e12
 MIN_RATIO = 1.01
 """Smallest ratio of neighbouring rates: trials are named by their rate, and added rates have three digits."""
-LEARNING_RATES = (0.001, 0.004, 0.016, 0.064, 0.25, 1.0, 4.0, 16.0, 64.0)
-"""The default grid: the best rate of a small model is near 0.004, and training diverges above 30."""
+BRACKET = 1.5
+"""With `refine`, the best rate's neighbours are at most this factor away from it in the end."""
+LEARNING_RATES = (0.001, 0.002, 0.004, 0.008, 0.064, 1.0, 4.0)
+"""The default grid: the best rate of a small model is near 0.004, and training diverges between 1 and 4."""
 
 
 class HubCorpus(Settings):
@@ -60,6 +60,8 @@ class CorpusSettings(Settings):
     """Maximum amount of text to read, in bytes; null reads everything."""
     validation_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     """Share of the documents that is held out for validation, selected by a hash of their text."""
+    shared_passage_tokens: Annotated[int, Field(ge=4)] | None = 16
+    """Passages of so many tokens that occur in the validation text are cut from the training text; null keeps them."""
 
     @model_validator(mode="after")
     def _only_the_source_is_configured(self) -> Self:
@@ -109,8 +111,8 @@ class TrainingSettings(Settings):
     """AdamW's decay rate for the mean of the gradients."""
     beta2: Share = 0.95
     """AdamW's decay rate for the mean of the squared gradients."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """AdamW's weight decay, applied to matrices only."""
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 4e-4
+    """Share by which a step at the peak rate shrinks the matrices, independent of the rate; torch's decay × rate."""
     clip: PositiveFloat = 1.0
     """Gradients with a larger norm are clipped to this norm."""
     warmup_share: Share = 0.05
@@ -137,12 +139,16 @@ class TrainingSettings(Settings):
 
 
 class StabilitySettings(Settings):
-    """When a trial counts as spiked or plateaued."""
+    """Thresholds for classifying a trial from its whole training curve."""
 
+    diverged_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """A trial diverged if its loss was above the initial loss in more than this share of its steps."""
+    spike_ratio: Annotated[float, Field(ge=1)] = 1.1
+    """A trial spiked if its highest loss is more than this many times the initial loss."""
     window: PositiveInt = 32
     """Number of steps in the moving window that each loss is compared with."""
     spike_z: PositiveFloat = 6.0
-    """A loss this many standard deviations above the mean of its window is a spike."""
+    """A trial also spiked if a loss is this many standard deviations above the mean of the window before it."""
     plateau_margin: Annotated[float, Field(ge=0)] = 0.01
     """A trial plateaued unless its final loss is at least this many nats below the unigram entropy of the corpus."""
 
@@ -158,6 +164,13 @@ class OperationSettings(Settings):
     """Number of steps between rows of metrics.csv and lines of the journal."""
 
 
+class BestModelSettings(Settings):
+    """The longer training at the best rate, whose model is `best_model`."""
+
+    steps: PositiveInt = 2400
+    """Number of training steps; all other settings are those of the trials."""
+
+
 class LrSweepSettings(Settings):
     """Study `lr_sweep`: the best learning rate, the edge of stability, and whether training is as fast as expected."""
 
@@ -167,8 +180,10 @@ class LrSweepSettings(Settings):
     """The language model."""
     training: TrainingSettings = TrainingSettings()
     """How each trial is trained."""
+    best_model: BestModelSettings = BestModelSettings()
+    """How long the best rate is trained on for after the sweep."""
     stability: StabilitySettings = StabilitySettings()
-    """Thresholds for classifying a trial as spiked or plateaued."""
+    """Thresholds for classifying a trial from its training curve."""
     operation: OperationSettings = OperationSettings()
     """Settings that cannot change a trial's results."""
     learning_rates: Annotated[list[PositiveFloat], Field(min_length=1)] = list(LEARNING_RATES)
@@ -180,10 +195,15 @@ class LrSweepSettings(Settings):
     extend_at_most: Annotated[int, Field(ge=0, le=8)] = 4
     """Maximum number of rates to add on either side of the grid."""
 
+    refine: bool = True
+    """Whether to add rates between the best one and its neighbours until these are within a factor of 1.5 of it."""
+
     @property
     def rounds(self) -> int:
-        """Maximum number of rounds; each adds at most one rate on either side."""
-        return self.extend_at_most + 1 if self.extend else 0
+        """Maximum number of decisions; the last one adds nothing and names the best rate."""
+        below, above = candidate_rates(self)
+        halvings = max(map(_halvings, pairwise(sorted([*below, *self.learning_rates, *above]))), default=0)
+        return len(below) + (halvings if self.refine else 0) + 1
 
     @field_validator("learning_rates", "seeds")
     @classmethod
@@ -217,12 +237,29 @@ def candidate_rates(settings: LrSweepSettings) -> tuple[list[float], list[float]
     return below, above
 
 
-def added_rates(decision: str) -> list[float]:
-    """The rates added by a round, whose decision is the JSON file at `decision`."""
-    rates: list[float] = json.loads(Path(decision).read_text(encoding="utf-8"))["add"]
+def rates_between(settings: LrSweepSettings) -> list[float]:
+    """The rates that the sweep may add inside its gaps, rising; none without `refine`.
+
+    Each gap of the grid, extensions included, is halved on the log scale until its ends are at most BRACKET apart.
+    """
+    below, above = candidate_rates(settings)
+    rates: list[float] = []
+    for low, high in pairwise(sorted([*below, *settings.learning_rates, *above])) if settings.refine else ():
+        parts = 2 ** _halvings((low, high))
+        rates += [float(f"{low * (high / low) ** (part / parts):.3g}") for part in range(1, parts)]
     return rates
+
+
+def _halvings(gap: tuple[float, float]) -> int:
+    """How often a gap of rates must be halved on the log scale until its ends are at most BRACKET apart."""
+    return max(math.ceil(math.log2(math.log(gap[1] / gap[0]) / math.log(BRACKET))), 0)
 
 
 def trial_name(rate: float, seed: int) -> str:
     """The trial's name in paths: `lr0.003-seed0`."""
     return f"lr{rate:g}-seed{seed}"
+
+
+def long_name(rate: float) -> str:
+    """The name in paths of the longer training at the best rate: `long-lr0.003`."""
+    return f"long-lr{rate:g}"

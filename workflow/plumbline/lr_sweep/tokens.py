@@ -1,5 +1,6 @@
 """Stage `lr_sweep.tokens`: the corpus as token files that trials memory-map."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from plumbline.core.run.stage import stage
 from plumbline.core.text import byte_pair, documents
 from plumbline.core.text.byte_pair import END_OF_TEXT_ID
 from plumbline.core.text.token_files import TokenWriter, dtype_of, unigram_entropy
+from plumbline.lr_sweep.passages import SharedPassages
 
 
 class TokensSpec(Spec):
@@ -20,37 +22,55 @@ class TokensSpec(Spec):
 
     context: int
     """Length of a training window: each file must have more tokens than that."""
+    shared_passage_tokens: int | None
+    """Length of the passages that are cut from the training text when they occur in the validation text."""
 
 
 @stage
 def tokens(spec: TokensSpec, corpus: Path, tokenizer: Path, output: Path) -> None:
     """Writes train.bin and validation.bin, and their description to `output` beside them.
 
-    corpus: a file in the corpus folder. Raises UserError when either token file is shorter than a window.
+    corpus: a file in the corpus folder. What is left of a training document after passages were cut from it becomes
+    several documents. Raises UserError when either token file is shorter than a window.
     """
     encoder = byte_pair.load(tokenizer)
     vocabulary = encoder.get_vocab_size()
     with atomic(output.parent) as folder:
         folder.mkdir()
-        with (
-            TokenWriter(folder / "train.bin", vocabulary, END_OF_TEXT_ID) as training,
-            TokenWriter(folder / "validation.bin", vocabulary, END_OF_TEXT_ID) as validation,
-        ):
-            _encode(corpus, encoder, training, validation)
+        shared = SharedPassages(spec.shared_passage_tokens) if spec.shared_passage_tokens else None
+        with TokenWriter(folder / "validation.bin", vocabulary, END_OF_TEXT_ID) as validation:
+            for ids, size in _encoded(corpus, encoder, validation=True):
+                validation.write(ids, size)
+                if shared:
+                    shared.add(ids)
+        removed = 0
+        with TokenWriter(folder / "train.bin", vocabulary, END_OF_TEXT_ID) as training:
+            if shared:
+                shared.finish()
+            for ids, size in _encoded(corpus, encoder, validation=False):
+                pieces = [piece for document in ids for piece in shared.without(document)] if shared else ids
+                training.write(pieces, size)
+                removed += sum(map(len, ids)) - sum(map(len, pieces))
         count = training.documents + validation.documents
-        _check_length("training", training, count, spec.context, "give more text")
+        fix = "give more text"
+        if removed:
+            fix += f"; {removed} tokens were cut by lr_sweep.corpus.shared_passage_tokens, null keeps them"
+        _check_length("training", training, count, spec.context, fix)
         more = "give more text or raise lr_sweep.corpus.validation_share" if count > 1 else "give more documents"
         _check_length("validation", validation, count, spec.context, more)
-        write_json(folder / output.name, _described(training, validation, vocabulary))
+        meta = _described(training, validation, vocabulary) | {"removed_train_tokens": removed}
+        write_json(folder / output.name, meta)
 
 
-def _encode(corpus: Path, encoder: Tokenizer, training: TokenWriter, validation: TokenWriter) -> None:
+def _encoded(corpus: Path, encoder: Tokenizer, *, validation: bool) -> Iterator[tuple[list[list[int]], int]]:
+    """The documents of one side in batches: their tokens, and the bytes of their text together."""
+    side = "validation" if validation else "training"
     batches = documents.count_batches(corpus.parent)
-    for batch in track(documents.read(corpus.parent), batches, "parts of the corpus"):
-        for writer, chosen in ((training, ~batch.validation), (validation, batch.validation)):
-            texts = [batch.texts[index] for index in chosen.nonzero()[0]]
-            encoded = encoder.encode_batch_fast(texts, add_special_tokens=False)
-            writer.write((encoding.ids for encoding in encoded), int(batch.bytes[chosen].sum()))
+    for batch in track(documents.read(corpus.parent), batches, f"parts of the corpus ({side})"):
+        chosen = batch.validation == validation
+        texts = [batch.texts[index] for index in chosen.nonzero()[0]]
+        encoded = encoder.encode_batch_fast(texts, add_special_tokens=False)
+        yield [encoding.ids for encoding in encoded], int(batch.bytes[chosen].sum())
 
 
 def _check_length(side: str, writer: TokenWriter, documents: int, context: int, fix: str) -> None:

@@ -3,6 +3,7 @@
 import csv
 import math
 import resource
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ class TrainSpec(Spec):
     stability: StabilitySettings
     rate: float
     seed: int
+    long: bool
+    """Whether this is the longer training at the best rate."""
 
 
 @stage
@@ -84,7 +87,7 @@ def train(
     checkpoint, trial = checkpoint_path(output, identity), output.parent.name
     metrics, weights = output.with_name("metrics.csv"), output.with_name("weights.safetensors")
     with recording(output, TrialRecord, trial=trial, spec=spec) as findings:
-        findings |= {"rate": spec.rate, "seed": spec.seed, "device": device_name(target)}
+        findings |= {"rate": spec.rate, "seed": spec.seed, "long": spec.long, "device": device_name(target)}
         try:
             with memory_errors():
                 trainer = train_model(run, corpus, target, operation, checkpoint)
@@ -103,23 +106,32 @@ def train(
 def measurements(trainer: Trainer, tokens: Tokens, stability: StabilitySettings) -> dict[str, Any]:
     """The measurements of a finished run, by the names of the record's fields."""
     trainer.spans.mark("other")
+    windows = trainer.window_losses(tokens).tolist()
     trainer.spans.settle()
+    final_loss = statistics.fmean(windows)
+    spread = statistics.stdev(windows) if len(windows) > 1 and math.isfinite(final_loss) else math.nan
     losses, model = trainer.losses[: trainer.step].tolist(), trainer.run.model
     validated = [row for row in trainer.rows if "val_loss" in row]
     curve = [row["val_loss"] for row in validated]
-    classification = classify(losses, curve[0], curve[-1], tokens.unigram_entropy, stability)
+    classification = classify(losses, curve, final_loss, tokens.unigram_entropy, stability)
     tokens_seen = trainer.step * trainer.tokens_per_step
-    window = losses[-stability.window :]
+    last = losses[-stability.window :]
     on_gpu = trainer.device.type == "cuda"
     return {
         "class": classification.stability,
+        "class_criterion": classification.criterion,
         "class_reason": classification.why,
+        "peak_ratio": classification.peak_ratio,
+        "share_above_initial": classification.share_above_initial,
+        "last_step_above_initial": classification.last_step_above_initial,
         "spikes": classification.spikes,
         "largest_z": classification.largest_z,
-        "final_validation_loss": curve[-1],
+        "final_validation_loss": final_loss,
+        "final_validation_standard_error": spread / math.sqrt(len(windows)),
+        "final_window_losses": windows,
         "best_validation_loss": min(filter(math.isfinite, curve), default=math.nan),
         "initial_validation_loss": curve[0],
-        "final_train_loss": sum(window) / len(window),
+        "final_train_loss": sum(last) / len(last),
         "unigram_entropy_nats": tokens.unigram_entropy,
         "steps": trainer.step,
         "tokens": tokens_seen,

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
 
 COMPUTE_SPANS = ("forward", "backward", "optimizer")
 TRAINING_SPANS = ("data_wait", *COMPUTE_SPANS)
-SPANS = (*TRAINING_SPANS, "validation", "checkpoint", "logging", "compile", "other")
-"""`compile`: what torch.compile takes before the first step; compiling again later lies in the steps that wait."""
+SPANS = (*TRAINING_SPANS, "validation", "checkpoint", "logging", "compile", "autotune", "other")
+"""`autotune`: the probe that chooses the arithmetic before the first step. `compile`: what torch.compile takes before
+the first step; compiling again later lies in the steps that wait."""
 
 
 class Spans:

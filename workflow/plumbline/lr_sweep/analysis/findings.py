@@ -6,23 +6,33 @@ import numpy as np
 import pandas as pd
 
 from plumbline.core.present.findings import findings_text
-from plumbline.core.present.formatting import number, plural, reason, with_interval
+from plumbline.core.present.formatting import MISSING, number, plural, reason, with_interval
 from plumbline.core.run.records import machine_note, machines
 from plumbline.lr_sweep.analysis.frames import overall_speed, shows_intervals
 from plumbline.lr_sweep.analysis.seeds import MIN_SEEDS, spread_name
 from plumbline.lr_sweep.analysis.sweep import Analysis, Edge, Optimum
-from plumbline.lr_sweep.record import CLASSES, TrialRecord
+from plumbline.lr_sweep.record import CLASSES, Criterion, TrialRecord
 
 FIX = "raise `lr_sweep.extend_at_most` (with `extend: true`) or add rates to `lr_sweep.learning_rates`"
 
 
-def findings(analysis: Analysis, trials: pd.DataFrame, rates: pd.DataFrame, records: Sequence[TrialRecord]) -> str:
-    """Markdown: best rate and optimum, edge, sensitivity, how the trials ended, speed, caveats."""
+def findings(
+    analysis: Analysis,
+    trials: pd.DataFrame,
+    rates: pd.DataFrame,
+    records: Sequence[TrialRecord],
+    compared: pd.DataFrame,
+) -> str:
+    """Markdown: best rate and optimum, baselines, edge, sensitivity, how the trials ended, speed, caveats.
+
+    records: of the sweep. compared: of `baselines_frame`.
+    """
     sections = {
         "Which learning rate is best?": _best(analysis, trials, rates),
+        "Is the model better than a table of n-grams?": _baselines(compared),
         "Where is the edge of stability?": _edge(analysis, trials, rates),
         "How much does the learning rate matter?": _sensitivity(analysis, trials, rates),
-        "How did the trials end?": _classes(trials, rates),
+        "How did the trials end?": _classes(trials),
         "How fast did they train?": _speed(trials),
         "Caveats": list(_caveats(analysis, trials, rates, records)) or ["None."],
     }
@@ -51,8 +61,22 @@ def edge_range(edge: Edge) -> str:
 
 
 def mean_text(value: float, low: float, high: float) -> str:
-    """`3.214 [3.200, 3.228]`; without brackets for a single seed, which has no spread."""
+    """`3.214 [3.200, 3.228]`; without brackets for a single seed, which has no spread; a dash for NaN."""
+    if np.isnan(value):
+        return MISSING
     return number(value, 3) if np.isnan(low) else with_interval(value, low, high, digits=3)
+
+
+def number_or_dash(value: float) -> str:
+    """`0.011`; a dash for NaN."""
+    return MISSING if np.isnan(value) else number(value, 3)
+
+
+def plus_minus(value: float, standard_error: float) -> str:
+    """`2.571 ± 0.010`; without the error where there is none; a dash for a value that is not finite."""
+    if not np.isfinite(value):
+        return MISSING
+    return number(value, 3) + ("" if np.isnan(standard_error) else f" ± {number(standard_error, 3)}")
 
 
 def loss_text(row: pd.Series, name: str = "final_validation_loss") -> str:
@@ -79,12 +103,23 @@ def _best(analysis: Analysis, trials: pd.DataFrame, rates: pd.DataFrame) -> Iter
         )
     else:
         yield f"{where}. No parabola was fitted: the best rate lacks a converged neighbour on at least one side."
-    entropy = trials["unigram_entropy_nats"].dropna()
-    if len(entropy):
-        gain = entropy.iloc[0] - row["final_validation_loss"]
+
+
+def _baselines(compared: pd.DataFrame) -> Iterator[str]:
+    """The losses of the tables, and of the models beside them."""
+    tables = compared[compared["steps"] == 0].set_index("model")
+    losses = [f"a {name} {plus_minus(row['loss'], row['standard_error'])}" for name, row in tables.iterrows()]
+    yield (
+        f"On the same validation windows, a table of token counts has a loss of: {', '.join(losses)} nats per token "
+        "(± one standard error over windows)."
+    )
+    for _, row in compared[compared["steps"] > 0].iterrows():
+        better = [str(name) for name in tables.index if row["loss"] < tables.loc[name, "loss"]]
+        over = plus_minus(abs(row["over_trigram"]), row["over_trigram_standard_error"])
+        side = "below" if row["over_trigram"] < 0 else "above"
         yield (
-            f"The loss at the best rate is {number(gain, 3)} nats below the unigram entropy of the corpus "
-            f"({entropy.iloc[0]:.3f} nats), the loss of a model that knows only how often each token occurs."
+            f"{row['model']}, after {row['steps']:,} steps: {plus_minus(row['loss'], row['standard_error'])} nats, "
+            f"{over} {side} the trigram (paired over windows); better than {', '.join(better) or 'none of the tables'}."
         )
 
 
@@ -117,12 +152,23 @@ def _edge(analysis: Analysis, trials: pd.DataFrame, rates: pd.DataFrame) -> Iter
     if not np.isnan(best):
         low, high = edge.last_stable / best, edge.first_diverged / best
         yield f"That is {_ratio_text(low)} to {_ratio_text(high)} times the best rate."
+    if spiked := _spiked(analysis, rates):
+        yield (
+            f"Below the edge, training is already unstable from {rate_text(spiked[0])} on: the loss blew up and "
+            f"recovered in a trial at {', '.join(map(rate_text, spiked))}."
+        )
     if idle := _idle(analysis, trials, rates):
         names = ", ".join(map(rate_text, idle))
         yield (
             f"Stable does not mean good: above the best rate, the stable rates {names} gained less than a tenth of "
             "what the best rate gained over the unigram entropy."
         )
+
+
+def _spiked(analysis: Analysis, rates: pd.DataFrame) -> list[float]:
+    """Stable rates above the best one at which a trial spiked."""
+    inside = (rates["rate"] > analysis.best_rate) & (rates["rate"] < analysis.edge.first_diverged)
+    return [float(rate) for rate in rates["rate"][inside & (rates["spiked"] > 0)]]
 
 
 def _ratio_text(ratio: float) -> str:
@@ -146,24 +192,37 @@ def _sensitivity(analysis: Analysis, trials: pd.DataFrame, rates: pd.DataFrame) 
     low, high = rate_text(rates["rate"].min()), rate_text(rates["rate"].max())
     yield (
         f"The learning-rate sensitivity is {mean_text(estimate.value, estimate.low, estimate.high)} nats"
-        f"{_brackets(trials, estimate.low)}: the mean of min(final loss, initial loss) over the {len(rates)} rates "
+        f"{_brackets(trials, estimate.low)}: the mean of min(final loss, initial loss) over log rate "
         f"from {low} to {high}, minus its minimum (Wortsman et al., arXiv 2309.14322). A wider grid gives a larger "
         "value."
     )
 
 
-def _classes(trials: pd.DataFrame, rates: pd.DataFrame) -> Iterator[str]:
+def _classes(trials: pd.DataFrame) -> Iterator[str]:
     trained = trials[trials["class"].notna()]
     counts = [f"{int((trained['class'] == name).sum())} {name}" for name in CLASSES]
     yield f"Of {plural(len(trials), 'trial')}, {', '.join(counts)}."
     for name in CLASSES[1:]:
-        parts = [
-            rate_text(row["rate"])
-            + ("" if row[name] == row["with_loss"] else f" ({row[name]:.0f} of {row['with_loss']:.0f} seeds)")
-            for _, row in rates[rates[name] > 0].iterrows()
-        ]
-        if parts:
-            yield f"{name.capitalize()} at {', '.join(parts)}."
+        for criterion in Criterion:
+            of_class = trained[(trained["class"] == name) & (trained["criterion"] == criterion)]
+            if of_class.empty:
+                continue
+            parts = []
+            for rate in sorted(of_class["rate"].unique()):
+                count, total = ((frame["rate"] == rate).sum() for frame in (of_class, trained))
+                parts.append(rate_text(rate) + ("" if count == total else f" ({count} of {total} seeds)"))
+            yield f"{name.capitalize()} ({criterion}) at {', '.join(parts)}{_severity(of_class)}."
+
+
+def _severity(trials: pd.DataFrame) -> str:
+    """How bad the worst of these trials was: its peak and how long it stayed above the initial loss."""
+    worst = float(trials["peak_ratio"].max())
+    if not np.isfinite(worst) or worst <= 1:
+        return ""
+    return (
+        f"; the worst loss was {worst:,.3g} times the initial one, and above it in "
+        f"{trials['share_above_initial'].max():.0%} of a trial's steps"
+    )
 
 
 def _speed(trials: pd.DataFrame) -> Iterator[str]:

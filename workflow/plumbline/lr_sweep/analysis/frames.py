@@ -11,24 +11,33 @@ from plumbline.core.run.record import hardware
 from plumbline.lr_sweep.analysis.seeds import has_interval, spread
 from plumbline.lr_sweep.record import CLASSES, TrialRecord, or_nan
 
-LOSSES = ("final_validation_loss", "best_validation_loss", "initial_validation_loss", "final_train_loss")
-COUNTS = ("steps", "tokens", "parameters", "peak_rss_bytes", "restarts")
+LOSSES = (
+    "final_validation_loss",
+    "final_validation_standard_error",
+    "best_validation_loss",
+    "initial_validation_loss",
+    "final_train_loss",
+)
+STABILITY = ("peak_ratio", "share_above_initial", "largest_z")
+COUNTS = ("last_step_above_initial", "steps", "tokens", "parameters", "peak_rss_bytes", "restarts")
 SUMMARISED = ("final_validation_loss", "best_validation_loss", "capped_loss")
 
 
 def trials_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
     """One row per trial, whatever its outcome: rate, seed, class, losses in nats, counts, speed, spans.
 
-    Losses that were not finite stay inf or NaN. `capped_loss` is the final validation loss, or the initial one where
-    that is lower. `loop_seconds` is the sum of the spans, over all attempts of a trial except for work that a kill
-    undid; `last_attempt_seconds` is the time of the process that finished it. `different_machines` says that the
-    trials did not all run on the same hardware, so their seconds are not comparable.
+    `criterion` is what decided the class. Losses that were not finite stay inf or NaN. `capped_loss` is the final
+    validation loss, or the initial one where that is lower. `loop_seconds` is the sum of the spans, over all attempts
+    of a trial except for work that a kill undid; `last_attempt_seconds` is the time of the process that finished it.
+    `different_machines` says that the trials did not all run on the same hardware, so their seconds are not comparable.
     """
     machines = [hardware(record.machine, record.device) for record in records]
     rows = []
     for record, machine in zip(records, machines, strict=True):
         row: dict[str, Any] = {"trial": record.trial, "rate": record.rate, "seed": record.seed}
-        row |= {"class": record.stability, "outcome": record.outcome, "message": record.message}
+        row |= {"class": record.stability, "criterion": record.class_criterion}
+        row |= {"outcome": record.outcome, "message": record.message}
+        row |= {name: or_nan(getattr(record, name)) for name in STABILITY}
         row |= {name: or_nan(getattr(record, name)) for name in LOSSES}
         row["capped_loss"] = float(np.fmin(row["final_validation_loss"], row["initial_validation_loss"]))
         row |= {name: or_nan(getattr(record, name)) for name in ("unigram_entropy_nats", "tokens_per_second")}
@@ -48,7 +57,8 @@ def rates_frame(trials: pd.DataFrame) -> pd.DataFrame:
 
     Means are over all seeds that have a loss. `_low` and `_high` are the ends of their bootstrap 95% interval, or of
     their range where `shows_intervals` is False. A mean is NaN when one of the losses is not finite.
-    `tokens_per_second` is the sum of all tokens over the sum of the seconds of their steps.
+    `final_validation_standard_error`, over windows, is the mean of the trials'. `tokens_per_second` is the sum of all
+    tokens over the sum of the seconds of their steps.
     """
     interval = shows_intervals(trials)
     rows = []
@@ -58,6 +68,8 @@ def rates_frame(trials: pd.DataFrame) -> pd.DataFrame:
         row |= {name: int((trained["class"] == name).sum()) for name in CLASSES}
         for name in SUMMARISED:
             row |= _mean_and_spread(name, trained[name].to_numpy(dtype=np.float64), interval=interval)
+        # all seeds are scored on the same windows, so more seeds do not make this error smaller
+        row["final_validation_standard_error"] = float(trained["final_validation_standard_error"].mean())
         row["tokens_per_second"] = overall_speed(trained)
         rows.append(row)
     return pd.DataFrame(rows)

@@ -81,6 +81,11 @@ class TrialEvidence:
         return sum(interval.waiting_for_core for interval in self.intervals)
 
     @property
+    def observed_seconds(self) -> float:
+        """Time between the log lines of all its processes, including work that a kill undid."""
+        return sum(interval.monotonic for interval in self.intervals)
+
+    @property
     def tokens_per_second(self) -> float | None:
         """Speed over the whole training loop so far."""
         seconds = self.training_seconds

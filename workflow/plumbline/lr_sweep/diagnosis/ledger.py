@@ -10,7 +10,7 @@ def ledger(trial: TrialEvidence) -> dict[str, float]:
     """Seconds by span; their sum is the trial's wall time.
 
     In addition to the spans of the training loop: `suspended`, while the machine slept, and `outside_loop`: start-up,
-    imports, autotuning the arithmetic, writing the record, and work that a kill undid.
+    imports, writing the record, and work that a kill undid.
     """
     spans = {name: trial.spans.get(name, 0.0) for name in SPANS}
     suspended = sum(interval.suspended for interval in trial.intervals)

@@ -1,4 +1,4 @@
-"""Figures of losses: by learning rate, by step, and around the edge of stability."""
+"""Figures of losses: by learning rate and by step."""
 
 import math
 from typing import Any
@@ -13,10 +13,17 @@ from matplotlib.pyplot import get_cmap
 
 from plumbline.core.present.panels import legend_below, single_panel
 from plumbline.core.present.plotting import FAULT, GREY, PALETTE, message_figure
-from plumbline.lr_sweep.analysis.findings import edge_range, optimum_range, rate_text
+from plumbline.lr_sweep.analysis.findings import optimum_range, rate_text
 from plumbline.lr_sweep.analysis.sweep import Analysis
-from plumbline.lr_sweep.plots.panels import SweepData, diverged_crosses, entropy_line, loss_axis, rate_axis
-from plumbline.lr_sweep.record import Stability, TrialRecord
+from plumbline.lr_sweep.plots.panels import (
+    SweepData,
+    diverged_crosses,
+    entropy_line,
+    loss_axis,
+    rate_axis,
+    table_lines,
+)
+from plumbline.lr_sweep.record import Stability, TrialRecord, or_nan
 
 NO_LOSS = "No trial has a loss."
 BLUE, ORANGE, GREEN = PALETTE[0], PALETTE[1], PALETTE[2]
@@ -29,7 +36,8 @@ def loss_by_rate(data: SweepData) -> Figure:
     """Final validation loss against the learning rate: seeds as dots, their mean as a line with a band for the spread.
 
     Diverged trials are red crosses off the scale, and their rates have no mean. The best rate is circled. When both
-    of its neighbours are good, the parabola through the three is drawn with its minimum.
+    of its neighbours are good, the parabola through the three is drawn with its minimum. A star is the longer training
+    at the best rate; horizontal lines are the n-gram tables.
     """
     if data.trained.empty:
         return message_figure(NO_LOSS)
@@ -39,17 +47,20 @@ def loss_by_rate(data: SweepData) -> Figure:
     ends = [loss, f"{loss}_low", f"{loss}_high"]
     means = data.rates[ends].where(data.rates["diverged"] == 0)  # NaN breaks the line
     places = data.rates["rate"].to_numpy(dtype=np.float64)
-    handles = _trials_by_class(axes, stable)
+    handles = trials_by_class(axes, stable)
     line = axes.plot(places, means[loss], color=BLUE, zorder=2, label="Mean over seeds")
     handles += line if data.trials["seed"].nunique() > 1 else []
     if means[ends[1]].notna().any():
         axes.fill_between(places, means[ends[1]], means[ends[2]], color=BLUE, alpha=0.2, lw=0, zorder=1)
         handles.append(Patch(color=BLUE, alpha=0.2, lw=0, label=data.spread_name.capitalize()))
     rate_axis(axes, places)
-    loss_axis(axes, stable[loss].to_numpy(dtype=np.float64), data.entropy, diverged=len(stable) < len(data.trained))
+    longer = [] if data.longer is None else [or_nan(data.longer.final_validation_loss)]
+    levels = [*stable[loss], data.entropy, *data.tables.values(), *longer]
+    loss_axis(axes, levels, diverged=len(stable) < len(data.trained))
     handles += _best_mark(axes, data.analysis)
     handles += _parabola(axes, data)
-    handles += entropy_line(axes, data.entropy)
+    handles += _longer_mark(axes, data.longer)
+    handles += table_lines(axes, data)
     handles += diverged_crosses(axes, data.trained)
     legend_below(figure, handles, columns=4)
     if not math.isnan(data.analysis.best_rate):
@@ -98,29 +109,7 @@ def curves(data: SweepData) -> Figure:
     return figure
 
 
-def edge(data: SweepData) -> Figure:
-    """Final validation loss of every trial by class, with the best rate, the stable rates and the edge.
-
-    The stable rates are the measured ones around the best rate without a diverged trial; the edge lies in the hatched
-    gap between the last of them and the first diverged rate.
-    """
-    if data.trained.empty:
-        return message_figure(NO_LOSS)
-    figure, axes = single_panel(3.3)
-    loss = "final_validation_loss"
-    stable = data.trained[data.trained["class"] != "diverged"]
-    rate_axis(axes, data.rates["rate"].to_numpy(dtype=np.float64))
-    loss_axis(axes, stable[loss].to_numpy(dtype=np.float64), data.entropy, diverged=len(stable) < len(data.trained))
-    handles = _stable_region(axes, data)
-    handles += entropy_line(axes, data.entropy)
-    handles += _trials_by_class(axes, stable)
-    handles += diverged_crosses(axes, data.trained)
-    legend_below(figure, handles, columns=4)
-    axes.set_title(_edge_sentence(data.analysis), fontsize=8, loc="left", pad=14)
-    return figure
-
-
-def _trials_by_class(axes: Axes, stable: pd.DataFrame) -> list[Any]:
+def trials_by_class(axes: Axes, stable: pd.DataFrame) -> list[Any]:
     """Every trial that did not diverge, with the marker of its class; the legend entries."""
     handles: list[Any] = []
     for name, (marker, colour) in CLASS_STYLES.items():
@@ -140,6 +129,15 @@ def _best_mark(axes: Axes, analysis: Analysis) -> list[Any]:
     style: dict[str, Any] = {"ls": "", "marker": "o", "mfc": "none", "mec": ORANGE, "ms": 9, "mew": 1.3}
     label = f"Best rate ({rate_text(analysis.best_rate)})"
     return list(axes.plot(analysis.best_rate, analysis.best_loss, **style, zorder=4, label=label))
+
+
+def _longer_mark(axes: Axes, longer: TrialRecord | None) -> list[Any]:
+    """A star at the loss of the longer training; its legend entry."""
+    if longer is None:
+        return []
+    style: dict[str, Any] = {"ls": "", "marker": "*", "color": ORANGE, "ms": 9, "mew": 0.5, "mec": "white"}
+    label = f"Best model ({longer.steps:,} steps)"
+    return list(axes.plot(longer.rate, or_nan(longer.final_validation_loss), **style, zorder=4, label=label))
 
 
 def _parabola(axes: Axes, data: SweepData) -> list[Any]:
@@ -162,11 +160,11 @@ def _parabola(axes: Axes, data: SweepData) -> list[Any]:
 
 
 def _rate_styles(rates: list[float], best: float) -> dict[float, dict[str, Any]]:
-    """Colour and marker of each rate's lines: neighbours differ in both; the best rate is thick and orange."""
-    shades = get_cmap("viridis")(np.linspace(0, 0.93, len(rates)))
+    """Colour and marker of each rate's lines: no two colours are alike; the best rate is thick and black."""
+    shades = get_cmap("turbo")(np.linspace(0.04, 0.96, len(rates)))
     return {
         rate: {
-            "color": ORANGE if rate == best else tuple(shade),
+            "color": "black" if rate == best else tuple(shade),
             "marker": RATE_MARKERS[index % len(RATE_MARKERS)],
             "lw": 2.0 if rate == best else 1.0,
             "ms": 5.0 if rate == best else 4.0,
@@ -200,7 +198,7 @@ def _curve(axes: Axes, record: TrialRecord, style: dict[str, Any]) -> bool:
     clipped = np.where(above, top, losses)
     diverged = record.stability is Stability.DIVERGED
     dashes: Any = DIVERGED_LINE if diverged else "-"
-    order = 2.5 if style["color"] == ORANGE else 2  # the best rate in front of the others
+    order = 2.5 if style["color"] == "black" else 2  # the best rate in front of the others
     visible = np.flatnonzero(~above).tolist()
     axes.plot(steps, clipped, **style, ls=dashes, markevery=visible, clip_on=False, zorder=order)
     if above.any():
@@ -208,39 +206,3 @@ def _curve(axes: Axes, record: TrialRecord, style: dict[str, Any]) -> bool:
     if diverged:
         axes.plot(steps[-1], clipped[-1], "x", color=FAULT, ms=5, mew=1.3, clip_on=False, zorder=4)
     return bool(above.any())
-
-
-def _stable_region(axes: Axes, data: SweepData) -> list[Any]:
-    """Shades the stable rates and the gap that contains the edge, and marks the best rate; the legend entries."""
-    analysis = data.analysis
-    if math.isnan(analysis.best_rate):
-        return []
-    axes.axvspan(*_stable_ends(data), color=GREEN, alpha=0.1, lw=0, zorder=0)
-    handles: list[Any] = [Patch(color=GREEN, alpha=0.2, lw=0, label="Stable: no trial diverged")]
-    handles.append(axes.axvline(analysis.best_rate, color=ORANGE, lw=1.2, zorder=2, label="Best rate"))
-    if analysis.edge.reached:
-        ends = analysis.edge.last_stable, analysis.edge.first_diverged
-        gap = axes.axvspan(*ends, fc="none", ec=GREY, hatch="////", lw=0, alpha=0.35, zorder=0)
-        gap.set_label("The edge is in this gap")
-        handles.append(gap)
-    return handles
-
-
-def _stable_ends(data: SweepData) -> tuple[float, float]:
-    """Lowest and highest of the consecutive rates around the best one at which no trial diverged."""
-    measured = data.rates[data.rates["with_loss"] > 0]
-    rate, diverged = measured["rate"], measured["diverged"] > 0
-    best = data.analysis.best_rate
-    below, above = rate[diverged & (rate < best)], rate[diverged & (rate > best)]
-    stable = rate[(rate > below.max()) if len(below) else (rate > 0)]
-    stable = stable[stable < above.min()] if len(above) else stable
-    return float(stable.min()), float(stable.max())
-
-
-def _edge_sentence(analysis: Analysis) -> str:
-    if math.isnan(analysis.best_rate):
-        return "No rate converged for all of its seeds"
-    best = f"Best rate {rate_text(analysis.best_rate)}"
-    if not analysis.edge.reached:
-        return f"{best}; edge of stability not reached"
-    return f"{best}; edge of stability {edge_range(analysis.edge)}"

@@ -1,6 +1,7 @@
 """What the figures share: the data of the sweep, the axis of learning rates, and how diverged trials are drawn."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from plumbline.core.present.panels import DASHES
 from plumbline.core.present.plotting import FAULT, GREY
@@ -16,7 +17,7 @@ from plumbline.core.run.records import machine_note, machines
 from plumbline.lr_sweep.analysis.frames import rates_frame, shows_intervals, trials_frame
 from plumbline.lr_sweep.analysis.seeds import spread_name
 from plumbline.lr_sweep.analysis.sweep import Analysis, analyse, sweep_of
-from plumbline.lr_sweep.record import TrialRecord
+from plumbline.lr_sweep.record import Baselines, TrialRecord, sweep_trials
 
 OFF_SCALE = 0.94
 """Share of the panel's height at which trials are drawn whose loss is off the scale."""
@@ -27,6 +28,17 @@ class SweepData:
     """The trials' records, and everything computed from them."""
 
     records: list[TrialRecord]
+    longer: TrialRecord | None = None
+    """The longer training at the best rate."""
+    tables: Mapping[str, float] = field(default_factory=dict)
+    """Losses of the n-gram tables in nats, by name."""
+
+    @classmethod
+    def of(cls, records: Sequence[TrialRecord], baselines: Baselines) -> "SweepData":
+        """The data of all records, the longer training included, beside the n-gram tables."""
+        longer = next((record for record in records if record.long and record.trained), None)
+        tables = {name: table.nats for name, table in baselines.models.items()}
+        return cls(records=sweep_trials(records), longer=longer, tables=tables)
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -66,23 +78,26 @@ class SweepData:
 
 
 def rate_axis(axes: Axes, rates: np.ndarray) -> None:
-    """A log axis of learning rates with a tick at every rate, or at every n-th when there are many."""
+    """A log axis of learning rates with a tick at every rate that has room for one; the others have a short mark."""
     values = np.sort(rates)
     spread = np.log(values[-1] / values[0])
     margin = np.exp(0.04 * spread if spread else 0.5)
     axes.set_xscale("log")
     axes.set_xlim(values[0] / margin, values[-1] * margin)
-    every = -(-len(values) // 14)
-    axes.set_xticks(values[::every])
+    ticks = [values[0]]
+    for value in values[1:]:
+        if np.log(value / ticks[-1]) >= spread / 12:
+            ticks.append(value)
+    axes.set_xticks(ticks)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_locator(FixedLocator([value for value in values if value not in ticks]))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("Learning rate (peak)")
 
 
-def loss_axis(axes: Axes, losses: np.ndarray, entropy: float, *, diverged: bool) -> None:
-    """Limits that include all `losses` and the unigram entropy; with an "off scale" strip when trials `diverged`."""
-    values = np.asarray([*losses, entropy], dtype=np.float64)
+def loss_axis(axes: Axes, losses: Sequence[float], *, diverged: bool) -> None:
+    """Limits that include all `losses`; with an "off scale" strip when trials `diverged`."""
+    values = np.asarray(losses, dtype=np.float64)
     values = values[np.isfinite(values)]
     low, high = (values.min(), values.max()) if values.size else (0.0, 1.0)
     room = float(high - low) or 1.0
@@ -106,6 +121,17 @@ def entropy_line(axes: Axes, entropy: float) -> list[Line2D]:
     if np.isnan(entropy):
         return []
     return [axes.axhline(entropy, color=GREY, ls=DASHES, lw=0.9, zorder=1, label="Unigram entropy")]
+
+
+def table_lines(axes: Axes, data: SweepData) -> list[Line2D]:
+    """The losses of the n-gram tables as horizontal lines; without them the unigram entropy alone. Legend entries."""
+    if not data.tables:
+        return entropy_line(axes, data.entropy)
+    styles = ((0, (4, 2)), (0, (4, 2, 1, 2)), (0, (1, 1.5)))
+    lines = []
+    for (name, loss), dashes in zip(data.tables.items(), styles, strict=True):
+        lines.append(axes.axhline(loss, color=GREY, ls=dashes, lw=0.9, zorder=1, label=f"{name.capitalize()} table"))
+    return lines
 
 
 def diverged_crosses(axes: Axes, trials: pd.DataFrame) -> list[Line2D]:

@@ -15,7 +15,7 @@ from plumbline.lr_sweep.analysis.frames import overall_speed
 from plumbline.lr_sweep.plots.panels import SweepData
 
 SPAN_LABELS = {name: name.replace("_", " ").capitalize() for name in SPANS}
-SPAN_COLOURS = dict(zip(SPANS, (*PALETTE, "#777777", "#BBBBBB"), strict=True))
+SPAN_COLOURS = dict(zip(SPANS, (*PALETTE, "#777777", "#444444", "#BBBBBB"), strict=True))
 
 
 def throughput(data: SweepData) -> Figure:

@@ -1,5 +1,6 @@
 """Memory-mapped token files, and the windows of tokens that training and validation read from them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,18 +89,24 @@ class TrainingWindows:
 
 
 def validation_batches(
-    tokens: NDArray[Any], *, windows: int, batch: int, context: int, device: torch.device
-) -> list[tuple[Tensor, Tensor]]:
-    """Inputs and targets, int64 (≤ batch, context), of `windows` evenly spaced windows: the same for every trial.
+    tokens: NDArray[Any], *, batch: int, context: int, device: torch.device, windows: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and targets, int64 (≤ batch, context), of `validation_rows`: the same for every trial."""
+    rows = validation_rows(tokens, context=context, windows=windows)
+    return (_inputs_and_targets(rows[first : first + batch], device) for first in range(0, len(rows), batch))
 
-    When the tokens hold fewer non-overlapping windows, that many.
+
+def validation_rows(tokens: NDArray[Any], *, context: int, windows: int | None = None) -> NDArray[Any]:
+    """`windows` evenly spaced windows (windows, context + 1) of the tokens.
+
+    When the tokens hold fewer windows without overlap, or None is asked for, that many.
     """
     if len(tokens) <= context:
         raise _too_short("validation", len(tokens), context)
-    windows = min(windows, (len(tokens) - 1) // context)
-    starts = np.linspace(0, len(tokens) - context - 1, windows).astype(np.int64)
-    rows = tokens[starts[:, None] + np.arange(context + 1)]
-    return [_inputs_and_targets(rows[first : first + batch], device) for first in range(0, windows, batch)]
+    most = (len(tokens) - 1) // context
+    starts = np.linspace(0, len(tokens) - context - 1, min(windows or most, most)).astype(np.int64)
+    rows: NDArray[Any] = tokens[starts[:, None] + np.arange(context + 1)]
+    return rows
 
 
 def _too_short(side: str, count: int, context: int) -> UserError:

@@ -52,7 +52,10 @@ def train_model(
     """
     trainer = Trainer(run, tokens, device)
     if checkpoint is None or not trainer.resume(checkpoint):
-        trainer.prepare(autotune(run.model, run.training, tokens, device))
+        trainer.spans.mark("other")
+        config = autotune(run.model, run.training, tokens, device)
+        trainer.spans.mark("autotune")
+        trainer.prepare(config)
         trainer.validate()
         trainer.log()
         if checkpoint is not None:  # at once: a second probe could decide on another arithmetic
@@ -88,7 +91,7 @@ class Trainer:
         training, model = run.training, run.model
         sizes: dict[str, Any] = {"batch": training.batch, "context": model.context, "device": device}
         self.windows = TrainingWindows(tokens.train, seed=run.seed, **sizes)
-        self.validation = validation_batches(tokens.validation, windows=training.validation_windows, **sizes)
+        self.validation = list(validation_batches(tokens.validation, windows=training.validation_windows, **sizes))
         self.validation_windows = sum(len(inputs) for inputs, _ in self.validation)
         if self.validation_windows < training.validation_windows:
             log.info("the validation text has only %d windows; validating on all of them", self.validation_windows)
@@ -105,7 +108,11 @@ class Trainer:
         self._at_last_row = {"step": 0, "training": 0.0, "data_wait": 0.0}
 
     def prepare(self, config: ComputeConfig) -> None:
-        """Creates the optimizer and sets the arithmetic."""
+        """Creates the optimizer and sets the arithmetic.
+
+        A step at the peak rate multiplies the matrices by 1 - weight_decay, whatever the peak rate is (Wortsman et al.
+        2023, arXiv 2309.14322, section 3.2.2; Loshchilov and Hutter 2019, algorithm 2).
+        """
         training = self.run.training
         self.config = config
         self.autocast = config.arithmetic(self.device)
@@ -114,7 +121,8 @@ class Trainer:
             self.model.parameters(),
             beta1=training.beta1,
             beta2=training.beta2,
-            weight_decay=training.weight_decay,
+            # independent decay: AdamW multiplies it by the rate, which cancels, so only the schedule's factor remains
+            weight_decay=training.weight_decay / self.run.rate,
             fused=config.fused,
         )
         self.spans.mark("other")
@@ -163,6 +171,19 @@ class Trainer:
         self.validation_loss = total.item() / count
         self.finite = math.isfinite(self.validation_loss) and bool(self.losses[: self.step].isfinite().all())
         self.spans.mark("validation")
+
+    @torch.no_grad()
+    def window_losses(self, tokens: Tokens) -> Tensor:
+        """The mean loss of each window of the whole validation text: float64 (windows,)."""
+        batch, context = self.run.training.batch, self.run.model.context
+        batches = validation_batches(tokens.validation, batch=batch, context=context, device=self.device)
+        losses = []
+        for inputs, targets in batches:
+            with self.autocast:
+                loss = self.model(inputs, targets, reduction="none")
+            losses.append(loss.view(targets.shape).double().mean(dim=1))
+        self.spans.mark("validation")
+        return torch.cat(losses).cpu()
 
     def log(self) -> None:
         """Adds a row of metrics, and writes to the journal where the time went."""

@@ -6,8 +6,12 @@ from plumbline.lr_sweep.diagnosis.machine import Machine
 
 
 def cpu_contention(trial: TrialEvidence, machine: Machine, timer: StepTimer) -> Finding | None:
-    """Time in which the trial was ready to run and no core was free, minus the share of known neighbours."""
-    lost = trial.run_delay_seconds * study_share(trial, machine)
+    """Time in which the trial was ready to run and no core was free, minus the share of known neighbours.
+
+    The clocks also saw work that a kill undid, which the training loop's seconds leave out; so does the loss.
+    """
+    kept = min(1.0, trial.training_seconds / trial.observed_seconds) if trial.observed_seconds else 1.0
+    lost = trial.run_delay_seconds * kept * study_share(trial, machine)
     if lost <= 0 or trial.threads > machine.cores:  # a trial with more threads than cores waits for itself
         return None
     crowd = ""
@@ -18,7 +22,7 @@ def cpu_contention(trial: TrialEvidence, machine: Machine, timer: StepTimer) -> 
     return Finding(
         seconds_lost=lost,
         in_compute=lost,
-        evidence=f"{trial.run_delay_seconds:.1f} s of {trial.training_seconds:.1f} s ready to run with no core free"
+        evidence=f"{trial.run_delay_seconds:.1f} s of {trial.observed_seconds:.1f} s ready to run with no core free"
         + crowd
         + pressure
         + steal,
