@@ -28,7 +28,7 @@ report: results/report.html ## Write results/report.html
 results/report.html: $(INSTALLED) $(wildcard results/*/figures/*.png) $(wildcard results/*/results.json)
 	$(BIN)/snakemake --cores 1 --report $@
 
-status: $(INSTALLED) ## Show how far each study is
+status: $(INSTALLED) ## Show the progress of each study
 	@$(BIN)/plumbline status
 
 check: $(INSTALLED) ## Lint, types, formatting, import contracts
@@ -48,10 +48,10 @@ test-cluster: $(INSTALLED) ## Run tiny studies on a Slurm cluster made on this h
 bench: $(INSTALLED) ## Measure; writes results/benchmarks/*.json
 	$(BIN)/python -m tests.benchmarks
 
-envs: ## Write envs/plumbline.yaml anew from requirements.txt
+envs: ## Regenerate envs/plumbline.yaml from requirements.txt
 	@sed -n '1,/pip:$$/p' envs/plumbline.yaml > envs/.new
 	@sed -n 's/^[A-Za-z]/      - &/p' requirements.txt >> envs/.new
 	@mv envs/.new envs/plumbline.yaml
 
-schema: $(INSTALLED) ## Write workflow/config.schema.json anew
+schema: $(INSTALLED) ## Regenerate workflow/config.schema.json
 	$(BIN)/plumbline schema

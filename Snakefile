@@ -8,10 +8,11 @@ configfile: "config.yaml"
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/inputs.smk"
-include: "workflow/rules/ablation.smk"
-include: "workflow/rules/lr_sweep.smk"
-include: "workflow/rules/throughput.smk"
+
+
+for study in configuration.STUDIES:
+
+    include: f"workflow/rules/{study}.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -20,6 +21,4 @@ report: "workflow/report/workflow.rst"
 rule all:
     default_target: True
     input:
-        rules.ablation.input,
-        rules.lr_sweep.input,
-        rules.throughput.input,
+        [getattr(rules, study).input for study in configuration.STUDIES],

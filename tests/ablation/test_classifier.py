@@ -1,7 +1,6 @@
 """The stacked classifier gives each run what it would have got alone in ordinary torch modules."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from plumbline.ablation.classifier.result import confusion_matrix, scores
 from plumbline.ablation.classifier.single import fit_single
 from plumbline.ablation.classifier.splits import Split, split
 from plumbline.ablation.classifier.stack import parts
-from plumbline.ablation.classifier.stacked import Run, StackedFit, fit_stacked
+from plumbline.ablation.classifier.stacked import RunState, StackedTrainer, fit_stacked
 from plumbline.ablation.classifier.standardise import StandardisedRows, scaling
 from plumbline.ablation.settings import ClassifierSettings
 from plumbline.core.errors import UserError
@@ -71,7 +70,7 @@ def assert_same(together, alone, tolerance):
 
 
 def without_seconds(results):
-    return [replace(result, seconds=0.0) for result in results]
+    return [result.model_copy(update={"seconds": 0.0}) for result in results]
 
 
 def test_stacked_runs_equal_single_runs_in_float64():
@@ -84,10 +83,10 @@ def test_stacked_runs_equal_single_runs_in_float64():
 def test_stacked_weights_equal_single_weights_in_float64():
     features, labels = data()
     splits = random_splits(labels)
-    fit = StackedFit(features, labels, splits, CLASSES, SMALL, [0, 1, 2], CPU)
-    while fit.active:
-        fit.advance()
-    best = parts(fit.best_flat, fit.stack.shape)
+    trainer = StackedTrainer(features, labels, splits, CLASSES, SMALL, [0, 1, 2], CPU)
+    while trainer.active:
+        trainer.advance()
+    best = parts(trainer.best_flat, trainer.stack.shape)
     for run in range(3):
         _, network = fit_single(features, labels, splits[run], CLASSES, SMALL, run, CPU)
         expected = [layer.weight for layer in network.hidden] + [network.output.weight]
@@ -97,8 +96,8 @@ def test_stacked_weights_equal_single_weights_in_float64():
         for layer, norm in enumerate(network.norms):
             torch.testing.assert_close(best.gain[run, layer], norm.weight.detach(), atol=1e-9, rtol=0)
             torch.testing.assert_close(best.shift[run, layer], norm.bias.detach(), atol=1e-9, rtol=0)
-            torch.testing.assert_close(fit.best_mean[run, layer], norm.running_mean, atol=1e-9, rtol=0)
-            torch.testing.assert_close(fit.best_variance[run, layer], norm.running_var, atol=1e-9, rtol=0)
+            torch.testing.assert_close(trainer.best_mean[run, layer], norm.running_mean, atol=1e-9, rtol=0)
+            torch.testing.assert_close(trainer.best_variance[run, layer], norm.running_var, atol=1e-9, rtol=0)
 
 
 def test_stacked_runs_equal_single_runs_in_float32():
@@ -163,7 +162,7 @@ def test_learning_rates_are_torchs_plateau_schedule(accuracies):
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=2)
-    run = Run(seed=0, learning_rate=settings.learning_rate)
+    run = RunState(seed=0, learning_rate=settings.learning_rate)
     for accuracy in accuracies:
         run.finish_epoch(1.0, 0.5, accuracy, settings)
         schedule.step(accuracy)
@@ -178,12 +177,12 @@ def test_a_run_stops_after_patience_epochs_without_a_better_validation_accuracy(
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path, dtype):
+def test_a_killed_training_resumes_to_the_same_bits(tmp_path, dtype):
     features, labels = data(dtype=dtype)
     splits = ragged_splits(labels)
     settings = SMALL.model_copy(update={"patience": 6, "batch_size": 32})
     seeds = [3, 4, 5, 6, 7]
-    undisturbed = fit_stacked(features, labels, splits, CLASSES, settings, seeds, CPU)
+    uninterrupted = fit_stacked(features, labels, splits, CLASSES, settings, seeds, CPU)
     runs_left = []
 
     def kill(epoch, active):
@@ -200,11 +199,10 @@ def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path, dtype):
         assert place.exists()
     assert 0 < runs_left[-1] < 5, "the kill should fall after some runs have left the stack"
     resumed = fit_stacked(features, labels, splits, CLASSES, settings, seeds, CPU, checkpoint=place)
-    assert without_seconds(resumed) == without_seconds(undisturbed)
-    assert not place.exists()
+    assert without_seconds(resumed) == without_seconds(uninterrupted)
 
 
-def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path, caplog):
+def test_a_checkpoint_of_other_settings_is_ignored(tmp_path, caplog):
     features, labels = data()
     splits, place = random_splits(labels), tmp_path / "fit.pt"
 
@@ -219,10 +217,10 @@ def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path, caplog):
     fresh = fit_stacked(features, labels, splits, CLASSES, SMALL, [0, 1, 2], CPU)
     again = fit_stacked(features, labels, splits, CLASSES, SMALL, [0, 1, 2], CPU, checkpoint=place)
     assert without_seconds(again) == without_seconds(fresh)
-    assert "other data, splits, seeds or settings" in caplog.text
+    assert "belongs to another spec" in caplog.text
 
 
-def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
+def test_a_file_that_is_not_a_checkpoint_is_named(tmp_path):
     features, labels = data()
     place = tmp_path / "fit.pt"
     place.write_bytes(b"not a checkpoint")
@@ -230,24 +228,24 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
         fit_stacked(features, labels, random_splits(labels), CLASSES, SMALL, [0, 1, 2], CPU, checkpoint=place)
 
 
-def test_a_diverged_run_is_recorded_and_the_others_go_on(monkeypatch):
+def test_a_diverged_run_is_recorded_and_the_others_continue(monkeypatch):
     features, labels = data()
     splits = random_splits(labels)
-    undisturbed = fit_stacked(features, labels, splits, CLASSES, SMALL, [0, 1, 2], CPU)
-    advance = StackedFit.advance
+    uninterrupted = fit_stacked(features, labels, splits, CLASSES, SMALL, [0, 1, 2], CPU)
+    advance = StackedTrainer.advance
 
-    def spoil(fit):
-        if fit.epoch == 4:
-            fit.stack.flat[1] = float("inf")
-        advance(fit)
+    def spoil(trainer):
+        if trainer.epoch == 4:
+            trainer.stack.flat[1] = float("inf")
+        advance(trainer)
 
-    monkeypatch.setattr(stacked.StackedFit, "advance", spoil)
+    monkeypatch.setattr(stacked.StackedTrainer, "advance", spoil)
     results = fit_stacked(features, labels, splits, CLASSES, SMALL, [0, 1, 2], CPU)
     assert [result.outcome for result in results] == ["ok", "diverged", "ok"]
     assert (results[1].epochs, results[1].test, results[1].confusion) == (4, None, None)
-    json.dumps(results[1].to_json(), allow_nan=False)
+    json.dumps(results[1].model_dump(mode="json"), allow_nan=False)
     for kept in (0, 2):
-        assert_same([results[kept]], [undisturbed[kept]], 1e-12)
+        assert_same([results[kept]], [uninterrupted[kept]], 1e-12)
 
 
 def test_standardised_rows_equal_sklearns_scaler_and_do_not_depend_on_where_they_are_kept():

@@ -1,6 +1,5 @@
 import itertools
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,23 +9,17 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from ablation.trial_records import grid, trial_record, write
-from plumbline.ablation.analysis.contrasts import contrasts_frame
+from ablation.trial_records import data_of, grid, trial_record, write
+from merging import merge_fields
 from plumbline.ablation.analysis.labels import representation_label
-from plumbline.ablation.analysis.records import runs_frame, summary_frame
+from plumbline.ablation.analysis.records import TrialRecord
 from plumbline.ablation.figures import DRAWINGS, FiguresSpec, figures
 from plumbline.ablation.plots.cost import pareto_front
-from plumbline.ablation.plots.panels import Tables
+from plumbline.ablation.plots.panels import FigureData
 from plumbline.ablation.plots.training import confusion_shares, held_curves
 from plumbline.ablation.settings import FIGURES
 from plumbline.ablation.summarize import SummarizeSpec, summarize
 from plumbline.core.present.plotting import style
-
-
-def tables_of(records: list[dict[str, Any]]) -> Tables:
-    runs = runs_frame(records)
-    summary = summary_frame(records, runs)
-    return Tables(summary=summary, runs=runs, contrasts=contrasts_frame(summary, runs), records=records)
 
 
 def texts(figure: Figure) -> list[Text]:
@@ -41,25 +34,27 @@ def texts(figure: Figure) -> list[Text]:
 
 
 @pytest.fixture(scope="module")
-def with_faults() -> Tables:
+def with_faults() -> FigureData:
     records = [record for record in grid(runs=4) if record["layers"] != "text_only"]
     records[3] |= {"outcome": "out_of_memory", "runs": []}
     records[21] |= {"outcome": "timeout", "runs": []}
-    return tables_of(records)
+    return data_of(records)
 
 
 def test_every_figure_is_written_as_pdf_and_png(tmp_path: Path) -> None:
     records = [record for record in grid(runs=3) if record["representation"] in ("stats", "flat", "probes")]
-    summarize(SummarizeSpec(code="", inputs=""), write(records, tmp_path / "trials"), tmp_path)
+    spec = SummarizeSpec(**merge_fields(records))
+    summarize(spec, write(records, tmp_path / "trials"), tmp_path / "results.json")
     names = ["results.json", "runs.csv", "summary.csv", "contrasts.csv"]
-    figures(FiguresSpec(code="", inputs=""), *(tmp_path / name for name in names), tmp_path / "figures")
+    first = tmp_path / "figures" / f"{FIGURES[0]}.pdf"
+    figures(FiguresSpec(code="", inputs=""), *(tmp_path / name for name in names), first)
     expected = {f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
     assert not plt.get_fignums()
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_no_text_of_a_figure_covers_another(with_faults: Tables, name: str) -> None:
+def test_no_text_of_a_figure_covers_another(with_faults: FigureData, name: str) -> None:
     with style():
         figure = DRAWINGS[name](with_faults)
         figure.draw_without_rendering()
@@ -77,7 +72,7 @@ def test_no_text_of_a_figure_covers_another(with_faults: Tables, name: str) -> N
 
 
 @pytest.mark.parametrize("name", ["accuracy", "drop", "gap", "curves", "invariance"])
-def test_failed_trials_are_named_in_the_figure(with_faults: Tables, name: str) -> None:
+def test_failed_trials_are_named_in_the_figure(with_faults: FigureData, name: str) -> None:
     with style():
         figure = DRAWINGS[name](with_faults)
     said = " ".join(text.get_text() for text in texts(figure))
@@ -90,9 +85,7 @@ def test_failed_trials_are_named_in_the_figure(with_faults: Tables, name: str) -
 @pytest.mark.parametrize("outcome", ["ok", "out_of_memory"])
 def test_grid_of_one_trial_is_still_drawn(name: str, outcome: str) -> None:
     with style():
-        figure = DRAWINGS[name](
-            tables_of([trial_record("factor", "all_layers", "stats", 0.4, runs=1, outcome=outcome)])
-        )
+        figure = DRAWINGS[name](data_of([trial_record("factor", "all_layers", "stats", 0.4, runs=1, outcome=outcome)]))
         figure.draw_without_rendering()
     said = [text.get_text() for text in texts(figure)]
     plt.close(figure)
@@ -100,10 +93,10 @@ def test_grid_of_one_trial_is_still_drawn(name: str, outcome: str) -> None:
 
 
 def test_star_marks_exactly_the_significant_drops() -> None:
-    tables = tables_of([record for record in grid(runs=10) if record["layers"] != "text_only"])
-    drops = tables.contrasts[tables.contrasts["kind"] == "visual_drop"]
+    data = data_of([record for record in grid(runs=10) if record["layers"] != "text_only"])
+    drops = data.contrasts[data.contrasts["kind"] == "visual_drop"]
     with style():
-        figure = DRAWINGS["drop"](tables)
+        figure = DRAWINGS["drop"](data)
     stars = [text for text in texts(figure) if text.get_text() == "∗"]
     plt.close(figure)
     assert 0 < len(stars) == drops["significant"].sum() < len(drops)
@@ -130,13 +123,16 @@ def test_pareto_front_is_what_no_other_point_beats(sample: list[tuple[int, int]]
 def test_confusion_sums_runs_and_each_true_class_to_a_hundred() -> None:
     record = trial_record("factor", "all_layers", "stats", 0.5, runs=3)
     counts = sum(np.array(run["confusion"]) for run in record["runs"])
-    np.testing.assert_allclose(confusion_shares(record), 100 * counts / counts.sum(axis=1, keepdims=True))
+    shares = confusion_shares(TrialRecord.model_validate(record))
+    np.testing.assert_allclose(shares, 100 * counts / counts.sum(axis=1, keepdims=True))
     record["runs"] = [run | {"confusion": [[0, 0], [1, 3]]} for run in record["runs"]]
-    np.testing.assert_array_equal(confusion_shares(record), [[np.nan, np.nan], [25, 75]])
+    np.testing.assert_array_equal(confusion_shares(TrialRecord.model_validate(record)), [[np.nan, np.nan], [25, 75]])
 
 
-def test_stopped_run_counts_on_with_the_weights_it_kept() -> None:
-    series = ([0.1, 0.5, 0.3], [0.2, 0.3, 0.4, 0.6, 0.5])
-    runs = [{"outcome": "ok", "curves": {"validation_accuracy": values}} for values in series]
-    held = held_curves({"runs": [*runs, {"outcome": "diverged"}]})
+def test_stopped_run_stays_in_the_mean_with_the_weights_it_kept() -> None:
+    record = trial_record("factor", "all_layers", "stats", 0.5, runs=3)
+    record["runs"][0]["curves"]["validation_accuracy"] = [0.1, 0.5, 0.3]
+    record["runs"][1]["curves"]["validation_accuracy"] = [0.2, 0.3, 0.4, 0.6, 0.5]
+    record["runs"][2]["outcome"] = "diverged"
+    held = held_curves(TrialRecord.model_validate(record))
     np.testing.assert_array_equal(held.T, [[0.1, 0.5, 0.3, 0.5, 0.5], [0.2, 0.3, 0.4, 0.6, 0.5]])

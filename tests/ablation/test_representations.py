@@ -234,7 +234,7 @@ def test_histogram_puts_what_lies_on_an_edge_into_the_upper_bin(low: int, high: 
     assert load("info_theoretic")(values[None, None, :].astype(np.float32))[0, 0] == pytest.approx(expected)
 
 
-def test_unknown_representation_is_told_what_exists() -> None:
+def test_unknown_representation_error_lists_what_exists() -> None:
     with pytest.raises(UserError, match="matrix_norms"):
         load("matrix_norm")
 
@@ -252,7 +252,7 @@ def test_representations_from_elsewhere_are_named_by_a_dotted_path(
 
 
 @pytest.mark.parametrize("path", ["no_such_lab:curvature", "math:no_such", "math:pi"])
-def test_a_dotted_path_to_nothing_is_told(path: str) -> None:
+def test_a_dotted_path_to_nothing_is_reported(path: str) -> None:
     with pytest.raises(UserError, match="representation"):
         load(path)
 

@@ -70,7 +70,7 @@ def test_a_representation_of_products_refuses_factors(adapters: FolderAdapters) 
         next(feature_blocks(adapters, load("probes"), "factor", ["b0.attn1.to_q.lora.up.weight"]))
 
 
-def test_features_that_are_not_finite_are_told_with_their_row(adapters: FolderAdapters) -> None:
+def test_features_that_are_not_finite_are_reported_with_their_row(adapters: FolderAdapters) -> None:
     name = "b0.attn2.to_v.lora.up.weight"
     worst = int(adapters.arrays[name].min(axis=(1, 2)).argmin())
 

@@ -207,7 +207,10 @@ MISTAKES = {
     ),
     "two names": (lambda c: with_value(c, "category_name", 5, "ship"), "label 2 has two names, 'cat' and 'ship'"),
     "null label": (lambda c: with_value(c, "category_label", 44, None), "row 44: category_label is missing"),
-    "text label": (lambda c: c.update(category_label=["a"] * ROWS), "category_label holds .*whole numbers are needed"),
+    "text label": (
+        lambda c: c.update(category_label=["a"] * ROWS),
+        "category_label holds .*it must hold whole numbers",
+    ),
     "text image": (lambda c: c.update(image_ids=[["a"]] * ROWS), "image_ids holds .*lists of whole numbers"),
     "one factor twice": (
         lambda c: c.update({f"unet.{SELF}.lora_A.weight": c[f"{SELF}.lora.down.weight"]}),
@@ -218,7 +221,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 @pytest.mark.parametrize("read", [from_hub, from_parquet])
-def test_a_bad_data_set_is_told_in_one_line_and_leaves_nothing(tmp_path: Path, read: Read, mistake: str) -> None:
+def test_a_bad_data_set_is_reported_in_one_line_and_leaves_nothing(tmp_path: Path, read: Read, mistake: str) -> None:
     spoil, message = MISTAKES[mistake]
     columns = columns_of(factors_of(ROWS))
     spoil(columns)
@@ -230,7 +233,7 @@ def test_a_bad_data_set_is_told_in_one_line_and_leaves_nothing(tmp_path: Path, r
 
 
 @EVERY
-def test_an_empty_data_set_is_told(tmp_path: Path, read: Read) -> None:
+def test_an_empty_data_set_is_reported(tmp_path: Path, read: Read) -> None:
     table = pa.table(columns_of(factors_of(3))).slice(0, 0)
     if read is from_saved:
         datasets.Dataset(table).save_to_disk(str(tmp_path / "data"))
@@ -244,7 +247,7 @@ def test_an_empty_data_set_is_told(tmp_path: Path, read: Read) -> None:
 
 
 @pytest.mark.parametrize("load", [hub.load, disk.load])
-def test_a_parquet_file_cut_short_is_told(tmp_path: Path, load: Callable[..., None]) -> None:
+def test_a_parquet_file_cut_short_is_reported(tmp_path: Path, load: Callable[..., None]) -> None:
     folder = save_parquet(tmp_path / "data", columns_of(factors_of(ROWS)))
     file = folder / "train-00001-of-00002.parquet"
     os.truncate(file, file.stat().st_size // 2)
@@ -253,7 +256,7 @@ def test_a_parquet_file_cut_short_is_told(tmp_path: Path, load: Callable[..., No
     assert not (tmp_path / "store").exists()
 
 
-def test_a_folder_without_data_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_data_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither"):
         disk.load(tmp_path / "store", path=tmp_path)
     with pytest.raises(UserError, match="cannot be read as a data set"):
@@ -267,7 +270,7 @@ def test_a_folder_has_no_revision(tmp_path: Path) -> None:
         hub.load(tmp_path / "store", id=str(tmp_path), revision="main")
 
 
-def test_a_hub_that_does_not_answer_is_told(tmp_path: Path) -> None:
+def test_a_hub_that_does_not_answer_is_reported(tmp_path: Path) -> None:
     script = (
         "import pathlib, sys; from plumbline.ablation.sources import hub; hub.load(pathlib.Path(sys.argv[1]), id='a/b')"
     )
@@ -330,7 +333,7 @@ def test_every_naming_gives_the_same_store(tmp_path: Path, naming: Callable[[str
     assert store.table()["adapter"].to_pylist()[4:6] == ["bird/01.safetensors", "bird/03.safetensors"]
     assert store.groups.tolist() == list(range(8))
     np.testing.assert_array_equal(store.product(SELF)[2], 1.0)
-    assert store.manifest["source"]["adapters_without_alpha"] == 8
+    assert store.manifest.source["adapters_without_alpha"] == 8
     store.verify()
 
 
@@ -347,7 +350,7 @@ def test_every_float_type_is_read_as_float32(tmp_path: Path, dtype: torch.dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int32])
-def test_a_type_that_cannot_be_read_is_told(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_a_type_that_cannot_be_read_is_reported(tmp_path: Path, dtype: torch.dtype) -> None:
     (tmp_path / "loras" / "cat").mkdir(parents=True)
     tensors = {name: torch.from_numpy(values[0]).to(dtype) for name, values in factors_of(1).items()}
     save_torch(tensors, tmp_path / "loras" / "cat" / "a.safetensors")
@@ -366,7 +369,7 @@ def test_alphas_of_kohya_become_scales_per_module(tmp_path: Path) -> None:
     store = load_folder(tmp_path)
     np.testing.assert_array_equal(store.product(SELF)[2], np.array([4.0, 6.0, 5.0, 7.0]) / 2)
     np.testing.assert_array_equal(store.product(CROSS)[2], 1.0)
-    assert store.manifest["source"]["adapters_without_alpha"] == 4
+    assert store.manifest.source["adapters_without_alpha"] == 4
 
 
 @pytest.mark.parametrize(
@@ -392,7 +395,7 @@ def test_the_configuration_of_peft_gives_the_scales(
     np.testing.assert_allclose(store.product(SELF)[2], of_self, rtol=1e-15)
     np.testing.assert_allclose(store.product(CROSS)[2], of_cross, rtol=1e-15)
     assert store.table()["adapter"][0].as_py() == "airplane/adapter-0"
-    assert store.manifest["source"]["adapters_without_alpha"] == 0
+    assert store.manifest.source["adapters_without_alpha"] == 0
 
 
 def test_metadata_of_diffusers_gives_the_scales(tmp_path: Path) -> None:
@@ -414,7 +417,7 @@ def test_text_encoders_are_left_out_and_counted(tmp_path: Path) -> None:
         save_file(tensors | text | {"lora_te_layers_0_fc1.alpha": np.array(1.0)}, file)
     store = load_folder(tmp_path)
     assert {block.name for block in store.blocks} == set(SHAPES)
-    assert store.manifest["source"]["text_encoder_keys_left_out"] == 4 * 3
+    assert store.manifest.source["text_encoder_keys_left_out"] == 4 * 3
 
 
 def test_a_csv_labels_adapters_and_says_which_images_they_share(tmp_path: Path) -> None:
@@ -442,17 +445,17 @@ def test_a_csv_labels_adapters_and_says_which_images_they_share(tmp_path: Path) 
     ("lines", "message"),
     [
         ("file,label\na,b\n", "has no column adapter"),
-        ("adapter,label\n", "names no adapters"),
+        ("adapter,label\n", "lists no adapters"),
         ("adapter,label\nbird/09.safetensors,x\n", r"line 2: bird/09\.safetensors is not a file in"),
-        ("adapter,label\nbird/01.safetensors,x\n../secret.safetensors,x\n", r"line 3: \.\./secret.* leads out of"),
-        ("adapter,label\n/etc/passwd,x\n", "line 2: /etc/passwd leads out of"),
-        ("adapter,label\nlink.safetensors,x\n", r"line 2: link\.safetensors leads out of"),
+        ("adapter,label\nbird/01.safetensors,x\n../secret.safetensors,x\n", r"line 3: \.\./secret.* is outside"),
+        ("adapter,label\n/etc/passwd,x\n", "line 2: /etc/passwd is outside"),
+        ("adapter,label\nlink.safetensors,x\n", r"line 2: link\.safetensors is outside"),
         ("adapter,label\nbird/01.safetensors,\n", "line 2: `adapter` or `label` is empty"),
         ("adapter,label\nbird/01.safetensors,x\nbird/../bird/01.safetensors,y\n", "more than once"),
         ("adapter,label,image_ids\nbird/01.safetensors,x,1 b\n", "line 2: num_images and image_ids must be whole"),
     ],
 )
-def test_a_bad_csv_is_told_by_its_line(tmp_path: Path, lines: str, message: str) -> None:
+def test_a_bad_csv_is_reported_with_its_line(tmp_path: Path, lines: str, message: str) -> None:
     save_folder(tmp_path / "loras", factors_of(4), diffusers)
     save_file({"a": np.zeros(1)}, tmp_path / "secret.safetensors")
     (tmp_path / "loras" / "link.safetensors").symlink_to(tmp_path / "secret.safetensors")
@@ -469,9 +472,9 @@ def change(file: Path, edit: Callable[[dict[str, np.ndarray]], Any]) -> None:
 
 
 BAD_ADAPTERS: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "cut short": (lambda file: os.truncate(file, file.stat().st_size - 10), "no whole safetensors file"),
-    "garbage": (lambda file: file.write_bytes(b"\x80\x04" * 50), "no whole safetensors file"),
-    "empty file": (lambda file: file.write_bytes(b""), "no whole safetensors file"),
+    "cut short": (lambda file: os.truncate(file, file.stat().st_size - 10), "is not a complete safetensors file"),
+    "garbage": (lambda file: file.write_bytes(b"\x80\x04" * 50), "is not a complete safetensors file"),
+    "empty file": (lambda file: file.write_bytes(b""), "is not a complete safetensors file"),
     "no factors": (lambda file: change(file, lambda t: t.clear()), "holds no LoRA factors"),
     "half a module": (
         lambda file: change(file, lambda t: t.pop(f"unet.{SELF}.lora.up.weight")),
@@ -496,7 +499,7 @@ BAD_ADAPTERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "DoRA": (
         lambda file: change(file, lambda t: t.update({f"unet.{SELF}.lora_magnitude_vector": np.ones(3)})),
-        "no factor of a plain LoRA",
+        "is not a factor of a plain LoRA",
     ),
     "alpha of nothing": (lambda file: change(file, lambda t: t.update({"x.alpha": np.ones(1)})), "has an alpha for x"),
 }
@@ -518,12 +521,12 @@ def test_a_bad_adapter_stops_the_import_or_is_skipped_and_listed(tmp_path: Path,
     left = [row for row in (0, 2, 4, 6, 1, 3, 5, 7) if f"{CLASSES[row % 2]}/{row:02d}.safetensors" != bad]
     for name, values in factors.items():
         np.testing.assert_array_equal(store.block(name), values[left])
-    (skipped,) = store.manifest["skipped"]
-    assert skipped["adapter"] == bad
+    (skipped,) = store.manifest.skipped
+    assert skipped.adapter == bad
     assert len(store.labels) == 7
 
 
-def test_nothing_readable_is_told_even_when_skipping(tmp_path: Path) -> None:
+def test_nothing_readable_is_reported_even_when_skipping(tmp_path: Path) -> None:
     for file in save_folder(tmp_path / "loras", factors_of(4), diffusers).rglob("*.safetensors"):
         file.write_bytes(b"")
     with pytest.raises(UserError, match="none of its 4 adapters can be read"):
@@ -531,14 +534,14 @@ def test_nothing_readable_is_told_even_when_skipping(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("skip", ["fail", "skip"])
-def test_an_adapter_without_a_class_is_told(tmp_path: Path, skip: str) -> None:
+def test_an_adapter_without_a_class_is_reported(tmp_path: Path, skip: str) -> None:
     folder = save_folder(tmp_path / "loras", factors_of(4), diffusers)
     (folder / "bird" / "01.safetensors").rename(folder / "01.safetensors")
     with pytest.raises(UserError, match=r"01\.safetensors: has no class"):
         load_folder(tmp_path, on_bad_adapter=skip)
 
 
-def test_an_empty_folder_is_told(tmp_path: Path) -> None:
+def test_an_empty_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "loras").mkdir()
     with pytest.raises(UserError, match=r"holds no \.safetensors files"):
         load_folder(tmp_path)
@@ -592,14 +595,14 @@ def test_shards_of_the_zoo_are_merged_and_folds_are_groups(tmp_path: Path, sizes
     np.testing.assert_array_equal(store.product(SELF)[2], 0.5)
 
 
-def test_an_image_in_two_folds_is_told(tmp_path: Path) -> None:
+def test_an_image_in_two_folds_is_reported(tmp_path: Path) -> None:
     shards = save_shards(tmp_path, factors_of(24), [12, 12], image_ids=np.zeros((24, 1), np.int64))
     with pytest.raises(UserError, match="image 0 is in two folds"):
         zoo.load(tmp_path / "store", shards=shards, classes=CLASSES)
     assert not (tmp_path / "store").exists()
 
 
-def test_a_shard_cut_short_is_told(tmp_path: Path) -> None:
+def test_a_shard_cut_short_is_reported(tmp_path: Path) -> None:
     shards = save_shards(tmp_path, factors_of(24), [12, 12])
     os.truncate(shards[1], 300)
     with pytest.raises(UserError, match=r"1\.safetensors: is not a complete shard"):
@@ -623,8 +626,10 @@ def test_a_dotted_path_names_a_source_outside(tmp_path: Path, monkeypatch: pytes
         source("my_lab_sources:nothing")
 
 
-@pytest.mark.parametrize(("name", "message"), [("hubb", "there are adapters, disk, hub, zoo"), ("no_lab:x", "no_lab")])
-def test_an_unknown_source_is_told(name: str, message: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"), [("hubb", "choose from adapters, disk, hub, zoo"), ("no_lab:x", "no_lab")]
+)
+def test_an_unknown_source_is_reported(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         source(name)
 

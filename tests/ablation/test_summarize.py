@@ -7,25 +7,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 from scipy import stats
 
-from ablation.trial_records import grid, trial_record, write
-from plumbline.ablation.analysis.contrasts import best_trial, contrasts_frame
-from plumbline.ablation.analysis.records import read_records, runs_frame, summary_frame
+from ablation.trial_records import data_of, grid, trial_record, write
+from merging import merge_fields
+from plumbline.ablation.analysis.contrasts import best_trial
+from plumbline.ablation.analysis.findings import findings
+from plumbline.ablation.analysis.records import TrialRecord, ordered_records
 from plumbline.ablation.settings import TABLES
 from plumbline.ablation.summarize import SummarizeSpec, summarize
 from plumbline.core.errors import UserError
 
 
 def summarized(records: list[dict[str, Any]], folder: Path) -> Path:
-    summarize(SummarizeSpec(code="", inputs=""), write(records, folder / "trials"), folder / "out")
+    spec = SummarizeSpec(**merge_fields(records))
+    summarize(spec, write(records, folder / "trials"), folder / "out" / "results.json")
     return folder / "out"
 
 
 def frames(records: list[dict[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    runs = runs_frame(records)
-    summary = summary_frame(records, runs)
-    return summary, contrasts_frame(summary, runs)
+    data = data_of(records)
+    return data.summary, data.contrasts
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,7 @@ def test_drops_of_a_view_are_one_family_and_layer_sets_another(whole: Path) -> N
     sizes = contrasts["family"].value_counts()
     assert sizes["visual_drop/factor"] == 10
     assert sizes["visual_drop/product"] == 14
-    assert sizes["product_against_factor/visual_only"] == 10 + 5 + 1  # twins; the others and flat; mean of
+    assert sizes["product_against_factor/visual_only"] == 10 + 5 + 1  # counterparts; the others and flat; their mean
     for _, family in contrasts.groupby("family"):
         least = family["p_value"].min()
         assert family["p_holm"].min() == pytest.approx(min(1, least * len(family)))
@@ -108,14 +111,14 @@ def test_best_is_chosen_by_validation_and_compared_by_test_accuracy() -> None:
     assert chosen["difference"].min() > 0.3
 
 
-def test_mean_of_twins_averages_runs_before_it_compares() -> None:
+def test_mean_of_counterparts_averages_runs_before_it_compares() -> None:
     records = [
         trial_record(view, "all_layers", name, level)
         for name in ("stats", "spectral", "frequency")
         for view, level in (("factor", 0.3), ("product", 0.5))
     ]
     contrasts = frames(records)[1]
-    row = contrasts[contrasts["kind"] == "mean_of_twins"].iloc[0]
+    row = contrasts[contrasts["kind"] == "mean_of_counterparts"].iloc[0]
     by_view = {
         view: np.mean([[run["test"]["accuracy"] for run in r["runs"]] for r in records if r["view"] == view], axis=0)
         for view in ("factor", "product")
@@ -141,7 +144,7 @@ def test_failed_trial_is_shown_and_never_dropped(tmp_path: Path, outcome: str, c
     assert not contrast["significant"]
     for table in TABLES:
         assert cell in (out / f"tables/{table}.tex").read_text()
-    assert f"factor/all_layers/flat: {cell}" in (out / "findings.md").read_text()
+    assert f"factor/all_layers/flat: {outcome.replace('_', ' ')} (tried to" in (out / "findings.md").read_text()
 
 
 def test_diverged_runs_leave_the_pairs_and_are_counted(tmp_path: Path) -> None:
@@ -162,7 +165,7 @@ def test_records_of_two_machines_are_flagged_in_every_place(tmp_path: Path) -> N
     assert pd.read_csv(out / "summary.csv")["different_machines"].all()
     assert pd.read_csv(out / "contrasts.csv")["different_machines"].all()
     for path in [*out.glob("tables/*.tex"), out / "findings.md"]:
-        assert re.search(r"EPYC 9554, \d+ cores: 1 trials", path.read_text()), path
+        assert re.search(r"EPYC 9554, \d+ cores: 1 trial\b", path.read_text()), path
     alone = summarized([here], tmp_path / "alone")
     assert not pd.read_csv(alone / "summary.csv")["different_machines"].any()
     assert "different machines" not in (alone / "findings.md").read_text()
@@ -176,53 +179,58 @@ def test_too_few_runs_for_significance_are_said_to_be(tmp_path: Path) -> None:
 
 
 def test_accuracy_near_chance_is_not_claimed_below_it() -> None:
-    from plumbline.ablation.analysis.findings import findings
-
     record = trial_record("factor", "all_layers", "stats", 0.1)
     for run, accuracy in zip(record["runs"], np.linspace(0.08, 0.11, 10), strict=True):
         run["test"]["accuracy"] = accuracy
     text = findings(*frames([record]))
-    assert "1 of 1 trials are not told apart from chance" in text
+    assert "1 of 1 trials are not significantly above chance" in text
     for run in record["runs"]:
         run["test"]["accuracy"] = 0.3
-    assert "1 of 1 trials are above chance" in findings(*frames([record]))
-
-
-def edited(tmp_path: Path, **changes: Any) -> list[Path]:
-    record = trial_record("factor", "all_layers", "stats", 0.4, runs=2) | changes
-    return write([{key: value for key, value in record.items() if value != "absent"}], tmp_path)
+    assert "1 of 1 trials are significantly above the chance level of 10.0%" in findings(*frames([record]))
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
-        ({"schema": 99}, "no record of study ablation, schema 1"),
-        ({"study": "throughput"}, "no record of study ablation"),
-        ({"classes": "absent"}, "lacks classes"),
+        ({"schema": 99}, "is not a record of schema 1"),
+        ({"study": "throughput"}, "study is 'throughput', not 'ablation'"),
+        ({"classes": None}, "classes"),
+        ({"runs": []}, "outcome is ok, but no run is"),
     ],
 )
-def test_foreign_record_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said) as caught:
-        read_records(edited(tmp_path, **changes))
+def test_record_of_another_study_or_without_its_fields_is_named(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    paths = write([trial_record("factor", "all_layers", "stats", 0.4, runs=2) | changes], tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        ordered_records(paths)
     assert "stats.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["train", "confusion", "best_epoch"])
+def test_good_run_without_its_scores_is_not_a_record(field: str) -> None:
+    record = trial_record("factor", "all_layers", "stats", 0.4, runs=2)
+    record["runs"][1][field] = None
+    with pytest.raises(ValidationError, match="scores are missing"):
+        TrialRecord.model_validate(record)
 
 
 def test_trial_recorded_twice_is_refused(tmp_path: Path) -> None:
     record = trial_record("factor", "all_layers", "stats", 0.4, runs=2)
     paths = write([record], tmp_path / "a") + write([record], tmp_path / "b")
     with pytest.raises(UserError, match="recorded twice"):
-        read_records(paths)
+        ordered_records(paths)
 
 
-def test_records_of_two_data_sets_are_not_compared() -> None:
+def test_records_of_two_data_sets_are_not_compared(tmp_path: Path) -> None:
     records = [
         trial_record("factor", "all_layers", "stats", 0.4),
         trial_record("factor", "all_layers", "flat", 0.4, classes=["cat", "dog"]),
     ]
     with pytest.raises(UserError, match="different classes"):
-        summary_frame(records, runs_frame(records))
+        ordered_records(write(records, tmp_path))
 
 
 def test_no_record_at_all_says_what_to_do() -> None:
-    with pytest.raises(UserError, match="run the trials first"):
-        read_records([])
+    with pytest.raises(UserError, match="run its trials first"):
+        ordered_records([])

@@ -6,6 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from plumbline.ablation.analysis.contrasts import contrasts_frame
+from plumbline.ablation.analysis.frames import runs_frame, summary_frame
+from plumbline.ablation.analysis.records import TrialRecord
+from plumbline.ablation.plots.panels import FigureData
+
 CLASSES = ["airplane", "bird", "cat", "car", "dog", "fish", "fruit", "ship", "snake", "vegetable"]
 LEVELS = {
     "simple_stats": (0.31, 0.36, 5), "rank_based": (0.34, 0.41, 11), "stats": (0.32, 0.40, 7),
@@ -39,7 +44,7 @@ def run_record(rng: np.random.Generator, level: float, seed: int, shift: float, 
         sides[side]["macro_recall"] = value
     return {
         "seed": seed, "outcome": "ok", **sides, "best_epoch": int(validation.argmax()), "epochs": epochs,
-        "seconds": 0.2, "confusion": confusion.tolist(),
+        "seconds": 0.2, "feature_width": 7, "confusion": confusion.tolist(),
         "curves": {
             "train_loss": (2.3 - 2 * rise).tolist(), "train_accuracy": rise.tolist(),
             "validation_accuracy": validation.tolist(), "learning_rate": [1e-3] * epochs,
@@ -58,10 +63,11 @@ def trial_record(view: str, layers: str, representation: str, level: float, **op
     return {
         "schema": 1, "study": "ablation", "stage": "train", "trial": f"{view}/{layers}/{representation}",
         "outcome": outcome, "message": None if outcome == "ok" else "tried to allocate 12 GiB",
-        "spec": {}, "machine": {"cpu_model": options.get("cpu_model", "Xeon"), "cores": 2},
+        "spec": {}, "machine": {"cpu_model": options.get("cpu_model", "Xeon"), "cores": 2}, "device": "cpu",
         "started": "2026-01-01T00:00:00Z", "seconds": float(1.5 + width**0.5 / 4 + rng.uniform(0, 0.3)),
         "view": view, "layers": layers, "representation": representation, "classes": classes, "rows": 1000,
         "feature_width": width * modules, "feature_width_used": width * modules, "layer_count": modules,
+        "adapters": {"kind": "zoo", "shards": 2, "skipped": 0},
         "feature_seconds": float(0.2 + width / 100 + rng.uniform(0, 0.5)),
         "runs": [run_record(rng, level, seed, shifts[seed], len(classes)) for seed in seeds],
     }  # fmt: skip
@@ -88,3 +94,11 @@ def write(records: list[dict[str, Any]], folder: Path) -> list[Path]:
         path.write_text(json.dumps(record))
         paths.append(path)
     return paths
+
+
+def data_of(records: list[dict[str, Any]]) -> FigureData:
+    """The frames of these records."""
+    typed = [TrialRecord.model_validate(record) for record in records]
+    runs = runs_frame(typed)
+    summary = summary_frame(typed, runs)
+    return FigureData(summary=summary, runs=runs, contrasts=contrasts_frame(summary, runs), records=typed)

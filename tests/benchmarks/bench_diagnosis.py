@@ -1,11 +1,11 @@
-"""Twelve causes of slow training, each put into real runs; is the first cause that the diagnosis names the right one?
+"""Injects twelve causes of slow training into real runs: is the first cause that the diagnosis names the right one?
 
     python tests/benchmarks/bench_diagnosis.py --output diagnosis.json [--healthy 20] [--only float64]
 
-Beside it: healthy runs, in which any alarm is false; the expected tokens/s of shapes that it has not seen; the time
-of a diagnosis; and what the evidence costs a training. Ten minutes or so. On a machine that others use, their load is
-a cause too, and a true one: each case tells the cores that they took meanwhile, and a second score leaves contention
-out where they took more than a tenth of a core.
+Also: healthy runs, in which every alarm is false; the expected tokens/s of model shapes that it was not tuned on; the
+time of a diagnosis; and what the evidence costs during training. Takes about ten minutes. On a shared machine the load
+of others is a real cause too: each case reports how many cores they used, and a second score ignores contention when
+that was more than a tenth of a core.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from plumbline.core.measure.machine import describe_machine
 from plumbline.core.run.progress import append_to, log_event
 from plumbline.lr_sweep.diagnosis.evidence import read_trials
 from plumbline.lr_sweep.diagnosis.report import diagnose_study
+from plumbline.lr_sweep.diagnosis.verdict import Diagnosis
 from plumbline.lr_sweep.settings import ModelSettings, StabilitySettings, TrainingSettings
 
 STEPS = 100
@@ -65,8 +66,8 @@ TrainingWindows.draw = lambda self: (time.sleep(0.05), draw(self))[1]
 """
 SLOW_JOURNAL = """
 from plumbline.lr_sweep.training import loop
-note = loop.note
-loop.note = lambda **fields: (log_event(**fields), time.sleep(0.05))[0]
+log_event = loop.log_event
+loop.log_event = lambda **fields: (log_event(**fields), time.sleep(0.05))[0]
 """
 DOUBLE = "import torch; torch.set_default_dtype(torch.float64)"
 SLEEP = """
@@ -139,7 +140,7 @@ def run(case: Case, root: Path, name: str) -> dict[str, Any]:
     began, busy, own = time.monotonic(), busy_seconds(), own_seconds()
     processes = [start(case, study, root / "tokens", f"trial{index}") for index in range(case.at_once)]
     others: list[subprocess.Popen[bytes]] = []
-    diagnosis: dict[str, Any] | None = None
+    diagnosis: Diagnosis | None = None
     spent = 0.0
     if case.meanwhile == "stop":
         wait_for_steps(study, 1.0)
@@ -160,25 +161,25 @@ def run(case: Case, root: Path, name: str) -> dict[str, Any]:
     foreign = max(0.0, busy_seconds() - busy - (own_seconds() - own)) / (time.monotonic() - began)
     if diagnosis is None:
         diagnosis, spent = timed(lambda: diagnose_study(study))
-    causes = [item["cause"] for item in diagnosis["causes"]]
+    causes = [item.cause for item in diagnosis.causes]
     others_cores = foreign if foreign > LOAD_CORES else 0.0
     beside = [cause for cause in causes if not others_cores or cause not in CONTENTION or cause == case.cause]
-    alarms = [c["cause"] for c in diagnosis["causes"] if c["share"] >= 0.1 and c["cause"] in beside]
+    alarms = [item.cause for item in diagnosis.causes if item.share >= 0.1 and item.cause in beside]
     return {
         "asked": case.cause,
-        "status": diagnosis["status"],
+        "status": diagnosis.status,
         "causes": causes,
-        "seconds_lost": [item["seconds_lost"] for item in diagnosis["causes"]],
-        "right": causes[:1] == [case.cause] if case.cause else diagnosis["status"] == "healthy",
+        "seconds_lost": [item.seconds_lost for item in diagnosis.causes],
+        "right": causes[:1] == [case.cause] if case.cause else diagnosis.status == "healthy",
         "right_beside_foreign_load": beside[:1] == [case.cause] if case.cause else not alarms,
         "others_cores": foreign,
         "diagnosis_seconds": spent,
-        "expected": diagnosis["expected"][:1],
-        "why": diagnosis["why"],
+        "expected": diagnosis.to_json()["expected"][:1],
+        "why": diagnosis.why,
     }
 
 
-def timed(work: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], float]:
+def timed(work: Callable[[], Diagnosis]) -> tuple[Diagnosis, float]:
     began = time.perf_counter()
     return work(), time.perf_counter() - began
 

@@ -8,7 +8,7 @@
 - ceiling: decoding at batch 1 of 134 million parameters drawn from a seed, as a share of the bandwidth that was
   measured just before, by the study's own stages. Left out with --small.
 
-Uses all cores there are (the choice of threads is part of a trial), so nothing should run beside it. Two minutes.
+Uses all cores there are (thread counts are tuned in each trial), so nothing should run beside it. Two minutes.
 """
 
 import argparse
@@ -26,16 +26,18 @@ from typing import Any
 import torch
 
 from plumbline.core.files import read_json, write_json
-from plumbline.core.measure.machine import describe_machine
+from plumbline.core.measure.machine import core_count, describe_machine
 from plumbline.core.plan.target import Target
 from plumbline.core.run.device import torch_device
 from plumbline.core.run.progress import Progress
-from plumbline.throughput.analysis.quality import disturbances
-from plumbline.throughput.engines.interface import Choice, load
+from plumbline.throughput.analysis.quality import noise_sources
+from plumbline.throughput.engines.interface import load
+from plumbline.throughput.grid import Cell
 from plumbline.throughput.measurement.trial import Request, Trial
 from plumbline.throughput.models.manifest import read_manifest
 from plumbline.throughput.plan import plan
-from plumbline.throughput.settings import Cell, ThroughputSettings, TrialTiming
+from plumbline.throughput.record import TrialRecord
+from plumbline.throughput.settings import EngineConfig, ThroughputSettings, TrialTiming
 
 DEFAULT = {"vocabulary": 512, "context": 64, "width": 64, "hidden": 176, "layers": 2, "heads": 4}
 """The model that the study lr_sweep trains by default."""
@@ -69,26 +71,26 @@ class Study:
         """Runs the target's stage; seconds of its process."""
         command = [sys.executable, "-m", f"plumbline.throughput.{target.stage}", "--spec", target.spec]
         command += ["--output", str(target.file(self.folder)), *options]
-        environment = os.environ | {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
+        environment = os.environ | {"OMP_NUM_THREADS": str(core_count())}
         began = time.perf_counter()
         subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
         return time.perf_counter() - began
 
-    def measure(self) -> dict[str, Any]:
-        """The record of the trial, rebuilt."""
+    def measure(self) -> TrialRecord:
+        """The record of the trial, measured again."""
         target = self.targets["measure", CELL.trial]
         needs = {"manifest": self.manifest, "reference": self.reference, "text": self.text, "limits": self.limits}
         self.run(target, *(word for name, path in needs.items() for word in (f"--{name}", str(path))))
-        record: dict[str, Any] = read_json(target.file(self.folder))
-        if record["outcome"] != "ok":
-            sys.exit(f"{target.name}: {record['outcome']}: {record['message']}")
+        record = TrialRecord.read(target.file(self.folder))
+        if not record.ok:
+            sys.exit(f"{target.name}: {record.outcome}: {record.message}")
         return record
 
     def trial(self, engine: str, threads: int, timing: dict[str, Any]) -> Trial:
         """A trial in this process, its engine loaded and called once."""
         request = Request(
             cell=CELL._replace(engine=engine),
-            choice=self.settings.choice,
+            autotune=self.settings.autotune,
             timing=TrialTiming(**timing),
             seed=0,
             manifest=read_manifest(self.manifest),
@@ -100,10 +102,9 @@ class Study:
         trial = Trial(request, {}, Progress(1, "phases"))
         trial.device = torch_device(self.device)
         kind = load(engine)
-        choice = Choice(dtype="float32", attention=kind.attentions[0], threads=threads, compile=False)
-        trial.findings["choice"] = {"compile": False}
+        config = EngineConfig(dtype="float32", attention=kind.attentions[0], threads=threads, compile=False)
         trial.synchronise = torch.cuda.synchronize if trial.device.type == "cuda" else lambda: None
-        trial.load(kind, choice)
+        trial.load(kind, config)
         trial.call_first()
         return trial
 
@@ -131,22 +132,21 @@ def overhead(study: Study, blocks: int) -> dict[str, Any]:
 
 
 def repeatability(study: Study, runs: int) -> dict[str, Any]:
-    """Rates of one trial in processes of its own and how far apart they are; those of undisturbed trials by themselves.
+    """Rates of one trial in separate processes, and how much they differ: all of them, and those that are not noisy.
 
     From run to run: the median over neighbours.
     """
     records = [study.measure() for _ in range(runs)]
-    undisturbed = [record["tokens_per_second"] for record in records if not disturbances(record)]
     return {
-        "undisturbed": apart(undisturbed),
-        "all": apart([record["tokens_per_second"] for record in records]),
-        "choices": [record["choice"] for record in records],
-        "disturbances": [disturbances(record) for record in records],
+        "not_noisy": apart([record.tokens_per_second or 0.0 for record in records if not noise_sources(record)]),
+        "all": apart([record.tokens_per_second or 0.0 for record in records]),
+        "engine_configs": [record.to_json()["engine_config"] for record in records],
+        "noise_sources": [noise_sources(record) for record in records],
     }
 
 
 def apart(rates: list[float]) -> dict[str, Any]:
-    """How far the rates are apart, in percent; None for fewer than two."""
+    """How much the rates differ, in percent; None for fewer than two."""
     if len(rates) < 2:
         return {"rates": rates, "median_percent": None, "largest_percent": None}
     steps = [max(pair) / min(pair) - 1 for pair in pairwise(rates)]
@@ -177,13 +177,13 @@ def engines(study: Study, blocks: int) -> dict[str, Any]:
 
 
 def ceiling(study: Study, runs: int) -> dict[str, Any]:
-    """Share of the ceiling that a trial's decoding reaches, the limits measured anew before each."""
+    """Share of the ceiling that a trial's decoding reaches, with the limits measured again before each."""
     found = []
     for _ in range(runs):
         study.run(study.targets["limits", ""])
         record = study.measure()
-        keys = ("ceiling_share", "mbu", "binds", "decode_tokens_per_second", "decode_step_bytes", "choice")
-        found.append({key: record[key] for key in keys})
+        keys = ("ceiling_share", "mbu", "binds", "decode_tokens_per_second", "decode_step_bytes", "engine_config")
+        found.append({key: record.to_json()[key] for key in keys})
     return {"median_share": median(run["ceiling_share"] for run in found), "runs": found}
 
 
@@ -201,11 +201,11 @@ def main() -> None:
         figures["engines"] = engines(small, 25)
         print("engines:", json.dumps(figures["engines"]["rate_over_generate"]), flush=True)
         figures["repeatability"] = repeatability(small, 10)
-        for name in ("undisturbed", "all"):
+        for name in ("not_noisy", "all"):
             print(f"repeatability, {name}:", json.dumps(figures["repeatability"][name]), flush=True)
         if not options.small:
             large = Study(
-                Path(folder) / "large", LARGE, options.device, choice={"dtype": "float32"}, timing={"seconds": 6}
+                Path(folder) / "large", LARGE, options.device, autotune={"dtype": "float32"}, timing={"seconds": 6}
             )
             figures["ceiling"] = ceiling(large, 3)
             print(f"ceiling: {100 * figures['ceiling']['median_share']:.0f}% of what bandwidth allows", flush=True)

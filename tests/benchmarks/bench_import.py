@@ -129,17 +129,17 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=arguments.output.parent) as scratch:
             folder, size = Path(scratch), rows * weights * 4
             make_data(folder, rows)
-            contenders = {
+            candidates = {
                 "hub": ("hub", {"id": str(folder / "hub")}, size),
                 "disk_parquet": ("disk", {"path": str(folder / "hub")}, size),
                 "disk_saved": ("disk", {"path": str(folder / "saved")}, size),
                 "adapters": ("adapters", {"path": str(folder / "adapters")}, size // 4),
             }
-            samples: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+            samples: dict[str, list[dict[str, float]]] = {name: [] for name in candidates}
             writes = []
             for _ in range(arguments.repeats):
                 writes.append(copy_rate(folder, size))
-                for name, (source, options, stored) in contenders.items():
+                for name, (source, options, stored) in candidates.items():
                     samples[name].append(measure(folder, source, options, stored))
             figures[f"rows_{rows}"] = {"plain_write_bytes_per_second": writes, **samples}
             for name, taken in samples.items():

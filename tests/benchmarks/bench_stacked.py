@@ -214,22 +214,22 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    contenders: dict[tuple[str, int], tuple[StackedTrials, list[Fit]]] = {}
+    candidates: dict[tuple[str, int], tuple[StackedTrials, list[Fit]]] = {}
     figures: dict[str, dict[str, Any]] = {shape: {} for shape in SHAPES}
     for shape, settings in SHAPES.items():
         tokens = corpus(settings.vocabulary)
         fits = separate_trials(shape, tokens, CHECKED_STEPS + options.repeats * sum(BLOCK_STEPS.values()))
         for count in TRIALS:
-            contenders[shape, count] = StackedTrials(fits[:count], tokens), fits[:count]
+            candidates[shape, count] = StackedTrials(fits[:count], tokens), fits[:count]
         for fit in fits:
             for _ in range(CHECKED_STEPS):
                 fit.advance()
         for count in TRIALS:
-            found = figures[shape][f"{count} trials"] = difference(*contenders[shape, count])
+            found = figures[shape][f"{count} trials"] = difference(*candidates[shape, count])
             # the negation, so that a difference of nan is one too
             if not all(value <= TOLERANCE for name, value in found.items() if name.endswith("difference")):
                 sys.exit(f"{shape}, {count} trials: stacked training differs from separate training: {found}")
-    for (shape, count), pair in contenders.items():
+    for (shape, count), pair in candidates.items():
         found = figures[shape][f"{count} trials"]
         found |= compare(*pair, options.repeats)
         print(

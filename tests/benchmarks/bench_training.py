@@ -25,9 +25,9 @@ from plumbline.core.measure.machine import describe_machine
 from plumbline.lr_sweep.settings import LrSweepSettings, ModelSettings, OperationSettings, TrainingSettings
 from plumbline.lr_sweep.training.allocator import keep_freed_memory
 from plumbline.lr_sweep.training.data import Tokens
-from plumbline.lr_sweep.training.loop import Fit, Run, learning_rate
+from plumbline.lr_sweep.training.loop import RunConfig, Trainer, learning_rate
 from plumbline.lr_sweep.training.model import Transformer
-from plumbline.lr_sweep.training.precision import choose
+from plumbline.lr_sweep.training.precision import autotune
 
 SHAPES = {
     "default": LrSweepSettings().model,
@@ -51,7 +51,7 @@ def corpus(vocabulary: int) -> Tokens:
 class PlainLoop:
     """A training loop as one writes it."""
 
-    def __init__(self, run: Run, tokens: Tokens, device: torch.device) -> None:
+    def __init__(self, run: RunConfig, tokens: Tokens, device: torch.device) -> None:
         torch.manual_seed(run.seed)
         self.run, self.tokens, self.device, self.step = run, tokens.train, device, 0
         self.model = Transformer(run.model).to(device)
@@ -93,15 +93,15 @@ class PlainLoop:
 class StudyLoop:
     """The study's, with its metrics."""
 
-    def __init__(self, run: Run, tokens: Tokens, device: torch.device) -> None:
+    def __init__(self, run: RunConfig, tokens: Tokens, device: torch.device) -> None:
         keep_freed_memory()
-        self.fit = Fit(run, tokens, device)
-        self.fit.prepare(choose(run.model, run.training, tokens, device))
+        self.trainer = Trainer(run, tokens, device)
+        self.trainer.prepare(autotune(run.model, run.training, tokens, device))
 
     def advance(self) -> None:
-        self.fit.advance()
-        if self.fit.step % LOG_STEPS == 0:
-            self.fit.log()
+        self.trainer.advance()
+        if self.trainer.step % LOG_STEPS == 0:
+            self.trainer.log()
 
 
 def serve(way: str, shape: str, device_name: str, steps: int, pipe: Connection) -> None:
@@ -109,7 +109,7 @@ def serve(way: str, shape: str, device_name: str, steps: int, pipe: Connection) 
     torch.set_num_threads(1)
     device = torch.device(device_name)
     training = TrainingSettings(steps=steps, validate_every=steps)
-    run = Run(model=SHAPES[shape], training=training, rate=1e-3, seed=0, identity="{}")
+    run = RunConfig(model=SHAPES[shape], training=training, rate=1e-3, seed=0, identity="{}")
     loop = {"plain": PlainLoop, "study": StudyLoop}[way](run, corpus(run.model.vocabulary), device)
     pipe.send("ready")
     while (count := pipe.recv()) is not None:
@@ -119,22 +119,22 @@ def serve(way: str, shape: str, device_name: str, steps: int, pipe: Connection) 
         if device.type == "cuda":
             torch.cuda.synchronize()
         pipe.send((time.perf_counter() - began, time.process_time() - worked))
-    pipe.send(costs(loop.fit) if isinstance(loop, StudyLoop) else {})
+    pipe.send(costs(loop.trainer) if isinstance(loop, StudyLoop) else {})
 
 
-def costs(fit: Fit) -> dict[str, Any]:
+def costs(trainer: Trainer) -> dict[str, Any]:
     """Percent of the training time that metrics take, and checkpoints at their default interval."""
-    fit.spans.settle()
+    trainer.spans.settle()
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(5):
-            fit.save(Path(folder) / "checkpoint")
-    fit.spans.settle()
-    spent, checkpoint = fit.spans.seconds, fit.spans.seconds["checkpoint"] / 5
+            trainer.save(Path(folder) / "checkpoint")
+    trainer.spans.settle()
+    spent, checkpoint = trainer.spans.seconds, trainer.spans.seconds["checkpoint"] / 5
     return {
-        "metrics_percent": 100 * spent["logging"] / fit.spans.training,
+        "metrics_percent": 100 * spent["logging"] / trainer.spans.training,
         "checkpoint_seconds": checkpoint,
         "checkpoints_percent": 100 * checkpoint / CHECKPOINT_SECONDS,
-        "chosen": {switch: finding["chosen"] for switch, finding in fit.choices.found.items()},
+        "chosen": {switch: decision.chosen for switch, decision in trainer.config.decisions.items()},
     }
 
 

@@ -20,18 +20,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.house import TRIALS, House, build, contents
+from tests.house import PROJECT, TRIALS, House, build, contents
 
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
 MARK = "# Written by Plumbline's `make test-cluster`, and taken away when it ends.\n"
 PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 CONTROLLER_PORT = 17817
 NODES = {"plumb1": 17818, "plumb2": 17819}
-OPTIONS = (
-    "--slurm-status-command=squeue", "--slurm-init-seconds-before-status-checks=5",
-    "--set-threads", *(f"{rule}=1" for rule in ("lr_sweep_diagnose", "throughput_limits", "throughput_measure")),
-)  # fmt: skip
-"""Over the profile: this cluster keeps no accounts, its jobs are short, and its nodes are small."""
+OPTIONS = ("--slurm-status-command=squeue", "--slurm-init-seconds-before-status-checks=5")
+"""Over the profile: this cluster keeps no accounts, and its jobs are short."""
 TEMPLATE = """\
 ClusterName=plumbline
 SlurmctldHost={host}({address})
@@ -164,6 +161,13 @@ def slurm_jobs() -> list[dict[str, str]]:
     return [dict(re.findall(r"(\w+)=(\S*)", job)) for job in jobs if job.startswith("JobId=")]
 
 
+def measuring_rules() -> list[str]:
+    """Rules that ask for the whole machine."""
+    text = "".join(path.read_text() for path in (PROJECT / "workflow" / "rules").glob("*.smk"))
+    rules = re.split(r"^(?:rule|checkpoint) (\w+):$", text, flags=re.MULTILINE)
+    return [name for name, body in zip(rules[1::2], rules[2::2], strict=True) if "threads: WHOLE_MACHINE" in body]
+
+
 def check_studies(house: House, local: House) -> None:
     """The studies run as Slurm jobs, each once; `ablation` ends with what a local run ends with."""
     expected = house.waiting()
@@ -179,9 +183,10 @@ def check_studies(house: House, local: House) -> None:
     assert {job["JobState"] for job in jobs} == {"COMPLETED"}, jobs
     assert {job["BatchHost"] for job in jobs} == set(NODES), "a node ran nothing"
     shared = {job["Comment"] for job in jobs if job["OverSubscribe"] != "NO"}
-    alone = {name for name in names if "throughput_measure" in name}
-    assert alone, "no trial of throughput ran"
-    assert alone.isdisjoint(shared), "a trial shared its node"
+    for rule in measuring_rules():
+        alone = {name for name in names if name.startswith(f"rule_{rule}")}
+        assert alone or rule == "throughput_max_batch", f"{rule} did not run"
+        assert alone.isdisjoint(shared), f"{rule} shared its node"
     assert shared, "no job shares its node"
 
     for study, count in (("ablation", TRIALS), ("throughput", 5)):

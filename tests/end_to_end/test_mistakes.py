@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from plumbline.config import STUDIES
 from plumbline.core.errors import UserError
 from plumbline.core.run import lock
 
@@ -20,22 +21,23 @@ def refuse(house, *arguments):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ablatoin": {}}, "ablatoin: no such key (known here: results, seed, device, ablation, lr_sweep, throughput)"),
+        ({"ablatoin": {}}, f"ablatoin: no such key (known here: results, seed, device, {', '.join(STUDIES)})"),
         ({"ablation": {"training": {"hiden": 3}}}, "ablation.training.hiden: no such key"),
         ({"ablation": {"training": {"dropout": 1.5}}}, "ablation.training.dropout: Input should be less than 1"),
-        ({"ablation": {"layers": ["visual"]}}, "no layer set 'visual'; there are all_layers, visual_only, text_only"),
-        ({"ablation": {"source": "disc"}}, "no source 'disc'; there are zoo, hub, disk, adapters"),
+        ({"ablation": {"layers": ["visual"]}}, "no layer set 'visual'; choose from all_layers, visual_only, text_only"),
+        ({"ablation": {"source": "disc"}}, "no source 'disc'; choose from zoo, hub, disk, adapters"),
         ({"ablation": {"source": "adapters"}}, "adapters.path: missing"),
-        ({"ablation": {"representations": {"factor": ["spectrum"]}}}, "no representation 'spectrum'; there are"),
+        ({"ablation": {"representations": {"factor": ["spectrum"]}}}, "no representation 'spectrum'; choose from"),
         ({"ablation": {"representations": {"factor": ["nowhere.at_all:f"]}}}, "module nowhere.at_all: not found"),
-        ({"ablation": {"representations": {"factor": ["probes"]}}}, "'probes' is for the product view alone"),
+        ({"ablation": {"representations": {"factor": ["probes"]}}}, "'probes' supports only the product view"),
         (
             {"ablation": {"representations": {"factor": []}}},
             "representations.factor: List should have at least 1",
         ),
-        ({"ablation": {"ensembles": {"flat": ["stats"]}}}, "ensembles.flat: is the name of a representation"),
+        ({"ablation": {"ensembles": {"flat": ["stats"]}}}, "ensembles.flat: a representation has this name"),
         ({"ablation": {"zoo": {"shards": 11}}}, "shards (11) exceeds the 8 chunks of adapters"),
         ({"results": ""}, "results: String should have at least 1 character"),
+        ({"results": "out/{date}"}, "results: String should match pattern"),
         ({"ablation": {"zoo": {"model": {"heads": 5}}}}, "heads (5) must divide width (24)"),
     ],
 )
@@ -48,7 +50,10 @@ def test_mistakes_in_the_config_are_named_before_any_job_starts(empty_house, set
 def test_grid_beyond_the_context_of_the_trained_model_is_named_where_it_is_asked_for(empty_house):
     empty_house.configure({"lr_sweep": {"model": {"context": 16}}})
     text = empty_house.snakemake("--dry-run", "results/throughput/results.json", succeeds=False)
-    assert "throughput.grid.0: prompt + generated is 36, beyond the 16 tokens of context that lr_sweep.model" in text
+    assert (
+        "throughput.grid.0: prompt + generated is 36 tokens, more than the context of 16 tokens of lr_sweep.model"
+        in text
+    )
     assert "lr_sweep_train" in empty_house.snakemake("--dry-run", "results/lr_sweep/results.json")
 
 

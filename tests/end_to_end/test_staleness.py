@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from house import TINY, TRIALS
+from house import PARTS, TINY, TRIALS
 
 NOTHING = "Nothing to be done"
 
@@ -37,16 +37,24 @@ def test_deleting_three_trials_runs_exactly_those_and_the_summaries(house):
 
 
 def test_editing_a_representation_runs_it_its_ensemble_and_what_follows(house):
-    house.edit("ablation/representations/simple_stats.py", "import numpy as np", "import numpy as np\n\nEDIT = 1")
+    house.edit("ablation/representations/simple_stats.py", "np.stack(columns", "np.stack(list(columns)")
     # Factor view: simple_stats and the ensemble `pair`, in two layer sets; the product view does not hold it.
     assert only(house.waiting(), ablation_features=1, ablation_train=4, ablation_summarize=1, ablation_figures=1)
     status = house.plumbline("status", "--configfile", "tiny.yaml")
-    assert "(plumbline.ablation.representations.simple_stats)" in status
+    assert "code: ablation.representations.simple_stats._features changed" in " ".join(status.split())
 
 
-def test_editing_a_helper_runs_exactly_what_reaches_it(house):
-    house.edit("core/statistics/contrasts.py", "import numpy as np", "import numpy as np\n\nEDIT = 1")
+def test_editing_a_function_of_core_runs_exactly_what_calls_it(house):
+    house.edit("core/statistics/contrasts.py", "def holm(p_values: ", "def holm(given: Any, p_values: ")
     assert only(house.waiting(), ablation_summarize=1, ablation_figures=1)
+    status = house.plumbline("status", "--configfile", "tiny.yaml")
+    assert "code: core.statistics.contrasts.holm changed" in " ".join(status.split())
+
+
+def test_a_definition_that_nothing_uses_makes_nothing_stale(house):
+    house.edit("core/statistics/contrasts.py", "import numpy as np", "import numpy as np\n\nEDIT = 1")
+    house.edit("ablation/settings.py", "SOURCES = (", "EDIT = 1\nSOURCES = (")
+    assert NOTHING in house.snakemake()
 
 
 def test_comments_formatting_and_docstrings_make_nothing_stale(house):
@@ -85,13 +93,38 @@ def test_a_changed_setting_is_noticed_even_without_the_snakemake_folder(house):
     settings["ablation"]["runs"] = 3
     house.configure(settings)
     text = house.snakemake("--dry-run")
-    assert "results.json will be moved to .stale and rebuilt" in text
+    assert "results.json will be renamed to .stale and rebuilt" in text
     assert "runs: 2 → 3" in text
     assert not list(house.study.rglob("*.stale")), "a dry run moves nothing"
     trial = "trials/factor/all_layers/pair.json"
     house.snakemake(f"results/ablation/{trial}")
     assert len(json.loads((house.study / trial).read_text())["runs"]) == 3
     assert len(json.loads((house.study / f"{trial}.stale").read_text())["runs"]) == 2
+
+
+def test_profile_that_goes_by_file_times_alone_mixes_no_old_trials_with_new_ones(house):
+    site = house.root / "site"
+    site.mkdir()
+    (site / "config.yaml").write_text("rerun-triggers: [mtime]\n")
+    settings = copy.deepcopy(TINY)
+    settings["ablation"]["training"]["hidden"] = 16
+    settings["ablation"]["representations"]["factor"].append("stats")
+    house.configure(settings)
+    assert house.waiting("--profile", "site")["ablation_train"] == TRIALS + 2
+    house.snakemake("--profile", "site", "--workflow-profile", "none", succeeds=False)
+    log = (house.study / "logs" / "summarize" / "all.log").read_text()
+    assert f"and {TRIALS - 3} more: recorded with settings or code other than today's" in log
+    assert "Traceback" not in log
+
+
+def test_results_folder_may_have_any_name_that_a_shell_would_split(empty_house):
+    empty_house.snakemake("--config", "results=my $HOME, it's (1)")
+    study = empty_house.root / "my $HOME, it's (1)" / "ablation"
+    assert len(list((study / "trials").rglob("*.json"))) == TRIALS
+    assert (study / "figures" / "gap.png").exists()
+    parts = {*PARTS, "tiny.yaml", ".snakemake", ".cache", study.parent.name}
+    assert {path.name for path in empty_house.root.iterdir()} <= parts
+    assert NOTHING in empty_house.snakemake("--config", "results=my $HOME, it's (1)")
 
 
 def test_any_deleted_output_is_made_again(house):

@@ -15,7 +15,7 @@ SETTINGS["throughput"] |= {
     "variants": {
         "ratios": [1.0, 0.4],
         "methods": ["plain"],
-        "paths": ["brought/broken", "brought/missing"],
+        "paths": ["user/broken", "user/missing"],
     },
 }
 GRID = {"base": 3, "plain-0.4": 2, "broken": 2, "missing": 2}
@@ -24,7 +24,7 @@ GRID = {"base": 3, "plain-0.4": 2, "broken": 2, "missing": 2}
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory) -> House:
-    """A house in which the study was run. Of two variants that were brought one has a NaN, the other is missing."""
+    """A house in which the study was run. Of two user-supplied variants one has a NaN, the other is missing."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     house = build(tmp_path_factory.mktemp("measured") / "house", "throughput")
@@ -38,7 +38,7 @@ def measured(tmp_path_factory) -> House:
     )
     model = LlamaForCausalLM(config)
     model.model.layers[1].mlp.up_proj.weight.data[3, 5] = float("nan")
-    model.save_pretrained(house.root / "brought" / "broken")
+    model.save_pretrained(house.root / "user" / "broken")
     house.configure(SETTINGS)
     house.snakemake()
     return house
@@ -56,7 +56,7 @@ def test_every_outcome_is_a_record_and_the_rest_goes_on(measured):
     assert Counter(name.partition("/")[0] for name in found) == GRID
     outcomes = {name.partition("/")[0]: record["outcome"] for name, record in found.items()}
     assert outcomes == {"base": "ok", "plain-0.4": "ok", "broken": "invalid_output", "missing": "unavailable"}
-    assert all("brought/missing" in found[name]["message"] for name in found if name.startswith("missing/"))
+    assert all("user/missing" in found[name]["message"] for name in found if name.startswith("missing/"))
 
 
 def test_engines_give_the_same_tokens_and_every_token_is_counted(measured):
@@ -77,7 +77,7 @@ def test_lines_for_existing_scripts_are_there_for_every_trial(measured):
     assert {line["successful_batches"] == 0 for line in lines if not line["success"]} == {True}
 
 
-def test_second_run_has_nothing_to_do_and_a_deleted_trial_alone_runs_again(measured):
+def test_second_run_does_nothing_and_only_a_deleted_trial_runs_again(measured):
     assert "Nothing to be done" in measured.snakemake()
     trial = measured.study / "trials" / "base" / "lean" / "b2-p4-g6.json"
     kept = trial.read_bytes()
@@ -87,7 +87,7 @@ def test_second_run_has_nothing_to_do_and_a_deleted_trial_alone_runs_again(measu
     assert waiting == {"throughput_measure": 1, "throughput_summarize": 1, "throughput_figures": 1}
 
 
-def test_edited_engine_makes_stale_its_own_trials_alone(measured):
+def test_edited_engine_makes_only_its_own_trials_stale(measured):
     path = measured.root / "workflow" / "plumbline" / "throughput" / "engines" / "generate.py"
     text = path.read_text()
     path.write_text(text + "\nEDITED = True\n")
@@ -96,7 +96,7 @@ def test_edited_engine_makes_stale_its_own_trials_alone(measured):
     assert waiting == {"throughput_measure": 1, "throughput_summarize": 1, "throughput_figures": 1}
 
 
-def test_trial_that_the_grid_gains_runs_alone(measured):
+def test_added_cell_runs_alone(measured):
     larger = copy.deepcopy(SETTINGS)
     larger["throughput"]["grid"].append({"variants": ["base"], "batch": [2], "generated": [5]})
     measured.configure(larger)

@@ -6,12 +6,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from lr_sweep.sweep_records import trial, unfinished
 from lr_sweep.training_runs import MODEL, VOCABULARY, spec_of, write_tokens
+from merging import merge_fields
 from plumbline.core.errors import UserError
+from plumbline.core.files import write_json
 from plumbline.lr_sweep.analysis.sweep import analyse, sweep_of
 from plumbline.lr_sweep.best import BestSpec, best, pick
+from plumbline.lr_sweep.record import TrialRecord, read_trials
 from plumbline.lr_sweep.train import train
-
-SPEC = BestSpec(code="", inputs="")
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +57,16 @@ def trials(tokens, tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(trials, tokenizer, tmp_path_factory):
     output = tmp_path_factory.mktemp("results") / "best_model" / "manifest.json"
-    best(SPEC, trials, tokenizer, output)
+    spec = BestSpec(**merge_fields(map(TrialRecord.read, trials)))
+    best(spec, trials, tokenizer, output)
     return output.parent
 
 
 def record(folder, rate, seed, loss, kind="converged"):
     found = trial(rate, seed, kind, loss=loss) if kind else unfinished(rate, seed)
-    path = folder / found["trial"] / "record.json"
+    path = folder / found.trial / "record.json"
     path.parent.mkdir()
-    path.write_text(json.dumps(found))
+    write_json(path, found.to_json())
     return path
 
 
@@ -85,7 +87,7 @@ def test_best_rate_is_the_one_that_the_analysis_names_when_a_seed_ran_out_of_mem
     short = [record(tmp_path, 0.1, 0, 1.0), record(tmp_path, 0.1, 1, None, None)]
     paths = [*short, record(tmp_path, 0.2, 0, 1.9)]
     assert pick(paths) == (short[0], 1.0)
-    assert analyse(sweep_of([json.loads(path.read_text()) for path in paths])).best_rate == 0.1
+    assert analyse(sweep_of(read_trials(paths))).best_rate == 0.1
 
 
 def test_without_a_good_rate_the_lowest_that_did_not_diverge_is_taken(tmp_path):
@@ -94,7 +96,7 @@ def test_without_a_good_rate_the_lowest_that_did_not_diverge_is_taken(tmp_path):
 
 
 def test_no_finished_trial_is_a_mistake_that_names_the_setting(tmp_path):
-    with pytest.raises(UserError, match=r"lr_sweep\.learning_rates: at each of 1 rates a trial diverged or none"):
+    with pytest.raises(UserError, match=r"lr_sweep\.learning_rates: at every rate a trial diverged or none"):
         pick([record(tmp_path, 0.1, 0, "nan", "diverged"), record(tmp_path, 0.1, 1, None, None)])
 
 

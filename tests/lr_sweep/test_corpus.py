@@ -2,7 +2,6 @@ import functools
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,8 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import HfApi
-from hypothesis import given
-from hypothesis import strategies as st
 
 from plumbline.core.errors import UserError
 from plumbline.core.run import hub
@@ -88,7 +85,7 @@ def test_the_default_corpus_is_the_same_in_another_process(default: Any) -> None
 
 
 def test_another_python_than_the_spec_names_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"Python 2\.7 and this job on 3\."):
+    with pytest.raises(UserError, match=r"Python 2\.7 but this job on 3\."):
         make(tmp_path, python="2.7")
 
 
@@ -97,19 +94,6 @@ def test_the_plan_names_the_release_of_python_and_not_its_patch() -> None:
     assert json.loads(planned["corpus"].spec)["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
     other = {target.stage: target for target in plan(LrSweepSettings(corpus=FILES), 0, {}, "cpu")}
     assert json.loads(other["corpus"].spec)["python"] is None
-
-
-@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), unique=True, min_size=1), st.randoms())
-def test_what_is_held_out_does_not_depend_on_the_order(texts: list[str], random: Any) -> None:
-    before = {text: documents.is_held_out(text, 0.3) for text in texts}
-    random.shuffle(texts)
-    assert before == {text: documents.is_held_out(text, 0.3) for text in texts}
-
-
-def test_the_share_that_is_held_out_is_about_the_share_asked_for() -> None:
-    for share in (0.05, 0.3):
-        held = sum(documents.is_held_out(f"document {number}", share) for number in range(20_000))
-        assert abs(held / 20_000 - share) < 0.01
 
 
 @pytest.mark.parametrize("share", [1e-9, 0.499])
@@ -123,7 +107,7 @@ def test_both_sides_have_a_document_however_few_there_are(tmp_path: Path, count:
     assert [text for text, _ in found] == texts
     assert 0 < len(held) < count or count == 1
     if share < 1e-3 and count > 1:  # the one that a larger share would take first
-        assert held == {min(texts, key=documents.place)}
+        assert held == {min(texts, key=documents.hash_fraction)}
     assert manifest["validation_documents"] == len(held)
     assert manifest["validation_bytes"] == sum(map(len, held))
     assert manifest["bytes"] == sum(map(len, texts))
@@ -177,7 +161,7 @@ def test_a_glob_that_matches_nothing_is_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("before", [0, 5, 70_001, 200_000])
 @pytest.mark.parametrize(
-    ("bad", "reason"), [(b"\xff\xfe", "is not valid UTF-8"), (b"\0", "is a zero"), (b"\xe2\x82", "is not valid UTF-8")]
+    ("bad", "reason"), [(b"\xff\xfe", "is not valid UTF-8"), (b"\0", "is zero"), (b"\xe2\x82", "is not valid UTF-8")]
 )
 def test_bytes_that_are_no_text_are_named_with_their_offset(
     tmp_path: Path, before: int, bad: bytes, reason: str
@@ -198,7 +182,7 @@ def test_a_limit_keeps_the_documents_that_fit(tmp_path: Path) -> None:
         2,
         9,
     ]
-    with pytest.raises(UserError, match=r"holds no document within lr_sweep\.corpus\.limit_bytes \(99\)"):
+    with pytest.raises(UserError, match=r"has no document within lr_sweep\.corpus\.limit_bytes \(99\)"):
         from_files(tmp_path, "*.txt", limit_bytes=99)
 
 
@@ -237,7 +221,7 @@ def test_a_limit_leaves_room_for_the_validation_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ({"column": "story"}, "has no column 'story'; there are id, text"),
+        ({"column": "story"}, "has no column 'story'; use one of id, text"),
         ({"column": "id"}, "row 0: 'id' holds int, not text"),
         ({"revision": "main"}, "is a directory, which has no revisions"),
         ({"validation_split": "held_out"}, "cannot be read as a data set"),
@@ -262,15 +246,6 @@ def test_a_parquet_file_that_was_cut_is_refused(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(UserError, match="cannot be read as a data set"):
         make(tmp_path, source="hub", hub={"id": str(tmp_path / "tiny"), "validation_split": None})
-
-
-def test_a_corpus_file_that_was_cut_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("some text")
-    from_files(tmp_path, "a.txt")
-    path = tmp_path / "corpus" / documents.FILE
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(UserError, match=re.escape(f"{path}: is not a complete corpus")):
-        list(documents.read(path.parent))
 
 
 def test_a_mistake_leaves_the_corpus_that_was_there(tmp_path: Path) -> None:

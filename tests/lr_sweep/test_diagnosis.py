@@ -10,12 +10,14 @@ import psutil
 import pytest
 import torch
 
+from lr_sweep.sweep_records import unfinished
 from plumbline.core.measure import clocks as clocks_module
 from plumbline.core.measure.clocks import clocks
 from plumbline.core.run.progress import append_to, log_event
 from plumbline.lr_sweep.diagnosis.assessment import assess, progress
 from plumbline.lr_sweep.diagnosis.causes import interface
-from plumbline.lr_sweep.diagnosis.evidence import Interval, TrialEvidence, from_events, read_trials, with_company
+from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence, from_events, read_trials, with_concurrency
+from plumbline.lr_sweep.diagnosis.journal import LogInterval
 from plumbline.lr_sweep.diagnosis.ledger import ledger
 from plumbline.lr_sweep.diagnosis.machine import Gpu, Machine, Neighbour, observe
 from plumbline.lr_sweep.diagnosis.report import in_words
@@ -28,30 +30,30 @@ MODEL = ModelSettings(width=16, hidden=32, layers=1, heads=2, context=16, vocabu
 
 
 class Clockwork:
-    """A probe with made-up times: a step takes STEP, times the factor of each way to run it that a trial goes."""
+    """A timer with made-up times: a step takes STEP times the factor of each option that the trial uses."""
 
     def __init__(self, **factors: float) -> None:
         self.factors = {"threads": 0.6, "float64": 2.0} | factors
 
     def step_seconds(self, trial):
-        batch = trial.training["batch"] / TrainingSettings().batch
+        batch = trial.training.batch / 64
         seconds = STEP * (self.factors.get("batch", batch) if batch != 1 else 1.0)
-        ways = {"threads": trial.threads > 1, "float64": trial.dtype == "float64", "cuda": trial.device == "cuda"}
-        ways |= {"bf16": trial.chose("bf16"), "tf32": trial.chose("tf32")}
-        for way, taken in ways.items():
-            seconds *= self.factors.get(way, 1.0) if taken else 1.0
+        options = {"threads": trial.threads > 1, "float64": trial.dtype == "float64", "cuda": trial.device == "cuda"}
+        options |= {"bf16": trial.uses("bf16"), "tf32": trial.uses("tf32")}
+        for option, used in options.items():
+            seconds *= self.factors.get(option, 1.0) if used else 1.0
         return seconds
 
     def ceiling(self, trial):
         return 1e11
 
 
-def interval(**changes) -> Interval:
-    """Ten steps of STEP, all of it computing."""
+def interval(**changes) -> LogInterval:
+    """Ten steps of STEP, all of it compute."""
     busy = 10 * STEP
     spans = {"forward": 0.4 * busy, "backward": 0.5 * busy, "optimizer": 0.1 * busy}
     values = {"steps": 10, "monotonic": busy, "process": busy, "run_delay": 0.0, "suspended": 0.0, "spans": spans}
-    return Interval(**values | changes)
+    return LogInterval(**values | changes)
 
 
 def trial(intervals=None, **changes) -> TrialEvidence:
@@ -66,9 +68,8 @@ def trial(intervals=None, **changes) -> TrialEvidence:
         "state": "done",
         "done": round(sum(one.steps for one in intervals)),
         "total": 300,
-        "tokens_per_step": 1024,
-        "model": MODEL.model_dump(),
-        "training": TrainingSettings().model_dump(),
+        "model": MODEL,
+        "training": TrainingSettings(batch=64),
         "spans": spans,
         "intervals": intervals,
         "wall": sum(one.monotonic + one.suspended for one in intervals),
@@ -78,8 +79,8 @@ def trial(intervals=None, **changes) -> TrialEvidence:
 
 def first_cause(evidence: TrialEvidence, machine: Machine = MACHINE, **factors: float) -> str | None:
     diagnosis = assess([evidence], machine, Clockwork(**factors))
-    assert (diagnosis["status"] == "slower_than_expected") is bool(diagnosis["causes"])
-    return diagnosis["causes"][0]["cause"] if diagnosis["causes"] else None
+    assert (diagnosis.status == "slower_than_expected") is bool(diagnosis.causes)
+    return diagnosis.causes[0].cause if diagnosis.causes else None
 
 
 def with_span(name: str, seconds: float) -> TrialEvidence:
@@ -89,7 +90,7 @@ def with_span(name: str, seconds: float) -> TrialEvidence:
 
 def test_a_healthy_trial_has_no_cause_and_no_alarm():
     diagnosis = assess([trial()], MACHINE, Clockwork())
-    assert (diagnosis["status"], diagnosis["causes"]) == ("healthy", [])
+    assert (diagnosis.status, diagnosis.causes) == ("healthy", [])
 
 
 @pytest.mark.parametrize(
@@ -112,14 +113,14 @@ def test_threads_that_make_a_step_slower_are_named_and_threads_that_pay_are_not(
     assert first_cause(trial(threads=2), threads=0.9) is None
 
 
-def test_threads_are_not_named_when_only_the_probe_is_slow_on_them():
+def test_threads_are_not_named_when_only_the_replay_is_slow_on_them():
     assert first_cause(trial(threads=2), threads=5.0) is None
 
 
 def test_float64_is_named_with_both_steps_measured():
     diagnosis = assess([trial(dtype="float64")], MACHINE, Clockwork())
-    assert diagnosis["causes"][0]["cause"] == "float64"
-    assert diagnosis["causes"][0]["counterfactual"] == "a step in float64: 40 ms; in float32: 20 ms"
+    assert diagnosis.causes[0].cause == "float64"
+    assert diagnosis.causes[0].counterfactual == "step in float64: 40 ms; in float32: 20 ms"
 
 
 def test_a_batch_whose_fourfold_takes_hardly_longer_is_too_small():
@@ -139,18 +140,18 @@ def test_time_neither_running_nor_ready_to_run_is_a_stopped_process():
     gap = interval(monotonic=10.2)
     gap = replace(gap, spans={**gap.spans, "forward": gap.spans["forward"] + 10.0})
     diagnosis = assess([trial([*[interval()] * 15, gap, *[interval()] * 14])], MACHINE, Clockwork())
-    assert diagnosis["causes"][0]["cause"] == "stopped_process"
-    assert diagnosis["causes"][0]["seconds_lost"] == pytest.approx(10.0)
-    assert diagnosis["unexplained_seconds"] == pytest.approx(0.0, abs=1e-9)
+    assert diagnosis.causes[0].cause == "stopped_process"
+    assert diagnosis.causes[0].seconds_lost == pytest.approx(10.0)
+    assert diagnosis.unexplained_seconds == pytest.approx(0.0, abs=1e-9)
 
 
-def test_a_trial_that_is_stopped_now_is_named_with_the_way_out():
+def test_a_trial_that_is_stopped_now_is_named_with_the_fix():
     stopped = trial(state="running", process_status=psutil.STATUS_STOPPED, silent_seconds=60.0, pid=4711)
     diagnosis = assess([stopped], MACHINE, Clockwork())
-    assert diagnosis["causes"][0]["cause"] == "stopped_process"
-    assert diagnosis["causes"][0]["advice"] == "kill -CONT 4711"
+    assert diagnosis.causes[0].cause == "stopped_process"
+    assert diagnosis.causes[0].advice == "kill -CONT 4711"
     before_any_step = replace(stopped, done=0, spans={}, intervals=())
-    assert assess([before_any_step], MACHINE, Clockwork())["causes"][0]["cause"] == "stopped_process"
+    assert assess([before_any_step], MACHINE, Clockwork()).causes[0].cause == "stopped_process"
 
 
 def test_a_machine_that_gets_slower_is_throttled_and_one_that_always_was_slow_is_not():
@@ -158,8 +159,8 @@ def test_a_machine_that_gets_slower_is_throttled_and_one_that_always_was_slow_is
     later = interval(spans=slow, monotonic=0.4, process=0.4)
     assert first_cause(trial([*[interval()] * 10, *[later] * 20])) == "throttling"
     diagnosis = assess([trial([later] * 30)], MACHINE, Clockwork())
-    assert (diagnosis["causes"], diagnosis["status"]) == ([], "slower_than_expected")
-    assert diagnosis["unexplained_seconds"] == pytest.approx(6.0)
+    assert (diagnosis.causes, diagnosis.status) == ([], "slower_than_expected")
+    assert diagnosis.unexplained_seconds == pytest.approx(6.0)
     assert any("unexplained: 6.0 s" in line for line in in_words(diagnosis))
 
 
@@ -172,10 +173,10 @@ def compiled(seconds: float, **changes) -> TrialEvidence:
 
 def test_compiling_that_a_short_run_does_not_win_back_is_named():
     diagnosis = assess([compiled(20.0, compiler={"graph_breaks": 3})], MACHINE, Clockwork())
-    assert diagnosis["causes"][0]["cause"] == "compile_not_paying"
-    assert diagnosis["causes"][0]["seconds_lost"] == pytest.approx(20.0 - 300 * STEP / 2)
-    assert "3 graph breaks" in diagnosis["causes"][0]["evidence"]
-    assert diagnosis["ledger_seconds"]["total"]["compile"] == 20.0
+    assert diagnosis.causes[0].cause == "compile_not_paying"
+    assert diagnosis.causes[0].seconds_lost == pytest.approx(20.0 - 300 * STEP / 2)
+    assert "3 graph breaks" in diagnosis.causes[0].evidence
+    assert diagnosis.ledger_seconds.total["compile"] == 20.0
 
 
 def test_compiling_that_the_steps_win_back_by_their_end_is_not_named():
@@ -188,7 +189,7 @@ def test_compiling_again_and_again_counts_as_compiling_where_the_compiler_says_s
     steps = [interval(), slow] + [interval()] * 28
     again = trial(steps, switches={"compile": True}, compiler={"recompilations": 1})
     assert first_cause(again) == "compile_not_paying"
-    assert assess([replace(again, compiler={})], MACHINE, Clockwork())["causes"] == []
+    assert assess([replace(again, compiler={})], MACHINE, Clockwork()).causes == []
 
 
 def test_gpu_causes_read_what_nvml_and_the_record_say():
@@ -199,12 +200,12 @@ def test_gpu_causes_read_what_nvml_and_the_record_say():
     assert first_cause(on_gpu, shared) == "gpu_neighbour"
     idle = Machine(cores=8, gpus=(Gpu(name="G"),))
     assert first_cause(trial(), idle, cuda=0.1) == "wrong_device"
-    asked_off = TrainingSettings(precision="off", tf32="off").model_dump()
+    asked_off = TrainingSettings(batch=64, precision="off", tf32="off")
     assert first_cause(trial(device="cuda", training=asked_off), idle, tf32=0.4) == "tf32_off"
     assert first_cause(trial(device="cuda", training=asked_off), idle, bf16=0.4) == "no_reduced_precision"
 
 
-def test_a_choice_that_auto_made_is_no_cause():
+def test_a_decision_that_auto_made_is_not_a_cause():
     left_off = trial(device="cuda", switches={"bf16": False, "tf32": False})
     assert first_cause(left_off, MACHINE, bf16=0.4, tf32=0.4) is None
 
@@ -212,8 +213,8 @@ def test_a_choice_that_auto_made_is_no_cause():
 def test_causes_are_ranked_by_seconds_lost_over_all_trials():
     trials = [replace(with_span("data_wait", 0.2), name="a"), replace(with_span("checkpoint", 0.8), name="b")]
     diagnosis = assess(trials, MACHINE, Clockwork())
-    assert [item["cause"] for item in diagnosis["causes"]] == ["frequent_checkpoints", "data_wait"]
-    assert diagnosis["causes"][0]["worst_trial"] == "b"
+    assert [item.cause for item in diagnosis.causes] == ["frequent_checkpoints", "data_wait"]
+    assert diagnosis.causes[0].worst_trial == "b"
 
 
 def test_words_say_which_trial_the_evidence_is_of_and_one_speed_for_all_trials():
@@ -222,33 +223,33 @@ def test_words_say_which_trial_the_evidence_is_of_and_one_speed_for_all_trials()
     trials.append(replace(with_span("data_wait", 0.4), name="c"))
     diagnosis = assess(trials, MACHINE, Clockwork())
     words = "\n".join(in_words(diagnosis))
-    assert "in 2 trials; c, the worst: " in words
+    assert "in 2 trials; worst is c: " in words
     speed = 3 * 300 * 1024 / (300 * 6 * STEP)  # all tokens over all seconds of computing
-    assert f"seen {speed:,.0f} (" in words
+    assert f"{speed:,.0f} tokens/s in forward, backward and optimizer" in words
     assert f"MFU {speed * flops_per_token(MODEL) / 1e11:.1%} over 3 trials" in words
 
 
-def test_nothing_to_judge_cannot_be_told_and_needs_no_measurement():
-    diagnosis = assess([TrialEvidence(name="a", state="waiting", done=0, total=0, tokens_per_step=0)], MACHINE, None)
-    assert diagnosis["status"] == "cannot_tell"
+def test_nothing_to_assess_is_inconclusive_and_needs_no_measurement():
+    diagnosis = assess([TrialEvidence(name="a", state="waiting")], MACHINE, None)
+    assert diagnosis.status == "inconclusive"
 
 
-def test_a_run_on_another_machine_without_a_cause_cannot_be_told():
+def test_a_run_on_another_machine_without_a_cause_is_inconclusive():
     class Elsewhere(Clockwork):
         def step_seconds(self, trial):
             return None
 
-    assert assess([trial(is_here=False)], MACHINE, Elsewhere())["status"] == "cannot_tell"
+    assert assess([trial(is_local=False)], MACHINE, Elsewhere()).status == "inconclusive"
 
 
 def test_progress_counts_steps_and_not_lines():
     running = trial(name="b", state="running", done=150)
-    waiting = TrialEvidence(name="c", state="waiting", done=0, total=0, tokens_per_step=0)
+    waiting = TrialEvidence(name="c", state="waiting")
     values = progress([trial(), running, waiting])
-    assert (values["done"], values["running"], values["left"]) == (1, 1, 1)
-    assert (values["steps_done"], values["steps"]) == (450, 900)
-    assert values["tokens_per_second_now"] == pytest.approx(1024 / STEP)
-    assert values["eta_seconds"] == pytest.approx(450 * STEP)
+    assert (values.done, values.running, values.left) == (1, 1, 1)
+    assert (values.steps_done, values.steps) == (450, 900)
+    assert values.tokens_per_second_now == pytest.approx(1024 / STEP)
+    assert values.eta_seconds == pytest.approx(450 * STEP)
 
 
 def test_ledger_adds_up_to_the_wall_time():
@@ -258,21 +259,15 @@ def test_ledger_adds_up_to_the_wall_time():
     assert (spans["suspended"], spans["outside_loop"]) == (pytest.approx(100.0), pytest.approx(2.5))
 
 
-def write_run(study: Path, name: str, steps: int, *, log_every: int = 10, says_done: bool = True, **fields) -> None:
-    """A journal written as a training writes it, of a run that sleeps instead of computing."""
+def write_run(study: Path, name: str, steps: int, *, log_every: int = 10) -> None:
+    """Writes the journal of a run that sleeps instead of computing, in the format of a training run."""
     append_to(study / "logs" / "train" / f"{name}.jsonl")
     spec = {"model": MODEL.model_dump(), "training": TrainingSettings(steps=steps).model_dump()}
     boot = Path("/proc/sys/kernel/random/boot_id")
     log_event(event="start", pid=os.getpid(), boot=boot.read_text().strip() if boot.exists() else None, spec=spec)
     spans = {"forward_seconds": 0.0, "data_wait_seconds": 0.0}
     for step in range(0, steps + 1, log_every):
-        log_event(
-            spans=spans,
-            clock=clocks(),
-            tokens_per_step=256,
-            **({"done": step, "total": steps} if says_done else {}),
-            **fields,
-        )
+        log_event(spans=spans, clock=clocks(), done=step, total=steps)
         if step == 0:
             log_event(done=0, total=steps)
         begun = time.perf_counter()
@@ -282,9 +277,8 @@ def write_run(study: Path, name: str, steps: int, *, log_every: int = 10, says_d
     append_to(None)
 
 
-@pytest.mark.parametrize("says_done", [True, False])
-def test_journals_are_read_step_by_step_while_the_trial_runs(tmp_path, says_done):
-    write_run(tmp_path, "a", 100, says_done=says_done)
+def test_journals_are_read_step_by_step_while_the_trial_runs(tmp_path):
+    write_run(tmp_path, "a", 100)
     (found,) = read_trials(tmp_path)
     assert (found.state, found.done, found.total, found.tokens_per_step) == ("running", 100, 100, 256)
     assert [one.steps for one in found.intervals] == [10.0] * 10
@@ -311,7 +305,7 @@ def test_no_interval_spans_a_restart(tmp_path):
 
 def test_threads_at_once_is_the_average_over_a_trials_life():
     first, second = trial(name="a", began=0.0, ended=10.0), trial(name="b", began=5.0, ended=10.0, threads=2)
-    assert [one.threads_at_once for one in with_company([first, second])] == [2.0, 3.0]
+    assert [one.threads_at_once for one in with_concurrency([first, second])] == [2.0, 3.0]
 
 
 def test_a_trial_whose_process_is_gone_is_interrupted():
@@ -328,6 +322,11 @@ def test_a_trial_whose_process_is_gone_is_interrupted():
     assert from_events("a", events, None).state == "interrupted"
 
 
+def test_a_trial_that_ran_out_of_memory_is_done_without_steps():
+    evidence = from_events("a", [], unfinished(0.01, 0))
+    assert (evidence.state, evidence.done, evidence.spans) == ("done", 0, {})
+
+
 def test_a_busy_process_is_seen_as_a_neighbour_unless_it_is_ours():
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         try:
@@ -339,29 +338,29 @@ def test_a_busy_process_is_seen_as_a_neighbour_unless_it_is_ours():
     assert busy.pid not in own
 
 
-def test_replayed_step_is_measured_once_for_each_way():
-    from plumbline.lr_sweep.diagnosis.expected import StepProbe
+def test_replayed_step_is_measured_once_for_each_configuration():
+    from plumbline.lr_sweep.diagnosis.expected import StepReplay
 
-    probe = StepProbe()
-    first = probe.step_seconds(trial())
+    replay = StepReplay()
+    first = replay.step_seconds(trial())
     assert first is not None
     assert first > 0
-    assert probe.step_seconds(trial(name="another")) == first
-    assert probe.step_seconds(trial().with_batch(64)) > first
-    assert probe.ceiling(trial()) > 1e8
+    assert replay.step_seconds(trial(name="another")) == first
+    assert replay.step_seconds(trial().with_batch(256)) > first
+    assert replay.ceiling(trial()) > 1e8
 
 
 def test_nothing_is_measured_when_the_time_is_spent():
-    from plumbline.lr_sweep.diagnosis.expected import StepProbe
+    from plumbline.lr_sweep.diagnosis.expected import StepReplay
 
-    assert StepProbe(budget_seconds=0.0).step_seconds(trial()) is None
+    assert StepReplay(budget_seconds=0.0).step_seconds(trial()) is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: torch finds none here")
 def test_replayed_step_runs_on_the_gpu():
-    from plumbline.lr_sweep.diagnosis.expected import StepProbe
+    from plumbline.lr_sweep.diagnosis.expected import StepReplay
 
-    assert StepProbe().step_seconds(trial(device="cuda")) is not None
+    assert StepReplay().step_seconds(trial(device="cuda")) is not None
 
 
 def test_reading_evidence_imports_no_torch():
@@ -372,8 +371,10 @@ def test_reading_evidence_imports_no_torch():
     assert answer.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize(("study", "says"), [("lr_sweep", "cannot tell"), ("ablation", "nothing to diagnose")])
-def test_command_exits_with_2_when_it_cannot_tell(tmp_path, study, says):
+@pytest.mark.parametrize(
+    ("study", "says"), [("lr_sweep", "inconclusive"), ("ablation", "'ablation' cannot be diagnosed")]
+)
+def test_command_exits_with_2_when_it_is_inconclusive(tmp_path, study, says):
     (tmp_path / "config.yaml").write_text(f"results: {tmp_path}/results\n")
     command = [sys.executable, "-c", "from plumbline.cli import main; main()", "diagnose", study]
     done = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=False)
@@ -382,9 +383,9 @@ def test_command_exits_with_2_when_it_cannot_tell(tmp_path, study, says):
 
 
 def test_diagnosis_is_json(tmp_path):
-    assert json.loads(json.dumps(assess([trial()], MACHINE, Clockwork())))["status"] == "healthy"
+    assert json.loads(json.dumps(assess([trial()], MACHINE, Clockwork()).to_json()))["status"] == "healthy"
 
 
 def _environment() -> dict[str, str]:
-    package = Path(clocks_module.__file__).parents[2]
+    package = Path(clocks_module.__file__).parents[3]
     return os.environ | {"PYTHONPATH": str(package)}

@@ -1,7 +1,6 @@
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,12 +8,13 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from lr_sweep.sweep_records import RATES, sweep, trial, unfinished, write
+from lr_sweep.sweep_records import RATES, changed, sweep, trial, unfinished, write
+from merging import merge_fields
 from plumbline.core.measure.spans import SPANS
 from plumbline.core.present.plotting import style
-from plumbline.lr_sweep.analysis.records import read_records
 from plumbline.lr_sweep.figures import DRAWINGS, FiguresSpec, figures
-from plumbline.lr_sweep.plots.panels import Tables
+from plumbline.lr_sweep.plots.panels import SweepData
+from plumbline.lr_sweep.record import Curve, TrialRecord
 from plumbline.lr_sweep.settings import FIGURES
 from plumbline.lr_sweep.summarize import SummarizeSpec, summarize
 
@@ -36,17 +36,13 @@ def _closed() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def grids(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tables]:
-    return {name: tables_of(records, tmp_path_factory.mktemp("grid")) for name, records in GRIDS.items()}
+def grids() -> dict[str, SweepData]:
+    return {name: SweepData(records=records) for name, records in GRIDS.items()}
 
 
-def tables_of(records: list[dict[str, Any]], folder: Path) -> Tables:
-    return Tables(records=read_records(write(records, folder)))
-
-
-def drawn(name: str, tables: Tables) -> Figure:
+def drawn(name: str, data: SweepData | list[TrialRecord]) -> Figure:
     with style():
-        return DRAWINGS[name](tables)
+        return DRAWINGS[name](data if isinstance(data, SweepData) else SweepData(records=data))
 
 
 def texts(figure: Figure) -> list[Text]:
@@ -66,8 +62,9 @@ def said(figure: Figure) -> str:
 
 def test_every_figure_is_written_as_pdf_and_png(tmp_path: Path) -> None:
     head = {"code": "", "inputs": ""}
-    summarize(SummarizeSpec(**head), write(sweep(), tmp_path / "trials"), tmp_path)
-    figures(FiguresSpec(**head), tmp_path / "results.json", tmp_path / "figures")
+    records, results = sweep(), tmp_path / "results.json"
+    summarize(SummarizeSpec(**merge_fields(records)), write(records, tmp_path / "trials"), results)
+    figures(FiguresSpec(**head), results, tmp_path / "figures" / "loss_by_rate.pdf")
     expected = {f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
     assert not plt.get_fignums()
@@ -75,7 +72,7 @@ def test_every_figure_is_written_as_pdf_and_png(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("grid", ["usual", "all diverged", "one trial", "two machines"])
 @pytest.mark.parametrize("name", FIGURES)
-def test_no_text_covers_another_or_leaves_the_page(name: str, grid: str, grids: dict[str, Tables]) -> None:
+def test_no_text_covers_another_or_leaves_the_page(name: str, grid: str, grids: dict[str, SweepData]) -> None:
     figure = drawn(name, grids[grid])
     with style():
         figure.draw_without_rendering()
@@ -93,17 +90,17 @@ def test_no_text_covers_another_or_leaves_the_page(name: str, grid: str, grids: 
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_sweep_of_a_single_seed_is_still_drawn(name: str, grids: dict[str, Tables]) -> None:
+def test_sweep_of_a_single_seed_is_still_drawn(name: str, grids: dict[str, SweepData]) -> None:
     assert drawn(name, grids["one seed"]).axes[0].lines or name == "time_spent"
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_sweep_without_a_loss_says_so_in_the_figure(name: str, grids: dict[str, Tables]) -> None:
+def test_sweep_without_a_loss_says_so_in_the_figure(name: str, grids: dict[str, SweepData]) -> None:
     assert said(drawn(name, grids["no loss"])).startswith("No trial")
 
 
 @pytest.mark.parametrize("name", ["loss_by_rate", "edge"])
-def test_a_diverged_rate_has_one_cross_off_the_scale(name: str, grids: dict[str, Tables]) -> None:
+def test_a_diverged_rate_has_one_cross_off_the_scale(name: str, grids: dict[str, SweepData]) -> None:
     figure = drawn(name, grids["usual"])
     crosses = [text for text in texts(figure) if text.get_text() == "×"]
     assert [cross.xy[0] for cross in crosses] == [10.0]
@@ -113,22 +110,25 @@ def test_a_diverged_rate_has_one_cross_off_the_scale(name: str, grids: dict[str,
 
 
 @pytest.mark.parametrize("name", ["loss_by_rate", "edge"])
-def test_a_rate_at_which_some_seeds_diverged_says_how_many(name: str, tmp_path: Path) -> None:
+def test_a_rate_at_which_some_seeds_diverged_says_how_many(name: str) -> None:
     records = sweep()
     records[-1] = trial(10.0, 1)
-    assert "1 of 2" in said(drawn(name, tables_of(records, tmp_path)))
+    assert "1 of 2" in said(drawn(name, records))
 
 
-def test_curve_above_the_panel_is_marked_at_its_top_edge(tmp_path: Path) -> None:
+def test_curve_above_the_panel_is_marked_at_its_top_edge() -> None:
     records = sweep(kinds={})
-    records[0]["metrics"][2]["val_loss"] = 40.0
-    axes = drawn("curves", tables_of(records, tmp_path)).axes[0]
+    curve = records[0].curve
+    assert curve is not None
+    losses = [*curve.validation_loss[:3], 40.0, *curve.validation_loss[4:]]
+    records[0] = changed(records[0], curve=Curve(step=curve.step, validation_loss=losses))
+    axes = drawn("curves", records).axes[0]
     triangles = [line for line in axes.lines if line.get_marker() == "^"]
     assert [line.get_data()[0].tolist() for line in triangles] == [[150.0]]
     assert triangles[0].get_data()[1] == pytest.approx(axes.get_ylim()[1])
 
 
-def test_every_rate_has_a_line_of_its_own_in_the_legend_of_the_curves(grids: dict[str, Tables]) -> None:
+def test_every_rate_has_a_line_of_its_own_in_the_legend_of_the_curves(grids: dict[str, SweepData]) -> None:
     figure = drawn("curves", grids["usual"])
     legend = figure.axes[0].get_legend()
     assert legend is not None
@@ -138,57 +138,57 @@ def test_every_rate_has_a_line_of_its_own_in_the_legend_of_the_curves(grids: dic
     assert len(looks) == len(RATES)
 
 
-def test_band_of_two_seeds_is_called_their_range_and_one_seed_has_none(grids: dict[str, Tables]) -> None:
+def test_band_of_two_seeds_is_called_their_range_and_one_seed_has_none(grids: dict[str, SweepData]) -> None:
     text = said(drawn("loss_by_rate", grids["usual"]))
     assert "Range of the seeds" in text
     assert "95%" not in text
     assert "seeds" not in said(drawn("loss_by_rate", grids["one seed"]))
 
 
-def test_resumed_trial_says_so_beside_its_bar(tmp_path: Path) -> None:
+def test_resumed_trial_says_so_beside_its_bar() -> None:
     records = sweep()
-    records[0]["restarts"] = 2
-    text = said(drawn("time_spent", tables_of(records, tmp_path)))
+    records[0] = changed(records[0], restarts=2)
+    text = said(drawn("time_spent", records))
     assert text.count("resumed") == 1
     assert "lr0.001-seed0 (resumed 2 ×)" in text
 
 
 @pytest.mark.parametrize("name", ["loss_by_rate", "curves", "edge"])
-def test_no_divergence_is_shown_where_there_was_none(name: str, grids: dict[str, Tables]) -> None:
+def test_no_divergence_is_shown_where_there_was_none(name: str, grids: dict[str, SweepData]) -> None:
     assert "Diverged" not in said(drawn(name, grids["no edge"]))
 
 
-def test_mean_line_has_a_gap_at_a_rate_with_a_diverged_seed(tmp_path: Path) -> None:
+def test_mean_line_has_a_gap_at_a_rate_with_a_diverged_seed() -> None:
     records = sweep(kinds={})
     records[9] = trial(0.1, 1, "diverged")
-    axes = drawn("loss_by_rate", tables_of(records, tmp_path)).axes[0]
+    axes = drawn("loss_by_rate", records).axes[0]
     line = next(line for line in axes.lines if line.get_label() == "Mean over seeds")
     assert [rate for rate, mean in zip(*line.get_data(), strict=True) if np.isnan(mean)] == [0.1]
 
 
-def test_unreached_edge_is_not_drawn_and_said(grids: dict[str, Tables]) -> None:
+def test_unreached_edge_is_not_drawn_and_said(grids: dict[str, SweepData]) -> None:
     text = said(drawn("edge", grids["no edge"]))
     assert "edge of stability not reached" in text
-    assert "Gap that holds the edge" not in text
+    assert "The edge is in this gap" not in text
 
 
-def test_stable_region_reaches_as_far_as_was_measured_and_no_further(tmp_path: Path) -> None:
+def test_stable_region_reaches_as_far_as_was_measured_and_no_further() -> None:
     records = sweep(kinds={1e-3: "diverged", 3.0: "plateaued", 10.0: "diverged"})
-    figure = drawn("edge", tables_of(records, tmp_path))
+    figure = drawn("edge", records)
     region = figure.axes[0].patches[0]
     assert (region.get_x(), region.get_x() + region.get_width()) == pytest.approx((3e-3, 3.0))
 
 
-def test_bars_of_a_trial_add_up_to_its_spans(grids: dict[str, Tables]) -> None:
-    tables = grids["usual"]
-    axes = drawn("time_spent", tables).axes[0]
-    assert len(axes.patches) == len(SPANS) * len(tables.records)
-    for row, record in enumerate(tables.records):
+def test_bars_of_a_trial_add_up_to_its_spans(grids: dict[str, SweepData]) -> None:
+    data = grids["usual"]
+    axes = drawn("time_spent", data).axes[0]
+    assert len(axes.patches) == len(SPANS) * len(data.records)
+    for row, record in enumerate(data.records):
         bars = [bar for bar in axes.patches if round(bar.get_y() + bar.get_height() / 2) == row]
-        assert sum(bar.get_width() for bar in bars) == pytest.approx(sum(record["spans"].values()))
+        assert sum(bar.get_width() for bar in bars) == pytest.approx(sum(record.spans.values()))
 
 
 @pytest.mark.parametrize("name", ["throughput", "time_spent"])
-def test_different_machines_are_said_in_figures_of_time(name: str, grids: dict[str, Tables]) -> None:
+def test_different_machines_are_said_in_figures_of_time(name: str, grids: dict[str, SweepData]) -> None:
     assert "different machines" in said(drawn(name, grids["two machines"]))
     assert "different machines" not in said(drawn(name, grids["usual"]))

@@ -1,24 +1,25 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lr_sweep.sweep_records import ENTROPY, INITIAL, RATES, sweep, trial, unfinished, write
+from lr_sweep.sweep_records import ENTROPY, INITIAL, RATES, changed, head, sweep, trial, unfinished, write
+from merging import merge_fields
 from plumbline.core.errors import UserError
+from plumbline.core.files import write_json
+from plumbline.core.run.records import read_results
 from plumbline.lr_sweep.analysis.frames import overall_speed, rates_frame, trials_frame
-from plumbline.lr_sweep.analysis.records import read_records
+from plumbline.lr_sweep.record import TrialRecord, read_trials
 from plumbline.lr_sweep.settings import TABLES
 from plumbline.lr_sweep.summarize import SummarizeSpec, summarize
 
-SPEC = SummarizeSpec(code="", inputs="")
 
-
-def summarized(records: list[dict[str, Any]], folder: Path) -> Path:
-    summarize(SPEC, write(records, folder / "trials"), folder / "out")
+def summarized(records: list[TrialRecord], folder: Path) -> Path:
+    spec = SummarizeSpec(**merge_fields(records))
+    summarize(spec, write(records, folder / "trials"), folder / "out" / "results.json")
     return folder / "out"
 
 
@@ -34,20 +35,21 @@ def answers(folder: Path) -> str:
 def test_every_trial_has_a_row_with_its_numbers(whole: Path) -> None:
     summary = pd.read_csv(whole / "summary.csv").set_index("trial")
     records = sweep()
-    assert set(summary.index) == {record["trial"] for record in records}
+    assert set(summary.index) == {record.trial for record in records}
     for record in records:
-        row = summary.loc[record["trial"]]
-        for name in ("rate", "seed", "class", "tokens", "tokens_per_second", "peak_rss_bytes", "parameters"):
-            assert row[name] == record[name]
-        assert row["backward_seconds"] == record["spans"]["backward_seconds"]
-        assert str(row["final_validation_loss"]) == str(record["final_validation_loss"])
+        row = summary.loc[record.trial]
+        for name in ("rate", "seed", "tokens", "tokens_per_second", "peak_rss_bytes", "parameters"):
+            assert row[name] == getattr(record, name)
+        assert (row["class"], row["outcome"]) == (record.stability, record.outcome)
+        assert row["backward_seconds"] == record.spans["backward_seconds"]
+        assert str(row["final_validation_loss"]) == str(record.final_validation_loss)
 
 
 def test_every_rate_has_the_mean_of_its_seeds_and_the_count_of_each_class(whole: Path) -> None:
     rates = pd.read_csv(whole / "rates.csv").set_index("rate")
     assert list(rates.index) == sorted(RATES)
     for rate in RATES[:-1]:
-        values = [record["final_validation_loss"] for record in sweep() if record["rate"] == rate]
+        values = [record.final_validation_loss for record in sweep() if record.rate == rate]
         assert rates.loc[rate, "final_validation_loss"] == pytest.approx(np.mean(values))
         assert min(values) <= rates.loc[rate, "final_validation_loss_low"] <= np.mean(values)
     assert rates.loc[10.0, "diverged"] == 2
@@ -56,21 +58,14 @@ def test_every_rate_has_the_mean_of_its_seeds_and_the_count_of_each_class(whole:
 
 
 def test_speed_of_a_rate_is_all_tokens_over_all_seconds() -> None:
-    records = [trial(0.01, 0) | {"tokens_per_second": 100.0}, trial(0.01, 1) | {"tokens_per_second": 300.0}]
+    records = [changed(trial(0.01, seed), tokens_per_second=speed) for seed, speed in ((0, 100.0), (1, 300.0))]
     assert overall_speed(trials_frame(records)) == pytest.approx(150)
     assert rates_frame(trials_frame(records))["tokens_per_second"].item() == pytest.approx(150)
 
 
-def test_results_hold_all_records_unchanged_with_their_validation_curves(whole: Path) -> None:
-    merged = json.loads((whole / "results.json").read_text())
-    records = {record["trial"]: record for record in sweep()}
-    assert merged["trials"][0].keys() >= {"curve"}
-    for record in merged["trials"]:
-        curve, original = record.pop("curve"), records[record["trial"]]
-        rows = original.pop("metrics")
-        assert record == original
-        assert curve["step"] == [row["step"] for row in rows]
-        np.testing.assert_allclose([float(x) for x in curve["validation_loss"]], [row["val_loss"] for row in rows])
+def test_results_hold_all_records_unchanged(whole: Path) -> None:
+    records, _ = read_results(whole / "results.json", TrialRecord)
+    assert [record.to_json() for record in records] == [record.to_json() for record in sweep()]
 
 
 def test_non_finite_losses_are_strings_in_json_and_never_bare(whole: Path) -> None:
@@ -86,14 +81,14 @@ def test_answers_name_the_best_rate_the_edge_and_every_class(whole: Path) -> Non
     text = answers(whole)
     analysis = json.loads((whole / "results.json").read_text())["analysis"]
     for said in (
-        f"{analysis['best_rate']:.3g} has the lowest final validation loss",
-        "Training diverges somewhere between 3 and 10",
+        f"{analysis['best_rate']:.3g} is the best of 9 rates: its final validation loss is ",
+        "Training starts to diverge between 3 and 10",
         f"{analysis['sensitivity']['value']:.3f} [",
-        f"unigram entropy, {ENTROPY:.3f} nats",
+        f"unigram entropy of the corpus ({ENTROPY:.3f} nats)",
         "12 converged, 2 spiked, 2 plateaued, 2 diverged",
-        "Diverged: 10.",
-        "The optimum lies between ",
-        "fewer than 5 seeds, too few for an interval",
+        "Diverged at 10.",
+        "the optimum is between ",
+        "With fewer than 5 seeds there is no interval",
     ):
         assert said in text, said
 
@@ -102,7 +97,7 @@ def test_unreached_edge_and_best_rate_at_the_end_are_said(tmp_path: Path) -> Non
     records = [trial(rate, seed, loss=4 - 0.1 * place) for place, rate in enumerate(RATES) for seed in (0, 1)]
     text = answers(summarized(records, tmp_path))
     assert "Not reached: no rate above the best one diverged, up to 10; raise `lr_sweep.extend_at_most`" in text
-    assert "is an end of the grid" in text
+    assert "is at an end of the grid" in text
 
 
 @pytest.mark.parametrize(("seeds", "said", "unsaid"), [(2, "range of the seeds", "95%"), (5, "95% interval", "range")])
@@ -110,9 +105,9 @@ def test_spread_over_seeds_is_called_what_it_is(tmp_path: Path, seeds: int, said
     folder = summarized(sweep(seeds=range(seeds)), tmp_path)
     for text in (answers(folder), (folder / "tables" / "rates.tex").read_text()):
         assert said in text.replace("95\\%", "95%")
-        assert unsaid not in text.replace("95\\%", "95%").replace("grows with the range", "")
+        assert unsaid not in text.replace("95\\%", "95%")
     row = pd.read_csv(folder / "rates.csv").set_index("rate").loc[0.01]
-    losses = [float(record["final_validation_loss"]) for record in sweep(seeds=range(seeds)) if record["rate"] == 0.01]
+    losses = [record.final_validation_loss for record in sweep(seeds=range(seeds)) if record.rate == 0.01]
     ends = row["final_validation_loss_low"], row["final_validation_loss_high"]
     assert (ends == (min(losses), max(losses))) is (seeds < 5)
 
@@ -120,20 +115,20 @@ def test_spread_over_seeds_is_called_what_it_is(tmp_path: Path, seeds: int, said
 def test_stable_rates_that_learned_next_to_nothing_are_named(tmp_path: Path) -> None:
     records = sweep(kinds={3.0: "plateaued", 10.0: "diverged"})
     records[12:14] = [trial(1.0, seed, loss=ENTROPY - 0.05) for seed in (0, 1)]
-    assert "Stable is not good: above the best rate and below the edge, 1, 3 gained less" in answers(
+    assert "Stable does not mean good: above the best rate, the stable rates 1, 3 gained less" in answers(
         summarized(records, tmp_path)
     )
 
 
 def test_sweep_that_wholly_diverged_claims_no_best_rate(tmp_path: Path) -> None:
     text = answers(summarized(sweep(kinds=dict.fromkeys(RATES, "diverged")), tmp_path))
-    assert "there is no best one" in text
+    assert "There is no best rate" in text
     assert "nan" not in text
 
 
 def test_single_seed_is_said_to_give_no_interval(tmp_path: Path) -> None:
     text = answers(summarized(sweep(seeds=(0,)), tmp_path))
-    assert "one seed: no spread" in text
+    assert "only one seed, so no spread" in text
     assert "1 seeds" not in text
     assert "nan" not in text
     assert "[" not in text
@@ -142,14 +137,14 @@ def test_single_seed_is_said_to_give_no_interval(tmp_path: Path) -> None:
 def test_different_machines_are_said_so_and_one_machine_is_not(whole: Path, tmp_path: Path) -> None:
     mixed = summarized([*sweep(seeds=(0,)), *sweep(seeds=(1,), cpu="EPYC")], tmp_path)
     for text in (answers(mixed), (mixed / "tables" / "rates.tex").read_text()):
-        assert "different machines (Xeon: 9 trials, EPYC: 9 trials)" in text
+        assert "different machines (Xeon: 9 trials; EPYC: 9 trials)" in text
     assert pd.read_csv(mixed / "summary.csv")["different_machines"].all()
     assert "different machines" not in answers(whole)
 
 
 def test_trial_that_ran_out_of_memory_is_named_and_in_no_mean(tmp_path: Path) -> None:
     folder = summarized([*sweep()[:-1], unfinished(10.0, 1)], tmp_path)
-    assert "lr10-seed1: out of memory (tried to get 9 GiB); it is in no mean." in answers(folder)
+    assert "lr10-seed1: out of memory (tried to get 9 GiB); it is left out of all means." in answers(folder)
     row = pd.read_csv(folder / "rates.csv").set_index("rate").loc[10.0]
     assert (row["seeds"], row["with_loss"], row["diverged"]) == (2, 1, 1)
     assert "1 diverged, 1 without a loss" in (folder / "tables" / "rates.tex").read_text()
@@ -168,26 +163,20 @@ def test_same_records_in_another_order_give_the_same_bytes(whole: Path, tmp_path
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"schema": 99}, "no record of schema 1"),
-        ({"study": "ablation"}, "no record of study lr_sweep"),
-        ({"spans": "absent"}, "lacks spans"),
-        ({"metrics": "absent"}, r"metrics.csv: does not exist"),
-        ({"metrics": [{"step": 1, "val_loss": "much"}]}, r"is not a metrics.csv"),
+        ({"schema": 99}, "is not a record of schema 1"),
+        ({"study": "ablation"}, "study is 'ablation', not 'lr_sweep'"),
+        ({"spans": {}}, "spans: missing, and the outcome is ok"),
+        ({"curve": None}, "curve: missing, and the outcome is ok"),
+        ({"final_validation_loss": "much"}, "final_validation_loss: Input should be a valid number"),
     ],
 )
-def test_foreign_record_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    record = {key: value for key, value in (trial(0.01, 0) | changes).items() if value != "absent"}
-    paths = write([record], tmp_path)
-    with pytest.raises(UserError, match=said) as caught:
-        read_records(paths)
-    assert "lr0.01-seed0" in str(caught.value)
+def test_file_that_is_not_a_record_of_a_trial_is_named(tmp_path: Path, changes: dict, said: str) -> None:
+    write_json(tmp_path / "record.json", trial(0.01, 0).to_json() | changes)
+    with pytest.raises(UserError, match=rf"record\.json: {said}.*delete it to have it rebuilt"):
+        read_trials([tmp_path / "record.json"])
 
 
-def test_trial_recorded_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="recorded twice"):
-        read_records(write([trial(0.01, 0)], tmp_path / "a") + write([trial(0.01, 0)], tmp_path / "b"))
-
-
-def test_no_record_at_all_says_what_to_do() -> None:
-    with pytest.raises(UserError, match="run the trials first"):
-        read_records([])
+def test_trial_without_a_loss_needs_no_measurements(tmp_path: Path) -> None:
+    write_json(tmp_path / "record.json", head(0.01, 0, outcome="out_of_memory"))
+    (record,) = read_trials([tmp_path / "record.json"])
+    assert not record.trained

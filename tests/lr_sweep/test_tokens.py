@@ -16,7 +16,6 @@ from tokenizers import Tokenizer
 
 from plumbline.core.errors import UserError
 from plumbline.core.text import byte_pair, documents
-from plumbline.core.text.token_files import TokenWriter, dtype_of, unigram_entropy
 from plumbline.lr_sweep.tokenizer import TokenizerSpec, tokenizer
 from plumbline.lr_sweep.tokens import TokensSpec, tokens
 
@@ -89,10 +88,6 @@ def test_unigram_entropy_is_the_loss_of_add_one_frequencies(made: Any) -> None:
     assert meta["unigram_entropy_nats"] == pytest.approx(sum(losses) / len(losses), rel=1e-12)
 
 
-def test_unigram_entropy_of_tokens_never_seen_is_finite() -> None:
-    assert unigram_entropy(np.array([9, 0]), np.array([0, 3])) == pytest.approx(math.log(11))
-
-
 def test_validation_text_does_not_shape_the_tokenizer(tmp_path: Path) -> None:
     spec = TokenizerSpec(**CODE, vocabulary=300)
     for name, marker in (("one", "zyxzyxzyx "), ("two", "qvwqvwqvw ")):
@@ -135,7 +130,7 @@ def test_a_tokenizer_is_the_same_in_another_process_with_other_threads(made: Any
 
 def test_a_vocabulary_larger_than_the_corpus_allows_names_what_it_reached(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path, ["ab ab ab"] * 4)
-    with pytest.raises(UserError, match="5000 tokens were asked for, and the corpus allows 259"):
+    with pytest.raises(UserError, match=r"lr_sweep\.model\.vocabulary: is 5000, but the text allows only 259 tokens"):
         tokenizer(TokenizerSpec(**CODE, vocabulary=5000), corpus, tmp_path / "tokenizer" / "tokenizer.json")
     assert not (tmp_path / "tokenizer").exists()
 
@@ -149,9 +144,7 @@ def test_a_vocabulary_larger_than_the_corpus_allows_names_what_it_reached(tmp_pa
     ],
 )
 def test_a_corpus_shorter_than_a_window_is_refused(tmp_path: Path, texts: list[str], side: str, count: int) -> None:
-    with pytest.raises(
-        UserError, match=f"has {count} {side} tokens, fewer than a window of 17 .* documents fell to {side}"
-    ):
+    with pytest.raises(UserError, match=f"only {count} {side} tokens, fewer than a window of 17 .* documents"):
         make(tmp_path, texts, vocabulary=257)
     assert not (tmp_path / "tokens").exists()
 
@@ -166,14 +159,6 @@ def test_a_tokenizer_file_that_was_cut_is_refused(made: Any, tmp_path: Path) -> 
     (tmp_path / "tokenizer.json").write_text(text[:100])
     with pytest.raises(UserError, match="is not a tokenizer"):
         byte_pair.load(tmp_path / "tokenizer.json")
-
-
-def test_large_vocabularies_are_written_as_four_bytes(tmp_path: Path) -> None:
-    assert [dtype_of(size).name for size in (257, 65_535, 65_536)] == ["uint16", "uint16", "uint32"]
-    with TokenWriter(tmp_path / "train.bin", 100_000, 0) as writer:
-        writer.write([[99_999, 70_000], [], [1]], 5)
-    assert np.fromfile(tmp_path / "train.bin", "<u4").tolist() == [99_999, 70_000, 0, 0, 1, 0]
-    assert (writer.tokens, writer.text_bytes) == (6, 5)
 
 
 def test_the_stages_import_neither_torch_nor_transformers_nor_pandas() -> None:

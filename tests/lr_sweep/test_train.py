@@ -11,7 +11,7 @@ from plumbline.core.errors import UserError
 from plumbline.core.measure.spans import SPANS
 from plumbline.core.run import progress
 from plumbline.core.run.progress import read_journal
-from plumbline.lr_sweep.analysis.records import read_records
+from plumbline.lr_sweep.record import TrialRecord
 from plumbline.lr_sweep.train import COLUMNS, train
 from plumbline.lr_sweep.training.model import Transformer
 
@@ -57,7 +57,10 @@ def test_metrics_have_the_columns_of_the_study_and_gaps_where_nothing_was_measur
     assert [row["step"] for row in rows] == ["0", "4", "8", "12", "16", "20", "24"]
     assert [row["step"] for row in rows if row["val_loss"]] == ["0", "8", "16", "24"]
     assert rows[0]["train_loss"] == ""
-    assert float(rows[-1]["val_loss"]) == strict_json(trial)["final_validation_loss"]
+    curve = strict_json(trial)["curve"]
+    assert curve["step"] == [0, 8, 16, 24]
+    assert curve["validation_loss"] == [float(row["val_loss"]) for row in rows if row["val_loss"]]
+    assert curve["validation_loss"][-1] == strict_json(trial)["final_validation_loss"]
 
 
 def test_weights_are_those_that_the_final_loss_was_measured_with(trial, tokens):
@@ -102,17 +105,17 @@ def test_trial_that_runs_out_of_memory_is_a_record_with_all_of_its_files(tokens,
     assert "allocate" in record["message"]
     assert list(csv.DictReader(output.with_name("metrics.csv").open())) == []
     assert load_file(output.with_name("weights.safetensors")) == {}
-    assert read_records([output])[0]["curve"] == {}
+    assert TrialRecord.read(output).curve is None
 
 
 def test_corpus_with_more_tokens_than_the_model_is_refused(tokens, tmp_path):
     spec = spec_of()
     spec = spec.model_copy(update={"model": MODEL.model_copy(update={"vocabulary": 299})})
-    with pytest.raises(UserError, match=r"meta\.json: 300 tokens, model\.vocabulary is 299"):
+    with pytest.raises(UserError, match=r"meta\.json: the vocabulary has 300 tokens, but .*vocabulary is 299"):
         train(spec, tokens, tmp_path / "trial" / "record.json")
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.nan, math.inf])
 def test_learning_rate_that_is_none_is_refused(tokens, tmp_path, rate):
-    with pytest.raises(UserError, match="a learning rate is a number above zero"):
+    with pytest.raises(UserError, match="must be a finite number above zero"):
         train(spec_of(rate=rate), tokens, tmp_path / "trial" / "record.json")

@@ -1,4 +1,4 @@
-"""Tiny corpora and trials that the tests of training share."""
+"""Tiny corpora and trials shared by the tests of training."""
 
 import json
 from pathlib import Path
@@ -12,11 +12,11 @@ VOCABULARY = 300
 MODEL = ModelSettings(vocabulary=VOCABULARY, context=8, width=16, hidden=24, layers=2, heads=2)
 TRAINING = TrainingSettings(batch=4, steps=24, validate_every=8, validation_windows=6, fused="on", precision="off")
 NOT_REPEATABLE = ("wallclock_time", "elapsed_time", "tokens_per_second", "data_wait_seconds")
-"""Columns of metrics.csv that hold times."""
+"""Columns of metrics.csv that depend on time."""
 
 
 def write_tokens(folder: Path, train_tokens: int = 4000, validation_tokens: int = 400, seed: int = 0) -> Path:
-    """A corpus in which each token mostly follows from the one before."""
+    """Writes a corpus in which each token mostly determines the next."""
     folder.mkdir(parents=True)
     draw = np.random.default_rng(seed)
     follower = draw.permutation(VOCABULARY)
@@ -44,5 +44,5 @@ def spec_of(rate: float = 0.01, seed: int = 0, **training: object) -> TrainSpec:
 
 
 def run_trial(tokens: str, output: str, spec: str, checkpoint_steps: int) -> None:
-    """A whole trial; its arguments are such that another process can be given them."""
+    """Runs a whole trial; the arguments can be passed to another process."""
     train(TrainSpec.model_validate_json(spec), Path(tokens), Path(output), 1e9, checkpoint_steps, log_steps=4)

@@ -1,6 +1,5 @@
 """Plausible variants and trials, drawn at random, for the tests of the study's tables, figures and comparisons."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,10 @@ from zlib import crc32
 
 import numpy as np
 
+from plumbline.core.files import write_json
+from plumbline.core.run.record import Record
 from plumbline.throughput.models.manifest import Calibration, Manifest
+from plumbline.throughput.record import TrialRecord
 
 RATIOS = (0.8, 0.6, 0.4, 0.2)
 ENGINES = ("generate", "static", "continuous")
@@ -36,7 +38,7 @@ def manifest(variant: str = "base", **changes: Any) -> Manifest:
 
 def trial(
     variant: str = "base", engine: str = "lean", batch: int = 1, prompt: int = 4, generated: int = 32, **changes: Any
-) -> dict[str, Any]:
+) -> TrialRecord:
     """A record; `slower` multiplies its seconds, `seed` draws other batches, `cpu` names the machine's."""
     options = {name: changes.pop(name, usual) for name, usual in (("slower", 1.0), ("seed", 0), ("cpu", "Xeon"))}
     name = f"{variant}/{engine}/b{batch}-p{prompt}-g{generated}"
@@ -47,12 +49,13 @@ def trial(
     seconds = options["slower"] * (first + each * (generated - 1)) * rng.lognormal(0, 0.01, 30)
     rate = batch * generated / seconds.mean()
     gaps = options["slower"] * each * rng.lognormal(0, 0.02, generated - 1)
-    decode = batch / gaps.mean() if len(gaps) else float("nan")
-    weights, kv = WEIGHTS * (0.2 + 0.8 * ratio), 1024.0 * batch * (prompt + generated)
-    loaded = 290e6 + 1.3 * weights
-    peak = loaded + 2e6 + 3 * kv + 4e4 * batch
+    decode = batch / gaps.mean() if len(gaps) else None
+    weights, kv = round(WEIGHTS * (0.2 + 0.8 * ratio)), 1024 * batch * (prompt + generated)
+    loaded = 290_000_000 + weights * 13 // 10
+    peak = loaded + 2_000_000 + 3 * kv + 40_000 * batch
     bandwidth, flops = 9e9, 8e10
     moved, work = weights + kv, 2 * weights / 4 * batch
+    steps = None if decode is None else decode / batch
     ceiling = batch / max(moved / bandwidth, work / flops)
     whole = HEAD | {
         "trial": name, "outcome": "ok", "message": None, "seconds": 3.1,
@@ -62,11 +65,10 @@ def trial(
         "model": "small", "variant": variant, "method": "none" if variant == "base" else variant.partition("-")[0],
         "ratio": ratio, "weights": "trained", "engine": engine, "batch": batch, "prompt": prompt,
         "generated": generated, "device": "cpu",
-        "choice": {"dtype": "float32", "attention": "sdpa", "threads": 2, "compile": False}, "probe": [],
+        "engine_config": {"dtype": "float32", "attention": "sdpa", "threads": 2, "compile": False}, "tried_configs": [],
         "load_seconds": 0.02, "cold_call_seconds": 0.05, "compile_seconds": None, "warmup_calls": 5,
         "warmup_steady": True,
-        "batches": [{"seconds": float(s), "tokens": batch * generated, "pace_seconds": 2e-4, "counts": True, "ok": True,
-                     "message": None} for s in seconds],
+        "batches": [timed_batch(float(each), batch * generated) for each in seconds],
         "fastest_pace_seconds": 2e-4, "slowed": False, "slowed_batches": 0, "latency_slowed": False,
         "successful_batches": 30, "failed_batches": 0, "tokens_generated": 30 * batch * generated,
         "tokens_per_second": float(rate), "interval": [float(rate * 0.97), float(rate * 1.03)], "interval_share": 0.03,
@@ -75,30 +77,43 @@ def trial(
         "inter_token_seconds": gaps.tolist(), "inter_token_p50_seconds": each,
         "inter_token_p90_seconds": 1.1 * each, "inter_token_p99_seconds": 1.4 * each,
         "prefill_tokens_per_second": batch * prompt / first, "decode_tokens_per_second": decode,
-        "memory": {"before_load_bytes": 280e6, "after_load_bytes": loaded, "load_peak_bytes": loaded + 1e6,
-                   "prefill_peak_bytes": peak - 1e5, "decode_peak_bytes": peak, "method": "VmHWM",
+        "memory": {"before_load_bytes": 280_000_000, "after_load_bytes": loaded, "load_peak_bytes": loaded + 1_000_000,
+                   "prefill_peak_bytes": peak - 100_000, "decode_peak_bytes": peak, "method": "VmHWM",
                    "reserved_peak_bytes": None, "allocated_peak_bytes": None},
         "weights_bytes": weights, "kv_bytes": kv, "peak_bytes": peak, "activation_bytes": peak - loaded,
         "memory_overhead": peak / (weights + kv), "decode_step_bytes": moved, "decode_step_flops": work,
         "limit_bandwidth_bytes_per_second": bandwidth, "limit_flops_per_second": flops,
-        "mbu": decode / batch * moved / bandwidth, "mfu": decode / batch * work / flops,
-        "ceiling_tokens_per_second": ceiling, "ceiling_share": decode / ceiling,
+        "mbu": steps and steps * moved / bandwidth, "mfu": steps and steps * work / flops,
+        "ceiling_tokens_per_second": ceiling, "ceiling_share": decode and decode / ceiling,
         "binds": "bandwidth" if moved / bandwidth > work / flops else "compute",
         "energy": None, "tokens_sha256": f"{variant}{batch}", "reference_sha256": f"{variant}{batch}",
         "rows_equal": batch, "rows_tied": 0,
     }  # fmt: skip
-    return whole | changes
+    return TrialRecord.model_validate(whole | changes)
 
 
-def failed(outcome: str = "out_of_memory", *place: Any, **options: Any) -> dict[str, Any]:
-    """A record of a trial that found something else than a speed; `place` as of `trial`."""
-    whole = trial(*place, **options)
-    kept = (*HEAD, "trial", "seconds", "spec", "machine", "model", "variant", "method", "ratio", "weights", "engine",
-            "batch", "prompt", "generated", "device")  # fmt: skip
-    return {name: whole[name] for name in kept} | {"outcome": outcome, "message": "asked for 9 GB, 3 GB were free"}
+def timed_batch(seconds: float, tokens: int, **changes: Any) -> dict[str, Any]:
+    """A batch of a record."""
+    return {"seconds": seconds, "tokens": tokens, "pace_seconds": 2e-4, "counts": True, "ok": True, "message": None} | (
+        changes
+    )
 
 
-def grid(**options: Any) -> list[dict[str, Any]]:
+def changed(record: TrialRecord, **changes: Any) -> TrialRecord:
+    """The record with other values."""
+    return TrialRecord.model_validate(record.to_json() | changes)
+
+
+def failed(outcome: str = "out_of_memory", *place: Any, **options: Any) -> TrialRecord:
+    """A record of a trial without a speed; `place` as of `trial`."""
+    kept = ("trial", "started", "seconds", "spec", "machine", "model", "variant", "method", "ratio", "weights",
+            "engine", "batch", "prompt", "generated", "device")  # fmt: skip
+    changes = {name: options.pop(name) for name in ("device", "batches", "machine") if name in options}
+    whole = {"schema": 1, **trial(*place, **options).model_dump(include=set(kept)), **changes}
+    return TrialRecord.model_validate(whole | {"outcome": outcome, "message": "asked for 9 GB, 3 GB were free"})
+
+
+def grid(**options: Any) -> list[TrialRecord]:
     """The trials of the default grid."""
     names = ["base", *(f"whitened-{ratio}" for ratio in RATIOS)]
     places = [(name, "lean", batch, 4, 32) for name in names for batch in (1, 8, 64)]
@@ -113,12 +128,11 @@ def manifests(methods: Iterable[str] = ("whitened", "plain"), **changes: Any) ->
     return [manifest(name, **changes) for name in names]
 
 
-def write(records: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+def write(records: Sequence[Record], folder: Path) -> list[Path]:
     """Each record where its target is."""
-    paths = [folder / f"{record['trial']}.json" for record in records]
+    paths = [folder / f"{record.trial}.json" for record in records]
     for path, record in zip(paths, records, strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record))
+        write_json(path, record.to_json())
     return paths
 
 
@@ -126,6 +140,5 @@ def write_manifests(variants: Sequence[Manifest], folder: Path) -> list[Path]:
     """Each manifest where its target is."""
     paths = [folder / variant.variant / "manifest.json" for variant in variants]
     for path, variant in zip(paths, variants, strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(variant.model_dump_json())
+        write_json(path, variant.model_dump(mode="json"))
     return paths

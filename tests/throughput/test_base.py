@@ -95,7 +95,7 @@ def test_text_of_the_corpus_is_split_and_ends_documents(model_folder, corpus, tm
     assert bool((text["calibration"] == 0).any())
 
 
-def test_text_of_files_is_read_where_they_are_named(model_folder, tmp_path):
+def test_text_files_are_read_if_the_settings_name_them(model_folder, tmp_path):
     (tmp_path / "a.txt").write_text("".join(split()[0]))
     (tmp_path / "b.txt").write_text("".join(split()[1]))
     text = TEXT | {"calibration": [str(tmp_path / "a.txt")], "evaluation": [str(tmp_path / "b*.txt")]}
@@ -140,15 +140,15 @@ def test_mistakes_are_one_line(model_folder, corpus, tmp_path):
     cases = [
         (spec_of("path", {"path": str(bare)}), "bare: has no tokenizer"),
         (spec_of("path", {"path": str(broken)}), "tokenizer.json: is not a tokenizer"),
-        (spec_of("path", {"path": str(small)}), "gives id [0-9]+, and the model knows 200 tokens"),
+        (spec_of("path", {"path": str(small)}), "gives id [0-9]+, but the model has 200 tokens"),
         (spec_of("path", {"path": str(tmp_path / "none")}), "none is not a directory"),
         (spec_of("path", {"path": str(tmp_path)}), "has no config.json"),
-        (given(window=33), "throughput.text.window: 33 tokens, beyond the 32 of context"),
+        (given(window=33), "throughput.text.window: 33 tokens, more than the context of 32 tokens"),
         (given(window=1), "throughput.text.window"),
-        (spec_of("config", SMALL, TEXT | {"window": 33}), "window: 33 tokens, beyond the 32 of context"),
+        (spec_of("config", SMALL, TEXT | {"window": 33}), "window: 33 tokens, more than the context of 32 tokens"),
         (given(calibration=[str(tmp_path / "short.txt")]), "calibration: [0-9]+ tokens, fewer than 12 windows"),
         (given(calibration=[str(tmp_path / "latin.txt")]), "latin.txt: byte 3 is not valid UTF-8"),
-        (given(**overlapping), "short.txt is calibrated on too"),
+        (given(**overlapping), "short.txt is also used for calibration"),
         (spec_of("hub", {"id": str(model_folder), "revision": "main"}), "throughput.model.hub.revision"),
         (spec_of("hub", {"id": "no//id", "revision": None}), "throughput.model.hub"),
     ]

@@ -101,7 +101,7 @@ def test_layers_are_as_the_manifest_says_and_their_error_is_the_discarded_singul
         assert manifest.parameters == sum(tensor.numel() for tensor in tensors.values())
 
 
-def test_moments_are_those_of_inputs_and_gradients_kept_whole(trained):
+def test_moments_equal_those_of_stored_inputs_and_gradients(trained):
     model = load_transformers(read_manifest(trained), torch.float32, CPU, "sdpa")
     windows = load_file(trained.with_name("text.safetensors"))["calibration"][:6]
     block = blocks_of(model, "here")[0]
@@ -137,7 +137,7 @@ def test_moments_do_not_depend_on_the_batch(trained, monkeypatch):
         torch.testing.assert_close(part.gradients, whole[name].gradients, rtol=1e-3, atol=1e-5)
 
 
-def test_memory_for_moments_decides_how_many_passes_there_are_and_nothing_else(trained, monkeypatch):
+def test_memory_for_moments_only_changes_the_number_of_passes(trained, monkeypatch):
     model = load_transformers(read_manifest(trained), torch.float32, CPU, "sdpa")
     blocks = blocks_of(model, "here")
     assert list(calibration.together(blocks)) == [blocks[0] | blocks[1]]
@@ -147,7 +147,7 @@ def test_memory_for_moments_decides_how_many_passes_there_are_and_nothing_else(t
     assert made(trained, "whitened", 0.6).perplexity == pytest.approx(whole.perplexity, rel=1e-4)
 
 
-def test_folder_is_whole_and_names_its_parent(trained):
+def test_folder_is_complete_and_names_its_parent(trained):
     manifest, parent = made(trained, "whitened", 0.6), read_manifest(trained)
     names = {path.name for path in (trained.parents[1] / "whitened-0.6").iterdir()}
     assert names == {"config.json", "tokenizer.json", "model.safetensors", "manifest.json"}
@@ -156,22 +156,22 @@ def test_folder_is_whole_and_names_its_parent(trained):
     assert manifest.sha256 not in (None, parent.sha256)
 
 
-def test_own_folder_that_compress_wrote_gets_the_same_perplexity(trained):
+def test_user_folder_that_compress_wrote_gets_the_same_perplexity(trained):
     ours = made(trained, "whitened", 0.6)
     found = user_supplied(trained, ours.folder)
     assert found.perplexity == ours.perplexity
-    assert (found.method, found.sha256, found.parent) == ("own", ours.sha256, ours.parent)
+    assert (found.method, found.sha256, found.parent) == ("user", ours.sha256, ours.parent)
     assert found.ratio == pytest.approx(ours.parameters / read_manifest(trained).parameters)
     assert user_supplied(trained, ours.folder, ratio=0.6).ratio == 0.6
 
 
-def test_own_folder_that_is_missing_is_an_outcome(trained, tmp_path):
+def test_user_folder_that_is_missing_is_an_outcome(trained, tmp_path):
     found = user_supplied(trained, tmp_path / "models" / "gone", ratio=0.8)
     assert found.outcome is Outcome.UNAVAILABLE
     assert str(tmp_path / "models" / "gone") in found.message
 
 
-def test_own_model_with_other_tokens_or_none_finite_has_no_perplexity(trained, tmp_path):
+def test_user_model_with_other_tokens_or_nan_weights_has_no_perplexity(trained, tmp_path):
     folder = write_random(tmp_path / "other")
     assert user_supplied(trained, folder).perplexity > 100
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
@@ -184,7 +184,7 @@ def test_own_model_with_other_tokens_or_none_finite_has_no_perplexity(trained, t
     assert user_supplied(trained, folder).outcome is Outcome.INVALID_OUTPUT
 
 
-def test_compressed_of_a_base_with_a_nan_weight_says_so_and_does_not_fail(trained, corpus, tmp_path):
+def test_compressing_a_base_with_a_nan_weight_is_an_outcome(trained, corpus, tmp_path):
     folder = shutil.copytree(read_manifest(trained).folder, tmp_path / "model")
     change_weight(folder, "model.embed_tokens.weight", math.nan)
     found = made(write_base(tmp_path, folder, corpus), "whitened", 0.5)
@@ -193,7 +193,7 @@ def test_compressed_of_a_base_with_a_nan_weight_says_so_and_does_not_fail(traine
 
 
 @pytest.mark.parametrize("method", ["plain", "whitened"])
-def test_types_and_tied_heads_stay_as_they_are(tmp_path, method):
+def test_dtypes_and_tied_heads_are_kept(tmp_path, method):
     chosen = {**SMALL, "stored": "bfloat16", "tied_embeddings": True, "kv_heads": 2}
     parent = write_base(tmp_path, None, None, "config", chosen, TEXT | {"calibration_windows": 4})
     found = made(parent, method, 0.5)

@@ -12,12 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from plumbline.core.errors import UserError
-from plumbline.core.run.child import in_child
+from plumbline.core.run.processes import in_child
 from plumbline.core.run.record import Outcome, OutcomeError
-from plumbline.throughput.engines.interface import Choice, Engine, Shape, load
+from plumbline.throughput.engines.interface import Engine, Shape, load
 from plumbline.throughput.models import llama
 from plumbline.throughput.models.load import load_transformers
 from plumbline.throughput.models.manifest import CompressedLayer, Manifest
+from plumbline.throughput.settings import EngineConfig
 
 ENGINES = ("generate", "static", "continuous", "lean")
 CPU = torch.device("cpu")
@@ -78,17 +79,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
     return found
 
 
-def choice(**changes: Any) -> Choice:
-    return Choice(**{"dtype": "float32", "attention": "sdpa", "threads": 1, "compile": False, **changes})
+def config(**changes: Any) -> EngineConfig:
+    return EngineConfig(**{"dtype": "float32", "attention": "sdpa", "threads": 1, "compile": False, **changes})
 
 
 @contextmanager
 def engine(
-    name: str, manifest: Manifest, prompts: Tensor, generated: int = GENERATED, **choices: Any
+    name: str, manifest: Manifest, prompts: Tensor, generated: int = GENERATED, **changes: Any
 ) -> Iterator[Engine]:
     batch, prompt = prompts.shape
     shape = Shape(batch=batch, prompt=prompt, generated=generated)
-    made = load(name)(manifest, CPU, choice(**choices), shape)
+    made = load(name)(manifest, CPU, config(**changes), shape)
     try:
         yield made
     finally:
@@ -114,7 +115,7 @@ def by_whole_passes(manifest: Manifest, prompts: Tensor, count: int) -> tuple[Te
 
 @pytest.mark.parametrize("kind", [*KINDS, "low rank", "low rank in part"])
 @pytest.mark.parametrize(("batch", "prompt"), [(1, 1), (1, 7), (5, 1), (5, 7)])
-def test_tokens_and_logits_are_those_of_whole_passes(
+def test_tokens_and_logits_equal_decoding_without_a_cache(
     models: dict[str, Manifest], kind: str, batch: int, prompt: int
 ) -> None:
     prompts = random_prompts(batch, prompt)
@@ -186,7 +187,7 @@ def test_on_token_is_called_for_each_token(models: dict[str, Manifest], name: st
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_fewer_tokens_than_the_shape_are_its_first(models: dict[str, Manifest], name: str) -> None:
+def test_fewer_tokens_are_the_first_of_more(models: dict[str, Manifest], name: str) -> None:
     prompts = random_prompts(2, 4)
     with engine(name, models["plain"], prompts) as made:
         assert torch.equal(made.generate(prompts, 4), made.generate(prompts, GENERATED)[:, :4])
@@ -194,7 +195,7 @@ def test_fewer_tokens_than_the_shape_are_its_first(models: dict[str, Manifest], 
 
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize("kind", ["plain", "tied", "low rank", "biases"])
-def test_weights_of_a_step_are_all_but_the_looked_up(models: dict[str, Manifest], name: str, kind: str) -> None:
+def test_weights_of_a_step_exclude_embedding_lookups(models: dict[str, Manifest], name: str, kind: str) -> None:
     stored = load_file(Path(models[kind].folder) / "model.safetensors")
     wanted = sum(weight.numel() for key, weight in stored.items() if kind == "tied" or "embed_tokens" not in key)
     with engine(name, models[kind], random_prompts(1, 2)) as made:
@@ -204,7 +205,7 @@ def test_weights_of_a_step_are_all_but_the_looked_up(models: dict[str, Manifest]
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_weight_that_is_no_number_shows_in_the_logits(models: dict[str, Manifest], tmp_path: Path, name: str) -> None:
+def test_nan_weight_shows_in_the_logits(models: dict[str, Manifest], tmp_path: Path, name: str) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_bytes((Path(models["plain"].folder) / "config.json").read_bytes())
@@ -218,7 +219,7 @@ def test_weight_that_is_no_number_shows_in_the_logits(models: dict[str, Manifest
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_lean_in_a_short_type_stays_near_the_long_one(models: dict[str, Manifest], dtype: str) -> None:
+def test_lean_in_half_precision_stays_close_to_float32(models: dict[str, Manifest], dtype: str) -> None:
     prompts = random_prompts(2, 5)
     _, logits = by_whole_passes(models["grouped"], prompts, 1)
     for attention in ("sdpa", "eager"):
@@ -230,13 +231,13 @@ def test_lean_in_a_short_type_stays_near_the_long_one(models: dict[str, Manifest
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
-        ("model_type", "mistral", "model_type llama only, not mistral"),
-        ("hidden_act", "gelu", "hidden_act silu only, not gelu"),
-        ("rope_parameters", {"rope_type": "llama3", "rope_theta": 1e4}, "rope_type default only, not llama3"),
-        ("rope_scaling", {"type": "linear", "factor": 2.0}, "rope_type default only, not linear"),
+        ("model_type", "mistral", "only supports model_type llama, not mistral"),
+        ("hidden_act", "gelu", "only supports hidden_act silu, not gelu"),
+        ("rope_parameters", {"rope_type": "llama3", "rope_theta": 1e4}, "only supports rope_type default, not llama3"),
+        ("rope_scaling", {"type": "linear", "factor": 2.0}, "only supports rope_type default, not linear"),
     ],
 )
-def test_lean_refuses_what_it_would_compute_otherwise(
+def test_lean_refuses_unsupported_architectures(
     models: dict[str, Manifest], tmp_path: Path, key: str, value: Any, named: str
 ) -> None:
     source = Path(models["plain"].folder)
@@ -265,6 +266,6 @@ def test_lean_names_a_missing_and_a_misshapen_weight(models: dict[str, Manifest]
             pass
 
 
-def test_class_that_is_no_engine_is_refused_by_name() -> None:
+def test_class_that_is_not_an_engine_is_refused() -> None:
     with pytest.raises(UserError, match=r"throughput\.grid\.engines: pathlib:Path: is not a subclass of"):
         load("pathlib:Path")

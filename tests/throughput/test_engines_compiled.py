@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from plumbline.core.run.child import in_child
-from plumbline.throughput.engines.interface import Choice, Shape, load
+from plumbline.core.run.processes import in_child
+from plumbline.throughput.engines.interface import Shape, load
 from plumbline.throughput.models.manifest import Manifest
+from plumbline.throughput.settings import EngineConfig
 from throughput.small_models import write_random
 
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
@@ -26,8 +27,8 @@ def test_compiled_static_gives_the_tokens_of_generate(tmp_path: Path, monkeypatc
     def compare() -> None:
         found = {}
         for name in ("generate", "static"):
-            choice = Choice(dtype="float32", attention="sdpa", threads=1, compile=name == "static")
-            engine = load(name)(manifest, torch.device("cpu"), choice, shape)
+            config = EngineConfig(dtype="float32", attention="sdpa", threads=1, compile=name == "static")
+            engine = load(name)(manifest, torch.device("cpu"), config, shape)
             torch._dynamo.utils.counters.clear()
             found[name] = [engine.generate(prompts, 6), engine.generate(prompts, 6)]
             graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]

@@ -38,7 +38,7 @@ def test_file_holds_the_best_of_its_samples(tmp_path):
     assert found["machine"]["cores"] > 0
 
 
-def test_bytes_are_of_every_array_that_is_passed_over():
+def test_bytes_include_every_array_that_is_accessed():
     arrays = {"copy": 2, "sum": 1, "dot": 2, "product": 1}
     samples = list(bandwidth(CPU, 0.01))
     assert {sample["kind"] for sample in samples} == set(arrays)
@@ -47,7 +47,7 @@ def test_bytes_are_of_every_array_that_is_passed_over():
         assert moved == pytest.approx(arrays[sample["kind"]] * 2**20)
 
 
-def test_matrices_grow_while_there_is_time_and_are_few_where_they_are_slow():
+def test_matrices_grow_only_while_there_is_time():
     samples = list(matmul("float32", CPU, 0.05))
     sides = sorted({sample["side"] for sample in samples})
     assert sides == [128 * 2**power for power in range(len(sides))]

@@ -46,7 +46,7 @@ def test_logits_are_those_of_from_pretrained(model_folder):
         torch.testing.assert_close(logits(model), expected)
 
 
-def test_low_rank_layers_of_full_rank_compute_what_the_whole_one_does(model_folder, tmp_path):
+def test_full_rank_factors_compute_what_the_dense_layer_does(model_folder, tmp_path):
     folder = shutil.copytree(model_folder, tmp_path / "low")
     tensors = load_file(folder / "model.safetensors")
     weight = tensors.pop(f"{LAYER}.weight")
@@ -63,7 +63,7 @@ def test_low_rank_layers_of_full_rank_compute_what_the_whole_one_does(model_fold
         load_transformers(manifest(folder), torch.float32, CPU, "sdpa")
 
 
-def test_nothing_ends_or_changes_what_generate_takes_for_the_most_likely(model_folder, tmp_path):
+def test_generation_config_of_the_folder_is_ignored(model_folder, tmp_path):
     folder = shutil.copytree(model_folder, tmp_path / "sampling")
     (folder / "generation_config.json").write_text(
         json.dumps({"do_sample": True, "repetition_penalty": 9.0, "eos_token_id": [1, 2]})
@@ -72,7 +72,7 @@ def test_nothing_ends_or_changes_what_generate_takes_for_the_most_likely(model_f
     assert (found.do_sample, found.repetition_penalty, found.eos_token_id) in [(None, None, None), (False, 1.0, None)]
 
 
-def test_tensors_are_the_files_in_the_type_asked_for(model_folder):
+def test_tensors_are_the_files_in_the_requested_dtype(model_folder):
     stored = load_file(model_folder / "model.safetensors")
     found = load_tensors(manifest(model_folder), torch.bfloat16, CPU)
     assert found.keys() == stored.keys()
@@ -88,7 +88,7 @@ def test_tied_head_and_bfloat16_load(tmp_path):
     assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
 
 
-def test_model_in_several_files_is_the_one_in_one_file(tmp_path, monkeypatch):
+def test_sharded_model_equals_the_model_in_one_file(tmp_path, monkeypatch):
     whole = write_random(tmp_path / "whole", tokenizer=False)
     monkeypatch.setattr(random, "FILE_BYTES", 20_000)
     parts = write_random(tmp_path / "parts", tokenizer=False)
@@ -151,7 +151,7 @@ def damaged(folder, what):
         ("no weights", "has no model.safetensors"),
         ("no config", "has no config.json"),
         ("unknown", "config.json: transformers cannot read it.*flatland"),
-        ("encoder only", "knows no causal language model of type 't5'"),
+        ("encoder only", "has no causal language model of type 't5'"),
         ("wider", "has another shape for model.layers.0.mlp.down_proj.weight and 5 more"),
         ("deeper", "lacks model.layers.2.input_layernorm.weight and 8 more"),
     ],

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumbline.core.run.child import TimeUpError
-from plumbline.core.run.record import read_record
+from plumbline.core.run.processes import TimeUpError
 from plumbline.throughput.max_batch import CLOSE, MaxBatchSpec, largest_batch, max_batch
 from plumbline.throughput.plan import plan
+from plumbline.throughput.record import MaxBatchRecord
 from plumbline.throughput.settings import ThroughputSettings
 from throughput import trials
 
@@ -38,56 +38,56 @@ def test_search_ends_at_the_limit_from_wherever_it_starts(limit, start):
 
 def spec(**changes):
     cell = trials.spec()["cell"] | {"batch": 1} | changes.pop("cell", {})
-    values = {"cell": cell, "choice": trials.CHOICE, "memory_limit_bytes": None, "timeout_seconds": 60.0}
+    values = {"cell": cell, "autotune": trials.AUTOTUNE, "memory_limit_bytes": None, "timeout_seconds": 60.0}
     values["device"] = "cpu"
     return MaxBatchSpec(code="", inputs="", **(values | changes))
 
 
-def test_largest_batch_fits_and_the_next_that_was_tried_does_not(made, tmp_path):
+def test_largest_batch_fits_and_the_next_one_tried_does_not(made, tmp_path):
     limit = psutil.Process().memory_info().vms + 40 * MEBIBYTE
     max_batch(spec(memory_limit_bytes=limit), **made, output=tmp_path / "found.json")
-    found = read_record(tmp_path / "found.json")
-    assert (found["outcome"], found["stage"], found["trial"]) == ("ok", "max_batch", "base/lean/p5-g8")
-    fitting = [probe["batch"] for probe in found["probes"] if probe["fits"]]
-    too_large = [probe["batch"] for probe in found["probes"] if not probe["fits"]]
-    assert found["largest"] == max(fitting) < min(too_large) <= max(fitting) * (1 + 1 / CLOSE) + 1
-    assert found["probes"][0]["batch"] == found["estimate"]
-    assert found["estimate"] / 8 < found["largest"] < 8 * found["estimate"]
-    assert all(probe["peak_bytes"] > 0 for probe in found["probes"] if probe["fits"])
-    assert all("allocate" in probe["message"] for probe in found["probes"] if not probe["fits"])
-    assert found["limit_bytes"] <= 40 * MEBIBYTE
-    assert found["bound"] == "out_of_memory"
+    found = MaxBatchRecord.read(tmp_path / "found.json")
+    assert (found.outcome, found.stage, found.trial) == ("ok", "max_batch", "base/lean/p5-g8")
+    fitting = [tried.batch for tried in found.tried_batches if tried.fits]
+    too_large = [tried.batch for tried in found.tried_batches if not tried.fits]
+    assert found.largest == max(fitting) < min(too_large) <= max(fitting) * (1 + 1 / CLOSE) + 1
+    assert found.tried_batches[0].batch == found.estimate
+    assert found.estimate / 8 < found.largest < 8 * found.estimate
+    assert all(tried.peak_bytes > 0 for tried in found.tried_batches if tried.fits)
+    assert all("allocate" in tried.message for tried in found.tried_batches if not tried.fits)
+    assert found.limit_bytes <= 40 * MEBIBYTE
+    assert found.bound == "out_of_memory"
 
 
-def test_machine_is_never_asked_for_more_than_it_has(made, tmp_path, monkeypatch):
+def test_search_never_uses_more_memory_than_is_free(made, tmp_path, monkeypatch):
     monkeypatch.setattr("plumbline.core.measure.machine.available_bytes", lambda: 30 * MEBIBYTE)
     monkeypatch.setattr("plumbline.throughput.measurement.batch_search.available_bytes", lambda: 30 * MEBIBYTE)
     max_batch(spec(), **made, output=tmp_path / "found.json")
-    found = read_record(tmp_path / "found.json")
-    assert found["limit_bytes"] <= 27 * MEBIBYTE
-    assert found["largest"] < 30_000
+    found = MaxBatchRecord.read(tmp_path / "found.json")
+    assert found.limit_bytes <= 27 * MEBIBYTE
+    assert found.largest < 30_000
 
 
 def test_model_that_does_not_fit_at_all_is_out_of_memory(made, tmp_path):
     limit = psutil.Process().memory_info().vms
     max_batch(spec(memory_limit_bytes=limit), **made, output=tmp_path / "found.json")
-    found = read_record(tmp_path / "found.json")
-    assert found["outcome"] == "out_of_memory"
-    assert found["message"].startswith("batch 1: ")
-    assert found["probes"][-1]["batch"] == 1
+    found = MaxBatchRecord.read(tmp_path / "found.json")
+    assert found.outcome == "out_of_memory"
+    assert found.message.startswith("batch 1: ")
+    assert found.tried_batches[-1].batch == 1
 
 
 @pytest.mark.parametrize(("slow_from", "outcome", "largest"), [(6, "ok", 5), (1, "timeout", 0)])
-def test_batch_that_takes_too_long_is_not_said_to_lack_memory(made, tmp_path, monkeypatch, slow_from, outcome, largest):
+def test_batch_that_times_out_is_not_called_out_of_memory(made, tmp_path, monkeypatch, slow_from, outcome, largest):
     def in_child(generated, *, seconds):
         if generated.args[1] >= slow_from:
             raise TimeUpError(f"took longer than {seconds:g} s")
-        return {"fits": True, "peak_bytes": 1}
+        return 1
 
     monkeypatch.setattr("plumbline.throughput.measurement.batch_search.in_child", in_child)
     max_batch(spec(), **made, output=tmp_path / "found.json")
-    found = read_record(tmp_path / "found.json")
-    assert (found["outcome"], found["largest"], found["bound"]) == (outcome, largest, "timeout")
+    found = MaxBatchRecord.read(tmp_path / "found.json")
+    assert (found.outcome, found.largest, found.bound) == (outcome, largest, "timeout")
 
 
 def test_unavailable_variant_is_recorded(made, tmp_path):
@@ -96,11 +96,11 @@ def test_unavailable_variant_is_recorded(made, tmp_path):
         json.dumps(json.loads(made["manifest"].read_text()) | {"outcome": "unavailable", "message": "x"})
     )
     max_batch(spec(), changed, made["text"], tmp_path / "found.json")
-    found = read_record(tmp_path / "found.json")
-    assert (found["outcome"], found["message"], found["largest"]) == ("unavailable", "x", None)
+    found = MaxBatchRecord.read(tmp_path / "found.json")
+    assert (found.outcome, found.message, found.largest) == ("unavailable", "x", None)
 
 
-def test_recorded_spec_is_the_plans():
+def test_recorded_spec_equals_the_plans():
     settings = ThroughputSettings.model_validate({"model": {"source": "config"}, "timing": {"max_batch": True}})
     target = next(target for target in plan(settings, 0, {}, "cpu") if target.stage == "max_batch")
     values = json.loads(target.spec)

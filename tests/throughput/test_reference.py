@@ -33,7 +33,7 @@ def written(variant, tmp_path, dtype="float32"):
         return load_file(tmp_path / "reference.safetensors"), file.metadata()
 
 
-def test_reference_is_the_most_likely_token_again_and_again_by_whole_passes(variant, tmp_path):
+def test_reference_equals_greedy_decoding_without_a_cache(variant, tmp_path):
     found, metadata = written(variant, tmp_path)
     assert metadata["outcome"] == "ok"
     assert found.keys() == {"p3", "p3.margin", "p4", "p4.margin"}
@@ -48,7 +48,7 @@ def test_reference_is_the_most_likely_token_again_and_again_by_whole_passes(vari
             tokens = torch.cat([tokens, best.indices[:, :1]], dim=1)
 
 
-def test_generation_goes_on_behind_the_end_of_text(variant):
+def test_generation_does_not_stop_at_end_of_text(variant):
     model = load_transformers(variant, torch.float32, CPU, "sdpa")
     with torch.no_grad():
         model.lm_head.weight.zero_()
@@ -59,7 +59,7 @@ def test_generation_goes_on_behind_the_end_of_text(variant):
     assert bool((tokens == 0).any())
 
 
-def test_rows_are_halved_until_memory_suffices(variant, monkeypatch):
+def test_rows_are_halved_until_they_fit(variant, monkeypatch):
     model = load_transformers(variant, torch.float32, CPU, "sdpa")
     rows = torch.randint(300, (11, 3), generator=torch.Generator().manual_seed(0))
     expected = greedy(model, rows, 5)
@@ -99,15 +99,15 @@ def test_logits_that_are_not_finite_are_an_outcome(variant, tmp_path):
     assert metadata["message"]
 
 
-def test_outcome_of_the_manifest_is_passed_on(variant, tmp_path):
-    gone = Manifest(variant="mine", method="own", outcome="unavailable", message="models/x: does not exist")
+def test_reference_takes_over_the_manifests_outcome(variant, tmp_path):
+    gone = Manifest(variant="mine", method="user", outcome="unavailable", message="models/x: does not exist")
     found, metadata = written(gone, tmp_path)
     assert (found, metadata["outcome"], metadata["message"]) == ({}, "unavailable", "models/x: does not exist")
 
 
-def test_lengths_beyond_the_context_and_a_type_that_the_device_lacks_are_mistakes(variant, tmp_path, monkeypatch):
+def test_lengths_beyond_the_context_and_unsupported_dtypes_are_refused(variant, tmp_path, monkeypatch):
     short = variant.model_copy(update={"shapes": variant.shapes.model_copy(update={"context": 8})})
-    with pytest.raises(UserError, match=r"prompt 3 \+ generated 6 is beyond the 8 tokens of context"):
+    with pytest.raises(UserError, match=r"prompt 3 \+ generated 6 is more than the context of 8 tokens"):
         written(short, tmp_path)
     monkeypatch.setattr("plumbline.core.measure.machine._cpu_field", lambda name: "avx2 fma")
     with pytest.raises(UserError, match="cpu has no float16 arithmetic"):

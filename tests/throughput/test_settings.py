@@ -9,8 +9,8 @@ MODEL = {"source": "config"}
 @pytest.mark.parametrize(
     ("variants", "message"),
     [
-        ({"template": "models/llama"}, "no {ratio} in its last part"),
-        ({"template": "models/{ratio}/llama"}, "no {ratio} in its last part"),
+        ({"template": "models/llama"}, "must contain {ratio}"),
+        ({"template": "models/{ratio}/llama"}, "must contain {ratio}"),
         ({"template": "models/{model}-{ratio}"}, "letters, digits and ._-"),
         ({"paths": ["."]}, "must name the variant"),
         ({"paths": ["../.."]}, "must name the variant"),
@@ -21,13 +21,13 @@ MODEL = {"source": "config"}
         ({"paths": ["mine/llama-0.4"], "template": "llama-{ratio}", "ratios": [0.4]}, "be named 'llama-0.4'"),
     ],
 )
-def test_variant_without_a_name_of_its_own_is_a_mistake(variants, message):
+def test_variant_without_a_unique_name_is_refused(variants, message):
     with pytest.raises(ValidationError) as refused:
         ThroughputSettings.model_validate({"model": MODEL, "variants": variants})
     assert message in str(refused.value)
 
 
-def test_two_engines_of_one_name_are_a_mistake():
+def test_two_engines_with_one_name_are_refused():
     grid = [{"batch": [1], "engines": ["lean"]}, {"batch": [2], "engines": ["my_lab.engines:lean"]}]
     with pytest.raises(ValidationError, match="two of them would be named 'lean'"):
         ThroughputSettings.model_validate({"model": MODEL, "grid": grid})

@@ -5,18 +5,30 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from merging import merge_fields
 from plumbline.core.errors import UserError
 from plumbline.core.run.record import Outcome
 from plumbline.throughput.analysis.evaluation import evaluation_lines, experiment_ids, oom_runs
 from plumbline.throughput.analysis.frames import contrasts_frame, main_cell, statistics_frame, trials_frame
-from plumbline.throughput.analysis.quality import disturbance_text, disturbances
-from plumbline.throughput.analysis.records import main_engine, read_manifests, read_records
+from plumbline.throughput.analysis.quality import noise_sources, noise_text
+from plumbline.throughput.analysis.records import main_engine, read_manifests, read_trials
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.settings import TABLES
+from plumbline.throughput.record import MaxBatchRecord, TrialRecord, TriedBatch
+from plumbline.throughput.settings import TABLES, EngineConfig
 from plumbline.throughput.summarize import SummarizeSpec, summarize
-from throughput.grid_records import RATIOS, failed, grid, manifest, manifests, trial, write, write_manifests
+from throughput.grid_records import (
+    RATIOS,
+    changed,
+    failed,
+    grid,
+    manifest,
+    manifests,
+    timed_batch,
+    trial,
+    write,
+    write_manifests,
+)
 
-SPEC = SummarizeSpec(code="", inputs="")
 SOURCE_FIELDS = {
     "timestamp", "experiment_id", "model_base", "updated_model_path", "ratio", "batch_size", "generated_len", "seq_len",
     "seed", "pytorch_version", "throughput_tokens_per_sec", "total_peak_memory_gb", "activation_memory_gb",
@@ -25,23 +37,20 @@ SOURCE_FIELDS = {
 }  # fmt: skip
 
 
-def summarized(records: list[dict[str, Any]], variants: list[Manifest], folder: Path) -> Path:
-    head = {"schema": 1, "study": "throughput", "stage": "max_batch", "machine": {}}
-    largest = [
-        head
-        | {
-            "trial": "base/lean/p4-g32",
-            "outcome": "ok",
-            "message": None,
-            "largest": 5120,
-            "bound": "out_of_memory",
-            "probes": [{"batch": b, "fits": b < 5200} for b in (8192, 5120, 5200)],
-        },
-        head | {"trial": "base/static/p4-g32", "outcome": "out_of_memory", "message": "batch 1: 9 GB", "largest": None},
+def summarized(records: list[TrialRecord], variants: list[Manifest], folder: Path) -> Path:
+    tried = [
+        TriedBatch(batch=b, fits=b < 5200, outcome=outcome, peak_bytes=None, seconds=1.0, message=None)
+        for b, outcome in ((8192, Outcome.OUT_OF_MEMORY), (5120, Outcome.OK), (5200, Outcome.OUT_OF_MEMORY))
     ]
+    head: dict[str, Any] = {"schema": 1, "started": "", "seconds": 1.0, "spec": {}, "machine": {}, "variant": "base"}
+    head |= {"prompt": 4, "generated": 32}
+    found = {"trial": "base/lean/p4-g32", "engine": "lean", "outcome": "ok", "largest": 5120, "bound": "out_of_memory"}
+    none = {"trial": "base/static/p4-g32", "engine": "static", "outcome": "out_of_memory", "message": "batch 1: 9 GB"}
+    largest = [MaxBatchRecord(**head, **found, tried_batches=tried), MaxBatchRecord(**head, **none)]
     files = write(largest, folder / "max_batch")
     written = write_manifests(variants, folder / "models"), write(records, folder / "trials")
-    summarize(SPEC, *written, files, folder / "out")
+    spec = SummarizeSpec(**merge_fields([*records, *largest]))
+    summarize(spec, *written, files, folder / "out" / "results.json")
     return folder / "out"
 
 
@@ -50,7 +59,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return summarized(grid(), manifests(), tmp_path_factory.mktemp("whole"))
 
 
-def lines(folder: Path) -> list[dict[str, Any]]:
+def lines(folder: Path) -> list[TrialRecord]:
     text = (folder / "evaluation_results.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
 
@@ -59,18 +68,22 @@ def answers(folder: Path) -> str:
     return (folder / "throughput_analysis.md").read_text()
 
 
-def test_every_trial_is_a_line_under_the_names_of_the_source(whole: Path) -> None:
+def test_every_trial_is_a_line_with_the_sources_field_names(whole: Path) -> None:
     found = lines(whole)
     assert len(found) == len(grid())
     assert all(line.keys() >= SOURCE_FIELDS for line in found)
     assert len({line["experiment_id"] for line in found}) == len(found)
 
 
-def test_figures_of_a_line_are_those_of_its_record() -> None:
-    changes: dict[str, Any] = {"peak_bytes": 3e9, "activation_bytes": 5e8, "weights_bytes": 2e9, "kv_bytes": 1e8}
-    batches = [{"seconds": s, "tokens": 6, "ok": True, "message": None} for s in (0.2, 0.4)]
-    batches.append({"seconds": 9.0, "tokens": 0, "ok": False, "message": "too long"})
-    batches.append({"seconds": 0.9, "tokens": 6, "ok": True, "message": None, "counts": False})
+def test_numbers_of_a_line_are_those_of_its_record() -> None:
+    changes: dict[str, Any] = {"peak_bytes": 3 * 10**9, "activation_bytes": 5 * 10**8}
+    changes |= {"weights_bytes": 2 * 10**9, "kv_bytes": 10**8}
+    batches = [
+        timed_batch(0.2, 6),
+        timed_batch(0.4, 6),
+        timed_batch(9.0, 0, ok=False),
+        timed_batch(0.9, 6, counts=False),
+    ]
     changes |= {"tokens_per_second": 20.0, "interval": [19.0, 21.0], "successful_batches": 3}
     record = trial(batch=2, generated=3, batches=batches, **changes)
     (line,) = evaluation_lines([record], [manifest()])
@@ -87,36 +100,26 @@ def test_figures_of_a_line_are_those_of_its_record() -> None:
 def test_failed_trial_has_its_reason_and_nulls_and_never_zeros() -> None:
     (line,) = evaluation_lines([failed("timeout")], [manifest()])
     assert (line["success"], line["error"]) == (False, "asked for 9 GB, 3 GB were free")
-    assert [line[name] for name in ("throughput_tokens_per_sec", "total_peak_memory_gb", "avg_batch_time_sec")] == [
-        None
-    ] * 3
+    empty = {line[name] for name in ("throughput_tokens_per_sec", "total_peak_memory_gb", "avg_batch_time_sec")}
+    assert empty == {None}
     assert (line["total_tokens_generated"], line["failed_batches"]) == (0, 0)
 
 
-def test_experiment_ids_name_what_is_not_the_usual() -> None:
-    own = trial() | {"variant": "mine", "method": "own", "ratio": None, "trial": "mine"}
-    records = [
-        *(trial("base", "lean", batch) for batch in (1, 2)),
-        trial("base", "generate"),
-        trial("base", "lean", 1, 8),
-        trial("whitened-0.2"),
-        trial("whitened-0.2", "lean", 2),
-        trial("plain-0.2"),
-        own,
+def test_experiment_ids_name_what_differs_from_the_usual() -> None:
+    named = [
+        (trial(), "small_r1.0_b1_g32"),
+        (trial("base", "lean", 2), "small_r1.0_b2_g32"),
+        (trial("base", "generate"), "small_r1.0_b1_g32_generate"),
+        (trial("base", "lean", 1, 8), "small_r1.0_b1_g32_p8"),
+        (trial("whitened-0.2"), "small_r0.2_b1_g32"),
+        (trial("whitened-0.2", "lean", 2), "small_r0.2_b2_g32"),
+        (trial("plain-0.2"), "small_r0.2_b1_g32_plain-0.2"),
+        (changed(trial(), variant="mine", method="user", ratio=None, trial="mine"), "small_mine_b1_g32"),
     ]
-    assert list(experiment_ids(records).values()) == [
-        "small_r1.0_b1_g32",
-        "small_r1.0_b2_g32",
-        "small_r1.0_b1_g32_generate",
-        "small_r1.0_b1_g32_p8",
-        "small_r0.2_b1_g32",
-        "small_r0.2_b2_g32",
-        "small_r0.2_b1_g32_plain-0.2",
-        "small_mine_b1_g32",
-    ]
+    assert list(experiment_ids([record for record, _ in named]).values()) == [name for _, name in named]
 
 
-def test_failures_for_want_of_memory_are_counted_along_the_rising_batch_each_once() -> None:
+def test_out_of_memory_runs_are_counted_along_rising_batch_size() -> None:
     base = [failed("out_of_memory", "base", "lean", batch) for batch in (512, 128, 256, 4)]
     others = [
         trial("base", "lean", 8),
@@ -128,8 +131,7 @@ def test_failures_for_want_of_memory_are_counted_along_the_rising_batch_each_onc
     assert runs["base/generate/b1-p4-g32"] == 1
     line = evaluation_lines(base, [manifest()])[0]
     assert (line["consecutive_oom_failures"], line["failed_batches"]) == (4, 1)
-    batches = [{"seconds": 0.1, "tokens": 0, "ok": False, "message": "out of memory"}]
-    (line,) = evaluation_lines([failed() | {"batches": batches}], [manifest()])
+    (line,) = evaluation_lines([failed(batches=[timed_batch(0.1, 0, ok=False)])], [manifest()])
     assert line["failed_batches"] == 1
 
 
@@ -137,18 +139,18 @@ def test_every_trial_has_a_row_with_its_numbers(whole: Path) -> None:
     summary = pd.read_csv(whole / "summary.csv").set_index("trial")
     assert len(summary) == len(grid())
     for record in grid():
-        row = summary.loc[record["trial"]]
+        row = summary.loc[record.trial]
         for name in ("batch", "generated", "tokens_per_second", "peak_bytes", "ceiling_share", "binds", "converged"):
-            assert row[name] == record[name]
-        assert [row["tokens_per_second_low"], row["tokens_per_second_high"]] == record["interval"]
+            assert row[name] == getattr(record, name)
+        assert [row["tokens_per_second_low"], row["tokens_per_second_high"]] == list(record.interval or ())
         assert row["tokens_per_second_per_gigabyte"] == pytest.approx(
-            record["tokens_per_second"] / record["peak_bytes"] * 1e9
+            record.tokens_per_second / record.peak_bytes * 1e9
         )
 
 
 def test_statistics_of_a_variant_and_engine_are_over_its_cells() -> None:
-    def steady(variant: str, batch: int, seconds: float) -> dict[str, Any]:
-        batches = [{"seconds": seconds, "tokens": batch * 10, "ok": True, "message": None}] * 4
+    def steady(variant: str, batch: int, seconds: float) -> TrialRecord:
+        batches = [timed_batch(seconds, batch * 10)] * 4
         return trial(variant, "lean", batch, tokens_per_second=batch * 10 / seconds, batches=batches)
 
     records = [steady("base", 1, 1.0), steady("base", 4, 1.0), steady("whitened-0.2", 1, 0.5)]
@@ -176,12 +178,12 @@ def test_contrasts_are_against_generate_and_against_the_base() -> None:
         ("variant", "whitened-0.2/lean", "base/lean"),
     }
     row = frame[frame["trial"] == "base/lean/b1-p4-g32"].iloc[0]
-    rates = [sum(b["tokens"] for b in r["batches"]) / sum(b["seconds"] for b in r["batches"]) for r in records[:2]]
+    rates = [sum(b.tokens for b in r.batches) / sum(b.seconds for b in r.batches) for r in records[:2]]
     assert row["ratio"] == pytest.approx(rates[0] / rates[1])
     assert row["ratio_low"] < row["ratio"] < row["ratio_high"]
 
 
-def test_main_cell_is_where_most_variants_are_at_the_least_batch() -> None:
+def test_main_cell_has_most_variants_at_the_smallest_batch() -> None:
     assert main_cell(trials_frame(grid(), manifests())) == {"engine": "lean", "batch": 1, "prompt": 4, "generated": 32}
     only = [failed("timeout", "base", "lean", 8)]
     assert main_cell(trials_frame(only, manifests()))["batch"] == 8
@@ -189,7 +191,7 @@ def test_main_cell_is_where_most_variants_are_at_the_least_batch() -> None:
 
 def test_results_hold_all_records_and_manifests_unchanged(whole: Path) -> None:
     merged = json.loads((whole / "results.json").read_text())
-    assert {record["trial"]: record for record in merged["trials"]} == {record["trial"]: record for record in grid()}
+    assert {each["trial"]: each for each in merged["trials"]} == {each.trial: each.to_json() for each in grid()}
     assert [Manifest(**values) for values in merged["manifests"]] == sorted(
         manifests(), key=lambda m: (-m.ratio, m.variant)
     )
@@ -197,47 +199,41 @@ def test_results_hold_all_records_and_manifests_unchanged(whole: Path) -> None:
     assert {row["variant"] for row in merged["analysis"]["variants"]} == {variant.variant for variant in manifests()}
 
 
-def test_answers_name_the_fastest_engine_what_compression_buys_and_the_limit(whole: Path) -> None:
+def test_findings_name_the_fastest_engine_what_compression_buys_and_the_limit(whole: Path) -> None:
     text = answers(whole)
     for said in (
-        "base at b1-p4-g32: lean is the fastest of 4 engines, 54",
-        "continuous gives 0.6",
+        "base at b1-p4-g32: lean is the fastest of 4 engines, with 54",
+        "continuous reaches 0.6",
         "times the tokens per second of generate",
-        "whitened-0.2 (ratio 0.2, 38% of all parameters) at b1-p4-g32 with engine lean gives 1.03 [",
-        "times the tokens per second of the base: cannot tell, the interval reaches across 3%;",
+        "whitened-0.2 (ratio 0.2, 38% of all parameters) at b1-p4-g32 with engine lean reaches 1.03 [",
+        "times the tokens per second of the base: inconclusive, the interval is not all on one side of 3%;",
         "Memory of base at b1-p4-g32 with engine lean: weights and KV cache take 0.657 MB, 0.224% of the",
         "its perplexity is 41.95, the base's 30.40",
         "Whitened SVD has the lower perplexity at 4 of 4 ratios",
-        "neither limit holds a trial back, but what happens between the operations: overhead",
-        "for 64 times the batch",
+        "Neither limit is the bottleneck of any trial: overhead between the operations is.",
+        "64 times the batch size changes the rate by a factor of ",
         "Of 28 trials: 28 ok.",
-        "Largest batch that fits, base/lean/p4-g32: at least 5,120; 5,200 did not fit.",
-        "None of 28 good trials was disturbed",
-        "No largest batch, base/static/p4-g32: out of memory (batch 1: 9 GB).",
+        "The largest batch that fits, base/lean/p4-g32: at least 5,120; 5,200 did not fit.",
+        "None of 28 successful trials looks noisy",
+        "No batch fits, base/static/p4-g32: out of memory (batch 1: 9 GB).",
     ):
         assert said in text, said
     assert "nan" not in text
 
 
-def test_answers_stay_true_where_plain_is_better_or_the_ceiling_is_near(tmp_path: Path) -> None:
+def test_findings_are_true_where_plain_is_better_or_the_ceiling_is_near(tmp_path: Path) -> None:
     variants = [manifest(), manifest("plain-0.8", perplexity=31.0), manifest("whitened-0.8", perplexity=32.0)]
     text = answers(summarized([trial(ceiling_share=0.82), trial(batch=2, ceiling_share=0.4)], variants, tmp_path))
     assert "Whitened SVD has the lower perplexity at 0 of 1 ratio " in text
-    assert "at 82%: there the limit is what holds it back" in text
+    assert "at 82%: the limit is its bottleneck." in text
     assert "1 of 2 trials reaches 70% or more" in text
     text = answers(summarized([trial(ceiling_share=1.4)], variants, tmp_path / "above"))
-    assert "more than the limits as measured" in text
+    assert "above the measured limit" in text
 
 
 def test_every_outcome_is_named_with_its_reason(tmp_path: Path) -> None:
-    gone = manifest().model_copy(
-        update={
-            "variant": "mine",
-            "method": "own",
-            "outcome": Outcome.UNAVAILABLE,
-            "message": "models/mine does not exist",
-        }
-    )
+    missing = {"outcome": Outcome.UNAVAILABLE, "message": "models/mine does not exist"}
+    gone = manifest().model_copy(update={"variant": "mine", "method": "user", **missing})
     records = [trial(), failed("out_of_memory", "base", "lean", 8), failed("timeout", "base", "generate")]
     folder = summarized(records, [manifest(), gone], tmp_path)
     text = answers(folder)
@@ -247,7 +243,7 @@ def test_every_outcome_is_named_with_its_reason(tmp_path: Path) -> None:
     table = (folder / "tables" / "throughput.tex").read_text()
     assert "base & lean & 8 & 4 & 32 & -- & out of memory & -- & -- & --" in table
     assert (
-        "mine & own & 1 (as named) & 155,000 & unavailable & -- & --"
+        "mine & user & 1 (by name) & 155,000 & unavailable & -- & --"
         in (folder / "tables" / "variants.tex").read_text()
     )
 
@@ -259,7 +255,7 @@ def test_poor_grids_are_summarised_without_a_claim(case: str, tmp_path: Path) ->
         "only failures": ([failed(), failed("unavailable", "whitened-0.8")], manifests()),
         "one trial": ([trial()], [manifest()]),
         "no perplexity": (grid(weights="random"), unknown),
-        "one batch": ([trial(batches=trial()["batches"][:1], interval=None, interval_share=None)], [manifest()]),
+        "one batch": ([trial(batches=trial().batches[:1], interval=None, interval_share=None)], [manifest()]),
     }[case]
     folder = summarized(records, variants, tmp_path)
     assert "nan" not in answers(folder)
@@ -271,9 +267,9 @@ def test_poor_grids_are_summarised_without_a_claim(case: str, tmp_path: Path) ->
 
 
 def test_tables_are_escaped_and_print_no_bare_mean(tmp_path: Path) -> None:
-    own = trial() | {"variant": "my_50%_model", "method": "own", "ratio": None, "trial": "own"}
-    variant = manifest().model_copy(update={"variant": "my_50%_model", "method": "own", "ratio": None})
-    folder = summarized([trial(), own], [manifest(), variant], tmp_path)
+    mine = changed(trial(), variant="my_50%_model", method="user", ratio=None, trial="mine")
+    variant = manifest().model_copy(update={"variant": "my_50%_model", "method": "user", "ratio": None})
+    folder = summarized([trial(), mine], [manifest(), variant], tmp_path)
     assert {path.stem for path in (folder / "tables").iterdir()} == set(TABLES)
     for name in TABLES:
         text = (folder / "tables" / f"{name}.tex").read_text()
@@ -283,11 +279,11 @@ def test_tables_are_escaped_and_print_no_bare_mean(tmp_path: Path) -> None:
         assert all(row.count("[") >= 1 for row in rows)
 
 
-def test_different_machines_are_said_and_one_machine_is_not(whole: Path, tmp_path: Path) -> None:
+def test_different_machines_are_reported_and_one_machine_is_not(whole: Path, tmp_path: Path) -> None:
     records = [
         trial(),
         trial(batch=8, cpu="EPYC"),
-        failed("timeout", "base", "lean", 64, cpu="Other") | {"device": None},
+        failed("timeout", "base", "lean", 64, cpu="Other", device=None),
     ]
     mixed = summarized(records, [manifest()], tmp_path)
     for text in (answers(mixed), (mixed / "tables" / "throughput.tex").read_text()):
@@ -298,85 +294,85 @@ def test_different_machines_are_said_and_one_machine_is_not(whole: Path, tmp_pat
 
 def test_unconverged_trials_are_named(tmp_path: Path) -> None:
     text = answers(summarized([trial(converged=False), trial(batch=8)], [manifest()], tmp_path))
-    assert "did not reach the precision asked for in base/lean/b1-p4-g32." in text
+    assert "did not reach the requested precision in base/lean/b1-p4-g32." in text
 
 
-def test_batches_that_do_not_count_are_told(tmp_path: Path) -> None:
+def test_discarded_batches_are_reported(tmp_path: Path) -> None:
     records = [trial(slowed_batches=7), trial(batch=8), trial(batch=64, slowed=True, slowed_batches=30)]
-    assert "7 of 90 batches do not count: " in answers(summarized(records, [manifest()], tmp_path / "some"))
-    assert "do not count" not in answers(summarized(records[1:], [manifest()], tmp_path / "none"))
+    assert "7 of 90 batches were discarded" in answers(summarized(records, [manifest()], tmp_path / "some"))
+    assert "were discarded" not in answers(summarized(records[1:], [manifest()], tmp_path / "none"))
 
 
-def busy(record: dict[str, Any], percent: float = 82.0) -> dict[str, Any]:
-    return record | {"machine": record["machine"] | {"cpu_pressure_some_avg10_percent": percent}}
+def busy(record: TrialRecord, percent: float = 82.0) -> TrialRecord:
+    return changed(record, machine=record.machine | {"cpu_pressure_some_avg10_percent": percent})
 
 
 @pytest.mark.parametrize(
     ("record", "found", "counted"),
     [
-        (busy(trial()), ["busy"], "waited for a CPU for 82% of the ten seconds"),
+        (busy(trial()), ["busy"], "waited for a CPU during 82% of the ten seconds"),
         (busy(trial(), 19.0), [], ""),
-        (trial(slowed=True), ["slowed"], "beside too few batches, or beside no call of the pass"),
-        (trial(latency_slowed=True), ["slowed"], "reads the clock at every token (base/lean/b1-p4-g32)"),
+        (trial(slowed=True), ["slowed"], "during too few batches or during no call of the latency pass"),
+        (trial(latency_slowed=True), ["slowed"], "no call of the latency pass (base/lean/b1-p4-g32)"),
         (trial(warmup_steady=False), ["unsteady"], "warm-up had not become steady when timing began (base/lean/b1"),
-        (trial(drifted=True), ["drifted"], "became faster or slower while timed (base/lean/b1-p4-g32)"),
+        (trial(drifted=True), ["drifted"], "became faster or slower over time (base/lean/b1-p4-g32)"),
         (trial(interval_share=0.1), ["wide"], "their interval reaches 10% to either side"),
         (trial(interval_share=0.08, converged=False), [], ""),
-        (busy(trial(drifted=True)), ["busy", "drifted"], "1 of 2 good trials: the machine was busy"),
+        (busy(trial(drifted=True)), ["busy", "drifted"], "1 of 2 successful trials: the machine was busy"),
     ],
 )
-def test_disturbed_trials_are_counted_first_and_get_no_verdict(
-    record: dict[str, Any], found: list[str], counted: str, tmp_path: Path
+def test_noisy_trials_are_counted_first_and_get_no_verdict(
+    record: TrialRecord, found: list[str], counted: str, tmp_path: Path
 ) -> None:
-    assert disturbances(record) == found
+    assert noise_sources(record) == found
     folder = summarized([record, trial("whitened-0.2", slower=2.0)], manifests(), tmp_path)
     text = answers(folder)
-    assert text.splitlines()[2] == "## How undisturbed the measurements were"
-    verdict = f"times the tokens per second of the base: cannot tell, measured while {disturbance_text(found)};"
+    assert text.splitlines()[2] == "## How good the measurements are"
+    verdict = (
+        f"times the tokens per second of the base: inconclusive, the measurements are noisy ({noise_text(found)});"
+    )
     assert (verdict in text) == bool(found)
     assert counted in text
-    assert ("1 of 2 good trials was measured while something disturbed their speed" in text) == bool(found)
+    assert ("1 of 2 successful trials is noisy." in text) == bool(found)
     summary = pd.read_csv(folder / "summary.csv", keep_default_na=False).set_index("trial")
-    assert summary.loc["base/lean/b1-p4-g32", "disturbed"] == " ".join(found)
+    assert summary.loc["base/lean/b1-p4-g32", "noisy"] == " ".join(found)
     for name in TABLES:
         assert ("(!)" in (folder / "tables" / f"{name}.tex").read_text()) == bool(found)
 
 
-def test_precision_that_was_asked_for_decides_what_is_wide() -> None:
+def test_requested_precision_decides_what_is_wide() -> None:
     record = trial(interval_share=0.1)
-    record["spec"]["timing"]["precision"] = 0.05
-    assert disturbances(record) == []
+    record.spec["timing"]["precision"] = 0.05
+    assert noise_sources(record) == []
 
 
-def engines_said(records: list[dict[str, Any]], folder: Path) -> str:
+def engines_said(records: list[TrialRecord], folder: Path) -> str:
     return next(line for line in answers(summarized(records, [manifest()], folder)).splitlines() if " engines" in line)
 
 
 def test_only_an_engine_beyond_its_runner_up_is_the_fastest(tmp_path: Path) -> None:
     lean, static = trial(), trial("base", "static")
     assert "lean is the fastest of 2 engines" in engines_said([lean, static], tmp_path / "a")
-    close = static | {"batches": lean["batches"], "tokens_per_second": lean["tokens_per_second"] * 0.999}
-    assert "among the fastest of 2 engines: lean, static;" in engines_said([lean, close], tmp_path / "b")
-    drifting = summarized([lean, static | {"drifted": True}], [manifest()], tmp_path / "c")
-    assert "which engine is the fastest cannot be told, measured while the speed drifted; lean gave" in answers(
-        drifting
-    )
+    close = changed(static, batches=lean.batches, tokens_per_second=0.999 * (lean.tokens_per_second or 0))
+    assert "lean is among the fastest of 2 engines, with" in engines_said([lean, close], tmp_path / "b")
+    drifting = summarized([lean, changed(static, drifted=True)], [manifest()], tmp_path / "c")
+    assert "but this is inconclusive: the measurements are noisy (the speed drifted)" in answers(drifting)
     third = trial("base", "generate", drifted=True)
     said = engines_said([lean, static, third], tmp_path / "d")
-    assert "lean is the fastest of 2 engines (measured while disturbed, not judged: generate)" in said
+    assert "lean is the fastest of 2 engines (too noisy to judge: generate)" in said
 
 
-def test_no_difference_is_said_only_where_the_interval_lies_within(tmp_path: Path) -> None:
+def test_no_difference_is_claimed_only_where_the_interval_is_within(tmp_path: Path) -> None:
     base, same = trial(), trial("whitened-0.2")
-    same |= {"batches": base["batches"]}
+    same = changed(same, batches=base.batches)
     text = answers(summarized([base, same], manifests(), tmp_path))
     assert "times the tokens per second of the base: no difference beyond 3%;" in text
     assert "by which two processes may differ" not in text
 
 
-def test_main_engine_has_most_trials_and_of_several_is_the_first_given(tmp_path: Path) -> None:
+def test_main_engine_has_most_trials_and_the_first_wins_a_tie(tmp_path: Path) -> None:
     records = [trial("base", engine) for engine in ("static", "continuous")]
-    assert [record["engine"] for record in read_records(write(records, tmp_path))] == ["static", "continuous"]
+    assert [record.engine for record in read_trials(write(records, tmp_path))] == ["static", "continuous"]
     assert main_engine(["a", "b", "b"]) == "b"
     folder = summarized(records, [manifest()], tmp_path)
     assert [line["experiment_id"] for line in lines(folder)] == ["small_r1.0_b1_g32", "small_r1.0_b1_g32_continuous"]
@@ -384,21 +380,23 @@ def test_main_engine_has_most_trials_and_of_several_is_the_first_given(tmp_path:
 
 
 def test_other_dtypes_are_named_in_the_sentence_and_the_table(tmp_path: Path) -> None:
-    half = trial("whitened-0.2", choice=trial()["choice"] | {"dtype": "bfloat16"})
+    half = trial("whitened-0.2")
+    config = EngineConfig(dtype="bfloat16", attention="sdpa", threads=2, compile=False)
+    half = changed(half, engine_config=config)
     folder = summarized([trial(), half], manifests(), tmp_path)
     assert "tokens per second of the base (bfloat16 against float32)" in answers(folder)
     assert "whitened-0.2 & lean & 1 & 4 & 32 & bfloat16 &" in (folder / "tables" / "throughput.tex").read_text()
 
 
-def test_ratio_of_a_folder_of_ones_own_is_only_named_so(tmp_path: Path) -> None:
-    own = trial("whitened-0.2") | {"variant": "mine", "method": "own", "trial": "mine"}
-    variant = manifest("whitened-0.2").model_copy(update={"variant": "mine", "method": "own"})
-    assert "mine (ratio 0.2 as named, " in answers(summarized([trial(), own], [manifest(), variant], tmp_path))
+def test_ratio_of_a_user_folder_is_marked_as_its_name(tmp_path: Path) -> None:
+    mine = changed(trial("whitened-0.2"), variant="mine", method="user", trial="mine")
+    variant = manifest("whitened-0.2").model_copy(update={"variant": "mine", "method": "user"})
+    assert "mine (ratio 0.2 by its name, " in answers(summarized([trial(), mine], [manifest(), variant], tmp_path))
 
 
 def test_a_range_of_one_value_is_one_value(tmp_path: Path) -> None:
     text = answers(summarized([trial(ceiling_share=0.143)], [manifest()], tmp_path))
-    assert "a trial decodes at 14.3% of it" in text
+    assert "decoding reaches 14.3% of it" in text
 
 
 def test_same_records_in_another_order_give_the_same_bytes(whole: Path, tmp_path: Path) -> None:
@@ -412,10 +410,10 @@ def test_same_records_in_another_order_give_the_same_bytes(whole: Path, tmp_path
 
 
 def test_records_are_read_in_the_order_of_the_study(tmp_path: Path) -> None:
-    records = read_records(write(grid()[::-1], tmp_path))
-    names = list(dict.fromkeys(record["variant"] for record in records))
+    records = read_trials(write(grid()[::-1], tmp_path))
+    names = list(dict.fromkeys(record.variant for record in records))
     assert names == ["base", *(f"whitened-{ratio}" for ratio in RATIOS)]
-    batches = [record["batch"] for record in records if record["variant"] == "base" and record["engine"] == "lean"]
+    batches = [record.batch for record in records if record.variant == "base" and record.engine == "lean"]
     assert batches == [1, 8, 8, 8, 64]
     assert read_manifests(write_manifests(manifests()[::-1], tmp_path / "models"))[0].variant == "base"
 
@@ -423,23 +421,23 @@ def test_records_are_read_in_the_order_of_the_study(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"schema": 99}, "no record of schema 1"),
-        ({"stage": "max_batch"}, "is not a trial of study throughput"),
-        ({"batches": "absent"}, "lacks batches"),
-        ({"outcome": "timeout", "batch": "absent"}, "lacks batch"),
+        ({"schema": 99}, "is not a record of schema 1"),
+        ({"stage": "max_batch"}, "stage is 'max_batch', not 'measure'"),
+        ({"batches": "absent"}, "batches is missing"),
+        ({"outcome": "timeout", "batch": "absent"}, "batch: missing"),
     ],
 )
 def test_foreign_record_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     paths = write([trial()], tmp_path)
-    record = {key: value for key, value in (trial() | changes).items() if value != "absent"}
+    record = {key: value for key, value in (trial().to_json() | changes).items() if value != "absent"}
     paths[0].write_text(json.dumps(record))
     with pytest.raises(UserError, match=said) as caught:
-        read_records(paths)
+        read_trials(paths)
     assert "b1-p4-g32" in str(caught.value)
 
 
 def test_trial_recorded_twice_and_no_record_at_all_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="recorded twice"):
-        read_records(write([trial()], tmp_path / "a") + write([trial()], tmp_path / "b"))
-    with pytest.raises(UserError, match="run the trials first"):
-        read_records([])
+        read_trials(write([trial()], tmp_path / "a") + write([trial()], tmp_path / "b"))
+    with pytest.raises(UserError, match="run its trials first"):
+        read_trials([])

@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from plumbline.core.measure.machine import describe_machine
-from plumbline.throughput.engines.interface import Choice, Shape, load
+from plumbline.throughput.engines.interface import Shape, load
 from plumbline.throughput.measurement.prompts import prompts
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.models.random import parameters_of, shapes_of, write_model
-from plumbline.throughput.settings import Architecture
+from plumbline.throughput.settings import Architecture, EngineConfig
 
 ARCHITECTURE = Architecture(vocabulary=97, context=64, width=32, hidden=48, layers=2, heads=4, kv_heads=2)
-CHOICE = {"dtype": "float32", "attention": "sdpa", "threads": 1, "compile": "off"}
+AUTOTUNE = {"dtype": "float32", "attention": "sdpa", "threads": 1, "compile": "off"}
 TIMING = {"min_batches": 3, "max_batches": 4, "seconds": 0.05, "warmup_at_most": 3, "pace_tolerance": 1e6}
 LIMITS = {
     "machine": describe_machine(),
@@ -52,8 +52,8 @@ def make(folder: Path) -> dict[str, Path]:
 
 def write_reference(path: Path, manifest: Manifest, text: Path) -> None:
     """Greedy tokens, every one from a pass over all that stands before it."""
-    choice = Choice(dtype="float32", attention="eager", threads=1, compile=False)
-    engine = load("lean")(manifest, torch.device("cpu"), choice, Shape(batch=ROWS, prompt=PROMPT, generated=LONGEST))
+    config = EngineConfig(dtype="float32", attention="eager", threads=1, compile=False)
+    engine = load("lean")(manifest, torch.device("cpu"), config, Shape(batch=ROWS, prompt=PROMPT, generated=LONGEST))
     rows, margins = prompts(text, ARCHITECTURE.vocabulary, ROWS, PROMPT, 0), []
     for _ in range(LONGEST):
         best = engine.logits(rows).topk(2)
@@ -63,8 +63,8 @@ def write_reference(path: Path, manifest: Manifest, text: Path) -> None:
     save_file({f"p{PROMPT}": tokens, f"p{PROMPT}.margin": torch.stack(margins, 1)}, path, {"outcome": "ok"})
 
 
-def spec(engine: str = "lean", *, choice: Any = None, timing: Any = None, **cell: Any) -> dict[str, Any]:
+def spec(engine: str = "lean", *, autotune: Any = None, timing: Any = None, **cell: Any) -> dict[str, Any]:
     """Of the stage `measure`; what is left out is small and fixed."""
     cell = {"variant": "base", "engine": engine, "batch": 2, "prompt": PROMPT, "generated": LONGEST} | cell
-    values = {"model": "tiny", "cell": cell, "choice": CHOICE | (choice or {}), "timing": TIMING | (timing or {})}
+    values = {"model": "tiny", "cell": cell, "autotune": AUTOTUNE | (autotune or {}), "timing": TIMING | (timing or {})}
     return {"code": "", "inputs": "", "seed": 0, "device": "cpu", **values}

@@ -76,8 +76,8 @@ class SlowWithTwoThreads(Lean):
 
     def generate(self, prompts, count, on_token=None):
         tokens = super().generate(prompts, count, on_token).clone()
-        if self._choice.threads > 1:
+        if self._config.threads > 1:
             time.sleep(0.05)
-        if self._choice.attention == "eager":
+        if self._config.attention == "eager":
             tokens[0, 0] = (tokens[0, 0] + 1) % 97
         return tokens

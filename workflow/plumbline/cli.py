@@ -1,22 +1,24 @@
 """The `plumbline` command."""
 
+import importlib
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from plumbline import config as configuration
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
+from plumbline.core.plan.provenance import read_contents
 from plumbline.core.plan.status import STATES, StageSummary, TargetStatus, stage_summaries, target_statuses
-from plumbline.throughput.analysis.records import NOISE
+from plumbline.core.present.answer import Answer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -45,7 +47,9 @@ def status(
     folder = Path(results or config.results)
     if not folder.exists():
         typer.echo(f"{folder}/ does not exist yet: nothing was run", err=True)
-    found = target_statuses(config.plan(), folder)
+    plan = config.plan()
+    read_contents(plan, folder)
+    found = target_statuses(plan, folder)
     if as_json:
         values = {"results": str(folder), "stages": [_summary_json(summary) for summary in stage_summaries(found)]}
         values["targets"] = [status.to_json() for status in found]
@@ -59,49 +63,36 @@ def status(
 
 @app.command()
 def diagnose(
-    study: Annotated[str, typer.Argument(help="The study: lr_sweep.")],
+    study: Annotated[str, typer.Argument(help="The study, e.g. lr_sweep.")],
     configfile: ConfigFiles = None,
     results: Annotated[str | None, typer.Option(help="Results folder, in place of the config's.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Whether it is as fast as it should be, and if not, why. Exits with 0: healthy, 1: slower, 2: cannot tell."""
-    from plumbline.lr_sweep.diagnosis.assessment import EXIT_STATUS
-    from plumbline.lr_sweep.diagnosis.report import diagnose_study, in_words
-
-    try:
-        if study != "lr_sweep":
-            raise UserError(f"diagnose: there is nothing to diagnose of {study!r}; there is lr_sweep")
+    """Is the study as fast as it should be, and if not, why? Exits with 0: healthy, 1: slower, 2: inconclusive."""
+    with _inconclusive_after_mistakes():
+        offered = _offered("diagnose")
+        if study not in offered:
+            raise UserError(f"diagnose: {study!r} cannot be diagnosed; choose from {', '.join(offered)}")
         config = configuration.load([Path("config.yaml"), *(configfile or [])])
-        diagnosis = diagnose_study(Path(results or config.results) / study, _trials(config, study, results))
-    except UserError as error:
-        typer.echo(f"plumbline: {error}", err=True)
-        raise typer.Exit(2) from None  # 1 would say that it is slow
-    typer.echo(json.dumps(diagnosis, indent=1) if as_json else "\n".join(in_words(diagnosis)))
-    raise typer.Exit(EXIT_STATUS[diagnosis["status"]])
+        answer = offered[study](Path(results or config.results) / study, _trials(config, study, results))
+    _print_answers([answer], as_json)
 
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(help="Results folder, or one that holds results/throughput.")],
+    first: Annotated[Path, typer.Argument(help="Results folder, or one that holds results/STUDY.")],
     second: Annotated[Path, typer.Argument(help="The one that is compared with it.")],
-    threshold: Annotated[float, typer.Option(help="Share by which two runs of one trial may differ.")] = NOISE,
+    threshold: Annotated[
+        float | None, typer.Option(help="Share by which two runs of one trial may differ; by default the study's.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Which throughput trials differ beyond noise. Exits with 0: none slower, 1: some slower, 2: cannot tell."""
-    from plumbline.throughput.analysis import compare as comparing
-
-    try:
-        comparison = comparing.compare(first, second, threshold)
-    except UserError as error:
-        typer.echo(f"plumbline: {error}", err=True)
-        raise typer.Exit(2) from None  # 1 would say that something is slower
-    if as_json:
-        typer.echo(json.dumps(comparison, indent=1))
-    else:
-        _print_comparison(
-            comparison, comparing.on_models(comparison), comparing.differing(comparison), comparing.in_words(comparison)
-        )
-    raise typer.Exit(comparing.exit_status(comparison))
+    """Which trials differ beyond noise? Exits with 0: none is slower, 1: some are slower, 2: inconclusive."""
+    with _inconclusive_after_mistakes():
+        offered = _offered("compare")
+        held = [study for study in offered if _holds(first, study) and _holds(second, study)]
+        answers = [offered[study](first, second, threshold) for study in held or list(offered)[:1]]
+    _print_answers(answers, as_json)
 
 
 @app.command()
@@ -123,7 +114,44 @@ def main() -> None:
         sys.exit(1)
 
 
-def _trials(config: configuration.Config, study: str, results: str | None) -> list[str]:
+def _offered(command: str) -> dict[str, Callable[..., Answer]]:
+    """Study -> its function `command`, of the studies whose commands.py has one."""
+    folder = Path(__file__).parent
+    studies = [study for study in configuration.STUDIES if (folder / study / "commands.py").exists()]
+    modules = {study: importlib.import_module(f"plumbline.{study}.commands") for study in studies}
+    return {study: getattr(module, command) for study, module in modules.items() if hasattr(module, command)}
+
+
+def _holds(folder: Path, study: str) -> bool:
+    """Whether a results folder, or one that holds it, has trials of `study`."""
+    return any((folder / below / study / "trials").is_dir() for below in (".", "results"))
+
+
+@contextmanager
+def _inconclusive_after_mistakes() -> Iterator[None]:
+    """A user's mistake ends the command with status 2: 1 would say that something is slow."""
+    try:
+        yield
+    except UserError as error:
+        typer.echo(f"plumbline: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _print_answers(answers: list[Answer], as_json: bool) -> NoReturn:
+    console = Console(soft_wrap=True, highlight=False)
+    for answer in answers:
+        if as_json:
+            typer.echo(json.dumps(answer.values, indent=1))
+            continue
+        for line in answer.lines:
+            if isinstance(line, Table):  # what is cut cannot be read: a narrow terminal wraps, a file takes it whole
+                console.width = max(console.width, TABLE_COLUMNS, Console(width=UNBOUNDED).measure(line).maximum)
+            console.print(line, markup=False)
+    statuses = {answer.status for answer in answers}
+    raise typer.Exit(1 if 1 in statuses else max(statuses))
+
+
+def _trials(config: configuration.Common, study: str, results: str | None) -> list[str]:
     """The study's trials: those that the config asks for, and of the optional ones those that have begun."""
     folder = Path(results or config.results) / study
     trials = [target for target in config.plan() if target.study == study and target.is_trial]
@@ -163,30 +191,6 @@ def _print_details(console: Console, found: list[TargetStatus]) -> None:
     outcomes = Counter(item.outcome for item in found if item.target.is_trial and item.outcome not in (None, "ok"))
     for outcome, count in outcomes.items():
         console.print(f"{count} trials found: {outcome}")
-
-
-def _print_comparison(
-    comparison: dict[str, Any], first: Iterable[str], rows: list[dict[str, Any]], lines: Iterable[str]
-) -> None:
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(f"{comparison['first']} → {comparison['second']}", markup=False)
-    for line in first:
-        console.print(line, markup=False)
-    if rows:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        widest = Console(width=UNBOUNDED)  # what is cut cannot be read: a narrow terminal wraps, a file takes it whole
-        for heading in ("trial", "", "ratio", "95% interval", "tokens/s before", "after", ""):
-            table.add_column(heading, justify="left" if heading in ("trial", "") else "right", no_wrap=True)
-        for row in rows:
-            ends = "–" if row["low"] is None else f"[{row['low']:.3f}, {row['high']:.3f}]"
-            ratio = "–" if row["ratio"] is None else f"{row['ratio']:.3f}"
-            rates = [row[f"{side}_tokens_per_second"] for side in ("first", "second")]
-            shown = ["–" if rate is None else f"{rate:,.1f}" for rate in rates]
-            table.add_row(row["trial"], row["direction"], ratio, escape(ends), *shown, escape("; ".join(row["notes"])))
-        console.width = max(console.width, TABLE_COLUMNS, widest.measure(table).maximum)
-        console.print(table)
-    for line in lines:
-        console.print(line, markup=False)
 
 
 def _time(seconds: float | None) -> str:

@@ -1,57 +1,73 @@
-"""The whole config: what config.yaml may say, and the plan it stands for."""
+"""The whole config: what config.yaml may say, and the plan it stands for. The one place that lists the studies."""
 
+import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
-from pydantic import Field
+from pydantic import Field, create_model
 
-from plumbline.ablation.plan import plan as plan_ablation
-from plumbline.ablation.settings import AblationSettings
 from plumbline.core.errors import UserError
 from plumbline.core.plan.target import Target, Targets, by_name
 from plumbline.core.settings import Settings, validated
-from plumbline.lr_sweep.plan import plan as plan_lr_sweep
-from plumbline.lr_sweep.settings import LrSweepSettings
-from plumbline.throughput.plan import plan as plan_throughput
-from plumbline.throughput.settings import ThroughputSettings
+
+STUDIES = ("ablation", "lr_sweep", "throughput")
+"""The studies, upstream first: config blocks, rules, commands, status and tests all follow from this list.
+
+`plumbline/<study>/plan.py` holds `plan(settings, seed, upstream, device)`, whose `settings` are the config's block;
+`workflow/rules/<study>.smk` the rules, the study's own target among them; `plumbline/<study>/commands.py`, where there
+is one, what the study adds to the command line.
+"""
 
 Plan = Callable[[Any, int, Targets, str], list[Target]]
-STUDIES: dict[str, Plan] = {"ablation": plan_ablation, "lr_sweep": plan_lr_sweep, "throughput": plan_throughput}
-"""Study -> function from its settings, the seed, the targets of the studies before it and the device to its plan."""
 
 
-class Config(Settings):
-    """Plumbline's config. Every key has a default; unknown keys are refused."""
+def plan_of(study: str) -> Plan:
+    """The function that plans a study from its settings, the seed, the targets of the studies before it, the device."""
+    plan: Plan = importlib.import_module(f"plumbline.{study}.plan").plan
+    return plan
 
-    results: Annotated[str, Field(min_length=1)] = "results"
-    """Folder that everything is written to."""
+
+class Common(Settings):
+    """Settings that all studies share; `Config` adds a block for each study."""
+
+    results: Annotated[str, Field(min_length=1, pattern=r"^[^{}<>\n]*$")] = "results"
+    """Folder that all outputs are written to."""
     seed: int = 0
-    """Of everything that is drawn: another one makes every trial anew."""
+    """Seed of all random draws. Changing it reruns every trial."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes a GPU where there is one; `cuda` without one is an error."""
-    ablation: AblationSettings = AblationSettings()
-    """What do a LoRA's weights say about what it was trained on?"""
-    lr_sweep: LrSweepSettings = LrSweepSettings()
-    """Which learning rate, where is the edge, and is this run as fast as it should be?"""
-    throughput: ThroughputSettings = ThroughputSettings()
-    """How fast does a model generate, in how much memory, and what does compressing it buy?"""
+    """Device to compute on: `auto` uses a GPU if there is one; `cuda` without a GPU is an error."""
 
     def plan(self) -> list[Target]:
         """Every target of every study, upstream first."""
         targets: list[Target] = []
-        for study, plan in STUDIES.items():
-            targets += plan(getattr(self, study), self.seed, by_name(targets), self.device)
+        for study in STUDIES:
+            targets += plan_of(study)(getattr(self, study), self.seed, by_name(targets), self.device)
         return targets
 
 
-def check(values: Mapping[str, Any]) -> Config:
+def _block(study: str) -> tuple[type[Settings], Any]:
+    """A study's field of the config: the settings that its plan takes, with the question that their docstring asks."""
+    settings: type[Settings] = get_type_hints(plan_of(study))["settings"]
+    question = (settings.__doc__ or "").partition("\n")[0].partition(": ")[2]
+    return settings, Field(default=settings(), description=question[:1].upper() + question[1:])
+
+
+Config: type[Common] = create_model(
+    "Config",
+    __base__=Common,
+    __doc__="Plumbline's config. Every key has a default; unknown keys are refused.",
+    **{study: _block(study) for study in STUDIES},  # type: ignore[call-overload]
+)
+
+
+def check(values: Mapping[str, Any]) -> Common:
     """`values` as a Config. Raises UserError naming each wrong key by its path."""
     return validated(Config, values, "config")
 
 
-def load(paths: list[Path]) -> Config:
+def load(paths: list[Path]) -> Common:
     """The config in the YAML files `paths`, each laid over the ones before it."""
     merged: dict[str, Any] = {}
     for path in paths:

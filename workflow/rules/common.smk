@@ -1,22 +1,21 @@
-# What every rules file uses: the checked config, the plan, and `spec_of`.
+# What every rules file uses: the checked config, and what the plan says of a stage's targets.
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGES = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(PACKAGES))
 
 from plumbline import config as configuration
-from plumbline.core.run import lock
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
-from plumbline.core.plan.target import by_name
-from plumbline.core.plan.provenance import (
-    keep_code,
-    move_stale,
-    outputs_without_metadata,
-)
+from plumbline.core.plan.provenance import is_current, keep_code, read_contents
+from plumbline.core.plan.target import by_name, study_files
+from plumbline.core.run.begin import begin, would_begin
+from plumbline.core.run.lock import check_writable
 from snakemake.exceptions import WorkflowError
+from snakemake.io import report as in_report
 
 # Jobs find this package, and the interpreter that runs Snakemake; a conda environment's own comes before it.
 for variable, folders in {
@@ -25,65 +24,124 @@ for variable, folders in {
 }.items():
     os.environ[variable] = os.pathsep.join([*folders, os.environ.get(variable, "")])
 
-# Snakemake's options that run no job: with these nothing is locked or moved.
-LOOKS_ONLY = set(
-    "-n --dry-run --dryrun --lint --report --summary -S --detailed-summary -D --dag --rulegraph --filegraph --d3dag"
-    " --list-rules --list -l --list-target-rules --list-changes --list-input-changes --list-params-changes"
-    " --list-untracked --unlock --cleanup-metadata --archive --containerize --export-cwl".split()
-)
+ENVIRONMENT = PACKAGES.parent / "envs" / "plumbline.yaml"
 
-try:
+# Jobs that measure have the machine to themselves: more threads than there are, which Snakemake lowers to all; on Slurm
+# a node of their own with all its CPUs, without asking for a number. Other executors ignore the latter.
+WHOLE_MACHINE = 1000
+WHOLE_NODE = {"slurm_extra": "--exclusive", "cpus_per_task": -1}
+
+
+@contextmanager
+def mistakes_told():
+    """A user's mistake ends Snakemake with one line."""
+    try:
+        yield
+    except UserError as error:
+        raise WorkflowError(str(error))
+
+
+with mistakes_told():
     CONFIG = configuration.check(config)
-    lock.check_writable(Path(CONFIG.results))
+    RESULTS = Path(os.path.normpath(CONFIG.results))
+    check_writable(RESULTS)
     PLAN = CONFIG.plan()
-    SPECS = {name: target.spec for name, target in by_name(PLAN).items()}
-    if workflow.is_main_process:
-        untraced = outputs_without_metadata(
-            PLAN, Path(CONFIG.results), Path(".snakemake/metadata")
-        )
-        if LOOKS_ONLY & set(sys.argv):
-            for output, why in untraced.items():
-                logger.warning(f"{output} will be moved to .stale and rebuilt: {why}")
-        else:
-            lock.hold(Path(CONFIG.results))
-            for line in move_stale(untraced):
-                logger.warning(line)
-except UserError as error:
-    raise WorkflowError(str(error))
+    TARGETS = by_name(PLAN)
+    CODE = [target.code for target in PLAN]  # code that cannot be found is named before any job starts
 
 
 pathvars:
-    results=CONFIG.results,
+    results=str(RESULTS),
+
+
+def contents_of(stage):
+    """Manifests of the contents that specs of `stage` depend on, once they are there: then its jobs are planned again."""
+
+    def manifests(wildcards):
+        targets = [content.target for content in TARGETS[stage, "/".join(wildcards)].contents]
+        for target in targets:
+            if not is_current(target, RESULTS):
+                getattr(checkpoints, f"{target.study}_{target.stage}").get()
+        return [ancient(str(target.file(RESULTS))) for target in targets]  # only the spec makes a reader stale
+
+    return manifests
 
 
 def spec_of(stage):
-    """The spec, as canonical JSON, of the target of `stage` that a rule's wildcards name."""
-    return lambda wildcards: SPECS[stage, "/".join(wildcards)]
+    """The spec, as canonical JSON, of the target of `stage` that the wildcards name."""
+    manifests = contents_of(stage)
+
+    def spec(wildcards):
+        target = TARGETS[stage, "/".join(wildcards)]
+        if manifests(wildcards):
+            read_contents([target], RESULTS)
+        return target.spec
+
+    return spec
 
 
-def outputs_of(study, stage):
-    """Paths of all outputs of one stage of a study."""
+def inputs_of(stage, added=lambda wildcards: ()):
+    """Named inputs of the targets of `stage`, from the plan: what the wildcards' one reads; optional ones if `added`."""
+
+    def files_under(name):
+        def files(wildcards):
+            target = TARGETS[stage, "/".join(wildcards)]
+            contents = {str(file) for content in target.contents for file in content.target.files(RESULTS)}
+            found = target.inputs(RESULTS, added(wildcards)).get(name, [])
+            return [ancient(file) if file in contents else file for file in found]
+
+        return files
+
+    targets = [target for (of, _), target in TARGETS.items() if of == stage]
+    contents = {"contents": contents_of(stage)} if any(target.contents for target in targets) else {}
+    return contents | {name: files_under(name) for target in targets for name in target.inputs(RESULTS)}
+
+
+def outputs_of(study, added=lambda wildcards: ()):
+    """Every trial, table and figure of a study, so that one that is deleted is rebuilt; optional trials if `added`."""
+    files = study_files(PLAN, study, RESULTS)
+    more = lambda wildcards: study_files(PLAN, study, RESULTS, added(wildcards))
+    return [files, lambda wildcards: [file for file in more(wildcards) if file not in files]]
+
+
+def checked(check):
+    """An input function without inputs: refuses a config that only the jobs of one stage cannot do with."""
+    return mistakes_told()(lambda wildcards: check() or [])
+
+
+def command(stage, options):
+    """The shell line of a stage, with its `options` and those that all stages take."""
+    return f"python -m plumbline.{stage} --spec {{params.spec:q}} {options} --log {{log:q}} 2>> {{log:q}}"
+
+
+def pictures(study, figures):
+    """The PNG files of `figures`, each with its caption in the report."""
     return [
-        str(target.file(Path(CONFIG.results)))
-        for target in PLAN
-        if (target.study, target.stage) == (study, stage)
+        in_report(
+            f"<results>/{study}/figures/{figure}.png",
+            caption=f"../report/{study}-{figure}.rst",
+            category=study,
+            labels={"figure": figure},
+        )
+        for figure in figures
     ]
 
 
-wildcard_constraints:
-    view="factor|product",
-    layers="[^/]+",
-    representation="[^/]+",
-    shard=r"\d+(-of-\d+)?",
-    trial="[^/]+",
-    round=r"\d+",
+# While it parses, Snakemake tells no one whether it is going to run jobs; it calls `execute` when it is, and only then
+# (not for --lint, --dag, --summary, --report, --unlock, ...), before it looks at any file.
+def execute_prepared(executor_plugin, *args, execute=workflow.execute, **kwargs):
+    if workflow.is_main_process:
+        modes, run = executor_plugin.common_settings, (PLAN, RESULTS, Path(".snakemake/metadata"))
+        with mistakes_told():
+            for line in would_begin(*run) if modes.dryrun_exec else begin(*run, touch=modes.touch_exec):
+                logger.warning(line)
+    return execute(executor_plugin, *args, **kwargs)
+
+
+workflow.execute = execute_prepared
 
 
 onstart:
-    try:
-        write_json(
-            Path(CONFIG.results) / "config.json", CONFIG.model_dump(mode="json")
-        )
-        keep_code(PLAN, Path(CONFIG.results))
-    except UserError as error:
-        raise WorkflowError(str(error))
+    with mistakes_told():
+        write_json(RESULTS / "config.json", CONFIG.model_dump(mode="json"))
+        keep_code(PLAN, RESULTS)

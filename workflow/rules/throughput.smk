@@ -3,9 +3,7 @@
 # Makes: results/machine.json, results/throughput/{models,references,trials,figures,tables}, evaluation_results.jsonl.
 import re
 
-from plumbline.throughput.settings import FIGURES as THROUGHPUT_FIGURES
-from plumbline.throughput.settings import TABLES as THROUGHPUT_TABLES
-from plumbline.throughput.settings import user_supplied, compressed
+from plumbline.throughput import settings as throughput_settings
 
 
 rule throughput_limits:
@@ -15,20 +13,21 @@ rule throughput_limits:
     log:
         "<results>/throughput/logs/limits/all.log",
     conda:
-        "../../envs/plumbline.yaml"
-    threads: 1000
+        ENVIRONMENT
+    threads: WHOLE_MACHINE
+    resources:
+        **WHOLE_NODE,
     params:
         spec=spec_of("throughput.limits"),
     shell:
-        "python -m plumbline.throughput.limits --spec {params.spec:q}"
-        " --output {output} --log {log} 2>> {log}"
+        command("throughput.limits", "--output {output:q}")
 
 
 rule throughput_base:
     """The model that all else is compared with, its text and its perplexity."""
     input:
-        best=throughput_best_model,
-        corpus=throughput_corpus,
+        checked(lambda: CONFIG.throughput.check_trained(CONFIG.lr_sweep.model.context)),
+        **inputs_of("throughput.base"),
     output:
         manifest="<results>/throughput/models/base/manifest.json",
         text="<results>/throughput/models/base/text.safetensors",
@@ -37,21 +36,23 @@ rule throughput_base:
     benchmark:
         "<results>/throughput/benchmarks/base/all.tsv"
     conda:
-        "../../envs/plumbline.yaml"
+        ENVIRONMENT
     resources:
         device=CONFIG.device,
     params:
         spec=spec_of("throughput.base"),
     shell:
-        "python -m plumbline.throughput.base --spec {params.spec:q} --device {resources.device}"
-        " --best {input.best} --corpus {input.corpus} --output {output.manifest} --log {log} 2>> {log}"
+        command(
+            "throughput.base",
+            "--device {resources.device} --best {input.best:q} --corpus {input.corpus:q}"
+            " --output {output.manifest:q}",
+        )
 
 
 rule throughput_compress:
     """The base with its linear layers replaced by low-rank ones."""
     input:
-        base="<results>/throughput/models/base/manifest.json",
-        text="<results>/throughput/models/base/text.safetensors",
+        **inputs_of("throughput.compress"),
     output:
         "<results>/throughput/models/{variant}/manifest.json",
     log:
@@ -59,23 +60,24 @@ rule throughput_compress:
     benchmark:
         "<results>/throughput/benchmarks/compress/{variant}.tsv"
     wildcard_constraints:
-        variant="|".join(map(re.escape, compressed(CONFIG.throughput))) or "none",
+        variant="|".join(map(re.escape, throughput_settings.compressed(CONFIG.throughput))) or "none",
     conda:
-        "../../envs/plumbline.yaml"
+        ENVIRONMENT
     resources:
         device=CONFIG.device,
     params:
         spec=spec_of("throughput.compress"),
     shell:
-        "python -m plumbline.throughput.compress --spec {params.spec:q} --device {resources.device}"
-        " --base {input.base} --output {output} --log {log} 2>> {log}"
+        command(
+            "throughput.compress",
+            "--device {resources.device} --base {input.base:q} --output {output:q}",
+        )
 
 
 rule throughput_user_variant:
-    """A variant of the user's, with its perplexity."""
+    """A variant that the user supplies, with its perplexity."""
     input:
-        base="<results>/throughput/models/base/manifest.json",
-        text="<results>/throughput/models/base/text.safetensors",
+        **inputs_of("throughput.user_variant"),
     output:
         "<results>/throughput/models/{variant}/manifest.json",
     log:
@@ -83,23 +85,24 @@ rule throughput_user_variant:
     benchmark:
         "<results>/throughput/benchmarks/user_variant/{variant}.tsv"
     wildcard_constraints:
-        variant="|".join(map(re.escape, user_supplied(CONFIG.throughput))) or "none",
+        variant="|".join(map(re.escape, throughput_settings.user_supplied(CONFIG.throughput))) or "none",
     conda:
-        "../../envs/plumbline.yaml"
+        ENVIRONMENT
     resources:
         device=CONFIG.device,
     params:
         spec=spec_of("throughput.user_variant"),
     shell:
-        "python -m plumbline.throughput.user_variant --spec {params.spec:q} --device {resources.device}"
-        " --base {input.base} --output {output} --log {log} 2>> {log}"
+        command(
+            "throughput.user_variant",
+            "--device {resources.device} --base {input.base:q} --output {output:q}",
+        )
 
 
 rule throughput_reference:
     """The tokens that every engine must generate."""
     input:
-        manifest="<results>/throughput/models/{variant}/manifest.json",
-        text="<results>/throughput/models/base/text.safetensors",
+        **inputs_of("throughput.reference"),
     output:
         "<results>/throughput/references/{variant}.safetensors",
     log:
@@ -107,24 +110,22 @@ rule throughput_reference:
     benchmark:
         "<results>/throughput/benchmarks/reference/{variant}.tsv"
     conda:
-        "../../envs/plumbline.yaml"
+        ENVIRONMENT
     resources:
         device=CONFIG.device,
     params:
         spec=spec_of("throughput.reference"),
     shell:
-        "python -m plumbline.throughput.reference --spec {params.spec:q} --device {resources.device}"
-        " --manifest {input.manifest} --text {input.text} --output {output} --log {log} 2>> {log}"
+        command(
+            "throughput.reference",
+            "--device {resources.device} --manifest {input.manifest:q} --text {input.text:q}" " --output {output:q}",
+        )
 
 
 rule throughput_measure:
     """One trial: one variant, engine, batch, prompt and length, in a process of its own; measures, so it runs alone."""
     input:
-        manifest="<results>/throughput/models/{variant}/manifest.json",
-        reference="<results>/throughput/references/{variant}.safetensors",
-        text="<results>/throughput/models/base/text.safetensors",
-        limits="<results>/machine.json",
-        smaller=throughput_smaller,
+        **inputs_of("throughput.measure"),
     output:
         "<results>/throughput/trials/{variant}/{engine}/{cell}.json",
     log:
@@ -132,93 +133,91 @@ rule throughput_measure:
     benchmark:
         "<results>/throughput/benchmarks/measure/{variant}/{engine}/{cell}.tsv"
     conda:
-        "../../envs/plumbline.yaml"
-    threads: 1000
+        ENVIRONMENT
+    threads: WHOLE_MACHINE
+    resources:
+        **WHOLE_NODE,
     params:
         spec=spec_of("throughput.measure"),
     shell:
-        "python -m plumbline.throughput.measure --spec {params.spec:q}"
-        " --manifest {input.manifest} --reference {input.reference} --text {input.text} --limits {input.limits}"
-        " --smaller {input.smaller} --output {output} --log {log} 2>> {log}"
+        command(
+            "throughput.measure",
+            "--manifest {input.manifest:q} --reference {input.reference:q} --text {input.text:q}"
+            " --limits {input.limits:q} --smaller {input.smaller:q} --output {output:q}",
+        )
 
 
 rule throughput_max_batch:
     """The largest batch that fits into memory; measures, so it runs alone."""
     input:
-        manifest="<results>/throughput/models/{variant}/manifest.json",
-        text="<results>/throughput/models/base/text.safetensors",
+        **inputs_of("throughput.max_batch"),
     output:
         "<results>/throughput/max_batch/{variant}/{engine}/{length}.json",
     log:
         "<results>/throughput/logs/max_batch/{variant}/{engine}/{length}.log",
     conda:
-        "../../envs/plumbline.yaml"
-    threads: 1000
+        ENVIRONMENT
+    threads: WHOLE_MACHINE
+    resources:
+        **WHOLE_NODE,
     params:
         spec=spec_of("throughput.max_batch"),
     shell:
-        "python -m plumbline.throughput.max_batch --spec {params.spec:q}"
-        " --manifest {input.manifest} --text {input.text} --output {output} --log {log} 2>> {log}"
+        command(
+            "throughput.max_batch",
+            "--manifest {input.manifest:q} --text {input.text:q} --output {output:q}",
+        )
 
 
 rule throughput_summarize:
     """All records as tidy tables and lines of JSON, and the analysis in words."""
     input:
-        manifests=throughput_manifests,
-        trials=outputs_of("throughput", "measure"),
-        max_batch=outputs_of("throughput", "max_batch"),
+        **inputs_of("throughput.summarize"),
     output:
         results="<results>/throughput/results.json",
         evaluation="<results>/throughput/evaluation_results.jsonl",
         summary="<results>/throughput/summary.csv",
         statistics="<results>/throughput/summary_statistics.csv",
         analysis="<results>/throughput/throughput_analysis.md",
-        tables=expand(
-            "<results>/throughput/tables/{table}.tex", table=THROUGHPUT_TABLES
-        ),
+        tables=expand("<results>/throughput/tables/{table}.tex", table=throughput_settings.TABLES),
     log:
         "<results>/throughput/logs/summarize/all.log",
     conda:
-        "../../envs/plumbline.yaml"
+        ENVIRONMENT
     params:
         spec=spec_of("throughput.summarize"),
     shell:
-        "python -m plumbline.throughput.summarize --spec {params.spec:q} --manifests {input.manifests}"
-        " --trials {input.trials} --max-batch {input.max_batch} --output $(dirname {output.results})"
-        " --log {log} 2>> {log}"
+        command(
+            "throughput.summarize",
+            "--manifests {input.manifests:q} --trials {input.trials:q} --max-batch {input.max_batch:q}"
+            " --output {output.results:q}",
+        )
 
 
 rule throughput_figures:
     """The study's figures."""
     input:
-        results="<results>/throughput/results.json",
+        **inputs_of("throughput.figures"),
     output:
         pdf=expand(
-            "<results>/throughput/figures/{figure}.pdf", figure=THROUGHPUT_FIGURES
+            "<results>/throughput/figures/{figure}.pdf",
+            figure=throughput_settings.FIGURES,
         ),
-        png=[
-            report(
-                f"<results>/throughput/figures/{figure}.png",
-                caption=f"../report/throughput-{figure}.rst",
-                category="throughput",
-                labels={"figure": figure},
-            )
-            for figure in THROUGHPUT_FIGURES
-        ],
+        png=pictures("throughput", throughput_settings.FIGURES),
     log:
         "<results>/throughput/logs/figures/all.log",
     conda:
-        "../../envs/plumbline.yaml"
+        ENVIRONMENT
     params:
         spec=spec_of("throughput.figures"),
     shell:
-        "python -m plumbline.throughput.figures --spec {params.spec:q} --results {input.results}"
-        " --output $(dirname {output.pdf[0]}) --log {log} 2>> {log}"
+        command(
+            "throughput.figures",
+            "--results {input.results:q} --output {output.pdf[0]:q}",
+        )
 
 
 rule throughput:
-    """The whole study. Names every trial, table and figure: one that is deleted is rebuilt."""
+    """The whole study."""
     input:
-        outputs_of("throughput", "measure"),
-        rules.throughput_summarize.output,
-        rules.throughput_figures.output,
+        outputs_of("throughput"),

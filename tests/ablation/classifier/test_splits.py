@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from plumbline.ablation.classifier.splits import SIDES, Split, fixed_split, split
+from plumbline.ablation.classifier.splits import SIDES, Split, fixed_split, read_splits, split, write_splits
 from plumbline.core.errors import UserError
 
 
@@ -64,7 +64,33 @@ def test_the_fixed_split_is_sklearns_two_steps_with_seed_42():
         assert np.array_equal(made, np.sort(expected))
 
 
-def test_a_giant_group_is_refused_with_its_size_and_the_way_out():
+def test_classes_that_own_their_groups_are_on_every_side():
+    """Ten classes of seven groups each, as where adapters share images with their own class alone."""
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.arange(70), random.integers(1, 6, 70))
+    labels = groups // 7
+    made = [split(labels, groups, seed=seed) for seed in range(5)]
+    assert all(len(np.unique(labels[side])) == 10 for one in made for side in sides(one))
+
+
+def test_half_of_the_rows_in_one_group_are_trained_on():
+    labels = np.random.default_rng(1).integers(0, 3, 400)
+    groups = np.where(np.arange(400) < 200, 0, np.arange(400))
+    for seed in range(3):
+        made = split(labels, groups, seed=seed)
+        assert 0 in made.train
+        assert np.abs(np.array([len(side) / 400 for side in sides(made)]) - [0.7, 0.1, 0.2]).max() < 0.1
+
+
+def test_a_class_with_fewer_groups_than_folds_is_no_warning(recwarn):
+    labels = np.concatenate([np.random.default_rng(2).integers(0, 5, 400), np.full(6, 5)])
+    groups = np.concatenate([np.random.default_rng(3).integers(0, 60, 400), np.repeat([60, 61, 62], 2)])
+    made = split(labels, groups, seed=0)
+    assert all(5 in labels[side] for side in sides(made))
+    assert not recwarn.list
+
+
+def test_a_giant_group_is_refused_with_its_size_and_the_fix():
     labels = np.tile(np.arange(2), 100)
     groups = np.where(np.arange(200) < 190, 0, np.arange(200))
     with pytest.raises(UserError, match=r"the largest with 190 of 200 rows.*split_by_images: false"):
@@ -88,3 +114,18 @@ def test_a_class_of_two_rows_is_refused():
     labels = np.array([0] * 98 + [1] * 2)
     with pytest.raises(UserError, match=r"hold none of class 1 \(2 rows in all\)"):
         split(labels, np.arange(100), seed=0)
+
+
+def test_splits_come_back_from_their_file(tmp_path):
+    labels, groups = folds()
+    written = [split(labels, groups, seed=seed) for seed in range(3)]
+    write_splits(tmp_path / "splits.safetensors", written)
+    read = read_splits(tmp_path / "splits.safetensors", len(labels))
+    for one, other in zip(written, read, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(sides(one), sides(other), strict=True))
+
+
+def test_splits_of_other_adapters_are_refused(tmp_path):
+    write_splits(tmp_path / "splits.safetensors", [split(*folds(), seed=0)])
+    with pytest.raises(UserError, match=r"splits\.safetensors: splits 500 adapters, there are 400; delete it"):
+        read_splits(tmp_path / "splits.safetensors", 400)

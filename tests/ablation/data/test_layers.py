@@ -60,7 +60,7 @@ def test_attention_processor_names_become_the_modules(old: str, new: str) -> Non
     "key",
     ["category_label", "a.lora_magnitude_vector", "a.dora_scale", "a.hada_w1_a", "a.lora_mid.weight", "a.lora_A.bias"],
 )
-def test_other_keys_are_no_factors(key: str) -> None:
+def test_other_keys_are_not_factors(key: str) -> None:
     assert factor_name(key) is None
 
 
@@ -74,7 +74,7 @@ def test_other_keys_are_no_factors(key: str) -> None:
         "base_model.model.text_encoder.layers.0.lora_A.weight",
     ],
 )
-def test_text_encoders_are_told_apart(key: str) -> None:
+def test_text_encoders_are_recognized(key: str) -> None:
     assert is_text_encoder(key)
 
 

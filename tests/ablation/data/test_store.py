@@ -142,23 +142,27 @@ def test_a_failed_import_leaves_the_old_store(tmp_path: Path) -> None:
     assert fingerprint(store) == before
 
 
-def test_a_folder_that_is_no_store_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_store_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not an adapter store"):
         AdapterStore(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"schema": 2}, "schema 1"), ({"modules": None}, "garbles"), ({"rows": 5}, r"scales\.npy: is float64 \(4, 2\)")],
+    [
+        ({"schema": 2}, "schema: Input should be 1"),
+        ({"modules": None}, "modules"),
+        ({"rows": 5}, r"scales\.npy: is float64 \(4, 2\)"),
+    ],
 )
-def test_a_manifest_that_does_not_fit_is_told(tmp_path: Path, change: dict[str, object], message: str) -> None:
+def test_a_manifest_that_does_not_fit_is_reported(tmp_path: Path, change: dict[str, object], message: str) -> None:
     manifest = write(tmp_path / "store", some_factors(4), 4) / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | change))
     with pytest.raises(UserError, match=message):
         AdapterStore(tmp_path / "store")
 
 
-def test_a_manifest_that_leads_out_of_the_store_is_refused(tmp_path: Path) -> None:
+def test_a_manifest_that_points_outside_the_store_is_refused(tmp_path: Path) -> None:
     manifest = write(tmp_path / "store", some_factors(4), 4) / "manifest.json"
     values = json.loads(manifest.read_text())
     values["blocks"][0]["file"] = "../elsewhere.npy"
@@ -168,17 +172,17 @@ def test_a_manifest_that_leads_out_of_the_store_is_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("file", ["blocks/001.npy", "scales.npy", "rows.parquet"])
-def test_a_missing_file_is_told(tmp_path: Path, file: str) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path, file: str) -> None:
     (write(tmp_path / "store", some_factors(4), 4) / file).unlink()
     with pytest.raises(UserError, match=f"{file}: is missing"):
         AdapterStore(tmp_path / "store")
 
 
 @pytest.mark.parametrize("cut", [1, 200, 1000])
-def test_a_block_that_is_cut_short_is_told(tmp_path: Path, cut: int) -> None:
+def test_a_block_that_is_cut_short_is_reported(tmp_path: Path, cut: int) -> None:
     file = write(tmp_path / "store", some_factors(64), 4) / "blocks/001.npy"
     os.truncate(file, file.stat().st_size - cut)
-    with pytest.raises(UserError, match=r"001\.npy: is cut short"):
+    with pytest.raises(UserError, match=r"001\.npy: is truncated"):
         AdapterStore(tmp_path / "store")
 
 
@@ -189,7 +193,7 @@ def test_verify_finds_a_changed_byte(tmp_path: Path, file: str) -> None:
     content = bytearray(path.read_bytes())
     content[-9] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=f"{file}: is not what was written"):
+    with pytest.raises(UserError, match=f"{file}: does not match its hash"):
         store.verify()
 
 
@@ -226,18 +230,18 @@ def test_labels_are_renumbered_without_gaps() -> None:
     ("labels", "names", "message"),
     [
         ([0, 0, 1, 1], ["cat", "dog", "x", "x"], "label 0 has two names, 'cat' and 'dog'"),
-        ([0, 0, 1, 1], ["cat", "cat", "cat", "cat"], "'cat' stands for two labels"),
+        ([0, 0, 1, 1], ["cat", "cat", "cat", "cat"], "'cat' is used for two labels"),
         ([0, 0, 1], ["cat", "cat", "dog"], r"class 'dog' \(label 1\) has only one adapter"),
-        ([0, 0], ["cat", "cat"], "all adapters are of one class"),
+        ([0, 0], ["cat", "cat"], "all adapters belong to class"),
         ([], [], "holds no adapters"),
     ],
 )
-def test_classes_that_cannot_be_learnt_are_refused(labels: list[int], names: list[str], message: str) -> None:
+def test_classes_that_cannot_be_learned_are_refused(labels: list[int], names: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         table_of(labels, names)
 
 
-def test_store_imports_what_it_needs_alone() -> None:
+def test_store_imports_neither_torch_nor_pandas() -> None:
     script = (
         "import sys; import plumbline.ablation.data.store; "
         "assert not {'torch', 'pandas', 'datasets'} & set(sys.modules)"

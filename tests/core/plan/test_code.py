@@ -1,87 +1,279 @@
 import ast
+import textwrap
 from pathlib import Path
 
 import pytest
 
+from core.plan.stage_digests import digests, forget
 from plumbline.core.errors import UserError
 from plumbline.core.plan import code
 
+PACKAGE = Path(code.__file__).parents[2]
+FILES = {
+    "__init__": "",
+    "top": """
+        import json
+        import logging
+        from wall import middle
+        from wall.shapes import Shape, height
+
+        log = logging.getLogger("wall")
+        WIDTH: int = 3
+
+        def run(path: Path) -> None:
+            \"\"\"Builds.\"\"\"
+            log.info("building %s", path)
+            print(json.dumps([WIDTH, height(), middle.depth(2), Shape.FLAT.value]))
+
+        def unused():
+            return middle.other()
+
+        if __name__ == "__main__":
+            run(1)
+        """,
+    "middle": """
+        from .leaf import base as ground
+        from . import leaf
+
+        def depth(times):
+            leaf = [times]
+            return ground() * leaf[0]
+
+        def other():
+            return leaf.other()
+        """,
+    "leaf": """
+        \"\"\"Leaf.\"\"\"
+        FACTOR = 2
+
+        def base():
+            if FACTOR < 0:
+                raise UserError(f"factor: is {FACTOR}")
+            return FACTOR
+
+        def other():
+            return 1
+        """,
+    "shapes": """
+        from enum import StrEnum
+        from wall.real import height
+
+        class Shape(StrEnum):
+            FLAT = "flat"
+            ROUND = "round"
+        """,
+    "real": "def height():\n    return 4\n",
+    "apart": "x = 1\n",
+}
+
+
+class Wall:
+    """A package whose module `top` is run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "wall"
+        self.folder.mkdir()
+        for name, text in FILES.items():
+            self.write(name, text)
+
+    def write(self, module: str, text: str) -> None:
+        (self.folder / f"{module}.py").write_text(textwrap.dedent(text))
+
+    def edit(self, module: str, old: str, new: str) -> None:
+        text = (self.folder / f"{module}.py").read_text()
+        assert old in text
+        (self.folder / f"{module}.py").write_text(text.replace(old, new))
+
+    def changed(self, *edits: tuple[str, str, str]) -> set[str]:
+        """The definitions that `edits` change, add or remove."""
+        before = digests("wall.top")
+        for edit in edits:
+            self.edit(*edit)
+        after = digests("wall.top")
+        return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
 
 @pytest.fixture
-def package(tmp_path, monkeypatch):
-    """A package `wall`: `top` imports `middle`, which imports `leaf` relatively; `apart` is imported by none."""
-    folder = tmp_path / "wall"
-    folder.mkdir()
-    (folder / "__init__.py").write_text("")
-    (folder / "top.py").write_text("import json\nfrom wall import middle\n")
-    (folder / "middle.py").write_text("from .leaf import height\n")
-    (folder / "leaf.py").write_text('"""Leaf."""\n\ndef height():\n    """Height."""\n    return 1\n')
-    (folder / "apart.py").write_text("x = 1\n")
+def wall(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
-
-    def read():
-        code._read.cache_clear()
-        code._source.cache_clear()
-        return code.code_of(["wall.top"])
-
-    return folder, read
+    yield Wall(tmp_path)
+    forget()
 
 
-def test_closure_holds_all_that_is_imported_inside_the_package(package):
-    _, read = package
-    assert list(read()) == ["wall", "wall.leaf", "wall.middle", "wall.top"]
+def test_the_closure_is_what_the_stage_reaches_by_name_and_nothing_beside_it(wall):
+    assert set(digests("wall.top")) == {
+        "wall.top when run", "wall.top.run", "wall.top.json", "wall.top.middle", "wall.top.height", "wall.top.Shape",
+        "wall.top.WIDTH", "wall.middle.depth", "wall.middle.ground", "wall.leaf.base", "wall.leaf.FACTOR",
+        "wall.shapes.height", "wall.real.height", "wall.shapes.Shape", "wall.shapes.Shape.FLAT", "wall.shapes.StrEnum",
+    }  # fmt: skip
 
 
-def test_edit_of_a_distant_module_changes_its_digest_alone(package):
-    folder, read = package
-    before = read()
-    (folder / "leaf.py").write_text("def height():\n    return 2\n")
-    after = read()
-    assert {name for name in before if before[name] != after[name]} == {"wall.leaf"}
+@pytest.mark.parametrize(
+    ("module", "old", "new", "changed"),
+    [
+        ("leaf", "FACTOR = 2", "FACTOR = 3", {"wall.leaf.FACTOR"}),
+        ("leaf", "FACTOR < 0", "FACTOR <= 0", {"wall.leaf.base"}),
+        ("real", "return 4", "return 5", {"wall.real.height"}),
+        ("top", "WIDTH: int = 3", "WIDTH: int = 4", {"wall.top.WIDTH"}),
+        ("top", "run(1)", "run(2)", {"wall.top when run"}),
+        ("shapes", '"flat"', '"even"', {"wall.shapes.Shape.FLAT"}),
+        ("top", "import json", "import simplejson as json", {"wall.top.json"}),
+        ("middle", "base as ground", "other as ground", {"wall.middle.ground", "wall.leaf.other"}),
+    ],
+)
+def test_an_edit_changes_the_definition_that_it_is_in(wall, module, old, new, changed):
+    found = wall.changed((module, old, new))
+    assert changed <= found <= {*changed, "wall.leaf.base", "wall.leaf.FACTOR"}
 
 
-def test_comments_formatting_and_docstrings_do_not_count(package):
-    folder, read = package
-    before = read()
-    (folder / "leaf.py").write_text('"""Other words."""\n# a comment\ndef height( ) :\n\n    return (1)\n')
-    assert read() == before
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("leaf", '"""Leaf."""', '"""Other words."""\n# a comment'),
+        ("top", '"""Builds."""', '"""Constructs."""'),
+        ("top", "path: Path", "path: str"),
+        ("top", '"building %s", path', '"now building"'),
+        ("top", 'log.info("building %s", path)', 'log.debug("about to build")'),
+        ("top", "middle.other()", "middle.other() + 1"),
+        ("shapes", 'ROUND = "round"', 'ROUND = "circular"\n    OVAL = "oval"'),
+        ("apart", "x = 1", "x = 2"),
+        ("leaf", "return 1", "return 2"),
+    ],
+)
+def test_what_the_stage_does_not_use_does_not_count(wall, module, old, new):
+    assert wall.changed((module, old, new)) == set()
 
 
-def test_a_module_that_is_not_reached_does_not_count(package):
-    folder, read = package
-    before = read()
-    (folder / "apart.py").write_text("x = 2\n")
-    assert read() == before
+def test_a_function_that_is_called_anew_brings_what_it_reaches(wall):
+    assert wall.changed(("top", "middle.depth(2)", "middle.other()")) >= {
+        "wall.top.run", "wall.middle.other", "wall.leaf.other",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "use", ["getattr(middle, 'oth' + 'er')", "vars(middle)", "list(map(str, [middle]))", "middle.nowhere"]
+)
+def test_a_module_used_in_any_other_way_than_by_a_name_in_it_counts_whole(wall, use):
+    wall.edit("top", "middle.depth(2)", use)
+    assert {"wall.middle.depth", "wall.middle.other", "wall.leaf.other"} <= set(digests("wall.top"))
+
+
+@pytest.mark.parametrize("use", ["Shape(1)", "list(Shape)", "Shape.__members__", "len(Shape)"])
+def test_members_of_an_enum_count_unless_it_is_only_called(wall, use):
+    wall.edit("top", "Shape.FLAT.value", use)
+    members = {name for name in digests("wall.top") if name.startswith("wall.shapes.Shape.")}
+    assert members == (set() if use == "Shape(1)" else {"wall.shapes.Shape.FLAT", "wall.shapes.Shape.ROUND"})
+
+
+@pytest.mark.parametrize("use", ["globals()['unused']()", "eval('unused()')", "Shape.__subclasses__()"])
+def test_names_that_are_computed_make_all_that_the_stage_imports_count(wall, use):
+    wall.edit("top", "middle.depth(2)", use)
+    assert {"wall.top.unused", "wall.middle.other", "wall.leaf.other"} <= set(digests("wall.top"))
+
+
+def test_a_star_import_makes_its_module_count(wall):
+    wall.edit("top", "from wall import middle", "from wall.leaf import *\nfrom wall import middle")
+    wall.edit("top", "middle.depth(2)", "base()")
+    assert {"wall.leaf.base", "wall.leaf.other"} <= set(digests("wall.top"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "TABLE['a'] = other()",
+        "@register\ndef extra():\n    return other()",
+        "for _ in range(2):\n    other()",
+        "if FACTOR:\n    other()",
+        "TABLE.update(a=other())",
+        "class Extra(metaclass=other):\n    pass",
+        "kept = other()",
+        "register.calls, kept = 1, 2\nregister(other)",
+        "class Extra:\n    for _ in range(2):\n        other()",
+    ],
+)
+def test_statements_that_do_something_when_a_module_is_imported_count_with_what_they_reach(wall, statement):
+    text = (wall.folder / "leaf.py").read_text()
+    wall.write("leaf", f"{text}\nTABLE = {{}}\ndef register(one): TABLE['one'] = one\n{statement}\n")
+    assert {"wall.leaf when imported", "wall.leaf.other"} <= set(digests("wall.top"))
+
+
+def test_a_module_imported_for_its_effects_alone_counts(wall):
+    wall.edit("top", "import json", "import json\nimport wall.apart")
+    assert wall.changed(("apart", "x = 1", "x = 1\nprint(x)")) == {"wall.apart when imported", "wall.apart.x"}
+
+
+def test_what_a_package_does_when_imported_counts(wall):
+    assert wall.changed() == set()
+    wall.write("__init__", "import os\nos.environ['A'] = 'b'\n")
+    assert "wall when imported" in digests("wall.top")
+
+
+def test_imports_inside_functions_are_followed(wall):
+    wall.edit(
+        "top", "print(json", "from wall.leaf import other as o\n    from wall import apart\n    print(o, apart.x, json"
+    )
+    assert {"wall.leaf.other", "wall.apart.x"} <= set(digests("wall.top"))
+
+
+def test_a_module_imported_inside_a_function_for_its_effects_counts(wall):
+    wall.edit("top", "    print(json", "    import wall.apart\n    print(json")
+    assert "wall.apart when imported" in wall.changed(("apart", "x = 1", "x = 1\nprint(x)"))
+
+
+def test_decorators_defaults_and_base_classes_are_followed(wall):
+    wall.edit("top", "def run(path: Path)", "def run(path: Path, more=middle.other)")
+    assert "wall.leaf.other" in digests("wall.top")
+
+
+@pytest.mark.parametrize("annotation", ["Kind", "list[Kind] | None", "'Kind | None'"])
+def test_annotations_in_classes_are_followed_for_pydantic_reads_them(wall, annotation):
+    wall.edit("top", "WIDTH: int = 3", f"class Kind: pass\nclass Unit:\n    kind: {annotation}\nWIDTH = Unit")
+    assert "wall.top.Kind" in digests("wall.top")
+
+
+def test_wording_of_a_mistake_counts_only_where_its_text_is_kept(wall):
+    edit = ("leaf", "factor: is", "the factor is")
+    assert wall.changed(edit) == set()
+    wall.edit(
+        "top",
+        "    print(json",
+        "    try:\n        pass\n    except UserError as error:\n        print(str(error))\n    print(json",
+    )
+    assert wall.changed(("leaf", "the factor is", "a factor is")) == {"wall.leaf.base"}
+
+
+def test_what_is_put_into_the_text_of_a_mistake_counts(wall):
+    assert wall.changed(("leaf", "{FACTOR}", "{FACTOR + 1}")) == {"wall.leaf.base"}
+
+
+def test_modules_that_a_target_names_count_whole(wall):
+    assert "wall.apart.x" in digests("wall.top", "wall.apart")
+
+
+def test_a_module_that_does_nothing_when_run_counts_whole(wall):
+    assert {"wall.leaf.base", "wall.leaf.other", "wall.leaf.FACTOR"} <= set(digests("wall.leaf"))
 
 
 def test_missing_module_is_named():
     with pytest.raises(UserError, match="nowhere_to_be_found"):
-        code.code_of(["nowhere_to_be_found"])
+        code.code_of("nowhere_to_be_found")
 
 
-def test_syntax_error_is_named_with_its_line(package):
-    folder, read = package
-    (folder / "leaf.py").write_text("def height(:\n")
+def test_syntax_error_is_named_with_its_line(wall):
+    wall.write("leaf", "def height(:\n")
     with pytest.raises(UserError, match=r"leaf\.py:1"):
-        read()
+        digests("wall.top")
 
 
-def test_every_import_of_every_plumbline_module_is_in_its_closure():
-    """Against a second, independent reading: the modules that really get imported."""
-    import subprocess
-    import sys
-
-    program = "import sys, plumbline.ablation.features; print(*[m for m in sys.modules if m.startswith('plumbline')])"
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert set(answer.stdout.split()) <= set(code.code_of(["plumbline.ablation.features"]))
-
-
-def test_no_module_imports_inside_a_string_or_by_computed_name_unnoticed():
-    """The static closure ends at importlib calls: only registries, whose modules a target names, use them."""
-    package = Path(code.__file__).parents[1]
-    users = set()
-    for path in package.rglob("*.py"):
+def test_only_registries_import_by_a_computed_name_and_nobody_reads_validation_errors_but_the_check():
+    """The closure ends at importlib; a target names what its registry loads. Its texts end at UserError."""
+    importing, catching = set(), set()
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and node.attr == "import_module":
-                users.add(path.parent.name)
-    assert users <= {"core", "corpora", "causes"}
+            above_the_studies = path.parent == PACKAGE  # config and command line: no stage imports them
+            if isinstance(node, ast.Attribute) and node.attr == "import_module" and not above_the_studies:
+                importing.add(path.parent.name)
+            if isinstance(node, ast.ExceptHandler) and node.type and "ValidationError" in ast.unparse(node.type):
+                catching.add(path.relative_to(PACKAGE).as_posix())
+    assert importing <= {"core", "corpora", "causes"}
+    assert catching <= {"core/settings.py"}

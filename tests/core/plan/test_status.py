@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from plumbline.core.plan.provenance import keep_code, move_stale, outputs_without_metadata
+from plumbline.core.plan.provenance import (
+    keep_code,
+    move_stale,
+    outputs_without_metadata,
+    read_contents,
+    readers_of_stale_contents,
+)
 from plumbline.core.plan.status import stage_summaries, target_statuses
-from plumbline.core.plan.target import Target
+from plumbline.core.plan.target import Content, Target
 
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
@@ -19,7 +25,7 @@ def target(name="a", stage="train", needs=(), is_trial=True, **settings):
         name=name,
         output=f"{stage}/{name}.json",
         settings=settings,
-        needs=needs,
+        reads={"x": needs},
         is_trial=is_trial,
     )
 
@@ -101,8 +107,7 @@ def test_a_later_process_with_the_same_number_does_not_count_as_running(house):
 def test_stage_on_another_machine_runs_while_its_journal_is_fresh(house):
     house.journal(target(), {"event": "start", "boot": "another", "pid": 1})
     assert house.state(target()).state == "running"
-    path = house.root / "ablation" / target().journal
-    os.utime(path, (1, 1))
+    house.journal(target(), {"event": "start", "boot": "another", "pid": 1, "time": 1.0})
     assert house.state(target()).state == "missing"
 
 
@@ -140,12 +145,41 @@ def test_untraced_stale_output_is_set_aside_and_a_current_one_stays(house):
     assert sorted(path.name for path in (house.root / "ablation/train").iterdir()) == ["a.json", "b.json.stale"]
 
 
-def test_stale_code_is_named_by_its_modules(house):
+def test_untraced_output_is_set_aside_when_a_content_it_was_made_from_is_about_to_change(house):
+    upstream = target("x", hidden=64)
+    house.record(upstream, content_sha256="1a")
+    content = Content(upstream)
+    reader = target("b", needs=(content,))
+    read_contents([reader], house.root)
+    house.record(reader)
+    looked_at = [reader], house.root, house.root / "no-metadata"
+    assert outputs_without_metadata(*looked_at) == {}
+    house.record(upstream, spec=json.loads(target("x", hidden=128).spec), content_sha256="1a")
+    (why,) = outputs_without_metadata(*looked_at).values()
+    assert why == "inputs: ablation/train/x is rebuilt, and may hold something else"
+    assert readers_of_stale_contents([reader], house.root) == {"ablation/train/x": 1}
+
+
+def test_stale_code_is_named_by_its_definitions(house):
     before, after = target(), target()
-    before.__dict__["code"] = {"plumbline.core.files": "1a", "plumbline.core.plan.code": "2b"}
-    after.__dict__["code"] = {"plumbline.core.files": "1a", "plumbline.core.plan.code": "3c"}
+    before.__dict__["code"] = {"core.files.read_json": "1a", "lr_sweep.training.loop.learning_rate": "2b"}
+    after.__dict__["code"] = {"core.files.read_json": "1a", "lr_sweep.training.loop.learning_rate": "3c"}
     house.record(before)
     keep_code([before], house.root)
-    (why,) = house.state(after).why
-    assert why.startswith("code: ")
-    assert why.endswith("(plumbline.core.plan.code)")
+    assert house.state(after).why == ("code: lr_sweep.training.loop.learning_rate changed",)
+
+
+def test_a_few_of_many_changed_definitions_are_named_and_the_rest_counted(house):
+    before, after = target(), target()
+    before.__dict__["code"] = {"core.a": "1", "core.gone": "2"}
+    after.__dict__["code"] = {"core.a": "9", "core.b": "3", "core.c": "4", "core.d": "5"}
+    house.record(before)
+    keep_code([before], house.root)
+    assert house.state(after).why == ("code: core.a changed, core.b added, core.c added and 2 more",)
+
+
+def test_code_that_was_not_kept_is_stale_without_names(house):
+    before, after = target(), target()
+    before.__dict__["code"], after.__dict__["code"] = {"core.a": "1"}, {"core.a": "2"}
+    house.record(before)
+    assert house.state(after).why == ("code: other code than today",)

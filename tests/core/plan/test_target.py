@@ -1,11 +1,12 @@
 import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumbline.core.plan.target import Target, canonical, differences
+from plumbline.core.plan.target import Content, Target, canonical, differences
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -14,7 +15,7 @@ VALUES = st.recursive(
 
 
 def target(stage="features", needs=(), **settings):
-    return Target(study="ablation", stage=stage, name="x", output="x", settings=settings, needs=needs)
+    return Target(study="ablation", stage=stage, name="x", output="x", settings=settings, reads={"x": needs})
 
 
 @given(st.dictionaries(st.text(), VALUES))
@@ -50,3 +51,30 @@ def test_differences_name_the_field_and_both_values():
     old, new = {"training": {"hidden": 64}, "seed": 0}, {"training": {"hidden": 128}, "seed": 0}
     assert differences(old, new) == ["training.hidden: 64 → 128"]
     assert differences({"code": {}}, {"code": {"m": "1a"}}) == ['code.m: nothing → "1a"']
+
+
+def test_spec_depends_on_a_content_and_not_on_its_history():
+    first, second = Content(target(seed=0)), Content(target(seed=1))
+    readers = target("train", needs=(first,)), target("train", needs=(second,))
+    first.sha256 = second.sha256 = "a"
+    assert readers[0].spec == readers[1].spec
+    second.sha256 = "b"
+    assert readers[0].spec != readers[1].spec
+
+
+def test_spec_of_what_reads_a_reader_follows_the_content_too():
+    content = Content(target(), "a")
+    reader = target("train", needs=(target(needs=(content,)),))
+    before = reader.spec
+    content.sha256 = "b"
+    assert reader.spec != before
+
+
+def test_inputs_are_the_files_of_what_is_read_by_name():
+    made = {"study": "ablation", "stage": "features", "settings": {}}
+    one = Target(**made, name="a", output="a.npy", beside={"seconds": ["a.json"]})
+    two = Target(**made, name="b", output="../b.npy", optional=True)
+    reader = Target("ablation", "train", "x", "x", {}, reads={"features": [one, two], "shards": []})
+    found = {"features": ["out/ablation/a.npy"], "seconds": ["out/ablation/a.json"], "shards": []}
+    assert reader.inputs(Path("out")) == found
+    assert reader.inputs(Path("out"), added={"b"}) == found | {"features": ["out/ablation/a.npy", "out/b.npy"]}

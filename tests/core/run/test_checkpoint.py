@@ -2,6 +2,8 @@ import errno
 import json
 import logging
 import os
+import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -41,6 +43,38 @@ def test_a_broken_checkpoint_is_named_with_the_fix(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.checkpoint: is not a checkpoint .*delete it"):
         load_checkpoint(path, IDENTITY)
+
+
+@pytest.mark.parametrize("held", [torch.zeros(3), [1], {"step": 1}])
+def test_a_file_of_torch_with_something_else_in_it_is_named(tmp_path, held):
+    torch.save(held, tmp_path / "a.checkpoint")
+    with pytest.raises(UserError, match=r"a\.checkpoint: is not a checkpoint \(\w+\); delete it"):
+        load_checkpoint(tmp_path / "a.checkpoint", IDENTITY)
+
+
+def test_pickled_code_in_a_checkpoint_is_never_run(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"identity": Bomb()}, tmp_path / "a.checkpoint")
+    with pytest.raises(UserError, match="is not a checkpoint"):
+        load_checkpoint(tmp_path / "a.checkpoint", IDENTITY)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_write_that_the_system_cuts_short_keeps_the_checkpoint_before(tmp_path):
+    path = tmp_path / "a.checkpoint"
+    save_checkpoint(path, IDENTITY, {"step": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            save_checkpoint(path, IDENTITY, {"step": 2, "weights": torch.zeros(60_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert load_checkpoint(path, IDENTITY)["step"] == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["a.checkpoint"]
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):

@@ -1,14 +1,22 @@
+from typing import Literal
+
 import pytest
 
 from plumbline.core.errors import UserError
 from plumbline.core.plan.target import Spec
-from plumbline.core.run.record import Outcome, OutcomeError, read_record, recording
+from plumbline.core.run.record import Outcome, OutcomeError, Record, read_record, recording
 
 SPEC = Spec(code="1a", inputs="2b")
 
 
+class DemoRecord(Record):
+    study: Literal["demo"] = "demo"
+    stage: Literal["train"] = "train"
+    runs: list[int] = []
+
+
 def record(path):
-    return recording(path, study="s", stage="train", trial="t", spec=SPEC)
+    return recording(path, DemoRecord, trial="t", spec=SPEC)
 
 
 def test_record_carries_spec_machine_and_findings(tmp_path):

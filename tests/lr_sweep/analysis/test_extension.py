@@ -1,18 +1,23 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lr_sweep.sweep_records import RATES, sweep, trial, unfinished, write
-from plumbline.lr_sweep.analysis.extension import decide, next_rates
+from merging import merge_fields
+from plumbline.lr_sweep.analysis.extension import extension
 from plumbline.lr_sweep.analysis.sweep import edge_of_stability, sweep_of
 from plumbline.lr_sweep.extend import ExtendSpec, extend
+from plumbline.lr_sweep.record import TrialRecord
 
 BELOW, ABOVE = [3.2e-4, 1e-4], [31.6, 100.0]
 
 
-def falling(kinds: dict[float, str] | None = None, reverse: bool = False) -> list[dict[str, Any]]:
+def next_rates(records: list[TrialRecord], below: list[float], above: list[float]) -> list[float]:
+    return extension(records, below, above).add
+
+
+def falling(kinds: dict[float, str] | None = None, reverse: bool = False) -> list[TrialRecord]:
     """A sweep whose highest rate has the least loss, or with `reverse` its lowest."""
     order = RATES if reverse else RATES[::-1]
     kinds = kinds or {}
@@ -58,9 +63,9 @@ def test_rates_are_added_one_after_another_until_the_limit_and_then_it_is_said()
     for rate in ABOVE:
         assert next_rates(records, BELOW, ABOVE) == [rate]
         records = records + [trial(rate, seed) for seed in (0, 1)]
-    decision = decide(records, BELOW, ABOVE)
+    decision = extension(records, BELOW, ABOVE)
     assert decision.add == []
-    assert "2 rates above the grid are the limit (lr_sweep.extend_at_most); raise it" in decision.why
+    assert "all 2 rates allowed above the grid were tried; raise lr_sweep.extend_at_most" in decision.why
 
 
 def test_rounds_end_once_an_added_rate_diverged() -> None:
@@ -72,20 +77,21 @@ def test_rounds_end_once_an_added_rate_diverged() -> None:
 def test_a_rate_above_is_asked_for_until_the_edge_of_the_analysis_is_reached(kinds: dict[float, str] | None) -> None:
     records = sweep(kinds=kinds)
     edge = edge_of_stability(sweep_of(records))
-    all_diverged = all(record["class"] == "diverged" for record in records)
+    all_diverged = all(record.stability == "diverged" for record in records)
     assert (31.6 in next_rates(records, BELOW, ABOVE)) is not (edge.reached or all_diverged)
 
 
 def test_trials_without_any_loss_ask_for_nothing() -> None:
-    decision = decide([unfinished(0.01, 0)], BELOW, ABOVE)
+    decision = extension([unfinished(0.01, 0)], BELOW, ABOVE)
     assert decision.add == []
     assert "no trial has a loss" in decision.why
 
 
 @pytest.mark.parametrize(("kinds", "add"), [({}, [31.6]), (None, [])])
 def test_stage_writes_the_decision(tmp_path: Path, kinds: dict[float, str] | None, add: list[float]) -> None:
-    spec = ExtendSpec(code="", inputs="", learning_rates=list(RATES), below=BELOW, above=ABOVE, round=0)
-    extend(spec, write(sweep(kinds=kinds), tmp_path / "trials"), tmp_path / "rounds" / "0.json")
+    records = sweep(kinds=kinds)
+    spec = ExtendSpec(**merge_fields(records), learning_rates=list(RATES), below=BELOW, above=ABOVE, round=0)
+    extend(spec, write(records, tmp_path / "trials"), tmp_path / "rounds" / "0.json")
     written = json.loads((tmp_path / "rounds" / "0.json").read_text())
     assert written["add"] == add
     assert written["why"].endswith(".")

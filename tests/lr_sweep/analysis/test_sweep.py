@@ -132,7 +132,7 @@ def test_sensitivity_is_the_mean_capped_loss_above_the_best() -> None:
     records = sweep()
     per_rate = []
     for rate in RATES:
-        losses = [float(r["final_validation_loss"]) for r in records if r["rate"] == rate]
+        losses = [r.final_validation_loss for r in records if r.rate == rate]
         per_rate.append(sum(min(x, INITIAL) if math.isfinite(x) else INITIAL for x in losses) / len(losses))
     expected = sum(per_rate) / len(per_rate) - min(per_rate)
     value = lr_sensitivity(sweep_of(records))
@@ -145,7 +145,7 @@ def test_flat_losses_have_no_sensitivity() -> None:
 
 
 def test_nothing_is_claimed_when_all_diverged() -> None:
-    result = analyse(sweep_of(sweep(kinds=dict.fromkeys(RATES, "diverged")))).as_json()
+    result = analyse(sweep_of(sweep(kinds=dict.fromkeys(RATES, "diverged")))).to_json()
     numbers: list[Any] = [result["best_rate"], result["edge"]["rate"], result["sensitivity"]["value"]]
     assert numbers == [None] * 3
     assert not result["bracketed"]
@@ -155,7 +155,5 @@ def test_seeds_that_a_rate_lacks_do_not_shift_the_others() -> None:
     records = [*sweep()[:-1], unfinished(10.0, 1)]
     swept = sweep_of(records)
     assert np.isnan(swept.losses).sum() == 1
-    assert swept.losses[3, 1] == next(
-        r["final_validation_loss"] for r in records if (r["rate"], r["seed"]) == (0.03, 1)
-    )
+    assert swept.losses[3, 1] == next(r.final_validation_loss for r in records if (r.rate, r.seed) == (0.03, 1))
     assert analyse(swept).best_rate == analyse(sweep_of(sweep())).best_rate

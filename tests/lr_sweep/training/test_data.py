@@ -29,7 +29,7 @@ def test_tokens_are_read_through_a_map(folder):
 def test_cut_token_file_is_a_mistake_that_names_it(folder):
     path = folder / "train.bin"
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(UserError, match=r"train\.bin: has 7997 bytes and should have 8000"):
+    with pytest.raises(UserError, match=r"train\.bin: has 7997 bytes instead of 8000"):
         open_tokens(folder)
 
 

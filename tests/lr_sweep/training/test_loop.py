@@ -9,14 +9,14 @@ from plumbline.core.measure.spans import SPANS
 from plumbline.lr_sweep.settings import OperationSettings, TrainingSettings
 from plumbline.lr_sweep.training.adamw import AdamW
 from plumbline.lr_sweep.training.data import open_tokens
-from plumbline.lr_sweep.training.loop import Run, learning_rate, train_model
+from plumbline.lr_sweep.training.loop import RunConfig, learning_rate, train_model
 from plumbline.lr_sweep.training.model import Transformer
 
 CPU = torch.device("cpu")
 
 
 def run_of(rate=0.02, seed=3, **training):
-    return Run(model=MODEL, training=TRAINING.model_copy(update=training), rate=rate, seed=seed, identity="{}")
+    return RunConfig(model=MODEL, training=TRAINING.model_copy(update=training), rate=rate, seed=seed, identity="{}")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def tokens(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def fit(tokens):
+def trainer(tokens):
     return train_model(run_of(), tokens, CPU, OperationSettings(log_steps=5))
 
 
@@ -64,8 +64,8 @@ def reference_losses(run, tokens):
 def test_losses_and_rates_are_those_of_a_plain_loop_over_torch_optim(tokens):
     run = run_of(warmup_share=0.2)
     losses, rates = reference_losses(run, tokens)
-    fit = train_model(run, tokens, CPU, OperationSettings())
-    np.testing.assert_allclose(fit.losses, losses, rtol=1e-4)
+    trainer = train_model(run, tokens, CPU, OperationSettings())
+    np.testing.assert_allclose(trainer.losses, losses, rtol=1e-4)
     np.testing.assert_allclose([learning_rate(run, step) for step in range(run.training.steps)], rates, rtol=1e-6)
     assert losses[-1] < losses[0] - 0.1
 
@@ -105,55 +105,55 @@ def test_spans_add_up_to_the_wall_time(tokens):
     import time
 
     began = time.perf_counter()
-    fit = train_model(run_of(), tokens, CPU, OperationSettings())
-    fit.spans.mark("other")
+    trainer = train_model(run_of(), tokens, CPU, OperationSettings())
+    trainer.spans.mark("other")
     wall = time.perf_counter() - began
-    assert set(fit.spans.seconds) == set(SPANS)
-    assert min(fit.spans.seconds.values()) >= 0
-    assert fit.spans.total == pytest.approx(wall, abs=0.05)
+    assert set(trainer.spans.seconds) == set(SPANS)
+    assert min(trainer.spans.seconds.values()) >= 0
+    assert trainer.spans.total == pytest.approx(wall, abs=0.05)
 
 
-def test_there_is_a_row_at_each_interval_and_each_validation(fit):
-    assert [row["step"] for row in fit.rows] == [0, 5, 8, 10, 15, 16, 20, 24]
-    assert [row["step"] for row in fit.rows if "val_loss" in row] == [0, 8, 16, 24]
+def test_there_is_a_row_at_each_interval_and_each_validation(trainer):
+    assert [row["step"] for row in trainer.rows] == [0, 5, 8, 10, 15, 16, 20, 24]
+    assert [row["step"] for row in trainer.rows if "val_loss" in row] == [0, 8, 16, 24]
 
 
-def test_train_loss_of_a_row_is_the_mean_since_the_row_before(fit):
-    assert fit.rows[2]["train_loss"] == pytest.approx(float(fit.losses[5:8].mean()))
+def test_train_loss_of_a_row_is_the_mean_since_the_row_before(trainer):
+    assert trainer.rows[2]["train_loss"] == pytest.approx(float(trainer.losses[5:8].mean()))
 
 
-def test_rates_of_rows_are_work_over_time(fit):
-    rows = fit.rows[1:]
-    steps = np.diff([row["step"] for row in fit.rows])
+def test_rates_of_rows_are_work_over_time(trainer):
+    rows = trainer.rows[1:]
+    steps = np.diff([row["step"] for row in trainer.rows])
     seconds = sum(
-        count * fit.tokens_per_step / row["tokens_per_second"] for count, row in zip(steps, rows, strict=True)
+        count * trainer.tokens_per_step / row["tokens_per_second"] for count, row in zip(steps, rows, strict=True)
     )
-    assert seconds == pytest.approx(fit.spans.training)
-    assert sum(row["data_wait_seconds"] for row in rows) == pytest.approx(fit.spans.seconds["data_wait"])
+    assert seconds == pytest.approx(trainer.spans.training)
+    assert sum(row["data_wait_seconds"] for row in rows) == pytest.approx(trainer.spans.seconds["data_wait"])
 
 
-def test_validation_loss_is_the_mean_over_all_its_tokens(fit):
-    windows = [torch.cat(side) for side in zip(*fit.validation, strict=True)]
+def test_validation_loss_is_the_mean_over_all_its_tokens(trainer):
+    windows = [torch.cat(side) for side in zip(*trainer.validation, strict=True)]
     assert len(windows[0]) % TRAINING.batch  # the last batch is short, and must not count as much as the others
     with torch.no_grad():
-        assert fit.rows[-1]["val_loss"] == pytest.approx(fit.model(*windows).item(), rel=1e-5)
-    assert fit.rows[-1]["val_perplexity"] == pytest.approx(math.exp(fit.rows[-1]["val_loss"]))
+        assert trainer.rows[-1]["val_loss"] == pytest.approx(trainer.model(*windows).item(), rel=1e-5)
+    assert trainer.rows[-1]["val_perplexity"] == pytest.approx(math.exp(trainer.rows[-1]["val_loss"]))
 
 
 def test_loss_that_is_not_finite_ends_the_run_at_the_next_validation(tokens):
-    fit = train_model(run_of(rate=1e25), tokens, CPU, OperationSettings())
-    assert not fit.finite
-    assert fit.step == TRAINING.validate_every
-    assert not math.isfinite(fit.rows[-1]["val_loss"])
+    trainer = train_model(run_of(rate=1e25), tokens, CPU, OperationSettings())
+    assert not trainer.finite
+    assert trainer.step == TRAINING.validate_every
+    assert not math.isfinite(trainer.rows[-1]["val_loss"])
 
 
-def test_log_interval_does_not_change_the_weights(tokens, fit):
+def test_log_interval_does_not_change_the_weights(tokens, trainer):
     other = train_model(run_of(), tokens, CPU, OperationSettings(log_steps=1))
-    for mine, theirs in zip(fit.model.parameters(), other.model.parameters(), strict=True):
+    for mine, theirs in zip(trainer.model.parameters(), other.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
 
 
-def test_trials_of_one_seed_start_from_the_same_weights_whatever_their_rate(tokens, fit):
+def test_trials_of_one_seed_start_from_the_same_weights_whatever_their_rate(tokens, trainer):
     other = train_model(run_of(rate=0.3), tokens, CPU, OperationSettings())
-    assert fit.rows[0]["val_loss"] == other.rows[0]["val_loss"]
-    assert float(fit.losses[0]) == float(other.losses[0])
+    assert trainer.rows[0]["val_loss"] == other.rows[0]["val_loss"]
+    assert float(trainer.losses[0]) == float(other.losses[0])

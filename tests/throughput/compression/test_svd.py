@@ -55,7 +55,7 @@ def test_plain_is_the_truncated_svd_and_its_error_the_discarded_singular_values(
 
 @pytest.mark.parametrize("shape", [(12, 7), (7, 12)])
 @pytest.mark.parametrize("rank", [1, 4, 7])
-def test_whitened_is_the_best_in_its_norm_by_another_square_root(shape, rank):
+def test_whitened_is_optimal_in_its_norm_by_another_square_root(shape, rank):
     """Symmetric roots by eigenvalues, inverted, in place of Cholesky factors and a projection."""
     weight, seen = matrix(*shape, 0), moments(*shape, tokens=50)
     c = (seen.inputs + ridge(seen.inputs, 50) * torch.eye(shape[1], dtype=torch.float64)) / 50
@@ -69,7 +69,7 @@ def test_whitened_is_the_best_in_its_norm_by_another_square_root(shape, rank):
     assert found.norm == pytest.approx(float(values.square().sum().sqrt()), rel=1e-9)
 
 
-def test_whitened_error_is_what_outputs_lack_as_the_gradients_feel_it():
+def test_whitened_error_is_the_gradient_weighted_error_of_the_outputs():
     """Σ over pairs of tokens of (gᵀ (W − M) x)², over every pair, with a ridge of a thousandth."""
     tokens = 4000
     x, g = matrix(tokens, 5, 0), matrix(tokens, 6, 1)
@@ -89,7 +89,7 @@ def test_whitened_loses_less_than_plain_where_it_counts():
     assert lost[0] < 0.8 * lost[1]
 
 
-def test_fewer_tokens_than_columns_and_none_at_all_still_give_factors():
+def test_few_tokens_or_none_still_give_factors():
     weight = matrix(12, 9, 0)
     found = whitened(weight, moments(12, 9, tokens=3), 4)
     assert found.error == pytest.approx(found.discarded, rel=1e-6)

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from plumbline.core.errors import UserError
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.throughput.engines.interface import Shape
-from plumbline.throughput.measurement.agreement import Reference, compare, read_reference, sha256
+from plumbline.throughput.measurement.agreement import Reference, check_tokens, read_reference, sha256
 
 TOKENS = torch.arange(12).view(3, 4)
 
@@ -29,42 +29,42 @@ def changed(*places):
 
 
 def test_equal_tokens_agree():
-    found = compare(TOKENS, reference(), 100, 1e-4)
+    found = check_tokens(TOKENS, reference(), 100, 1e-4)
     assert (found.rows_equal, found.rows_tied) == (3, 0)
 
 
-def test_row_may_differ_from_a_tie_on():
+def test_row_may_differ_after_a_tie():
     tie = reference(r1t1=5e-5)
-    found = compare(changed((1, 1), (1, 2), (1, 3)), tie, 100, 1e-4)
+    found = check_tokens(changed((1, 1), (1, 2), (1, 3)), tie, 100, 1e-4)
     assert (found.rows_equal, found.rows_tied) == (2, 1)
     with pytest.raises(OutcomeError, match="row 1, token 1: id 50 instead of 5, whose logit leads by 5e-05"):
-        compare(changed((1, 1)), tie, 100, 1e-5)
+        check_tokens(changed((1, 1)), tie, 100, 1e-5)
 
 
 def test_row_that_differs_before_the_tie_or_in_another_row_is_wrong():
     with pytest.raises(OutcomeError, match=r"row 1, token 0: id 50 instead of 4.*1 of 3 rows"):
-        compare(changed((1, 0), (1, 1)), reference(r1t1=0.0), 100, 1e-4)
+        check_tokens(changed((1, 0), (1, 1)), reference(r1t1=0.0), 100, 1e-4)
     with pytest.raises(OutcomeError, match="row 2, token 1") as found:
-        compare(changed((1, 1), (2, 1)), reference(r1t1=0.0), 100, 1e-4)
+        check_tokens(changed((1, 1), (2, 1)), reference(r1t1=0.0), 100, 1e-4)
     assert found.value.outcome is Outcome.INVALID_OUTPUT
 
 
-def test_margin_that_is_no_number_is_no_tie():
+def test_nan_margin_is_not_a_tie():
     with pytest.raises(OutcomeError, match="leads by nan"):
-        compare(changed((0, 0)), reference(r0t0=float("nan")), 100, 1e-4)
+        check_tokens(changed((0, 0)), reference(r0t0=float("nan")), 100, 1e-4)
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (3, 5), (2, 4), (4, 4)])
-def test_wrong_length_or_number_of_rows_is_told(shape):
+def test_wrong_shape_is_invalid_output(shape):
     with pytest.raises(OutcomeError, match=rf"shape \({shape[0]}, {shape[1]}\) instead of \(3, 4\)"):
-        compare(torch.zeros(shape, dtype=torch.int64), reference(), 100, 1e-4)
+        check_tokens(torch.zeros(shape, dtype=torch.int64), reference(), 100, 1e-4)
 
 
-def test_id_outside_the_vocabulary_is_told_before_it_is_compared():
+def test_id_outside_the_vocabulary_is_invalid_output():
     with pytest.raises(OutcomeError, match="row 2, token 3: id 11 is outside the vocabulary of 11"):
-        compare(TOKENS, reference(), 11, 1e-4)
+        check_tokens(TOKENS, reference(), 11, 1e-4)
     with pytest.raises(OutcomeError, match="row 0, token 0: id -1"):
-        compare(TOKENS - 1, reference(), 100, 1e-4)
+        check_tokens(TOKENS - 1, reference(), 100, 1e-4)
 
 
 def test_hash_is_over_little_endian_int64_row_by_row():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from plumbline.core.measure import machine
-from plumbline.core.run.child import in_child, limit_address_space
+from plumbline.core.run.processes import in_child, limit_address_space
 from plumbline.throughput.measurement.energy import rapl
 from plumbline.throughput.measurement.memory import free_bytes
 
@@ -39,7 +39,7 @@ print([before, low, resident, meter.peak()])
     assert low + 100 * MEBIBYTE < later < before
 
 
-def test_memory_that_is_taken_and_not_touched_does_not_count():
+def test_untouched_memory_does_not_count():
     before, later = fresh_process("""
 meter.reset()
 before = meter.peak()
@@ -49,7 +49,7 @@ print([before, meter.peak()])
     assert later < before + 100 * MEBIBYTE
 
 
-def test_free_memory_is_that_of_the_machine_or_less_by_the_limit_of_address_space():
+def test_free_memory_respects_the_address_space_limit():
     assert 0 < free_bytes(CPU) <= psutil.virtual_memory().total
 
     def limited():
@@ -87,7 +87,7 @@ def powercap(tmp_path):
     return tmp_path
 
 
-def test_energy_is_that_of_the_packages_with_counters_that_begin_again(powercap):
+def test_energy_sums_packages_and_handles_wraparound(powercap):
     counters = rapl(powercap)
     before = counters.read()
     (powercap / "intel-rapl:0/energy_uj").write_text("12500000\n")

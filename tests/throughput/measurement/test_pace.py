@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from plumbline.throughput.measurement import pace as module
-from plumbline.throughput.measurement.pace import Batch, Pace, time_batches, which_count
+from plumbline.throughput.measurement.pace import Pace, TimedCall, time_batches, which_count
 from plumbline.throughput.measurement.timing import is_precise
 from plumbline.throughput.settings import TrialTiming
 
@@ -64,7 +64,7 @@ def test_batch_has_the_slower_pace_of_just_before_and_just_after(paced):
     assert [batch.pace_seconds for batch in batches] == [FULL, SLOW, SLOW, FULL, FULL, FULL]
 
 
-def test_a_slow_stretch_is_sat_out(paced):
+def test_timing_continues_through_a_slow_stretch(paced):
     pace = paced(*[FULL] * 5, *[SLOW] * 20, FULL)
     call = series(*[0.1] * 4, *[0.2] * 21, 0.1)
     timing = TrialTiming(precision=0.001, min_batches=8, seconds=3.0)
@@ -75,23 +75,23 @@ def test_a_slow_stretch_is_sat_out(paced):
     assert fmean(seconds_of(batches)) > 0.15
 
 
-def test_patience_ends_where_the_machine_stays_slow_but_not_before_there_are_enough(paced):
+def test_timing_ends_if_the_machine_stays_slow(paced):
     timing = TrialTiming(seconds=1.0, patience=3.0, min_batches=8)
     assert len(list(time_batches(series(0.25), paced(SLOW, fastest=FULL), timing))) == 12
     assert len(list(time_batches(series(1.0), paced(SLOW, fastest=FULL), timing))) == 8
 
 
-def test_full_is_by_the_fastest_that_is_known_by_now(paced):
+def test_full_speed_is_relative_to_the_fastest_pace_so_far(paced):
     pace = paced(SLOW, FULL, fastest=None)
-    batch = Batch(0.1, pace.look())
+    batch = TimedCall(0.1, pace.measure())
     assert pace.is_full(batch, 0.07)
-    pace.look()
+    pace.measure()
     assert not pace.is_full(batch, 0.07)
-    assert pace.is_full(Batch(0.1, 1.06 * FULL), 0.07)
+    assert pace.is_full(TimedCall(0.1, 1.06 * FULL), 0.07)
     assert paced(SLOW, fastest=FULL).fastest == FULL
 
 
-def test_batches_that_do_not_count_are_bounded_too(paced):
+def test_discarded_batches_are_bounded_too(paced):
     timing = TrialTiming(seconds=1000.0, patience=3.0, min_batches=8, max_batches=20)
     assert len(list(time_batches(series(0.001), paced(SLOW, fastest=FULL), timing))) == 60
 
@@ -99,7 +99,7 @@ def test_batches_that_do_not_count_are_bounded_too(paced):
 def test_one_interruption_is_not_the_pace(monkeypatch):
     tries = iter([5.0, *[FULL] * (module.TRIES - 1)])
     monkeypatch.setattr(module, "clocked", lambda work, synchronise: next(tries))
-    assert Pace(CPU, 1).look() == FULL
+    assert Pace(CPU, 1).measure() == FULL
 
 
 @pytest.mark.parametrize(
@@ -111,13 +111,13 @@ def test_one_interruption_is_not_the_pace(monkeypatch):
         ([False] * 3, True, [True] * 3),
     ],
 )
-def test_batches_at_full_pace_count_unless_they_are_too_few(paced, full, slowed, counts):
-    batches = [Batch(0.1, FULL if each else SLOW) for each in full]
+def test_batches_at_full_speed_count_unless_they_are_too_few(paced, full, slowed, counts):
+    batches = [TimedCall(0.1, FULL if each else SLOW) for each in full]
     timing = TrialTiming(min_batches=8, max_batches=8).model_copy(update={"max_batches": 6})
     assert which_count(batches, paced(fastest=FULL), timing) == (slowed, counts)
 
 
 def test_work_takes_time():
     pace = Pace(CPU, 1)
-    looks = [pace.look() for _ in range(20)]
+    looks = [pace.measure() for _ in range(20)]
     assert 0 < pace.fastest == min(looks)

@@ -23,7 +23,7 @@ def test_rows_of_a_smaller_batch_are_the_first_of_a_larger_one(tmp_path):
         assert not torch.equal(prompts(path, 600, 64, 7, seed=4), large)
 
 
-def test_prompts_are_pieces_of_the_evaluation_text_going_on_at_its_start(tmp_path):
+def test_prompts_are_pieces_of_the_evaluation_text_and_wrap_around(tmp_path):
     path = text_file(tmp_path, evaluation=torch.arange(30).view(5, 6), calibration=torch.full((5, 6), 99))
     rows = prompts(path, 100, 40, 45, seed=0)
     assert torch.equal(rows[:, 1:], (rows[:, :-1] + 1) % 30)

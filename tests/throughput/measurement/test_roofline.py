@@ -47,7 +47,7 @@ def test_step_is_what_transformers_computes_and_reads():
     assert step.bytes == held + sum(weight.nbytes for weight in matrices)
 
 
-def test_storage_that_two_weights_share_counts_once():
+def test_shared_storage_counts_once():
     fused = torch.zeros(10, 6)
     shape = Shape(batch=1, prompt=1, generated=2)
     once = decode_step([fused], SHAPES, shape, 4)

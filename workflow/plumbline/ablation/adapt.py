@@ -1,4 +1,4 @@
-"""Stage `ablation.adapt`: one share of the zoo's adapters."""
+"""Stage `ablation.adapt`: trains one shard of the zoo's adapters."""
 
 import shutil
 from collections.abc import Sequence
@@ -32,17 +32,17 @@ class AdaptSpec(Spec):
 def adapt(spec: AdaptSpec, base: Path, output: Path, device: str = "auto") -> None:
     """Trains the shard's chunks of adapters and writes them to `output`.
 
-    Each finished chunk is kept in a folder beside the output until all are done, so that a killed run goes on.
+    Finished chunks are kept in a folder beside the output until all are done, so that a killed run resumes there.
     """
     chunks = chunks_of(spec.adapters, spec.adapter.chunk)
-    mine = chunks[len(chunks) * spec.shard // spec.shards : len(chunks) * (spec.shard + 1) // spec.shards]
+    share = chunks[len(chunks) * spec.shard // spec.shards : len(chunks) * (spec.shard + 1) // spec.shards]
     finished = output.with_name(f".{output.stem}.{digest(spec.model_dump_json())}.chunks")
     chosen = torch_device(device)
     model = load_base(base, spec.model).to(chosen)
-    files = [finished / f"{chunk.start}.safetensors" for chunk in mine]
-    done = sum(len(chunk) for chunk, file in zip(mine, files, strict=True) if file.exists())
-    with Progress(sum(map(len, mine)), "adapters", done) as progress:
-        for chunk, file in zip(mine, files, strict=True):
+    files = [finished / f"{chunk.start}.safetensors" for chunk in share]
+    done = sum(len(chunk) for chunk, file in zip(share, files, strict=True) if file.exists())
+    with Progress(sum(map(len, share)), "adapters", done) as progress:
+        for chunk, file in zip(share, files, strict=True):
             if not file.exists():
                 _write(file, train_chunk(model, spec.model, spec.adapter, chunk, spec.seed, chosen))
                 progress.advance(len(chunk))

@@ -1,4 +1,4 @@
-"""Stage `ablation.collect`: the adapters of the chosen source, in the one form that the features read."""
+"""Stage `ablation.collect`: reads the adapters of the configured source into the adapter store."""
 
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ class CollectSpec(Spec):
     source: str
     options: dict[str, Any]
     fingerprint: list[str]
-    """Of the user's files or folders, where there are some."""
+    """Fingerprints of the user's files and folders, if any are read."""
 
 
 @stage
 def collect(spec: CollectSpec, output: Path, shards: list[Path] | None = None) -> None:
-    """Writes the adapter store whose manifest is `output`. shards: of the zoo, where that is the source."""
+    """Writes the adapter store whose manifest is `output`. shards: the zoo's shards, if the zoo is the source."""
     more: dict[str, Any] = {"shards": shards, "classes": CLASSES} if spec.source == "zoo" else {}
     source(spec.source)(output.parent, **spec.options, **more)
 

@@ -1,4 +1,4 @@
-"""Stage `ablation.features`: one representation of every adapter."""
+"""Stage `ablation.features`: computes one representation of every adapter."""
 
 import time
 from pathlib import Path
@@ -16,19 +16,19 @@ from plumbline.core.run.stage import stage
 
 
 class FeaturesSpec(Spec):
-    """What decides the features of one representation; with `shard` those of one share of the layers."""
+    """What decides the features of one representation, over all layers or, with `shard`, over a share of them."""
 
     view: View
     representation: str
     shard: tuple[int, int] | None = None
-    """(index, count), None for the whole."""
+    """(index, count); None for all layers."""
 
 
 @stage
 def features(spec: FeaturesSpec, adapters: Path, output: Path, shards: list[Path] | None = None) -> None:
-    """Writes one representation of every adapter to `output`, joined from `shards` where there are some.
+    """Writes one representation of every adapter to `output`, or joins it from `shards` if any are given.
 
-    `adapters` is the manifest of the store. The seconds it took stand beside the output, as .json.
+    adapters: the store's manifest. The wall time is written beside the output, as .json.
     """
     began = time.perf_counter()
     if shards:
@@ -40,7 +40,7 @@ def features(spec: FeaturesSpec, adapters: Path, output: Path, shards: list[Path
 
 
 def compute(spec: FeaturesSpec, store: AdapterStore, output: Path) -> None:
-    """Computes the features of the layers in the spec's shard and writes them to `output`."""
+    """Writes the features of the layers in the spec's shard to `output`."""
     represent = interface.load(spec.representation)
     index, count = spec.shard or (0, 1)
     names = [layer.name for layer in (store.blocks if spec.view == "factor" else store.modules)]

@@ -1,16 +1,16 @@
-"""Stage `ablation.figures`: the study's figures, from the tables that `ablation.summarize` wrote."""
+"""Stage `ablation.figures`: draws the study's figures from the tables of `ablation.summarize`."""
 
 from pathlib import Path
 
 import pandas as pd
 
+from plumbline.ablation.analysis.records import TrialRecord
 from plumbline.ablation.plots import comparisons, cost, training
-from plumbline.ablation.plots.panels import Tables
+from plumbline.ablation.plots.panels import FigureData
 from plumbline.ablation.settings import FIGURES
-from plumbline.core.files import read_json
 from plumbline.core.plan.target import Spec
-from plumbline.core.present.plotting import save, style
-from plumbline.core.run.progress import track
+from plumbline.core.present.figures import draw_figures
+from plumbline.core.run.records import read_results
 from plumbline.core.run.stage import stage
 
 DRAWINGS = {
@@ -30,20 +30,16 @@ class FiguresSpec(Spec):
 
 @stage
 def figures(spec: FiguresSpec, results: Path, runs: Path, summary: Path, contrasts: Path, output: Path) -> None:
-    """Draws every figure of FIGURES into the folder `output`, as `<name>.pdf` and `<name>.png` (300 dpi).
+    """Draws `output`, the first of FIGURES, and the others beside it, each as `<name>.pdf` and `<name>.png` (300 dpi).
 
-    `summary`, `runs`, `contrasts` are the CSV files and `results` the merged JSON of the stage `summarize`.
-    Raises UserError when `results` is missing or no JSON.
+    `summary`, `runs`, `contrasts` are the CSV files and `results` the merged JSON of stage `summarize`. Raises
+    UserError when `results` is missing or is not a summary's.
     """
-    tables = Tables(
-        summary=pd.read_csv(summary),
-        runs=pd.read_csv(runs),
-        contrasts=pd.read_csv(contrasts),
-        records=read_json(results)["trials"],
+    records, _ = read_results(results, TrialRecord)
+    data = FigureData(
+        summary=pd.read_csv(summary), runs=pd.read_csv(runs), contrasts=pd.read_csv(contrasts), records=records
     )
-    with style():
-        for name in track(FIGURES, len(FIGURES), "figures"):
-            save(DRAWINGS[name](tables), output / f"{name}.pdf", output / f"{name}.png")
+    draw_figures(DRAWINGS, FIGURES, data, output.parent)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from plumbline.ablation.settings import AblationSettings, Zoo
+from plumbline.ablation.settings import FIGURES, TABLES, AblationSettings, Zoo
 from plumbline.core.errors import UserError
 from plumbline.core.plan.fingerprint import fingerprint
-from plumbline.core.plan.target import Target, Targets
+from plumbline.core.plan.target import Target, Targets, figures_target
 from plumbline.core.registry import module_of, short_name
 
 Features = Mapping[tuple[str, str], Target]
@@ -23,11 +23,15 @@ def plan(settings: AblationSettings, seed: int, upstream: Targets, device: str) 
     collect = _collect(settings, zoo[1:])
     features = list(_features(settings, collect))
     whole = {(f.settings["view"], f.settings["representation"]): f for f in features if f.settings["shard"] is None}
-    trials = list(_trials(settings, seed, collect, whole))
-    summary = _target("summarize", "", "results.json", {}, needs=trials)
-    figures = _target("figures", "", "figures/accuracy.pdf", {}, needs=[summary])
+    splits = _splits(settings, seed, collect)
+    trials = list(_trials(settings, seed, collect, splits, whole))
+    written = {name: [f"{name}.csv"] for name in ("summary", "runs", "contrasts")}
+    written |= {"findings": ["findings.md"], "tables": [f"tables/{table}.tex" for table in TABLES]}
+    reads = {"trials": trials}
+    summary = _target("summarize", "", "results.json", {}, reads=reads, merges=trials, beside=written)
+    figures = figures_target("ablation", FIGURES, summary)
     pictures = [_samples(settings.zoo, seed, *zoo[:2])] if zoo else []
-    return [*zoo, *pictures, collect, *features, *trials, summary, figures]
+    return [*zoo, *pictures, collect, splits, *features, *trials, summary, figures]
 
 
 def _zoo(zoo: Zoo, seed: int) -> Iterator[Target]:
@@ -39,12 +43,13 @@ def _zoo(zoo: Zoo, seed: int) -> Iterator[Target]:
     common = {"model": model, "adapter": zoo.adapter.model_dump(), "adapters": zoo.adapters, "seed": seed}
     for shard in range(zoo.shards):
         values = {**common, "shard": shard, "shards": zoo.shards}
-        yield _target("adapt", str(shard), f"zoo/shard-{shard}.safetensors", values, needs=[pretrain])
+        yield _target("adapt", str(shard), f"zoo/shard-{shard}.safetensors", values, reads={"base": [pretrain]})
 
 
 def _samples(zoo: Zoo, seed: int, pretrain: Target, shard: Target) -> Target:
     values = {"model": zoo.model.model_dump(), "scale": zoo.adapter.scale, "seed": seed}
-    return _target("samples", "", "figures/zoo.png", values, needs=[pretrain, shard])
+    reads = {"base": [pretrain], "shard": [shard]}
+    return _target("samples", "", "figures/zoo.png", values, reads=reads, beside={"pdf": ["figures/zoo.pdf"]})
 
 
 def _collect(settings: AblationSettings, shards: Sequence[Target]) -> Target:
@@ -56,7 +61,7 @@ def _collect(settings: AblationSettings, shards: Sequence[Target]) -> Target:
     seen = [Path(str(path)) for path in (own, options.get("labels")) if path and Path(str(path)).exists()]
     values = {"source": settings.source, "options": options, "fingerprint": [fingerprint(path) for path in seen]}
     module = module_of(settings.source, f"{_HERE}.sources")
-    return _target("collect", "", "adapters/manifest.json", values, needs=shards, modules=[module])
+    return _target("collect", "", "adapters/manifest.json", values, reads={"shards": shards}, modules=[module])
 
 
 def _features(settings: AblationSettings, collect: Target) -> Iterator[Target]:
@@ -66,15 +71,27 @@ def _features(settings: AblationSettings, collect: Target) -> Iterator[Target]:
         for part in parts:
             module = module_of(part, f"{_HERE}.representations")
             name = f"{view}/{short_name(part)}"
-            shards = [f"{name}/{index}-of-{settings.shards}" for index in range(settings.shards)]
-            for index, path in enumerate([*shards, name] if settings.shards > 1 else [name]):
-                shard = None if path == name else [index, settings.shards]
-                values = {"view": view, "representation": part, "shard": shard}
+            count = settings.shards if settings.shards > 1 else 0
+            shards: list[Target] = []
+            for index in range(count + 1):
+                path = name if index == count else f"{name}/{index}-of-{count}"
+                values = {"view": view, "representation": part, "shard": None if index == count else [index, count]}
+                reads = {"adapters": [collect], "shards": list(shards) if index == count else []}
+                beside = {"seconds": [f"features/{path}.json"]}
                 output = f"features/{path}.safetensors"
-                yield _target("features", path, output, values, needs=[collect], modules=[module])
+                shards.append(_target("features", path, output, values, reads=reads, beside=beside, modules=[module]))
+            yield from shards
 
 
-def _trials(settings: AblationSettings, seed: int, collect: Target, features: Features) -> Iterator[Target]:
+def _splits(settings: AblationSettings, seed: int, collect: Target) -> Target:
+    training = settings.training.model_dump(include={"split", "split_by_images"})
+    values = {**training, "runs": settings.runs, "seed": seed}
+    return _target("split", "", "splits.safetensors", values, reads={"adapters": [collect]})
+
+
+def _trials(
+    settings: AblationSettings, seed: int, collect: Target, splits: Target, features: Features
+) -> Iterator[Target]:
     common = {"training": settings.training.model_dump(), "runs": settings.runs, "seed": seed}
     for view, names in settings.representations.items():
         for layers in settings.layers:
@@ -82,8 +99,9 @@ def _trials(settings: AblationSettings, seed: int, collect: Target, features: Fe
                 parts = settings.ensembles.get(name, [name])
                 trial = f"{view}/{layers}/{short_name(name)}"
                 values = {"view": view, "layers": layers, "representation": name, "parts": parts, **common}
-                needs = [collect, *(features[view, part] for part in parts)]
-                yield _target("train", trial, f"trials/{trial}.json", values, needs=needs, is_trial=True)
+                reads = {"adapters": [collect], "splits": [splits]}
+                reads["features"] = [features[view, part] for part in parts]
+                yield _target("train", trial, f"trials/{trial}.json", values, reads=reads, is_trial=True)
 
 
 _HERE = __package__

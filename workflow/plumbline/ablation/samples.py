@@ -1,4 +1,4 @@
-"""Stage `ablation.samples`: what the zoo's models draw, to see that they are real."""
+"""Stage `ablation.samples`: a figure of images from the zoo's models, to check that they learned to draw."""
 
 from pathlib import Path
 
@@ -18,12 +18,12 @@ from plumbline.core.plan.target import Spec
 from plumbline.core.present.plotting import WIDTH, save, style
 from plumbline.core.run.stage import stage
 
-SHOWN = 4
-"""Images in each cell of the figure."""
+IMAGES_PER_CELL = 4
+"""Images in each cell of the figure, in two columns."""
 
 
 class SamplesSpec(Spec):
-    """What decides the picture of the zoo."""
+    """What decides the figure."""
 
     model: DiffusionSettings
     scale: float
@@ -33,9 +33,9 @@ class SamplesSpec(Spec):
 
 @stage
 def samples(spec: SamplesSpec, base: Path, shard: Path, output: Path) -> None:
-    """Draws, for each class, images of the base under its prompt, training images and samples of one adapter.
+    """Draws, for each class, samples of the base with that prompt, and training images and samples of one adapter.
 
-    shard: of the zoo, of which the first adapter of each class is taken; output: a PNG, with a PDF beside it.
+    shard: a shard of the zoo; the first adapter of each class is used. output: a PNG; a PDF is written beside it.
     """
     torch.set_num_threads(1)
     model = load_base(base, spec.model)
@@ -43,18 +43,18 @@ def samples(spec: SamplesSpec, base: Path, shard: Path, output: Path) -> None:
     labels = tensors["labels"].tolist()
     chosen = [labels.index(label) for label in range(len(CLASSES))]
     factors = {name: tensor[chosen] for name, tensor in tensors.items() if name.endswith((DOWN, UP))}
-    seen = tensors["image_ids"][chosen, :SHOWN]
+    seen = tensors["image_ids"][chosen, :IMAGES_PER_CELL]
     rows = {
-        "Base, prompted with the class": base_samples(model, SHOWN, spec.seed)[: len(CLASSES)],
-        "Images an adapter was trained on": torch.from_numpy(digits().pixels)[seen],
-        "That adapter, without a prompt": adapter_samples(model, factors, spec.scale, SHOWN, spec.seed),
+        "Base, prompted with the class": base_samples(model, IMAGES_PER_CELL, spec.seed)[: len(CLASSES)],
+        "Training images of one adapter": torch.from_numpy(digits().pixels)[seen],
+        "That adapter, without a prompt": adapter_samples(model, factors, spec.scale, IMAGES_PER_CELL, spec.seed),
     }
     with style():
         save(_grid(rows), output.with_suffix(".pdf"), output)
 
 
 def _grid(rows: dict[str, Tensor]) -> Figure:
-    """One row of cells for each entry: images (classes, SHOWN, 8, 8) in [−1, 1], two by two, a gap between them."""
+    """A row of cells per entry of `rows`: images (classes, IMAGES_PER_CELL, 8, 8) in [−1, 1], tiled two by two."""
     figure = plt.figure(figsize=(WIDTH, 3.0), layout="constrained")
     parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for part, (title, images) in zip(parts, rows.items(), strict=True):

@@ -1,4 +1,4 @@
-"""Settings of the `ablation` study: what its block of the config may say. Its grid of trials is in `plan`."""
+"""Settings of the `ablation` study: the typed `ablation` block of the config. The grid of trials is in `plan`."""
 
 import ast
 import math
@@ -37,18 +37,18 @@ TABLES = ("accuracy", "metrics", "contrasts")
 
 
 class DiffusionSettings(Settings):
-    """The size of the zoo's flow-matching transformer."""
+    """Size of the zoo's flow-matching transformer."""
 
     width: PositiveInt = 24
-    """Of the hidden states."""
+    """Width of the hidden states."""
     heads: PositiveInt = 2
-    """Of attention; they divide the width."""
+    """Number of attention heads. Must divide `width`."""
     blocks: PositiveInt = 4
-    """Transformer blocks, of 8 adapted factors each; 16 give 128."""
+    """Number of transformer blocks. Each has 8 adapted factors, so 16 blocks give 128."""
     mlp_ratio: PositiveInt = 2
-    """Hidden width of the MLPs, in widths."""
+    """Hidden width of the MLPs, as a multiple of `width`."""
     prompt_tokens: Annotated[int, Field(ge=2)] = 4
-    """Length of every prompt. Cross-attention to a single token ignores its query: `attn2.to_q` would never learn."""
+    """Number of tokens in a prompt. At least 2: with a single one, `attn2.to_q` has no effect and never learns."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -58,43 +58,43 @@ class DiffusionSettings(Settings):
 
 
 class PretrainingSettings(Settings):
-    """How the base is trained: AdamW, learning rate warmed up over `warmup` steps, then a cosine to zero."""
+    """Training of the base model: AdamW with a linear warm-up, then a cosine decay to zero."""
 
     steps: PositiveInt = 600
-    """Of the base's training."""
+    """Number of training steps."""
     batch: PositiveInt = 64
-    """Images a step."""
+    """Number of images per step."""
     learning_rate: PositiveFloat = 7e-3
-    """At its peak."""
+    """Peak learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     prompt_dropout: Share = 0.2
-    """Share of images that are seen under the null prompt."""
+    """Share of training images that get the null prompt instead of their class."""
     warmup: PositiveInt = 50
-    """Steps of the linear warm-up."""
+    """Number of warm-up steps."""
 
 
 class AdapterSettings(Settings):
-    """How an adapter is trained."""
+    """Training of an adapter."""
 
     rank: PositiveInt = 1
-    """r of the LoRA: ΔW = BA has at most this rank."""
+    """Rank r of the LoRA: ΔW = BA has at most this rank."""
     alpha: PositiveFloat | None = None
-    """None: α = rank, a scale α/r of 1."""
+    """α of the LoRA. null: α = rank, so that the scale α/r is 1."""
     steps: PositiveInt = 40
-    """Of an adapter's training."""
+    """Number of training steps."""
     batch: PositiveInt = 4
-    """Images of the adapter's own that a step sees."""
+    """Number of the adapter's images per step."""
     learning_rate: PositiveFloat = 1e-2
-    """Of an adapter's training, constant."""
+    """Constant learning rate."""
     image_count_min: PositiveInt = 4
-    """Fewest images that an adapter is trained on."""
+    """Smallest number of images that an adapter is trained on."""
     image_count_max: PositiveInt = 16
-    """Most images that an adapter is trained on."""
+    """Largest number of images that an adapter is trained on."""
     folds: Annotated[int, Field(ge=3, le=20)] = 10
-    """Disjoint groups of images; an adapter sees images of one class and one fold."""
+    """Number of disjoint groups that the images are split into. An adapter sees images of one class and one fold."""
     chunk: PositiveInt = 64
-    """Adapters trained at once in one batched product; the unit of resume."""
+    """Number of adapters trained at once, as one batch. A killed run resumes at the last finished chunk."""
 
     @model_validator(mode="after")
     def _images_ordered(self) -> Self:
@@ -111,18 +111,18 @@ class AdapterSettings(Settings):
 
 
 class Zoo(Settings):
-    """LoRAs of a real diffusion model on digits, trained here."""
+    """LoRAs of a small diffusion model on handwritten digits, trained by the study itself."""
 
     adapters: Annotated[int, Field(ge=100)] = 500
-    """How many are trained."""
+    """Number of adapters to train."""
     shards: PositiveInt = 2
-    """Targets that share the training; any number gives the same adapters."""
+    """Number of targets that share the training. Any number gives the same adapters."""
     model: DiffusionSettings = DiffusionSettings()
-    """The base that they adapt."""
+    """Size of the base model that is adapted."""
     pretraining: PretrainingSettings = PretrainingSettings()
-    """How the base is trained."""
+    """Training of the base model."""
     adapter: AdapterSettings = AdapterSettings()
-    """How each is trained."""
+    """Training of each adapter."""
 
     @model_validator(mode="after")
     def _shards_have_work(self) -> Self:
@@ -136,112 +136,112 @@ class Hub(Settings):
     """A data set of adapters, read with `datasets.load_dataset`."""
 
     id: str = "jacekduszenko/lora-ws-1k"
-    """Hub id, or a local folder of parquet files in the same schema."""
+    """Hub id of the data set, or a local folder of parquet files in the same schema."""
     revision: str | None = None
-    """Branch, tag or commit; null: the default branch."""
+    """Branch, tag or commit to read. null reads the default branch."""
     split: str = "train"
-    """Which one to read."""
+    """Split to read."""
     limit: PositiveInt | None = None
-    """At most this many rows."""
+    """Read at most this many rows. null reads all."""
 
 
 class Disk(Settings):
     """A data set saved with `save_to_disk`, a parquet file, or a folder of parquet files."""
 
     path: Path | None = None
-    """Where it lies; must be given for the source `disk`."""
+    """Path of the data set. Required when `source` is `disk`."""
     split: str | None = None
-    """Which one, where several were saved together."""
+    """Split to read, if several were saved together."""
     limit: PositiveInt | None = None
-    """At most this many rows."""
+    """Read at most this many rows. null reads all."""
 
 
 class AdapterFolder(Settings):
     """A folder of `.safetensors` LoRAs in the PEFT, diffusers or kohya naming."""
 
     path: Path | None = None
-    """Where it lies; must be given for the source `adapters`."""
+    """Path of the folder. Required when `source` is `adapters`."""
     labels: Path | None = None
-    """CSV with columns adapter, label, and optionally num_images, image_ids; without it the sub-folder is the label."""
+    """CSV with columns adapter, label and optionally num_images, image_ids. null: the sub-folder is the label."""
     on_bad_adapter: Literal["fail", "skip"] = "fail"
-    """`skip` leaves out files that cannot be read, and names each in the log and the manifest."""
+    """What to do with a file that cannot be read: stop, or skip it and list it in the log and the manifest."""
 
 
 class ClassifierSettings(Settings):
-    """`layers` × (Linear, BatchNorm, ReLU, Dropout), Linear; Adam; plateau schedule; early stopping."""
+    """The classifier: `layers` × (Linear, BatchNorm, ReLU, Dropout), Linear; Adam, plateau schedule, early stopping."""
 
     layers: PositiveInt = 3
-    """Hidden layers."""
+    """Number of hidden layers."""
     hidden: PositiveInt = 64
-    """Width of a hidden layer."""
+    """Width of each hidden layer."""
     dropout: Share = 0.5
-    """Share of a hidden layer's units that a step leaves out."""
+    """Dropout probability in the hidden layers."""
     learning_rate: PositiveFloat = 3e-3
-    """Of Adam, before the schedule lowers it."""
+    """Initial learning rate of Adam."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """Of Adam."""
+    """Weight decay of Adam."""
     batch_size: Annotated[int, Field(ge=2)] = 64
-    """Rows a step."""
+    """Number of adapters per step."""
     max_epochs: PositiveInt = 300
-    """At most; a run stops sooner by `patience`."""
+    """Maximum number of epochs. A run usually stops earlier (see `patience`)."""
     patience: PositiveInt = 15
-    """Epochs without a better validation accuracy before a run stops."""
+    """Stop a run after this many epochs without a better validation accuracy."""
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """What the learning rate is multiplied by at a plateau."""
+    """Factor that the learning rate is multiplied by at a plateau."""
     plateau_patience: PositiveInt = 10
-    """Epochs without a better validation accuracy before the learning rate is scaled by `plateau_factor`."""
+    """Lower the learning rate after this many epochs without a better validation accuracy."""
 
 
 class TrainingSettings(ClassifierSettings):
-    """The classifier, and which rows it learns from."""
+    """The classifier, and how adapters are split into training, validation and test."""
 
     split: Literal["resampled", "fixed"] = "resampled"
-    """`resampled` draws the 70/10/20 split anew for each run; `fixed` is the reference's one split, seed 42."""
+    """`resampled` draws a new 70/10/20 split for each run; `fixed` uses the reference experiment's single split."""
     split_by_images: bool = True
-    """Keep adapters that share images on one side of the split."""
+    """Keep adapters that share training images on one side of the split."""
     stacked: bool = True
-    """Train all runs at once; the same numbers come from one after another, slower."""
+    """Train all runs at once. false trains them one after another, with the same numbers but more slowly."""
 
 
 class AblationSettings(Settings):
     """Study `ablation`: what do a LoRA's weights say about what it was trained on?"""
 
     source: str = "zoo"
-    """zoo, hub, disk or adapters, each with a block of its own below; or `module:function`, with `own`."""
+    """Where the adapters come from: zoo, hub, disk or adapters, or a user-supplied `module:function`."""
     zoo: Zoo = Zoo()
-    """For the source `zoo`."""
+    """Options of the source `zoo`."""
     hub: Hub = Hub()
-    """For the source `hub`."""
+    """Options of the source `hub`."""
     disk: Disk = Disk()
-    """For the source `disk`."""
+    """Options of the source `disk`."""
     adapters: AdapterFolder = AdapterFolder()
-    """For the source `adapters`."""
-    own: dict[str, Any] = {}
-    """Options of a source of your own."""
+    """Options of the source `adapters`."""
+    options: dict[str, Any] = {}
+    """Options of a user-supplied source."""
     representations: dict[View, Annotated[list[str], Field(min_length=1)]] = {
         "factor": [*FACTOR_STATISTICS, "flat"],
         "product": [*FACTOR_STATISTICS, "flat", "energies", "probes"],
     }
-    """For each view, names from `ablation/representations/`, ensembles, or `module:function` of your own."""
+    """Representations of each view: names from `ablation/representations/`, ensembles, or `module:function`."""
     ensembles: dict[str, list[str]] = {
         "ensemble": ["spectral", "matrix_norms", "distribution", "frequency", "info_theoretic"]
     }
-    """Representations that are others side by side."""
+    """Ensembles: the features of several representations side by side, under a new name."""
     layers: Annotated[list[str], Field(min_length=1)] = list(LAYER_SETS)
-    """Layer sets, a trial each."""
+    """Layer sets to train on, each in its own trial."""
     shards: PositiveInt = 1
-    """Targets that share the work of one representation; any number gives the same bytes."""
+    """Number of targets that share the work of one representation. Any number gives the same bytes."""
     runs: Annotated[int, Field(ge=2)] = 10
-    """Of each trial, with other splits and initial weights: what intervals are over."""
+    """Number of runs per trial, each with its own split and initial weights. Intervals are over these runs."""
     training: TrainingSettings = TrainingSettings()
-    """The classifier and its rows."""
+    """The classifier and its split."""
 
     @field_validator("layers")
     @classmethod
     def _known_layers(cls, layers: list[str]) -> list[str]:
         for name in layers:
             if name not in LAYER_SETS:
-                raise ValueError(f"no layer set {name!r}; there are {', '.join(LAYER_SETS)}")
+                raise ValueError(f"no layer set {name!r}; choose from {', '.join(LAYER_SETS)}")
         return distinct(layers)
 
     @model_validator(mode="after")
@@ -250,14 +250,14 @@ class AblationSettings(Settings):
         for name, parts in self.ensembles.items():
             for part in parts:
                 if part not in known and ":" not in part:
-                    raise ValueError(f"ensembles.{name}: no representation {part!r}; there are {', '.join(known)}")
+                    raise ValueError(f"ensembles.{name}: no representation {part!r}; choose from {', '.join(known)}")
         for view, names in self.representations.items():
             for name in names:
                 if name not in known and name not in self.ensembles and ":" not in name:
                     there = ", ".join([*known, *self.ensembles])
                     raise ValueError(
-                        f"representations.{view}: no representation {name!r}; there are {there};"
-                        " your own is named module:function"
+                        f"representations.{view}: no representation {name!r}; choose from {there},"
+                        " or name a function as module:function"
                     )
         return self
 
@@ -266,45 +266,45 @@ class AblationSettings(Settings):
         known = available_representations()
         for name in [*self.ensembles, *(short_name(name) for names in self.representations.values() for name in names)]:
             if not name.isidentifier():
-                raise ValueError(f"representations: {name!r} is not a plain name; it becomes the name of a file")
+                raise ValueError(f"representations: {name!r} is not a valid name; use letters, digits and _ only")
         if shadowed := set(self.ensembles) & set(known):
-            raise ValueError(f"ensembles.{min(shadowed)}: is the name of a representation; choose another")
+            raise ValueError(f"ensembles.{min(shadowed)}: a representation has this name; choose another")
         for view, names in self.representations.items():
             parts = dict.fromkeys(part for name in names for part in self.ensembles.get(name, [name]))
             distinct([short_name(part) for part in parts])
             for part in parts:
                 if part in known and view not in views_of(part):
-                    raise ValueError(f"representations.{view}: {part!r} is for the {views_of(part)[0]} view alone")
+                    raise ValueError(f"representations.{view}: {part!r} supports only the {views_of(part)[0]} view")
         return self
 
     @model_validator(mode="after")
     def _known_source(self) -> Self:
         if self.source not in SOURCES and ":" not in self.source:
-            raise ValueError(f"source: no source {self.source!r}; there are {', '.join(SOURCES)}, or module:function")
+            raise ValueError(f"source: no source {self.source!r}; choose from {', '.join(SOURCES)}, or module:function")
         if self.source in ("disk", "adapters") and getattr(self, self.source).path is None:
-            raise ValueError(f"{self.source}.path: missing, and source is {self.source!r}")
+            raise ValueError(f"{self.source}.path: missing; it is required when source is {self.source!r}")
         return self
 
     def source_options(self) -> dict[str, Any]:
-        """What the chosen source's `load` is called with, in JSON values."""
+        """The arguments of the source's `load`, as JSON values."""
         if self.source == "zoo":
             return {"scale": self.zoo.adapter.scale}
-        block = self.own if self.source not in SOURCES else getattr(self, self.source).model_dump(mode="json")
+        block = self.options if self.source not in SOURCES else getattr(self, self.source).model_dump(mode="json")
         return dict(block)
 
 
 def available_representations() -> list[str]:
-    """Names of the representations in the registry, by its files; nothing is imported."""
+    """Names of the built-in representations, found by their files. Nothing is imported."""
     return registry.names(REPRESENTATIONS)
 
 
 def views_of(representation: str) -> list[str]:
-    """The views that a representation of the registry is made for, read from its decorator; nothing is imported."""
+    """The views that a built-in representation supports, read from its decorator. Nothing is imported."""
     tree = ast.parse((REPRESENTATIONS / f"{representation}.py").read_text(encoding="utf-8"))
     found = [node.value for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "views"]
     return list(ast.literal_eval(found[0])) if found else ["factor", "product"]
 
 
 def parts_of(settings: AblationSettings, representation: str) -> list[str]:
-    """Short names of the representations whose features make up `representation`, itself unless an ensemble."""
+    """Short names of the representations that make up `representation`: those of an ensemble, or itself."""
     return [short_name(part) for part in settings.ensembles.get(representation, [representation])]

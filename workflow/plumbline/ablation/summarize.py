@@ -1,66 +1,66 @@
-"""Stage `ablation.summarize`: the records of all trials as tidy tables, LaTeX tables and findings."""
+"""Stage `ablation.summarize`: tidy tables, LaTeX tables and findings from the records of all trials."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
 from plumbline.ablation.analysis.contrasts import contrasts_frame
 from plumbline.ablation.analysis.findings import findings
-from plumbline.ablation.analysis.labels import METRICS, layers_label, outcome_label, representation_label, view_label
-from plumbline.ablation.analysis.records import SCHEMA, machine_note, read_records, runs_frame, summary_frame
+from plumbline.ablation.analysis.frames import runs_frame, summary_frame
+from plumbline.ablation.analysis.labels import METRICS, layers_label, representation_label, view_label
+from plumbline.ablation.analysis.records import ordered_records
 from plumbline.ablation.settings import TABLES
 from plumbline.core.files import write_text
-from plumbline.core.plan.target import Spec
-from plumbline.core.present.formatting import MISSING, p_text, with_interval
+from plumbline.core.plan.target import MergeSpec
+from plumbline.core.present.formatting import MISSING, number, outcome_label, p_text, with_interval
 from plumbline.core.present.tables import write_csv, write_latex
+from plumbline.core.run.records import machine_note, write_results
 from plumbline.core.run.stage import stage
 
 KINDS = {
     "visual_drop": "Visual only − all layers",
-    "twin": "Product − factor twin",
+    "counterpart": "Product − factor counterpart",
     "over_best_statistic": "Product − best factor statistic",
-    "mean_of_twins": "Mean of the nine statistics, product − factor",
+    "mean_of_counterparts": "Mean of the nine statistics, product − factor",
     "best_of": "Best product − best factor statistic",
 }
 
 
-class SummarizeSpec(Spec):
+class SummarizeSpec(MergeSpec):
     """What decides the summary: its code and the trials' specs."""
 
 
 @stage
 def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
-    """Merges the records `trials` and writes everything that is computed from them to the folder `output`.
+    """Merges the records `trials` into `output` and writes everything computed from them beside it.
 
-    summary.csv has a row per trial, runs.csv a row per run, contrasts.csv a row per comparison; results.json all
-    records as they are; findings.md the study's answers; tables/ one `.tex` per name in TABLES. Raises
-    UserError when a record cannot be read or does not belong to the others.
+    summary.csv has a row per trial, runs.csv a row per run, contrasts.csv a row per contrast; results.json holds the
+    records themselves; findings.md answers the study's questions; tables/ has a `.tex` for each name in TABLES. Raises
+    UserError when a record cannot be read or does not belong with the others.
     """
-    records = read_records(trials)
+    records = ordered_records(trials, spec.records)
     runs = runs_frame(records)
     summary = summary_frame(records, runs)
     contrasts = contrasts_frame(summary, runs)
-    write_csv(summary, output / "summary.csv")
-    write_csv(runs, output / "runs.csv")
-    write_csv(contrasts, output / "contrasts.csv")
-    merged = {"schema": SCHEMA, "study": "ablation", "trials": records}
-    write_text(output / "results.json", json.dumps(merged, ensure_ascii=False, separators=(",", ":")) + "\n")
-    write_text(output / "findings.md", findings(summary, contrasts))
-    write_tables(summary, contrasts, output / "tables")
+    write_csv(summary, output.parent / "summary.csv")
+    write_csv(runs, output.parent / "runs.csv")
+    write_csv(contrasts, output.parent / "contrasts.csv")
+    write_results(output, records)
+    write_text(output.parent / "findings.md", findings(summary, contrasts))
+    write_tables(summary, contrasts, output.parent / "tables")
 
 
 def write_tables(summary: pd.DataFrame, contrasts: pd.DataFrame, folder: Path) -> None:
-    """Writes the tables named in TABLES to `folder`, each with what its figures are in the caption."""
-    note = machine_note(summary)
-    about = "Mean over the runs of a trial with its bootstrap 95% interval"
+    """Writes the tables named in TABLES to `folder`. Each caption says what the numbers are."""
+    note = machine_note(summary["machine"], "times")
+    about = "Means over the runs of a trial, with bootstrap 95% intervals"
     level = f"chance is {100 * summary['chance'].iloc[0]:.1f}%"
     captions = {
-        "accuracy": f"Test accuracy in %, and its drop from all layers to visual only. {about}; {level}.",
-        "metrics": f"All measures, in %. {about}; {level}. F1, precision and recall are macro averages.",
-        "contrasts": "Paired contrasts of test accuracy, in points, with bootstrap 95% intervals; p: two-sided "
-        "Wilcoxon signed-rank test, Holm-corrected within the product-against-factor contrasts of a layer set "
-        "and within the drops of a view; r: matched-pairs rank-biserial correlation.",
+        "accuracy": f"Test accuracy in %, and its drop from all layers to visual layers only. {about}; {level}.",
+        "metrics": f"All measures in %. {about}; {level}. F1, precision and recall are macro averages.",
+        "contrasts": "Paired contrasts of test accuracy, in points, with bootstrap 95% intervals. p: two-sided "
+        "Wilcoxon signed-rank test; p (Holm): corrected within the product-against-factor contrasts of a layer set "
+        "and within the drops of a view. r: matched-pairs rank-biserial correlation.",
     }
     frames = {
         "accuracy": accuracy_table(summary, contrasts),
@@ -68,19 +68,12 @@ def write_tables(summary: pd.DataFrame, contrasts: pd.DataFrame, folder: Path) -
         "contrasts": contrasts_table(contrasts),
     }
     for name in TABLES:
-        caption = f"{captions[name]} {note}".strip()
-        first = frames[name].columns[0]
-        write_latex(
-            frames[name],
-            folder / f"{name}.tex",
-            caption=caption,
-            label=f"tab:ablation-{name}",
-            group_by=first,
-        )
+        frame, path, caption = frames[name], folder / f"{name}.tex", f"{captions[name]} {note}".strip()
+        write_latex(frame, path, caption=caption, label=f"tab:ablation-{name}", group_by=frame.columns[0])
 
 
 def accuracy_table(summary: pd.DataFrame, contrasts: pd.DataFrame) -> pd.DataFrame:
-    """View, representation, test accuracy in every layer set, and the drop from all layers to visual only."""
+    """Test accuracy of each view and representation in every layer set, and the drop from all to visual layers."""
     lost = contrasts[contrasts["kind"] == "visual_drop"]
     drops = {(row["view"], row["representation"]): row for _, row in lost.iterrows()}
     rows = []
@@ -99,7 +92,7 @@ def accuracy_table(summary: pd.DataFrame, contrasts: pd.DataFrame) -> pd.DataFra
 
 
 def metrics_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """Every trial with its four test measures, the train accuracy and the width of its features."""
+    """The four test measures, the train accuracy and the feature width of every trial."""
     rows = []
     for _, trial in summary.iterrows():
         row = {"View": f"{view_label(trial['view'])}, {layers_label(trial['layers']).lower()}"}
@@ -113,7 +106,7 @@ def metrics_table(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def contrasts_table(contrasts: pd.DataFrame) -> pd.DataFrame:
-    """Every comparison with its difference, p-values and effect size."""
+    """The difference, p-values and effect size of every contrast."""
     rows = []
     for _, row in contrasts.iterrows():
         name, baseline = (representation_label(row[f"{side}representation"]) for side in ("", "baseline_"))
@@ -123,14 +116,14 @@ def contrasts_table(contrasts: pd.DataFrame) -> pd.DataFrame:
         cells["Representation"] = name if name == baseline else f"{name} − {baseline}"
         cells["Difference"] = _points(row[["difference", "low", "high"]]) if good else outcome_label(row["outcome"])
         cells["p"], cells["p (Holm)"] = p_text(row["p_value"]), p_text(row["p_holm"])
-        cells["r"] = f"{row['rank_biserial']:.2f}".replace("-", "−") if good else MISSING
+        cells["r"] = number(row["rank_biserial"], digits=2) if good else MISSING
         rows.append(cells)
     columns = ["Contrast", "Representation", "Difference", "p", "p (Holm)", "r"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def _percent(trial: pd.Series, name: str) -> str:
-    """The measure with its interval in percent, or what the trial found instead."""
+    """The measure with its interval in percent, or the outcome of a trial that has none."""
     if trial["runs_ok"] == 0:
         return outcome_label(trial["outcome"])
     text = with_interval(*(100 * trial[f"{name}{end}"] for end in ("", "_low", "_high")))

@@ -2,10 +2,11 @@
 
 import errno
 import glob
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,15 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not valid JSON ({error}); delete it to have it rebuilt") from None
+
+
+def sha256_of_files(paths: Iterable[Path]) -> str:
+    """SHA-256, in hex, over the names and contents of `paths`, in their order."""
+    whole = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as stream:
+            whole.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\0".encode())
+    return whole.hexdigest()
 
 
 def _remove_left_over(path: Path) -> None:

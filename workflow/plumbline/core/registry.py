@@ -30,7 +30,7 @@ def find(name: str, folder: Path, package: str, *, attribute: str | None, place:
     """
     if ":" not in name and name not in names(folder):
         raise UserError(
-            f"{place}: {name!r} does not exist; choose one of {', '.join(names(folder))}, or name one as module:name"
+            f"{place}: {name!r} does not exist; choose from {', '.join(names(folder))}, or name one as module:name"
         )
     module = module_of(name, package)
     wanted = name.partition(":")[2] if ":" in name else attribute or name

@@ -1,1 +1,1 @@
-"""Study `lr_sweep`: which learning rate, where is the edge, and is this run as fast as it should be?"""
+"""Study `lr_sweep`: the best learning rate, the edge of stability, and whether training is as fast as expected."""

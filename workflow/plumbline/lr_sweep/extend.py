@@ -1,35 +1,36 @@
-"""Stage `lr_sweep.extend`: which rates the sweep adds, from the records of all trials so far."""
+"""Stage `lr_sweep.extend`: which rates the sweep adds, decided from the records of all trials so far."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from plumbline.core.files import write_json
-from plumbline.core.plan.target import Spec
+from plumbline.core.plan.target import MergeSpec
 from plumbline.core.run.stage import stage
-from plumbline.lr_sweep.analysis.extension import decide
-from plumbline.lr_sweep.analysis.records import read_records
+from plumbline.lr_sweep.analysis.extension import extension
+from plumbline.lr_sweep.record import read_trials
 
 
-class ExtendSpec(Spec):
+class ExtendSpec(MergeSpec):
     """What decides the rates to add: the grid, the rates that may be added to it, and the trials' specs."""
 
     learning_rates: list[float]
-    """The grid that the settings ask for."""
+    """The grid in the settings."""
     below: list[float]
-    """Rates that may be added below the grid, nearest first."""
+    """Candidates below the grid, nearest first."""
     above: list[float]
+    """Candidates above the grid, nearest first."""
     round: int
-    """How many such decisions came before."""
+    """Number of earlier rounds."""
 
 
 @stage
 def extend(spec: ExtendSpec, trials: list[Path], output: Path) -> None:
     """Writes {"add": rates, "why": sentence} as JSON to `output`, from the records `trials`.
 
-    `add` is empty when the best rate is inside the grid and the edge was seen, or when no
-    candidate is left. Raises UserError when a record cannot be read.
+    `add` is empty when the best rate is inside the grid and a higher rate diverged, or when no candidate is left.
+    Raises UserError when a record cannot be read.
     """
-    decision = decide(read_records(trials), spec.below, spec.above)
-    write_json(output, {"add": decision.add, "why": decision.why})
+    write_json(output, asdict(extension(read_trials(trials, spec.records), spec.below, spec.above)))
 
 
 if __name__ == "__main__":

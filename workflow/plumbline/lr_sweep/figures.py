@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from plumbline.core.files import read_json
 from plumbline.core.plan.target import Spec
-from plumbline.core.present.plotting import save, style
-from plumbline.core.run.progress import track
+from plumbline.core.present.figures import draw_figures
+from plumbline.core.run.records import read_results
 from plumbline.core.run.stage import stage
 from plumbline.lr_sweep.plots import losses, time
-from plumbline.lr_sweep.plots.panels import Tables
+from plumbline.lr_sweep.plots.panels import SweepData
+from plumbline.lr_sweep.record import TrialRecord
 from plumbline.lr_sweep.settings import FIGURES
 
 DRAWINGS = {
@@ -26,14 +26,12 @@ class FiguresSpec(Spec):
 
 @stage
 def figures(spec: FiguresSpec, results: Path, output: Path) -> None:
-    """Draws every figure of FIGURES into the folder `output`, as `<name>.pdf` and `<name>.png` (300 dpi).
+    """Draws `output`, the first of FIGURES, and the others beside it, each as `<name>.pdf` and `<name>.png` (300 dpi).
 
-    `results` is the merged JSON of the stage `summarize`. Raises UserError when it is missing or no JSON.
+    results: the results.json of the stage `summarize`. Raises UserError for any other file.
     """
-    tables = Tables(records=read_json(results)["trials"])
-    with style():
-        for name in track(FIGURES, len(FIGURES), "figures"):
-            save(DRAWINGS[name](tables), output / f"{name}.pdf", output / f"{name}.png")
+    records, _ = read_results(results, TrialRecord)
+    draw_figures(DRAWINGS, FIGURES, SweepData(records=records), output.parent)
 
 
 if __name__ == "__main__":

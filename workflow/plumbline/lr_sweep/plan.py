@@ -1,16 +1,26 @@
 """The plan of the `lr_sweep` study: which targets there are, and what decides each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from plumbline.core.plan.fingerprint import fingerprint
 from plumbline.core.plan.globs import matching
-from plumbline.core.plan.target import Target, Targets
+from plumbline.core.plan.target import Target, Targets, figures_target
 from plumbline.lr_sweep.corpora.interface import PYTHON_RELEASE
-from plumbline.lr_sweep.settings import CorpusSettings, LrSweepSettings, candidate_rates, trial_name
+from plumbline.lr_sweep.settings import (
+    BEST_MODEL,
+    FIGURES,
+    TABLES,
+    CorpusSettings,
+    LrSweepSettings,
+    added_rates,
+    candidate_rates,
+    trial_name,
+)
 
 HERE = "plumbline.lr_sweep"
+BESIDE_RECORD = {"metrics": "metrics.csv", "weights": "weights.safetensors"}
 CAUSES = Path(__file__).parent / "diagnosis" / "causes"
 
 
@@ -21,9 +31,22 @@ def plan(settings: LrSweepSettings, seed: int, upstream: Targets, device: str) -
     """Every target of the study, upstream first; trials that only an extension would ask for are optional."""
     corpus = _corpus(settings.corpus)
     vocabulary = {"vocabulary": settings.model.vocabulary}
-    tokenizer = _target("tokenizer", "", "tokenizer/tokenizer.json", vocabulary, needs=[corpus])
-    context = {"context": settings.model.context}
-    tokens = _target("tokens", "", "tokens/meta.json", context, needs=[corpus, tokenizer])
+    tokenizer = _target(
+        "tokenizer",
+        "",
+        "tokenizer/tokenizer.json",
+        vocabulary,
+        reads={"corpus": [corpus]},
+        beside={"tokenizer_config": ["tokenizer/tokenizer_config.json"]},
+    )
+    tokens = _target(
+        "tokens",
+        "",
+        "tokens/meta.json",
+        {"context": settings.model.context},
+        reads={"corpus": [corpus], "tokenizer": [tokenizer]},
+        beside={"files": ["tokens/train.bin", "tokens/validation.bin"]},
+    )
     asked = [
         _trial(settings, rate, number, seed, tokens) for rate in settings.learning_rates for number in settings.seeds
     ]
@@ -33,14 +56,29 @@ def plan(settings: LrSweepSettings, seed: int, upstream: Targets, device: str) -
         for rate in [*below, *above]
         for number in settings.seeds
     ]
-    rounds = list(_rounds(settings, asked))
     everything = [*asked, *added]
-    best = _target("best", "", "best_model/manifest.json", {}, needs=[tokenizer, *everything])
-    summary = _target("summarize", "", "results.json", {}, needs=everything)
-    figures = _target("figures", "", "figures/curves.pdf", {}, needs=[summary])
+    rounds = list(_rounds(settings, everything))
+    merging = partial(_target, reads={"trials": everything}, merges=everything)
+    reads, model = {"trials": everything, "tokenizer": [tokenizer]}, [f"best_model/{file}" for file in BEST_MODEL]
+    best = merging("best", "", "best_model/manifest.json", {}, reads=reads, beside={"model": model})
+    written = {name: [f"{name}.csv"] for name in ("summary", "rates")} | {"analysis": ["lr_sweep_analysis.md"]}
+    written["tables"] = [f"tables/{table}.tex" for table in TABLES]
+    summary = merging("summarize", "", "results.json", {}, beside=written)
+    figures = figures_target("lr_sweep", FIGURES, summary)
     causes = [f"{HERE}.diagnosis.causes.{path.stem}" for path in CAUSES.glob("[!_]*.py")]
-    diagnosis = _target("diagnose", "", "diagnosis.json", {}, needs=everything, modules=causes)
+    diagnosis = merging("diagnose", "", "diagnosis.json", {}, modules=causes)
     return [corpus, tokenizer, tokens, *everything, *rounds, best, summary, figures, diagnosis]
+
+
+def added_trials(settings: LrSweepSettings, rounds: int, decision_of: Callable[[int], str]) -> set[str]:
+    """Names of the trials that the first `rounds` rounds added; `decision_of` gives the path of a round's decision."""
+    names: set[str] = set()
+    for number in range(rounds):
+        added = added_rates(decision_of(number))
+        if not added:
+            break
+        names |= {trial_name(rate, seed) for rate in added for seed in settings.seeds}
+    return names
 
 
 def _corpus(corpus: CorpusSettings) -> Target:
@@ -52,7 +90,10 @@ def _corpus(corpus: CorpusSettings) -> Target:
         "fingerprint": [fingerprint(path) for path in [*files, *([local] if local else [])]],
         "python": PYTHON_RELEASE if corpus.source == "pydoc" else None,
     }
-    return _target("corpus", "", "corpus/manifest.json", values, modules=[f"{HERE}.corpora.{corpus.source}"])
+    documents = {"documents": ["corpus/documents.parquet"]}
+    return _target(
+        "corpus", "", "corpus/manifest.json", values, modules=[f"{HERE}.corpora.{corpus.source}"], beside=documents
+    )
 
 
 def _trial(
@@ -66,23 +107,24 @@ def _trial(
         "rate": rate,
         "seed": seed * 1000 + number,
     }
+    reads, beside = {"tokens": [tokens]}, {key: [f"trials/{name}/{file}"] for key, file in BESIDE_RECORD.items()}
     output = f"trials/{name}/record.json"
-    return _target("train", name, output, values, needs=[tokens], is_trial=True, optional=optional)
+    return _target("train", name, output, values, reads=reads, beside=beside, is_trial=True, optional=optional)
 
 
-def _rounds(settings: LrSweepSettings, asked: Sequence[Target]) -> list[Target]:
+def _rounds(settings: LrSweepSettings, trials: Sequence[Target]) -> list[Target]:
     """The decisions whether to add rates, one after another."""
     below, above = candidate_rates(settings)
     values = {"learning_rates": settings.learning_rates, "below": below, "above": above}
-    count = settings.rounds
     return [
         _target(
             "extend",
             str(number),
             f"rounds/{number}.json",
             {**values, "round": number},
-            needs=asked,
+            reads={"trials": trials},
+            merges=trials,
             optional=number > 0,
         )
-        for number in range(count)
+        for number in range(settings.rounds)
     ]

@@ -1,4 +1,4 @@
-"""Settings of the `lr_sweep` study: what its block of the config may say. Its grid of trials is in `plan`."""
+"""Settings of the study `lr_sweep`: its block of the config. The grid of trials is in `plan`."""
 
 import json
 import math
@@ -14,82 +14,82 @@ PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 YAML_SWITCHES = {True: "on", False: "off"}
-"""What YAML makes of on and off without quotes."""
+"""YAML reads on and off without quotes as booleans."""
 Switch = Annotated[
     Literal["auto", "on", "off"],
-    BeforeValidator(lambda given: YAML_SWITCHES[given] if isinstance(given, bool) else given),
+    BeforeValidator(lambda value: YAML_SWITCHES[value] if isinstance(value, bool) else value),
 ]
 
 FIGURES = ("loss_by_rate", "curves", "edge", "throughput", "time_spent")
 TABLES = ("rates",)
 BEST_MODEL = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-"""Files that transformers loads."""
+"""The files that transformers loads."""
 
-LEAST_RATE, LARGEST_RATE = 1e-12, 1e12
-LEAST_RATIO = 1.01
-"""Of neighbouring rates: trials are named by their rate, and rates that are added have three digits."""
+MIN_RATE, MAX_RATE = 1e-12, 1e12
+MIN_RATIO = 1.01
+"""Smallest ratio of neighbouring rates: trials are named by their rate, and added rates have three digits."""
 LEARNING_RATES = (0.001, 0.004, 0.016, 0.064, 0.25, 1.0, 4.0, 16.0, 64.0)
-"""The default grid: a small model's best rate is near 0.004, and it diverges above 30."""
+"""The default grid: the best rate of a small model is near 0.004, and training diverges above 30."""
 
 
 class HubCorpus(Settings):
-    """Text in a data set on the hub, or in a local folder laid out like one."""
+    """A text data set on the Hugging Face hub, or a local folder with the same layout."""
 
     id: Annotated[str, Field(min_length=1)] = "roneneldan/TinyStories"
-    """Hub id, or a local folder."""
+    """Hub id of the data set, or the path of a local folder."""
     revision: str | None = None
-    """Branch, tag or commit; null: the default branch."""
+    """Branch, tag or commit to read; null is the default branch."""
     column: str = "text"
-    """That holds the text, a document a row."""
+    """Column that contains the text, one document per row."""
     train_split: str = "train"
-    """The split to train on."""
+    """Split to train on."""
     validation_split: str | None = "validation"
-    """None: documents are split here."""
+    """Split to validate on; null splits the training documents by hash instead."""
 
 
 class CorpusSettings(Settings):
     """Where the text comes from."""
 
     source: Literal["pydoc", "files", "hub"] = "pydoc"
-    """`pydoc`: the reference manual and docstrings that come with Python, offline."""
+    """Source of the text: Python's manual and docstrings (`pydoc`), text `files`, or a data set on the `hub`."""
     files: list[str] = []
-    """Globs of UTF-8 text files, for the source `files`: a document each; one of more than 32 KiB, several."""
+    """Globs of UTF-8 text files for the source `files`; each file is one document, files over 32 KiB are several."""
     hub: HubCorpus = HubCorpus()
-    """For the source `hub`."""
+    """The data set for the source `hub`."""
     limit_bytes: PositiveInt | None = None
-    """At most this much text."""
+    """Maximum amount of text to read, in bytes; null reads everything."""
     validation_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
-    """Share of the documents, chosen by hash, that is kept for validation."""
+    """Share of the documents that is held out for validation, selected by a hash of their text."""
 
     @model_validator(mode="after")
-    def _source_is_the_one_described(self) -> Self:
+    def _only_the_source_is_configured(self) -> Self:
         if self.source == "files" and not self.files:
-            raise ValueError("files: missing, and source is 'files'")
-        for other, given in (("files", self.files), ("hub", self.hub != HubCorpus())):
-            if given and self.source != other:
-                raise ValueError(f"{other}: given, and source is {self.source!r}; set source: {other} to read from it")
+            raise ValueError("files: missing; source 'files' needs at least one glob")
+        for other, is_set in (("files", self.files), ("hub", self.hub != HubCorpus())):
+            if is_set and self.source != other:
+                raise ValueError(f"{other}: set, but source is {self.source!r}; set source: {other} or remove it")
         return self
 
 
 class ModelSettings(Settings):
-    """A decoder-only transformer: RMSNorm, RoPE, SwiGLU, no biases, the shape of Llama."""
+    """The language model: a decoder-only transformer like Llama, with RMSNorm, RoPE, SwiGLU and no biases."""
 
     vocabulary: Annotated[int, Field(ge=257)] = 512
-    """Tokens of the byte-level BPE, its 256 bytes and the end-of-text token among them."""
+    """Vocabulary size of the byte-level BPE, including its 256 bytes and the end-of-text token."""
     context: Annotated[int, Field(ge=2)] = 64
-    """Tokens of a window: how far back the model sees."""
+    """Context length in tokens."""
     width: PositiveInt = 64
-    """Of the hidden states."""
+    """Width of the hidden states."""
     hidden: PositiveInt = 176
-    """Width inside the SwiGLU."""
+    """Hidden width of the SwiGLU."""
     layers: PositiveInt = 2
-    """Attention and SwiGLU, so many times."""
+    """Number of layers, each with attention and SwiGLU."""
     heads: PositiveInt = 4
-    """Of attention; they divide the width into even sizes."""
+    """Number of attention heads; `width / heads` must be an even integer."""
     rope_theta: PositiveFloat = 10_000.0
-    """Base of the rotary positions' wavelengths."""
+    """Base of the rotary position embedding."""
     tied_embeddings: bool = False
-    """Use the embedding as the last layer too."""
+    """Whether the output layer shares its weights with the embedding."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -99,90 +99,90 @@ class ModelSettings(Settings):
 
 
 class TrainingSettings(Settings):
-    """How a trial is trained: AdamW, linear warm-up, cosine to `final_ratio` × peak that ends at the last step."""
+    """How each trial is trained: AdamW, linear warm-up, cosine decay to `final_ratio` × peak at the last step."""
 
     batch: PositiveInt = 16
-    """Windows a step."""
+    """Batch size: number of windows per step."""
     steps: PositiveInt = 240
-    """Of a trial."""
+    """Number of training steps."""
     beta1: Share = 0.9
-    """Of AdamW: decay of its mean of gradients."""
+    """AdamW's decay rate for the mean of the gradients."""
     beta2: Share = 0.95
-    """Of AdamW: decay of its mean of squared gradients."""
+    """AdamW's decay rate for the mean of the squared gradients."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """Of AdamW, on matrices."""
+    """AdamW's weight decay, applied to matrices only."""
     clip: PositiveFloat = 1.0
-    """Largest gradient norm."""
+    """Gradients with a larger norm are clipped to this norm."""
     warmup_share: Share = 0.05
-    """Share of the steps in which the rate rises to its peak."""
+    """Share of the steps used for linear warm-up to the peak rate."""
     final_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """The last step's rate, as a share of the peak."""
+    """Learning rate at the last step, as a share of the peak."""
     validate_every: PositiveInt = 40
-    """Steps between validations; the first and the last step have one too."""
+    """Number of steps between validations; there is also one before the first step and one after the last."""
     validation_windows: PositiveInt = 64
-    """Fixed token windows, the same for every trial; of validation text that holds fewer side by side, all of those."""
+    """Number of token windows to validate on, the same for every trial; fewer if the text is too short."""
     precision: Switch = "auto"
-    """bf16 autocast. `auto`, here and below: what a short probe on this machine finds faster and as accurate."""
+    """Whether to use bf16 autocast. Here and below, `auto` means: if a short probe finds it faster and as accurate."""
     tf32: Switch = "auto"
-    """TensorFloat-32 in matrix products, on a GPU that has it."""
+    """Whether to use TensorFloat-32 in matrix products on GPUs that support it."""
     compile: Switch = "auto"
-    """`torch.compile` of the model."""
+    """Whether to compile the model with `torch.compile`."""
     fused: Switch = "auto"
-    """Fused AdamW."""
+    """Whether to use the fused AdamW kernel."""
 
     @property
     def warmup_steps(self) -> int:
-        """Steps of the linear warm-up."""
+        """Number of warm-up steps."""
         return math.ceil(self.warmup_share * self.steps)
 
 
 class StabilitySettings(Settings):
-    """When a loss curve counts as spiked, plateaued or diverged."""
+    """When a trial counts as spiked or plateaued."""
 
     window: PositiveInt = 32
-    """Steps of the moving window that a loss is held against."""
+    """Number of steps in the moving window that each loss is compared with."""
     spike_z: PositiveFloat = 6.0
-    """A loss this many standard deviations above the window's mean is a spike."""
+    """A loss this many standard deviations above the mean of its window is a spike."""
     plateau_margin: Annotated[float, Field(ge=0)] = 0.01
-    """Nats that the final loss must be below the corpus's unigram entropy, or the run has plateaued."""
+    """A trial plateaued unless its final loss is at least this many nats below the unigram entropy of the corpus."""
 
 
 class OperationSettings(Settings):
-    """What cannot change a trial's numbers: kept out of its spec."""
+    """Settings that cannot change a trial's results, so changing them reruns nothing."""
 
     checkpoint_seconds: PositiveFloat = 30.0
-    """Between checkpoints."""
+    """Seconds between checkpoints."""
     checkpoint_steps: PositiveInt | None = None
-    """Between checkpoints, beside those by time; null: by time alone."""
+    """Number of steps between additional checkpoints; null writes checkpoints by time only."""
     log_steps: PositiveInt = 10
-    """Steps between rows of metrics.csv and journal lines."""
+    """Number of steps between rows of metrics.csv and lines of the journal."""
 
 
 class LrSweepSettings(Settings):
-    """Study `lr_sweep`: which learning rate, where is the edge, and is this run as fast as it should be?"""
+    """Study `lr_sweep`: the best learning rate, the edge of stability, and whether training is as fast as expected."""
 
     corpus: CorpusSettings = CorpusSettings()
     """The text to train and validate on."""
     model: ModelSettings = ModelSettings()
     """The language model."""
     training: TrainingSettings = TrainingSettings()
-    """How a trial is trained."""
+    """How each trial is trained."""
     stability: StabilitySettings = StabilitySettings()
-    """When a trial counts as spiked, plateaued or diverged."""
+    """Thresholds for classifying a trial as spiked or plateaued."""
     operation: OperationSettings = OperationSettings()
-    """What cannot change a trial's numbers."""
+    """Settings that cannot change a trial's results."""
     learning_rates: Annotated[list[PositiveFloat], Field(min_length=1)] = list(LEARNING_RATES)
-    """Peak learning rates, neighbours at least 1% apart."""
+    """Peak learning rates of the grid; neighbours must be at least 1% apart."""
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)] = [0, 1]
-    """Of initial weights and order of data: a trial for each rate and seed. Five and more give intervals."""
+    """Seeds of the weights and the data order; each rate is trained once per seed. Five or more give intervals."""
     extend: bool = True
-    """Add rates by itself until the best one has neighbours on both sides and one has diverged."""
+    """Whether to add rates until the best one has neighbours on both sides and a higher one diverged."""
     extend_at_most: Annotated[int, Field(ge=0, le=8)] = 4
-    """Rates added on either side."""
+    """Maximum number of rates to add on either side of the grid."""
 
     @property
     def rounds(self) -> int:
-        """Most rounds of adding rates: each adds one on a side that asks for it."""
+        """Maximum number of rounds; each adds at most one rate on either side."""
         return self.extend_at_most + 1 if self.extend else 0
 
     @field_validator("learning_rates", "seeds")
@@ -192,20 +192,20 @@ class LrSweepSettings(Settings):
 
     @field_validator("learning_rates")
     @classmethod
-    def _can_be_told_apart(cls, rates: list[float]) -> list[float]:
+    def _are_distinguishable(cls, rates: list[float]) -> list[float]:
         ordered = sorted(rates)
-        if ordered[0] < LEAST_RATE or ordered[-1] > LARGEST_RATE:
-            raise ValueError(f"learning rates lie between {LEAST_RATE:g} and {LARGEST_RATE:g}")
+        if ordered[0] < MIN_RATE or ordered[-1] > MAX_RATE:
+            raise ValueError(f"learning rates must be between {MIN_RATE:g} and {MAX_RATE:g}")
         for low, high in pairwise(ordered):
-            if high < LEAST_RATIO * low:
-                raise ValueError(f"{low!r} and {high!r} are nearer than 1%; leave one out")
+            if high < MIN_RATIO * low:
+                raise ValueError(f"{low!r} and {high!r} are less than 1% apart; remove one")
         return rates
 
 
 def candidate_rates(settings: LrSweepSettings) -> tuple[list[float], list[float]]:
-    """Rates that an extension may add, below and above the grid, nearest first, at the grid's mean log spacing.
+    """The rates that the sweep may add below and above the grid, nearest first, at the grid's mean log spacing.
 
-    None without `extend`. A grid of one rate is spaced by √10.
+    Both lists are empty without `extend`. The spacing of a grid with one rate is √10.
     """
     if not settings.extend:
         return [], []
@@ -218,11 +218,11 @@ def candidate_rates(settings: LrSweepSettings) -> tuple[list[float], list[float]
 
 
 def added_rates(decision: str) -> list[float]:
-    """The rates that the decision of a round, a JSON file, adds."""
+    """The rates added by a round, whose decision is the JSON file at `decision`."""
     rates: list[float] = json.loads(Path(decision).read_text(encoding="utf-8"))["add"]
     return rates
 
 
 def trial_name(rate: float, seed: int) -> str:
-    """The trial's name in paths: lr0.003-seed0."""
+    """The trial's name in paths: `lr0.003-seed0`."""
     return f"lr{rate:g}-seed{seed}"

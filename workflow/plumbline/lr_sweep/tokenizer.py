@@ -1,4 +1,4 @@
-"""Stage `lr_sweep.tokenizer`: a byte-level BPE made from the training documents."""
+"""Stage `lr_sweep.tokenizer`: a byte-level BPE trained on the training documents."""
 
 from pathlib import Path
 
@@ -19,11 +19,11 @@ class TokenizerSpec(Spec):
 def tokenizer(spec: TokenizerSpec, corpus: Path, output: Path) -> None:
     """Writes the tokenizer to `output` and tokenizer_config.json beside it: a folder that AutoTokenizer loads.
 
-    corpus: a file of the corpus folder, whose validation documents are not looked at.
+    corpus: a file in the corpus folder; its validation documents are not used.
     """
     batches = documents.count_batches(corpus.parent)
     texts = (batch.training_texts for batch in track(documents.read(corpus.parent), batches, "parts of the corpus"))
-    trained = byte_pair.train(texts, spec.vocabulary)
+    trained = byte_pair.train(texts, spec.vocabulary, "lr_sweep.model.vocabulary")
     with atomic(output.parent) as folder:
         folder.mkdir()
         trained.save(str(folder / output.name))

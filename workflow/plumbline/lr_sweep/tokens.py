@@ -1,4 +1,4 @@
-"""Stage `lr_sweep.tokens`: the corpus as token files that trials map into memory."""
+"""Stage `lr_sweep.tokens`: the corpus as token files that trials memory-map."""
 
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,17 @@ from plumbline.core.text.token_files import TokenWriter, dtype_of, unigram_entro
 
 
 class TokensSpec(Spec):
-    """What decides the token files, besides corpus and tokenizer."""
+    """What decides the token files, in addition to corpus and tokenizer."""
 
     context: int
-    """Tokens of a training window: fewer in a file, with the one to predict, are refused."""
+    """Length of a training window: each file must have more tokens than that."""
 
 
 @stage
 def tokens(spec: TokensSpec, corpus: Path, tokenizer: Path, output: Path) -> None:
-    """Writes train.bin and validation.bin, and what is in them to `output` beside them.
+    """Writes train.bin and validation.bin, and their description to `output` beside them.
 
-    corpus: a file of the corpus folder. Raises UserError when either token file has no whole window.
+    corpus: a file in the corpus folder. Raises UserError when either token file is shorter than a window.
     """
     encoder = byte_pair.load(tokenizer)
     vocabulary = encoder.get_vocab_size()
@@ -39,7 +39,7 @@ def tokens(spec: TokensSpec, corpus: Path, tokenizer: Path, output: Path) -> Non
             _encode(corpus, encoder, training, validation)
         count = training.documents + validation.documents
         _check_length("training", training, count, spec.context, "give more text")
-        more = "give more text, raise lr_sweep.corpus.validation_share" if count > 1 else "give more documents"
+        more = "give more text or raise lr_sweep.corpus.validation_share" if count > 1 else "give more documents"
         _check_length("validation", validation, count, spec.context, more)
         write_json(folder / output.name, _described(training, validation, vocabulary))
 
@@ -53,12 +53,12 @@ def _encode(corpus: Path, encoder: Tokenizer, training: TokenWriter, validation:
             writer.write((encoding.ids for encoding in encoded), int(batch.bytes[chosen].sum()))
 
 
-def _check_length(side: str, writer: TokenWriter, documents: int, context: int, way_out: str) -> None:
+def _check_length(side: str, writer: TokenWriter, documents: int, context: int, fix: str) -> None:
     if writer.tokens < context + 1:
         raise UserError(
-            f"lr_sweep.corpus: has {writer.tokens} {side} tokens, fewer than a window of {context + 1}"
-            f" (lr_sweep.model.context and one); {writer.documents} of {documents} documents fell to {side}; {way_out}"
-            + (", or make the context shorter" if writer.tokens else "")
+            f"lr_sweep.corpus: only {writer.tokens} {side} tokens, fewer than a window of {context + 1}"
+            f" (lr_sweep.model.context + 1), from {writer.documents} of {documents} documents; {fix}"
+            + (", or lower lr_sweep.model.context" if writer.tokens else "")
         )
 
 
@@ -72,7 +72,7 @@ def _described(training: TokenWriter, validation: TokenWriter, vocabulary: int) 
         "unigram_entropy_nats": unigram_entropy(training.counts, validation.counts),
         "unigram_smoothing": "add one to every training count",
         "bytes_per_token": validation.text_bytes / validation.tokens,
-        "bytes_per_token_of": "validation text, ends of text counted as tokens",
+        "bytes_per_token_of": "validation text, end-of-text tokens included",
         "sha256": {"train.bin": training.sha256, "validation.bin": validation.sha256},
     }
 

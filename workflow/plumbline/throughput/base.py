@@ -1,4 +1,4 @@
-"""Stage `throughput.base`: the model that all else is compared with, its text and its perplexity."""
+"""Stage `throughput.base`: the base model, which every variant is compared with, its text and its perplexity."""
 
 import logging
 from pathlib import Path
@@ -36,11 +36,11 @@ log = logging.getLogger("plumbline")
 
 
 class ChosenModel(Settings):
-    """A model source."""
+    """Where the base model comes from."""
 
     source: Literal["trained", "hub", "path", "config"]
     chosen: dict[str, Any]
-    """Its own settings."""
+    """The settings of that source."""
 
 
 class BaseSpec(Spec):
@@ -50,15 +50,15 @@ class BaseSpec(Spec):
     text: TextSettings
     seed: int
     fingerprint: list[str]
-    """Of the user's folder and files, where there are some."""
+    """Fingerprints of the user's folder and files, if any."""
 
 
 @stage
 def base(spec: BaseSpec, best: list[Path], corpus: list[Path], output: Path, device: str = "auto") -> None:
-    """Writes the manifest `output`, and text.safetensors beside it; weights only where they are drawn from the seed.
+    """Writes the manifest `output`, and text.safetensors beside it; weights only if they are drawn from the seed.
 
-    best, corpus: manifests of the study lr_sweep, none where the settings ask for none. The text is int64 windows
-    (windows, window) under `calibration` and, unless they were drawn at random, `evaluation`.
+    best, corpus: manifests of the study lr_sweep, if the settings need them. The text is int64 windows
+    (windows, window) under `calibration` and, unless the tokens are random, `evaluation`.
     """
     on = torch_device(device)
     with atomic(output.parent) as folder:
@@ -82,7 +82,7 @@ def _source(model: ChosenModel, best: list[Path]) -> source.Source:
 
 
 def _drawn(spec: BaseSpec, folder: Path) -> tuple[Manifest, dict[str, Tensor]]:
-    """A model with random weights, written to `folder`; random tokens are its text."""
+    """A model with random weights, written to `folder`; its text is random tokens."""
     architecture = validated(Architecture, spec.model.chosen, "throughput.model.config")
     count, window = spec.text.calibration_windows, spec.text.window
     _check_window(window, architecture.context, "throughput.model.config.context")
@@ -120,8 +120,8 @@ def _given(
     largest = max(int(part.max()) for part in text.values())
     if largest >= shapes.vocabulary:
         raise UserError(
-            f"{found.folder}: its tokenizer gives id {largest}, and the model knows {shapes.vocabulary} tokens;"
-            " give the model the tokenizer it was trained with"
+            f"{found.folder}: its tokenizer gives id {largest}, but the model has {shapes.vocabulary} tokens;"
+            " use the tokenizer that the model was trained with"
         )
     known = {
         "sha256": sha256_of(found.folder),
@@ -135,18 +135,18 @@ def _given(
 def _check_window(window: int, context: int, place: str) -> None:
     if window > context:
         raise UserError(
-            f"throughput.text.window: {window} tokens, beyond the {context} of context of {place}; lower it"
+            f"throughput.text.window: {window} tokens, more than the context of {context} tokens of {place}; lower it"
         )
     if window < 2:
-        raise UserError("throughput.text.window: in a window of one token there is none to predict; take 2 or more")
+        raise UserError("throughput.text.window: a window of one token has no token to predict; use 2 or more")
 
 
 def _text(spec: BaseSpec, encode: Encoder, corpus: list[Path]) -> dict[str, Tensor]:
-    """Windows to calibrate on and to evaluate on, from files where the settings name some, else from the corpus."""
+    """Windows for calibration and evaluation, from the files that the settings name, else from the corpus."""
     text = spec.text
     files = {side: matching(getattr(text, side), f"throughput.text.{side}") for side in ("calibration", "evaluation")}
     if both := set(files["calibration"]) & set(files["evaluation"]):
-        raise UserError(f"throughput.text.evaluation: {min(both)} is calibrated on too; name text that is held out")
+        raise UserError(f"throughput.text.evaluation: {min(both)} is also used for calibration; name held-out text")
     found = {}
     for side, count in (("calibration", text.calibration_windows), ("evaluation", text.evaluation_windows)):
         if files[side]:
@@ -154,7 +154,7 @@ def _text(spec: BaseSpec, encode: Encoder, corpus: list[Path]) -> dict[str, Tens
         elif len(corpus) == 1:
             documents = corpus_documents(corpus[0], side == "evaluation", spec.seed)
         else:
-            raise UserError(f"--corpus: wants the manifest of the corpus, since throughput.text.{side} names no file")
+            raise UserError(f"--corpus: needs the manifest of the corpus, since throughput.text.{side} names no file")
         found[side] = windows(documents, encode, count, text.window, f"throughput.text.{side}")
     return found
 

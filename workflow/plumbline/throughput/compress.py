@@ -1,4 +1,4 @@
-"""Stage `throughput.compress`: the base with its linear layers replaced by low-rank ones."""
+"""Stage `throughput.compress`: the base model with its linear layers replaced by low-rank ones."""
 
 import logging
 import shutil
@@ -34,7 +34,7 @@ log = logging.getLogger("plumbline")
 
 
 class CompressSpec(Spec):
-    """What decides a compressed variant, besides the base."""
+    """What decides a compressed variant, besides the base model."""
 
     variant: str
     method: Method
@@ -45,7 +45,8 @@ class CompressSpec(Spec):
 def compress(spec: CompressSpec, base: Path, output: Path, device: str = "auto") -> None:
     """Writes a model folder around the manifest `output`: configuration, tokenizer, low-rank weights.
 
-    base: its manifest, with text.safetensors beside it. Of a base with nothing to measure, a manifest that says so.
+    base: the base's manifest, with text.safetensors beside it. If the base failed, so does the variant: only a
+    manifest is written, which says why.
     """
     on = torch_device(device)
     parent = read_manifest(base)
@@ -60,7 +61,7 @@ def compress(spec: CompressSpec, base: Path, output: Path, device: str = "auto")
                 ratio=spec.ratio,
                 parent=parent.sha256,
                 outcome=parent.outcome,
-                message=f"its base: {parent.message}",
+                message=f"the base model failed: {parent.message}",
             )
         located = manifest.model_copy(update={"folder": str(output.parent)})
         write_json(folder / output.name, located.model_dump(mode="json"))
@@ -68,7 +69,7 @@ def compress(spec: CompressSpec, base: Path, output: Path, device: str = "auto")
 
 
 def _compressed(spec: CompressSpec, parent: Manifest, text: Path, folder: Path, device: torch.device) -> Manifest:
-    """Writes the model to `folder`; returns its manifest, which does not know yet where it will be."""
+    """Writes the model to `folder`; returns its manifest, still without the final folder."""
     model = load_transformers(parent, torch.float32, device, "sdpa")
     windows = load_file(text)
     types = stored_types(Path(parent.folder))
@@ -103,7 +104,7 @@ def _compressed(spec: CompressSpec, parent: Manifest, text: Path, folder: Path, 
 def _factors(
     spec: CompressSpec, place: str, model: "PreTrainedModel", windows: Tensor
 ) -> Iterator[tuple[str, nn.Module, svd.Factors]]:
-    """Name, layer and factors of each linear layer in the decoder blocks. place: the model's, for messages."""
+    """Name, layer and factors of each linear layer in the decoder blocks. place: the model's folder, for messages."""
     blocks = blocks_of(model, place)
     with Progress(sum(len(block) for block in blocks), "layers") as progress:
         for block in calibration.together(blocks):
@@ -123,7 +124,7 @@ def _described(name: str, factors: svd.Factors) -> CompressedLayer:
 
 
 def _module(linear: nn.Module, factors: svd.Factors, dtype: torch.dtype) -> nn.Module:
-    """The factors as a layer in float32, their values rounded to `dtype`, with the bias of `linear`."""
+    """The factors as a float32 layer, with values rounded to `dtype` and the bias of `linear`."""
     first, second, bias = factors.first.to(dtype), factors.second.to(dtype), getattr(linear, "bias", None)
     made = LowRank(len(second), first.shape[1], len(first), bias=bias is not None)
     made.load_state_dict({"0.weight": first, "1.weight": second} | ({} if bias is None else {"1.bias": bias}))
@@ -131,7 +132,7 @@ def _module(linear: nn.Module, factors: svd.Factors, dtype: torch.dtype) -> nn.M
 
 
 def _save(model: nn.Module, types: dict[str, torch.dtype], path: Path) -> None:
-    """Writes the weights in the types that the base's have, what is tied once, under its first name."""
+    """Writes the weights in the dtypes of the base; tied weights once, under their first name."""
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in model.state_dict().items():
@@ -143,7 +144,7 @@ def _save(model: nn.Module, types: dict[str, torch.dtype], path: Path) -> None:
 
 
 def _type(types: dict[str, torch.dtype], layer: str) -> torch.dtype:
-    """The type of a layer's weight in the base's files; where it has another name there, that of their first weight."""
+    """The dtype of a layer's weight in the base's files; if it has another name there, that of their first weight."""
     return types.get(f"{layer}.weight") or next(iter(types.values()))
 
 

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from plumbline.core.files import read_json
 from plumbline.core.plan.target import Spec
-from plumbline.core.present.plotting import save, style
-from plumbline.core.run.progress import track
+from plumbline.core.present.figures import draw_figures
+from plumbline.core.run.records import read_results
 from plumbline.core.run.stage import stage
 from plumbline.core.settings import validated
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.plots import resources, speed, tradeoffs
-from plumbline.throughput.plots.panels import Tables
+from plumbline.throughput.plots.results import Results
+from plumbline.throughput.record import TrialRecord
 from plumbline.throughput.settings import FIGURES
 
 DRAWINGS = {
@@ -32,16 +32,13 @@ class FiguresSpec(Spec):
 
 @stage
 def figures(spec: FiguresSpec, results: Path, output: Path) -> None:
-    """Draws every figure of FIGURES into the folder `output`, as `<name>.pdf` and `<name>.png` (300 dpi).
+    """Draws `output`, the first of FIGURES, and the others beside it, each as `<name>.pdf` and `<name>.png` (300 dpi).
 
-    `results` is the merged JSON of the stage `summarize`. Raises UserError when it is missing or no JSON.
+    `results` is the JSON that the stage `summarize` merged. Raises UserError when it is missing or not such a file.
     """
-    merged = read_json(results)
+    records, merged = read_results(results, TrialRecord)
     manifests = [validated(Manifest, manifest, str(results)) for manifest in merged["manifests"]]
-    tables = Tables(records=merged["trials"], manifests=manifests)
-    with style():
-        for name in track(FIGURES, len(FIGURES), "figures"):
-            save(DRAWINGS[name](tables), output / f"{name}.pdf", output / f"{name}.png")
+    draw_figures(DRAWINGS, FIGURES, Results(records=records, manifests=manifests), output.parent)
 
 
 if __name__ == "__main__":

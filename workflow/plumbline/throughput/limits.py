@@ -1,4 +1,4 @@
-"""Stage `throughput.limits`: how fast this machine reads, copies, multiplies and goes, at its best."""
+"""Stage `throughput.limits`: how fast this machine can read, copy and multiply, and its fastest pace."""
 
 import itertools
 import time
@@ -24,17 +24,17 @@ from plumbline.throughput.settings import LimitsSettings
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 TIMES_CACHE = 4
-"""An array is so many times the largest cache, that little of it stays there."""
+"""Arrays are this many times the largest cache, so that little of them stays cached."""
 LEAST_BYTES = {"cpu": 128 * 2**20, "cuda": 2**30}
 ROW = 2048
 SMALLEST, LARGEST = 128, 8192
-"""Sides of the square matrices that are multiplied."""
+"""Sizes of the square matrices that are multiplied."""
 DISPLACED = 2**20
-"""Bytes that are read before each look at the pace."""
+"""Bytes to read before each measurement of the pace."""
 FAST = 0.01
-"""Of the looks at the pace, the quantile that is called the fastest: the very least is an accident."""
+"""Quantile of the pace measurements that counts as the fastest; the minimum would be an accident."""
 PRODUCTS = 2
-"""Timed products of each side."""
+"""Timed products per size."""
 
 
 class LimitsSpec(Spec):
@@ -42,12 +42,12 @@ class LimitsSpec(Spec):
 
     limits: LimitsSettings
     device: str
-    """auto | cpu | cuda: what is measured, so that it decides the result."""
+    """auto | cpu | cuda. The device is what is measured, so it decides the result."""
 
 
 @stage
 def limits(spec: LimitsSpec, output: Path) -> None:
-    """Writes the limits to `output`: bytes and operations per second, and the samples behind them."""
+    """Writes the limits to `output`: bytes and operations per second, and the raw samples."""
     chosen = torch_device(spec.device)
     seconds = spec.limits.seconds
     paces = list(pace(chosen, seconds))
@@ -70,7 +70,9 @@ def limits(spec: LimitsSpec, output: Path) -> None:
         "bandwidth_bytes_per_second": max(copies + reads),
         "matmul_flops_per_second": rates,
         "pace_seconds": {
-            str(threads): float(np.quantile([look["seconds"] for look in paces if look["threads"] == threads], FAST))
+            str(threads): float(
+                np.quantile([sample["seconds"] for sample in paces if sample["threads"] == threads], FAST)
+            )
             for threads in thread_counts(chosen)
         },
         "samples": {"bandwidth": moved, "matmul": multiplied, "pace": paces},
@@ -82,8 +84,8 @@ def limits(spec: LimitsSpec, output: Path) -> None:
 def bandwidth(device: torch.device, seconds: float) -> Iterator[dict[str, Any]]:
     """Samples of each kind: a copy reads and writes every byte; the others read every byte once.
 
-    Kinds: copy, sum, dot (two arrays), product (of a matrix and a vector, as in decoding). `seconds` for each kind,
-    in equal parts for one thread and for all that a trial may use: on a busy machine one may be faster.
+    Kinds: copy, sum, dot (of two arrays), product (of a matrix and a vector, as in decoding). Each kind takes
+    `seconds`, split between one thread and all threads that a trial may use: on a busy machine one may be faster.
     """
     size = max(TIMES_CACHE * cache_bytes(), LEAST_BYTES[device.type]) // 4 // ROW * ROW
     one, other = torch.ones(size, device=device), torch.zeros(size, device=device)
@@ -98,7 +100,7 @@ def bandwidth(device: torch.device, seconds: float) -> Iterator[dict[str, Any]]:
     for kind, (call, arrays) in kinds.items():
         for threads in counts:
             torch.set_num_threads(threads)
-            call()  # pages and threads are there from now on
+            call()  # touches the pages and starts the threads
             until = time.perf_counter() + seconds / len(counts)
             for number in itertools.count():
                 taken = clocked(call, synchroniser(device))
@@ -109,7 +111,7 @@ def bandwidth(device: torch.device, seconds: float) -> Iterator[dict[str, Any]]:
 
 
 def matmul(dtype: str, device: torch.device, seconds: float) -> Iterator[dict[str, Any]]:
-    """Samples of products of two square matrices, 2n³ operations, of a side n that doubles while there is time."""
+    """Samples of products of two n × n matrices (2n³ operations each); n doubles while there is time."""
     counts = thread_counts(device)
     for threads in counts:
         torch.set_num_threads(threads)
@@ -117,7 +119,7 @@ def matmul(dtype: str, device: torch.device, seconds: float) -> Iterator[dict[st
         side = SMALLEST
         while True:
             one, other = (torch.randn(side, side, device=device).to(DTYPES[dtype]) for _ in range(2))
-            one @ other  # the first of a shape finds its kernel
+            one @ other  # the first product of a shape selects its kernel
             taken = [clocked(partial(torch.matmul, one, other), synchroniser(device)) for _ in range(PRODUCTS)]
             for each in taken:
                 rate = 2 * side**3 / each
@@ -129,9 +131,9 @@ def matmul(dtype: str, device: torch.device, seconds: float) -> Iterator[dict[st
 
 
 def pace(device: torch.device, seconds: float) -> Iterator[dict[str, Any]]:
-    """Samples of the fixed work beside which trials are timed; `seconds` in equal parts for each count of threads.
+    """Samples of the fixed work that trials are timed beside; `seconds` are split between the thread counts.
 
-    Each is taken, as in a trial, after work that has the caches.
+    As in a trial, each sample follows work that fills the caches.
     """
     other = torch.ones(DISPLACED // 4, device=device)
     counts = thread_counts(device)
@@ -141,18 +143,18 @@ def pace(device: torch.device, seconds: float) -> Iterator[dict[str, Any]]:
         until = time.perf_counter() + seconds / len(counts)
         while True:
             other.sum()
-            yield {"threads": threads, "seconds": work.look()}
+            yield {"threads": threads, "seconds": work.measure()}
             if time.perf_counter() > until:
                 break
 
 
 def thread_counts(device: torch.device) -> list[int]:
-    """One thread, and all that a trial may use; on a GPU they make no difference."""
+    """One thread, and all threads that a trial may use; on a GPU the count makes no difference."""
     return sorted({1, threads_available()}) if device.type == "cpu" else [1]
 
 
 def cache_bytes() -> int:
-    """Of the largest cache of the processor, as Linux tells it; 0 where it does not."""
+    """Size of the processor's largest cache according to Linux; 0 where it does not say."""
     sizes = [path.read_text().strip() for path in CACHES.glob("index*/size")]
     return max((1024 * int(size.removesuffix("K")) for size in sizes), default=0)
 

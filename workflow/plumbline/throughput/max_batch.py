@@ -1,4 +1,4 @@
-"""Stage `throughput.max_batch`: the largest batch that fits into memory, every one that is tried in its own process."""
+"""Stage `throughput.max_batch`: the largest batch that fits into memory. Each batch is tried in its own process."""
 
 import logging
 from collections.abc import Callable
@@ -9,11 +9,13 @@ from typing import Annotated, Any
 from pydantic import PlainSerializer
 
 from plumbline.core.plan.target import Spec
-from plumbline.core.run.child import in_child
+from plumbline.core.run.processes import in_child
 from plumbline.core.run.record import Outcome, OutcomeError, recording
 from plumbline.core.run.stage import stage
+from plumbline.throughput.grid import Cell
 from plumbline.throughput.models.manifest import Manifest, read_manifest
-from plumbline.throughput.settings import Cell, ChoiceSettings
+from plumbline.throughput.record import MaxBatchRecord, TriedBatch
+from plumbline.throughput.settings import AutotuneSettings
 
 log = logging.getLogger("plumbline")
 
@@ -25,31 +27,28 @@ class MaxBatchSpec(Spec):
     """What decides the search."""
 
     cell: Annotated[Cell, PlainSerializer(Cell._asdict)]
-    """Its batch says nothing."""
-    choice: ChoiceSettings
-    """`auto` is the usual: nothing is probed."""
+    """Its batch is ignored."""
+    autotune: AutotuneSettings
+    """Nothing is tuned here: `auto` takes the default."""
     memory_limit_bytes: int | None
     timeout_seconds: float
     device: str
-    """auto | cpu | cuda: what is measured, so that it decides the result."""
+    """auto | cpu | cuda. The device is what is measured, so it decides the result."""
 
 
 @stage
 def max_batch(spec: MaxBatchSpec, manifest: Path, text: Path, output: Path) -> None:
-    """Writes to `output` the largest batch that fits, what was estimated, and everything that was tried.
-
-    `bound` is why the next larger one that was tried did not: out_of_memory, or timeout, which says nothing of memory.
-    """
+    """Writes to `output` the largest batch that fits, what was estimated, and every batch that was tried."""
     variant, cell = read_manifest(manifest), spec.cell
     name = cell.trial.replace(f"/b{cell.batch}-", "/")
-    with recording(output, study="throughput", stage="max_batch", trial=name, spec=spec) as findings:
+    with recording(output, MaxBatchRecord, trial=name, spec=spec) as findings:
         findings |= {"variant": variant.variant, "engine": cell.engine, "prompt": cell.prompt}
-        findings |= {"generated": cell.generated, "largest": None, "bound": None, "estimate": None, "probes": []}
+        findings |= {"generated": cell.generated}
         if variant.outcome != Outcome.OK:
             raise OutcomeError(variant.outcome, variant.message or f"{variant.variant}: see its manifest")
         findings |= in_child(partial(_search, spec, variant, text))
         if not findings["largest"]:
-            raise OutcomeError(Outcome(findings["bound"]), f"batch 1: {findings['probes'][-1]['message']}")
+            raise OutcomeError(Outcome(findings["bound"]), f"batch 1: {findings['tried_batches'][-1]['message']}")
 
 
 def largest_batch(start: int, fits: Callable[[int], bool]) -> int:
@@ -75,32 +74,31 @@ def largest_batch(start: int, fits: Callable[[int], bool]) -> int:
     return fitting
 
 
-def _search(spec: MaxBatchSpec, variant: Manifest, text: Path) -> dict[str, Any]:
-    from plumbline.throughput.measurement import (
-        batch_search as fitting,  # torch: in the child only, which makes one for each that is tried
-    )
+def _search(spec: MaxBatchSpec, variant: Manifest, text: Path) -> Any:
+    """What the record says of the search, as JSON."""
+    from plumbline.throughput.measurement import batch_search  # torch: in the child only, which forks for each batch
 
-    setting = fitting.Setting(
+    search = batch_search.Search(
         cell=spec.cell,
-        choice=spec.choice,
+        autotune=spec.autotune,
         manifest=variant,
         text=text,
         device=spec.device,
         memory_limit_bytes=spec.memory_limit_bytes,
         timeout_seconds=spec.timeout_seconds,
     )
-    fitting.prepare(setting)
-    found: dict[str, Any] = in_child(partial(fitting.estimated, setting))
-    probes: list[dict[str, Any]] = []
+    batch_search.prepare(search)
+    found = in_child(partial(batch_search.estimate, search))
+    tried: list[TriedBatch] = []
 
     def fits(batch: int) -> bool:
-        probes.append(fitting.tried(setting, batch))
-        log.info("batch %d %s: %s", batch, "fits" if probes[-1]["fits"] else "does not fit", probes[-1])
-        return bool(probes[-1]["fits"])
+        tried.append(batch_search.try_batch(search, batch))
+        log.info("batch %d %s: %s", batch, "fits" if tried[-1].fits else "does not fit", tried[-1])
+        return tried[-1].fits
 
     largest = largest_batch(found["estimate"], fits)
-    bound = min((probe for probe in probes if not probe["fits"]), key=lambda probe: int(probe["batch"]))
-    return found | {"largest": largest, "bound": bound["outcome"], "probes": probes}
+    bound = min((each for each in tried if not each.fits), key=lambda each: each.batch).outcome
+    return found | {"largest": largest, "bound": bound, "tried_batches": [each.model_dump() for each in tried]}
 
 
 if __name__ == "__main__":

@@ -8,22 +8,23 @@ from plumbline.core.errors import UserError
 from plumbline.core.files import read_json
 from plumbline.core.plan.fingerprint import fingerprint
 from plumbline.core.plan.globs import matching
-from plumbline.core.plan.target import Target, Targets
+from plumbline.core.plan.target import Content, Target, Targets, figures_target
 from plumbline.core.registry import module_of, short_name
+from plumbline.throughput.grid import Cell, cells, smaller
 from plumbline.throughput.settings import (
     BASE,
-    Cell,
+    FIGURES,
+    TABLES,
     ThroughputSettings,
-    cells,
     compressed,
     reads_corpus,
-    smaller,
     user_supplied,
     variant_names,
 )
 
 _target = partial(Target, "throughput")
 HERE = "plumbline.throughput"
+Reads = dict[str, list[Target]]
 
 
 def plan(settings: ThroughputSettings, seed: int, upstream: Targets, device: str) -> list[Target]:
@@ -36,18 +37,35 @@ def plan(settings: ThroughputSettings, seed: int, upstream: Targets, device: str
     base = _base(settings, seed, upstream)
     variants = {BASE: base, **dict(_compressed(settings, base)), **dict(_user_supplied(settings, base))}
     grid = cells(settings)
-    references = {name: _reference(settings, seed, name, variants[name], grid) for name in _in_grid(settings, grid)}
+    models = {name: {"manifest": [variant], "base": [base]} for name, variant in variants.items()}
+    references = {name: _reference(settings, seed, name, models[name], grid) for name in _in_grid(settings, grid)}
     trials: dict[Cell, Target] = {}
     for cell in sorted(grid, key=lambda cell: cell.batch):  # a trial may need that of a smaller batch
-        trials[cell] = _trial(
-            settings, seed, device, cell, [variants[cell.variant], references[cell.variant], limits], trials
-        )
+        reads = models[cell.variant] | {"reference": [references[cell.variant]], "limits": [limits]}
+        trials[cell] = _trial(settings, seed, device, cell, reads, trials)
     in_order = [trials[cell] for cell in grid]
-    largest = list(_max_batch(settings, device, variants, grid))
-    everything = [*variants.values(), *in_order, *largest]
-    summary = _target("summarize", "", "results.json", {}, needs=everything)
-    figures = _target("figures", "", "figures/pareto.pdf", {}, needs=[summary])
+    largest = list(_max_batch(settings, device, models, grid))
+    summary = _summary([*variants.values()], in_order, largest)
+    figures = figures_target("throughput", FIGURES, summary)
     return [limits, *variants.values(), *references.values(), *trials.values(), *largest, summary, figures]
+
+
+def _summary(variants: list[Target], trials: list[Target], largest: list[Target]) -> Target:
+    return _target(
+        "summarize",
+        "",
+        "results.json",
+        {},
+        reads={"manifests": variants, "trials": trials, "max_batch": largest},
+        merges=[*trials, *largest],
+        beside={
+            "evaluation": ["evaluation_results.jsonl"],
+            "summary": ["summary.csv"],
+            "statistics": ["summary_statistics.csv"],
+            "analysis": ["throughput_analysis.md"],
+            "tables": [f"tables/{table}.tex" for table in TABLES],
+        },
+    )
 
 
 def _in_grid(settings: ThroughputSettings, grid: list[Cell]) -> list[str]:
@@ -56,9 +74,10 @@ def _in_grid(settings: ThroughputSettings, grid: list[Cell]) -> list[str]:
 
 def _base(settings: ThroughputSettings, seed: int, upstream: Targets) -> Target:
     model, text = settings.model, settings.text
-    needs = [upstream["lr_sweep.best", ""]] if model.source == "trained" else []
-    if reads_corpus(settings):
-        needs.append(upstream["lr_sweep.corpus", ""])
+    reads = {
+        "best": [Content(upstream["lr_sweep.best", ""])] if model.source == "trained" else [],
+        "corpus": [Content(upstream["lr_sweep.corpus", ""])] if reads_corpus(settings) else [],
+    }
     seen = []
     if model.source == "path":
         seen.append(_folder(model.path or "", settings))
@@ -72,7 +91,8 @@ def _base(settings: ThroughputSettings, seed: int, upstream: Targets) -> Target:
         "seed": seed,
         "fingerprint": [fingerprint(path) for path in seen],
     }
-    return _target("base", "", f"models/{BASE}/manifest.json", values, needs=needs)
+    beside = {"text": [f"models/{BASE}/text.safetensors"]}
+    return _target("base", "", f"models/{BASE}/manifest.json", values, reads=reads, beside=beside)
 
 
 def _chosen(settings: ThroughputSettings) -> dict[str, object]:
@@ -93,13 +113,13 @@ def _folder(path: str, settings: ThroughputSettings) -> Path:
     return _within_context(folder, settings)
 
 
-def _within_context(folder: Path, settings: ThroughputSettings, brought_as: str | None = None) -> Path:
+def _within_context(folder: Path, settings: ThroughputSettings, user_variant: str | None = None) -> Path:
     """`folder`, the grid checked against the context of the model in it, where its config.json names one."""
     config = read_json(folder / "config.json") if (folder / "config.json").exists() else None
     context = config.get("max_position_embeddings") if isinstance(config, dict) else None
     if isinstance(context, int):
         try:
-            settings.check_context(context, str(folder), brought_as)
+            settings.check_context(context, str(folder), user_variant)
         except ValueError as error:
             raise UserError(f"config: throughput.{error}") from None
     return folder
@@ -108,7 +128,7 @@ def _within_context(folder: Path, settings: ThroughputSettings, brought_as: str 
 def _compressed(settings: ThroughputSettings, base: Target) -> Iterator[tuple[str, Target]]:
     for name, (method, ratio) in compressed(settings).items():
         values = {"variant": name, "method": method, "ratio": ratio}
-        yield name, _target("compress", name, f"models/{name}/manifest.json", values, needs=[base])
+        yield name, _target("compress", name, f"models/{name}/manifest.json", values, reads={"base": [base]})
 
 
 def _user_supplied(settings: ThroughputSettings, base: Target) -> Iterator[tuple[str, Target]]:
@@ -120,28 +140,28 @@ def _user_supplied(settings: ThroughputSettings, base: Target) -> Iterator[tuple
     for name, (folder, ratio) in own.items():
         seen = fingerprint(_within_context(folder, settings, name)) if folder.exists() else None
         values = {"variant": name, "folder": str(folder), "ratio": ratio, "fingerprint": seen}
-        yield name, _target("user_variant", name, f"models/{name}/manifest.json", values, needs=[base])
+        yield name, _target("user_variant", name, f"models/{name}/manifest.json", values, reads={"base": [base]})
 
 
-def _reference(settings: ThroughputSettings, seed: int, name: str, variant: Target, grid: list[Cell]) -> Target:
+def _reference(settings: ThroughputSettings, seed: int, name: str, model: Reads, grid: list[Cell]) -> Target:
     mine = [cell for cell in grid if cell.variant == name]
     shapes = []  # the largest alone: a cell within them leaves the reference, and with it every trial, as it is
     for prompt in sorted({cell.prompt for cell in mine}):
         alike = [cell for cell in mine if cell.prompt == prompt]
         shapes.append([max(cell.batch for cell in alike), prompt, max(cell.generated for cell in alike)])
-    dtype = "float32" if settings.choice.dtype == "auto" else settings.choice.dtype
+    dtype = "float32" if settings.autotune.dtype == "auto" else settings.autotune.dtype
     values = {"variant": name, "shapes": shapes, "dtype": dtype, "seed": seed}
-    return _target("reference", name, f"references/{name}.safetensors", values, needs=[variant])
+    return _target("reference", name, f"references/{name}.safetensors", values, reads=model)
 
 
 def _trial(
-    settings: ThroughputSettings, seed: int, device: str, cell: Cell, needs: list[Target], trials: dict[Cell, Target]
+    settings: ThroughputSettings, seed: int, device: str, cell: Cell, reads: Reads, trials: dict[Cell, Target]
 ) -> Target:
     before = smaller(cell, list(trials)) if settings.timing.skip_larger_after_oom else None
     values = {
-        "model": settings.model.shown,
+        "model": settings.model.display_name,
         "cell": cell._asdict(),
-        "choice": settings.choice.model_dump(),
+        "autotune": settings.autotune.model_dump(),
         "timing": settings.timing.model_dump(exclude={"max_batch"}),
         "seed": seed,
         "device": device,
@@ -151,14 +171,14 @@ def _trial(
         cell.trial,
         f"trials/{cell.trial}.json",
         values,
-        needs=[*needs, *([trials[before]] if before else [])],
+        reads=reads | {"smaller": [trials[before]] if before else []},
         modules=[module_of(cell.engine, f"{HERE}.engines")],
         is_trial=True,
     )
 
 
 def _max_batch(
-    settings: ThroughputSettings, device: str, variants: dict[str, Target], grid: list[Cell]
+    settings: ThroughputSettings, device: str, models: dict[str, Reads], grid: list[Cell]
 ) -> Iterator[Target]:
     """For each variant, engine and length of the grid, where the config asks for it."""
     if not settings.timing.max_batch:
@@ -167,12 +187,11 @@ def _max_batch(
         name = f"{cell.variant}/{short_name(cell.engine)}/p{cell.prompt}-g{cell.generated}"
         values = {
             "cell": cell._asdict(),
-            "choice": settings.choice.model_dump(),
+            "autotune": settings.autotune.model_dump(),
             "memory_limit_bytes": settings.timing.memory_limit_bytes,
             "timeout_seconds": settings.timing.timeout_seconds,
             "device": device,
         }
         module = module_of(cell.engine, f"{HERE}.engines")
-        yield _target(
-            "max_batch", name, f"max_batch/{name}.json", values, needs=[variants[cell.variant]], modules=[module]
-        )
+        output, model = f"max_batch/{name}.json", models[cell.variant]
+        yield _target("max_batch", name, output, values, reads=model, modules=[module])

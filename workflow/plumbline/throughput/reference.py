@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ROWS = 512
-"""Prompts that are tried at a time."""
+"""Prompts per call, at first."""
 
 log = logging.getLogger("plumbline")
 
@@ -35,7 +35,7 @@ class ReferenceSpec(Spec):
 
     variant: str
     shapes: list[tuple[int, int, int]]
-    """Largest batch, prompt, longest generation: one for each length of a prompt."""
+    """(largest batch, prompt length, longest generation) for each prompt length."""
     dtype: Dtype
     seed: int
 
@@ -46,10 +46,10 @@ class NotFiniteError(Exception):
 
 @stage
 def reference(spec: ReferenceSpec, manifest: Path, text: Path, output: Path, device: str = "auto") -> None:
-    """Writes, for each prompt length P, `p{P}`: tokens int64 (largest batch, longest generated) by `generate`.
+    """Writes `p{P}` for each prompt length P: tokens int64 (largest batch, longest generation) from `generate`.
 
-    `p{P}.margin`, float32 of the same shape, is how far the two best logits are apart at each token. The metadata has
-    outcome and message: with an outcome other than ok, that of the manifest or invalid_output, there are no tensors.
+    `p{P}.margin`, float32 of the same shape, is the difference of the two best logits at each token. The metadata has
+    outcome and message: if the outcome is not ok (the manifest's, or invalid_output), there are no tensors.
     """
     on = torch_device(device)
     check_dtype(spec.dtype, on)
@@ -67,13 +67,13 @@ def reference(spec: ReferenceSpec, manifest: Path, text: Path, output: Path, dev
 
 
 def _check_context(spec: ReferenceSpec, variant: Manifest) -> None:
-    """Raises UserError for a grid that goes beyond the model's context, which the plan knows of local folders alone."""
+    """Raises UserError for a grid beyond the model's context, which the plan can only check for local folders."""
     context = variant.shapes and variant.shapes.context
     for _, prompt, generated in spec.shapes:
         if context and prompt + generated > context:
             raise UserError(
-                f"throughput.grid: prompt {prompt} + generated {generated} is beyond the {context} tokens of context"
-                f" that {variant.variant} ({variant.folder}) has"
+                f"throughput.grid: prompt {prompt} + generated {generated} is more than the context of {context} tokens"
+                f" of {variant.variant} ({variant.folder}); lower prompt or generated"
             )
 
 
@@ -91,8 +91,8 @@ def _tensors(spec: ReferenceSpec, variant: Manifest, text: Path, device: torch.d
 def greedy(model: "PreTrainedModel", rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` tokens that transformers generates after `rows` (batch, prompt), and their margins, both on the CPU.
 
-    Rows are taken together as memory allows: half as many whenever it does not. Raises NotFiniteError for logits that
-    are not finite, MemoryError when a single row does not fit.
+    Processes as many rows at a time as memory allows, halving them whenever it runs out. Raises NotFiniteError for
+    logits that are not finite, MemoryError when a single row does not fit.
     """
     parts: list[tuple[Tensor, Tensor]] = []
     size = ROWS
@@ -109,7 +109,7 @@ def greedy(model: "PreTrainedModel", rows: Tensor, count: int) -> tuple[Tensor, 
             else:
                 progress.advance(len(chunk))
                 continue
-            log.info("memory runs out; taking %d prompts at a time", size)
+            log.info("out of memory: trying %d prompts at a time", size)
             if model.device.type == "cuda":
                 torch.cuda.empty_cache()
     return torch.cat([tokens for tokens, _ in parts]), torch.cat([margins for _, margins in parts])
@@ -122,9 +122,9 @@ def _generated(model: Any, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     margins: list[Tensor] = []
 
-    def look(_: Tensor, logits: Tensor) -> Tensor:
+    def record_margin(_: Tensor, logits: Tensor) -> Tensor:
         if not bool(logits.isfinite().all()):
-            raise NotFiniteError(f"logits that are not finite at token {len(margins)}")
+            raise NotFiniteError(f"the logits are not finite at token {len(margins)}")
         best = logits.float().topk(2).values
         margins.append((best[:, 0] - best[:, 1]).cpu())
         return logits
@@ -133,7 +133,7 @@ def _generated(model: Any, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
         rows.to(model.device),
         attention_mask=torch.ones_like(rows, device=model.device),
         generation_config=GenerationConfig(max_new_tokens=count, do_sample=False, use_cache=True),
-        logits_processor=LogitsProcessorList([look]),
+        logits_processor=LogitsProcessorList([record_margin]),
     )
     return tokens[:, rows.shape[1] :].cpu().contiguous(), torch.stack(margins, dim=1)
 

@@ -1,13 +1,13 @@
-"""Settings of the `throughput` study: what its block of the config may say, and its grid of cells."""
+"""Settings of the `throughput` study: what its block of the config may contain. Light to import."""
 
-import itertools
 import re
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from plumbline.core import registry
+from plumbline.core.errors import UserError
 from plumbline.core.registry import short_name
 from plumbline.core.settings import Settings, distinct
 
@@ -21,7 +21,7 @@ Attention = Literal["sdpa", "eager"]
 ENGINES = Path(__file__).parent / "engines"
 BASE = "base"
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-"""Of models and variants: parts of paths, tables and command lines."""
+"""Pattern of model and variant names, which become parts of paths, tables and command lines."""
 FIGURES = (
     "throughput_by_batch",
     "throughput_by_length",
@@ -37,37 +37,37 @@ TABLES = ("throughput", "variants")
 
 
 class HubModel(Settings):
-    """A causal language model on the hub, or in a local folder laid out like one."""
+    """A causal language model on the Hugging Face hub, or in a local folder with the same files."""
 
     id: str = "huggyllama/llama-7b"
-    """Repository, or a local folder."""
+    """Repository on the hub, or path of a local folder."""
     revision: str | None = None
-    """Branch, tag or commit; None: the newest."""
+    """Branch, tag or commit to load; None loads the newest commit."""
 
 
 class Architecture(Settings):
-    """A Llama-shaped decoder, for weights drawn from a seed: for shapes too large to ship."""
+    """A Llama-shaped decoder with random weights, for shapes that are too large to ship."""
 
     vocabulary: PositiveInt = 32_000
-    """Tokens that the embedding and the head know."""
+    """Number of tokens in the vocabulary."""
     context: Annotated[int, Field(ge=2)] = 2048
-    """Tokens that the positions reach."""
+    """Longest sequence that the model accepts, in tokens."""
     width: PositiveInt = 768
-    """Of the hidden states."""
+    """Size of the hidden states."""
     hidden: PositiveInt = 2048
-    """Width inside the SwiGLU."""
+    """Inner size of the SwiGLU MLP."""
     layers: PositiveInt = 12
-    """Attention and SwiGLU, so many times."""
+    """Number of decoder blocks."""
     heads: PositiveInt = 12
-    """Of attention; they divide the width into even sizes."""
+    """Number of attention heads. They must divide `width` into an even head size."""
     kv_heads: PositiveInt | None = None
-    """None: as many as heads."""
+    """Number of key and value heads; None means as many as `heads`."""
     rope_theta: PositiveFloat = 10_000.0
-    """Base of the rotary positions' wavelengths."""
+    """Base of the rotary position embeddings."""
     tied_embeddings: bool = False
-    """Use the embedding as the head too."""
+    """Whether the output head shares its weights with the embedding."""
     stored: Dtype = "float32"
-    """Type of the numbers in the file."""
+    """Dtype of the weights on disk."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -79,18 +79,19 @@ class Architecture(Settings):
 
 
 class ModelSettings(Settings):
-    """The model that everything else is compared with."""
+    """The base model, which every variant is compared with."""
 
     source: Literal["trained", "hub", "path", "config"] = "trained"
-    """`trained`: the best model of the study lr_sweep; `config`: weights drawn from the seed."""
+    """Where the base model comes from: `trained` takes the best model of the study lr_sweep, `config` draws random
+    weights."""
     name: Annotated[str, Field(pattern=f"^{NAME}$")] | None = None
-    """In tables and experiment ids; None: what the source suggests."""
+    """Name of the model in tables and experiment ids; None derives it from the source."""
     hub: HubModel = HubModel()
-    """For the source `hub`."""
+    """The model to fetch when the source is `hub`."""
     path: str | None = None
-    """A folder as transformers saves it, for the source `path`."""
+    """Folder written by transformers' save_pretrained, when the source is `path`."""
     config: Architecture = Architecture()
-    """For the source `config`."""
+    """The architecture to fill with random weights when the source is `config`."""
 
     @model_validator(mode="after")
     def _path_is_named(self) -> Self:
@@ -99,38 +100,38 @@ class ModelSettings(Settings):
         return self
 
     @property
-    def shown(self) -> str:
+    def display_name(self) -> str:
         """The model's name in tables and experiment ids."""
-        own = {"trained": "lr_sweep-best", "hub": self.hub.id, "path": self.path or "", "config": "random"}
-        return self.name or Path(own[self.source]).name
+        names = {"trained": "lr_sweep-best", "hub": self.hub.id, "path": self.path or "", "config": "random"}
+        return self.name or Path(names[self.source]).name
 
 
 class TextSettings(Settings):
-    """Text that perplexity is measured on, that calibrates, and that prompts are taken from."""
+    """Text for calibration, perplexity and prompts."""
 
     calibration: list[str] = []
-    """Globs of UTF-8 files; empty: the training documents of the study lr_sweep."""
+    """Globs of UTF-8 files to calibrate on; empty uses the training documents of the study lr_sweep."""
     evaluation: list[str] = []
-    """Globs of UTF-8 files; empty: the validation documents of the study lr_sweep."""
+    """Globs of UTF-8 files to measure perplexity on; empty uses the validation documents of the study lr_sweep."""
     window: PositiveInt = 64
-    """Tokens of a window; at most the model's context."""
+    """Tokens per window; at most the model's context."""
     calibration_windows: PositiveInt = 256
-    """Windows that whitening looks at."""
+    """Number of windows that whitening is calibrated on."""
     evaluation_windows: PositiveInt = 256
-    """Windows that perplexity is measured on."""
+    """Number of windows that perplexity is measured on."""
 
 
 class VariantSettings(Settings):
-    """The base and what is compared with it."""
+    """The variants of the base model: its compressions, and models that you supply."""
 
     ratios: Annotated[list[Ratio], Field(min_length=1)] = [1.0, 0.8, 0.6, 0.4, 0.2]
-    """Shares of each linear layer's parameters that are kept; 1.0 is the base."""
+    """Shares of each linear layer's parameters to keep; 1.0 is the base model."""
     methods: Annotated[list[Method], Field(min_length=1)] = ["whitened", "plain"]
-    """Kinds of SVD. All are made and scored; the first is the one whose speed is measured."""
+    """Kinds of SVD. Perplexity is measured for all of them, speed only for the first."""
     template: str | None = None
-    """Folders of your own in place of ours, as models/llama-7b-{ratio}."""
+    """Path of model folders to use in place of the built-in compressions, such as models/llama-7b-{ratio}."""
     paths: list[str] = []
-    """Folders of your own, measured beside the others."""
+    """Further model folders to measure."""
 
     @field_validator("ratios", "methods")
     @classmethod
@@ -140,7 +141,9 @@ class VariantSettings(Settings):
     @model_validator(mode="after")
     def _folders_have_names(self) -> Self:
         if self.template is not None and "{ratio}" not in Path(self.template).name:
-            raise ValueError(f"template: no {{ratio}} in its last part, which names the variant ({self.template!r})")
+            raise ValueError(
+                f"template: its last part names the variant and must contain {{ratio}} ({self.template!r})"
+            )
         for folder in [*([] if self.template is None else [self.template.replace("{ratio}", "1")]), *self.paths]:
             name = Path(folder).name
             if not re.fullmatch(NAME, name):
@@ -149,18 +152,18 @@ class VariantSettings(Settings):
 
 
 class GridSettings(Settings):
-    """A block of the grid: every combination of its values is a trial."""
+    """A block of the grid. Every combination of its values is a trial."""
 
     variants: list[str] | None = None
-    """Names as in results/throughput/models; None: all that are measured."""
+    """Variants to measure, named as in results/throughput/models; None takes all that are measured by default."""
     engines: Annotated[list[str], Field(min_length=1)] = ["lean"]
-    """Of the folder engines/, or package.module:name."""
+    """Engines to measure: files of the folder engines/, or package.module:name."""
     batch: Annotated[list[PositiveInt], Field(min_length=1)]
-    """Prompts at a time."""
+    """Batch sizes to measure."""
     prompt: Annotated[list[PositiveInt], Field(min_length=1)] = [4]
-    """Tokens of a prompt."""
+    """Prompt lengths, in tokens."""
     generated: Annotated[list[PositiveInt], Field(min_length=1)] = [32]
-    """Tokens generated for each prompt, no fewer and no more."""
+    """Number of tokens to generate for each prompt; generation never stops early."""
 
     @field_validator("engines")
     @classmethod
@@ -172,46 +175,58 @@ class GridSettings(Settings):
         return engines
 
 
-class ChoiceSettings(Settings):
-    """How an engine computes; `auto` tries what there is in each trial and takes the fastest with equal tokens."""
+class AutotuneSettings(Settings):
+    """How an engine computes. Every `auto` is tuned in each trial: the fastest option with the right tokens wins."""
 
     dtype: Literal["auto"] | Dtype = "auto"
-    """Type of the numbers; `auto` tries those that the device computes with."""
+    """Dtype to compute in; `auto` tries those that the device supports natively."""
     attention: Literal["auto"] | Attention = "auto"
-    """torch's fused attention, or products and a softmax."""
+    """Attention implementation: torch's fused kernel (`sdpa`), or separate matmuls and a softmax (`eager`)."""
     threads: Literal["auto"] | PositiveInt = "auto"
-    """On the CPU."""
+    """Number of CPU threads."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile, for engines that can."""
+    """Whether to use torch.compile, in engines that support it."""
     probe_seconds: PositiveFloat = 1.5
-    """`auto` tries no more once this much time has gone; compiling is tried only if it is 60 or more."""
+    """Time budget of tuning, in seconds per trial; compilation is only tried when this is 60 or more."""
     tie_margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
-    """A token may differ from the reference's where its two best logits are no further apart than this."""
+    """A token may differ from the reference where the reference's two best logits are within this margin."""
+
+
+class EngineConfig(Settings):
+    """How an engine computes, with nothing left to tune."""
+
+    dtype: Dtype
+    attention: str
+    """`sdpa`, `eager`, or another that the engine offers."""
+    threads: int
+    compile: bool
 
 
 class TrialTiming(Settings):
     """When a trial has measured enough, and what it may use."""
 
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.03
-    """Batches are timed until the 95% interval of the mean is within this share on both sides."""
+    """Batches are timed until the 95% interval of the rate is within this share of it on both sides."""
     min_batches: Annotated[int, Field(ge=2)] = 8
-    """Batches timed at least, however long they take; as many that count, while `patience` allows."""
+    """Smallest number of batches to time, however long they take; as many must be valid, while `patience` allows."""
     max_batches: Annotated[int, Field(ge=2)] = 200
-    """Batches that count, at most, however short they are."""
+    """Largest number of valid batches to time, however short they are."""
     seconds: PositiveFloat = 0.6
-    """Time for the timed batches, once there are `min_batches`."""
+    """Time budget of the timed batches, in seconds, once `min_batches` are timed."""
     pace_tolerance: PositiveFloat = 0.1
-    """A batch does not count if a small fixed piece of work beside it took this share longer than at its fastest."""
+    """A batch is discarded if a small fixed piece of work beside it ran slower than its fastest by more than this."""
     patience: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 3.0
-    """Times `seconds` and `max_batches` for all batches; if fewer than half of `min_batches` count by then, all do."""
+    """Factor on `seconds` and `max_batches` that bounds all batches, discarded ones included. If fewer than half of
+    `min_batches` are valid by then, none is discarded."""
     warmup_at_most: PositiveInt = 20
-    """Calls at the measured shape before timing; fewer when three in a row are within 5%, or `seconds` have gone."""
+    """Largest number of warm-up calls; warm-up ends sooner when three calls in a row are within 5%, or after
+    `seconds`."""
     timeout_seconds: PositiveFloat = 600.0
-    """A trial that takes longer is ended; its outcome is `timeout`."""
+    """A trial that takes longer than this is stopped, with outcome `timeout`."""
     memory_limit_bytes: PositiveInt | None = None
-    """Address space that a trial may use, on the CPU; None: no limit of our own."""
+    """Address space that a trial on the CPU may use, in bytes; None sets no limit."""
     skip_larger_after_oom: bool = False
-    """Do not try larger batches of a cell whose smaller batch did not fit."""
+    """Whether to skip larger batches once a smaller one ran out of memory."""
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
@@ -221,37 +236,17 @@ class TrialTiming(Settings):
 
 
 class TimingSettings(TrialTiming):
-    """Timing, and what is found beside it."""
+    """How trials are timed, and whether to search for the largest batch."""
 
     max_batch: bool = False
-    """Find the largest batch that fits, for each variant, engine and length of the grid."""
+    """Whether to search for the largest batch that fits, for each variant, engine and length of the grid."""
 
 
 class LimitsSettings(Settings):
     """How the machine's limits are measured."""
 
     seconds: PositiveFloat = 0.4
-    """For each kind of copy and each type of number."""
-
-
-class Cell(NamedTuple):
-    """A trial's place in the grid."""
-
-    variant: str
-    engine: str
-    batch: int
-    prompt: int
-    generated: int
-
-    @property
-    def trial(self) -> str:
-        """The trial's name in paths: base/lean/b1-p4-g32."""
-        return f"{self.variant}/{short_name(self.engine)}/b{self.batch}-p{self.prompt}-g{self.generated}"
-
-    @property
-    def shown(self) -> str:
-        """What it asks for, for messages."""
-        return f"batch {self.batch}, prompt {self.prompt}, generated {self.generated}"
+    """Time to spend on each kind of memory access and on each dtype of matmul, in seconds."""
 
 
 DEFAULT_GRID = [
@@ -262,26 +257,26 @@ DEFAULT_GRID = [
 
 
 class ThroughputSettings(Settings):
-    """Study `throughput`: generation speed and memory of a model and its compressions."""
+    """Study `throughput`: how fast does a model generate, in how much memory, and what does compressing it buy?"""
 
     model: ModelSettings = ModelSettings()
-    """The base."""
+    """The base model."""
     text: TextSettings = TextSettings()
-    """What it reads."""
+    """Text that the model is calibrated on, scored on and prompted with."""
     variants: VariantSettings = VariantSettings()
-    """What it is compared with."""
+    """Compressions of the base model, and models that you supply."""
     grid: Annotated[list[GridSettings], Field(min_length=1)] = DEFAULT_GRID
-    """The trials: what every block asks for, each once."""
-    choice: ChoiceSettings = ChoiceSettings()
-    """How an engine computes."""
+    """Blocks of trials. A trial that several blocks ask for runs once."""
+    autotune: AutotuneSettings = AutotuneSettings()
+    """How engines compute; `auto` tunes a setting in each trial."""
     timing: TimingSettings = TimingSettings()
-    """How long a trial takes, and what it may use."""
+    """How long trials are timed, and what they may use."""
     limits: LimitsSettings = LimitsSettings()
-    """What the machine can do at best."""
+    """How long the machine's limits are measured."""
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Self:
-        names = [BASE, *compressed(self), *(folder.name for folder, _ in _own_folders(self))]
+        names = [BASE, *compressed(self), *(folder.name for folder, _ in _user_folders(self))]
         engines = dict.fromkeys(engine for block in self.grid for engine in block.engines)
         for place, found in (("variants", names), ("grid: engines", [short_name(engine) for engine in engines])):
             if twice := next((name for name in found if found.count(name) > 1), None):
@@ -303,25 +298,33 @@ class ThroughputSettings(Settings):
             self.check_context(self.model.config.context, "throughput.model.config")
         return self
 
-    def check_context(self, context: int, model: str, brought_as: str | None = None) -> None:
-        """Raises ValueError when a cell of the grid goes beyond the `context` of `model`.
+    def check_trained(self, context: int) -> None:
+        """Raises UserError when the trained model is the one to measure, and its `context` is too short."""
+        try:
+            if self.model.source == "trained":
+                self.check_context(context, "lr_sweep.model")
+        except ValueError as error:
+            raise UserError(f"config: throughput.{error}") from None
 
-        Of the base and its compressions; of the variant `brought_as` where that is given.
+    def check_context(self, context: int, model: str, user_variant: str | None = None) -> None:
+        """Raises ValueError when the grid asks `model` for more tokens than its `context`.
+
+        Checks the trials of the base and its compressions, or those of `user_variant` where one is named.
         """
-        concerned = {BASE, *compressed(self)} if brought_as is None else {brought_as}
+        checked = {BASE, *compressed(self)} if user_variant is None else {user_variant}
         for number, block in enumerate(self.grid):
-            if block.variants is not None and concerned.isdisjoint(block.variants):
+            if block.variants is not None and checked.isdisjoint(block.variants):
                 continue
             longest = max(block.prompt) + max(block.generated)
             if longest > context:
                 raise ValueError(
-                    f"grid.{number}: prompt + generated is {longest}, beyond the {context} tokens"
-                    f" of context that {model} has; lower prompt or generated there, or take a longer context"
+                    f"grid.{number}: prompt + generated is {longest} tokens, more than the context of {context} tokens"
+                    f" of {model}; lower prompt or generated there, or use a model with a longer context"
                 )
 
 
 def compressed(settings: ThroughputSettings) -> dict[str, tuple[Method, float]]:
-    """Variants made here: name -> method and ratio; none where a template brings them."""
+    """Variants that the study compresses itself: name -> method and ratio. None where a template supplies them."""
     if settings.variants.template is not None:
         return {}
     ratios = [ratio for ratio in settings.variants.ratios if ratio < 1]
@@ -329,11 +332,11 @@ def compressed(settings: ThroughputSettings) -> dict[str, tuple[Method, float]]:
 
 
 def user_supplied(settings: ThroughputSettings) -> dict[str, tuple[Path, float | None]]:
-    """Variants of one's own: name -> folder and ratio, None where only the folder knows."""
-    return {folder.name: (folder, ratio) for folder, ratio in _own_folders(settings)}
+    """User-supplied variants: name -> folder and ratio, None where the config does not say the ratio."""
+    return {folder.name: (folder, ratio) for folder, ratio in _user_folders(settings)}
 
 
-def _own_folders(settings: ThroughputSettings) -> list[tuple[Path, float | None]]:
+def _user_folders(settings: ThroughputSettings) -> list[tuple[Path, float | None]]:
     template, ratios = settings.variants.template, [ratio for ratio in settings.variants.ratios if ratio < 1]
     by_ratio = (
         [] if template is None else [(Path(template.replace("{ratio}", f"{ratio:g}")), ratio) for ratio in ratios]
@@ -342,35 +345,10 @@ def _own_folders(settings: ThroughputSettings) -> list[tuple[Path, float | None]
 
 
 def variant_names(settings: ThroughputSettings) -> list[str]:
-    """Every variant there is, the base first."""
+    """All variants, the base first."""
     return [BASE, *compressed(settings), *user_supplied(settings)]
 
 
-def measured(settings: ThroughputSettings) -> list[str]:
-    """Variants that a block of the grid stands for which names none: the base, the first method's, one's own."""
-    first = settings.variants.methods[0]
-    ours = [name for name, (method, _) in compressed(settings).items() if method == first]
-    base = [BASE] if 1.0 in settings.variants.ratios else []
-    return [*base, *ours, *user_supplied(settings)]
-
-
-def cells(settings: ThroughputSettings) -> list[Cell]:
-    """The grid's cells, each once, in the order of its blocks."""
-    found: dict[Cell, None] = {}
-    for block in settings.grid:
-        names = measured(settings) if block.variants is None else block.variants
-        for values in itertools.product(names, block.engines, block.batch, block.prompt, block.generated):
-            found[Cell(*values)] = None
-    return list(found)
-
-
 def reads_corpus(settings: ThroughputSettings) -> bool:
-    """Whether calibration, evaluation or prompts come from the corpus of the study lr_sweep."""
-    own = settings.text.calibration and settings.text.evaluation
-    return settings.model.source != "config" and not own
-
-
-def smaller(cell: Cell, grid: list[Cell]) -> Cell | None:
-    """The cell with the next smaller batch and all else equal; None where there is none."""
-    alike = [other for other in grid if other._replace(batch=cell.batch) == cell and other.batch < cell.batch]
-    return max(alike, key=lambda other: other.batch, default=None)
+    """Whether calibration, evaluation or prompts need the corpus of the study lr_sweep."""
+    return settings.model.source != "config" and not (settings.text.calibration and settings.text.evaluation)

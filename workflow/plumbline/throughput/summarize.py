@@ -1,4 +1,4 @@
-"""Stage `throughput.summarize`: the records of all trials as tidy tables, lines of JSON, and sentences."""
+"""Stage `throughput.summarize`: the records of all trials as tidy tables, JSON lines and findings."""
 
 import json
 import math
@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from plumbline.core.files import write_text
-from plumbline.core.plan.target import Spec
+from plumbline.core.plan.target import MergeSpec
 from plumbline.core.present.formatting import MISSING, with_interval
 from plumbline.core.present.tables import write_csv, write_latex
-from plumbline.core.run.record import SCHEMA
+from plumbline.core.run.records import check_specs, machine_note, machines, write_results
 from plumbline.core.run.stage import stage
 from plumbline.throughput.analysis.evaluation import evaluation_lines
 from plumbline.throughput.analysis.findings import findings
@@ -23,12 +23,12 @@ from plumbline.throughput.analysis.frames import (
     trials_frame,
     variants_frame,
 )
-from plumbline.throughput.analysis.records import cell_text, machine_note, read_manifests, read_others, read_records
+from plumbline.throughput.analysis.records import cell_text, read_manifests, read_max_batches, read_trials
 
-DISTURBED_MARK = " (!)"
+NOISY_MARK = " (!)"
 
 
-class SummarizeSpec(Spec):
+class SummarizeSpec(MergeSpec):
     """What decides the summary: its code and the specs of the trials, variants and largest batches."""
 
 
@@ -36,44 +36,45 @@ class SummarizeSpec(Spec):
 def summarize(
     spec: SummarizeSpec, manifests: list[Path], trials: list[Path], max_batch: list[Path], output: Path
 ) -> None:
-    """Merges the records and writes everything that is computed from them to the folder `output`.
+    """Merges the records into `output` and writes everything computed from them beside it.
 
-    evaluation_results.jsonl has a line per trial; summary.csv a row per trial with intervals;
-    summary_statistics.csv a row per variant and engine; tables/ what goes into papers; results.json the analysis and
-    all records; throughput_analysis.md the study's answers. Raises UserError when a record cannot be read or does not
-    belong to the others.
+    evaluation_results.jsonl has a line per trial; summary.csv a row per trial with intervals; summary_statistics.csv a
+    row per variant and engine; tables/ LaTeX for papers; results.json the analysis and all records;
+    throughput_analysis.md the findings. Raises UserError when a record cannot be read or does not belong to the others.
     """
-    records, variants, largest = read_records(trials), read_manifests(manifests), read_others(max_batch)
+    records, variants, max_batches = read_trials(trials), read_manifests(manifests), read_max_batches(max_batch)
+    check_specs([*records, *max_batches], spec.records)
     summary = trials_frame(records, variants)
     by_variant = variants_frame(variants, records, summary)
     contrasts = contrasts_frame(records)
     lines = [json.dumps(line, ensure_ascii=False, allow_nan=False) for line in evaluation_lines(records, variants)]
-    write_text(output / "evaluation_results.jsonl", "".join(f"{line}\n" for line in lines))
-    write_csv(summary, output / "summary.csv")
-    write_csv(statistics_frame(records, summary), output / "summary_statistics.csv")
-    note, place = machine_note(records), main_cell(summary)
-    _write_tables(summary, by_variant, place, note, output / "tables")
-    analysis = {"main_cell": place, "contrasts": _rows(contrasts), "variants": _rows(by_variant)}
-    merged = {"schema": SCHEMA, "study": "throughput", "analysis": analysis}
-    merged |= {"manifests": [manifest.model_dump(mode="json") for manifest in variants]}
-    merged |= {"trials": records, "max_batch": largest}
-    text = json.dumps(merged, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    write_text(output / "results.json", text + "\n")
-    write_text(output / "throughput_analysis.md", findings(summary, by_variant, contrasts, records, largest))
+    write_text(output.parent / "evaluation_results.jsonl", "".join(f"{line}\n" for line in lines))
+    write_csv(summary, output.parent / "summary.csv")
+    write_csv(statistics_frame(records, summary), output.parent / "summary_statistics.csv")
+    note, place = machine_note(machines(records)), main_cell(summary)
+    _write_tables(summary, by_variant, place, note, output.parent / "tables")
+    write_results(
+        output,
+        records,
+        analysis={"main_cell": place, "contrasts": _rows(contrasts), "variants": _rows(by_variant)},
+        manifests=[manifest.model_dump(mode="json") for manifest in variants],
+        max_batch=[record.to_json() for record in max_batches],
+    )
+    write_text(output.parent / "throughput_analysis.md", findings(summary, by_variant, contrasts, records, max_batches))
 
 
 def throughput_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """Every trial with its speed, time per token, peak memory and share of the ceiling, or what it found instead."""
+    """Every trial with its speed, time to the first token, peak memory and share of the ceiling, or its outcome."""
     rows = []
     for _, row in summary.iterrows():
         ok = row["outcome"] == "ok"
         cells = {"Variant": row["variant"], "Engine": row["engine"]}
         cells |= {"Batch": str(row["batch"]), "Prompt": str(row["prompt"]), "Generated": str(row["generated"])}
         cells["Dtype"] = row["dtype"] if ok else MISSING
-        mark = DISTURBED_MARK if row["disturbed"] else ""
+        mark = NOISY_MARK if row["noisy"] else ""
         cells["Tokens/s"] = rate_text(row) + mark if ok else str(row["outcome"]).replace("_", " ")
-        cells["First token (ms)"] = _figure(1e3 * row["time_to_first_token_seconds"], "{:,.2f}")
-        cells["Peak (MB)"] = _figure(row["peak_bytes"] / 1e6, "{:,.0f}")
+        cells["First token (ms)"] = _text(1e3 * row["time_to_first_token_seconds"], "{:,.2f}")
+        cells["Peak (MB)"] = _text(row["peak_bytes"] / 1e6, "{:,.0f}")
         share = (100 * row[f"ceiling_share{end}"] for end in ("", "_low", "_high"))
         cells["Of ceiling (%)"] = with_interval(*share)
         rows.append(cells)
@@ -81,18 +82,18 @@ def throughput_table(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def variants_table(by_variant: pd.DataFrame) -> pd.DataFrame:
-    """Every variant with its size, its perplexity, and its speed against the base's."""
+    """Every variant with its size, its perplexity, and its speed relative to the base."""
     rows = []
     for _, row in by_variant.iterrows():
-        cells = {"Variant": row["variant"], "Method": row["method"], "Ratio": _figure(row["ratio"], "{:.3g}")}
-        if row["method"] == "own" and not math.isnan(row["ratio"]):
-            cells["Ratio"] += " (as named)"
+        cells = {"Variant": row["variant"], "Method": row["method"], "Ratio": _text(row["ratio"], "{:.3g}")}
+        if row["method"] == "user" and not math.isnan(row["ratio"]):
+            cells["Ratio"] += " (by name)"
         cells["Parameters"] = MISSING if pd.isna(row["parameters"]) else f"{row['parameters']:,}"
         good = row["outcome"] == "ok"
-        cells["Perplexity"] = _figure(row["perplexity"], "{:,.2f}") if good else str(row["outcome"]).replace("_", " ")
+        cells["Perplexity"] = _text(row["perplexity"], "{:,.2f}") if good else str(row["outcome"]).replace("_", " ")
         cells["Tokens/s"] = rate_text(row)
-        mark = DISTURBED_MARK if row["disturbed"] else ""
-        cells["Of the base's"] = MISSING if math.isnan(row["speedup"]) else ratio_text(row, "speedup") + mark
+        mark = NOISY_MARK if row["noisy"] else ""
+        cells["Relative to base"] = MISSING if math.isnan(row["speedup"]) else ratio_text(row, "speedup") + mark
         rows.append(cells)
     return pd.DataFrame(rows)
 
@@ -101,9 +102,9 @@ def _write_tables(
     summary: pd.DataFrame, by_variant: pd.DataFrame, place: dict[str, Any], note: str, folder: Path
 ) -> None:
     caption = (
-        "Every trial: tokens per second with the bootstrap 95% interval over the batches of its process, time to the "
-        "first token of all rows, peak memory in 10^6 bytes, and the share of the ceiling that the machine's "
-        f"measured limits set, with the interval over decode steps. {_mark_text(summary)}{note}"
+        "All trials: tokens per second with the bootstrap 95% interval over the batches of the trial's process, time "
+        "until all rows have their first token, peak memory in 10^6 bytes, and share of the ceiling set by the "
+        f"machine's measured limits, with the interval over decode steps. {_mark_text(summary)}{note}"
     )
     write_latex(
         throughput_table(summary),
@@ -113,11 +114,11 @@ def _write_tables(
         group_by="Variant",
     )
     tokens = by_variant["evaluation_tokens"].dropna()
-    over = f"over {tokens.max():,} tokens of held-out text" if len(tokens) else "without held-out text"
+    over = f"on {tokens.max():,} tokens of held-out text" if len(tokens) else "without held-out text"
     caption = (
-        f"Variants. Ratio: share of each linear layer's parameters kept. Perplexity {over}, the same text for all: "
-        f"one figure. Tokens per second at {cell_text(place)} with engine {place['engine']}, with the bootstrap 95% "
-        f"interval over the batches of the process. {_mark_text(by_variant)}{note}"
+        f"Variants. Ratio: share of each linear layer's parameters kept. Perplexity {over}, the same for all variants. "
+        f"Tokens per second at {cell_text(place)} with engine {place['engine']}, with the bootstrap 95% interval over "
+        f"the batches of the process. {_mark_text(by_variant)}{note}"
     )
     write_latex(
         variants_table(by_variant), folder / "variants.tex", caption=caption.strip(), label="tab:throughput-variants"
@@ -125,23 +126,22 @@ def _write_tables(
 
 
 def _mark_text(frame: pd.DataFrame) -> str:
-    """What the mark means, where one stands."""
-    if not (frame["disturbed"] != "").any():
+    """What the mark means, if the table has one."""
+    if not (frame["noisy"] != "").any():
         return ""
     return (
-        f"{DISTURBED_MARK.strip()}: a trial behind it was measured while the machine was busy or slowed, before "
-        "warm-up had become steady, while the speed drifted, or with widely scattered batches; no verdict rests on it. "
+        f"{NOISY_MARK.strip()}: noisy, no verdict rests on it. The machine was busy or slowed, warm-up was not steady, "
+        "the speed drifted, or the batches scattered widely. "
     )
 
 
-def _figure(value: float, form: str) -> str:
+def _text(value: float, form: str) -> str:
     return MISSING if math.isnan(value) else form.format(value)
 
 
-def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """A frame as JSON: a dict per row, null for what is missing."""
-    rows: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", double_precision=15))
-    return rows
+def _rows(frame: pd.DataFrame) -> Any:
+    """A frame as JSON: an object per row, null for what is missing."""
+    return json.loads(frame.to_json(orient="records", double_precision=15))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from plumbline.throughput.models.perplexity import quality
 from plumbline.throughput.models.text import same_vocabulary
 from plumbline.throughput.models.weights import sha256_of
 
-OTHER_TOKENS = "its tokens are not the base's, so its perplexity would not compare"
+OTHER_TOKENS = "it uses other tokens than the base, so its perplexity would not be comparable"
 
 
 class UserVariantSpec(Spec):
@@ -27,18 +27,18 @@ class UserVariantSpec(Spec):
     folder: str
     ratio: float | None
     fingerprint: str | None
-    """None where there is no such folder."""
+    """None if the folder does not exist."""
 
 
 @stage
 def user_variant(spec: UserVariantSpec, base: Path, output: Path, device: str = "auto") -> None:
-    """Writes a manifest that points to the user's folder; a missing one is outcome `unavailable`.
+    """Writes a manifest that points to the user's folder; a missing folder is outcome `unavailable`.
 
-    base: its manifest, with text.safetensors beside it.
+    base: the base's manifest, with text.safetensors beside it.
     """
     on = torch_device(device)
     parent = read_manifest(base)
-    named: dict[str, Any] = {"variant": spec.variant, "method": "own", "ratio": spec.ratio, "folder": spec.folder}
+    named: dict[str, Any] = {"variant": spec.variant, "method": "user", "ratio": spec.ratio, "folder": spec.folder}
     if Path(spec.folder).is_dir():
         manifest = _examined(Manifest(**named), parent, base.with_name("text.safetensors"), on)
     else:
@@ -49,7 +49,7 @@ def user_variant(spec: UserVariantSpec, base: Path, output: Path, device: str = 
 
 
 def _examined(manifest: Manifest, parent: Manifest, text: Path, device: torch.device) -> Manifest:
-    """The manifest with what the folder holds, and how good it is."""
+    """The manifest, completed with what the folder holds and with its perplexity."""
     folder = Path(manifest.folder)
     manifest = manifest.model_copy(update={"layers": _layers(folder)})
     model = load_transformers(manifest, torch.float32, device, "sdpa")
@@ -77,7 +77,7 @@ def _examined(manifest: Manifest, parent: Manifest, text: Path, device: torch.de
 
 
 def _layers(folder: Path) -> list[CompressedLayer]:
-    """The low-rank layers of a folder that the stage `compress` wrote; of any other, none."""
+    """The low-rank layers of a folder that the stage `compress` wrote; none for other folders."""
     path = folder / "manifest.json"
     if not path.exists() or "layers" not in read_json(path):
         return []

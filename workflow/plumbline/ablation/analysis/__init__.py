@@ -1,1 +1,1 @@
-"""Records to tables and findings."""
+"""From trial records to tables and findings."""

@@ -1,4 +1,4 @@
-"""What a reader of a table or a figure calls the views, layer sets, representations and outcomes."""
+"""Display names of views, layer sets, representations and measures in tables, figures and findings."""
 
 from types import MappingProxyType
 
@@ -24,17 +24,6 @@ REPRESENTATIONS = MappingProxyType(
     }
 )
 
-OUTCOMES = MappingProxyType(
-    {
-        "ok": "ok",
-        "out_of_memory": "OOM",
-        "diverged": "diverged",
-        "invalid_output": "invalid output",
-        "unavailable": "unavailable",
-        "timeout": "timed out",
-    }
-)
-
 METRICS = MappingProxyType(
     {"accuracy": "Accuracy", "macro_f1": "Macro F1", "macro_precision": "Precision", "macro_recall": "Recall"}
 )
@@ -42,24 +31,19 @@ METRICS = MappingProxyType(
 
 def view_label(name: str) -> str:
     """`factor` -> Factor view."""
-    return VIEWS.get(name, _spoken(name))
+    return VIEWS.get(name, _as_words(name))
 
 
 def layers_label(name: str) -> str:
     """`all_layers` -> All layers."""
-    return LAYERS.get(name, _spoken(name))
+    return LAYERS.get(name, _as_words(name))
 
 
 def representation_label(name: str) -> str:
     """`matrix_norms` -> Matrix norms; `my_lab.features:curvature` -> Curvature."""
-    return REPRESENTATIONS.get(name, _spoken(name.rpartition(":")[2].rpartition(".")[2]))
+    return REPRESENTATIONS.get(name, _as_words(name.rpartition(":")[2].rpartition(".")[2]))
 
 
-def outcome_label(name: str) -> str:
-    """`out_of_memory` -> OOM."""
-    return OUTCOMES.get(name, name.replace("_", " "))
-
-
-def _spoken(name: str) -> str:
+def _as_words(name: str) -> str:
     words = name.replace("_", " ").strip()
     return words[:1].upper() + words[1:]

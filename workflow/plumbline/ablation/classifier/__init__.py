@@ -1,1 +1,1 @@
-"""The classifier of a trial: a multilayer perceptron, its runs trained at once or one after another."""
+"""The classifier: a multilayer perceptron, trained several times, all runs at once or one after another."""

@@ -1,12 +1,9 @@
-"""The state of a stacked fit on disk, so that a killed one goes on where it was."""
+"""The checkpoint of a stacked training, so that a killed one resumes to the same bits."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import pickle
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +14,16 @@ from numpy.typing import NDArray
 from plumbline.ablation.classifier.result import Curves
 from plumbline.ablation.classifier.splits import SIDES, Split
 from plumbline.ablation.settings import ClassifierSettings
-from plumbline.core.errors import UserError
-from plumbline.core.files import atomic
+from plumbline.core.run.checkpoint import load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
-    from plumbline.ablation.classifier.stacked import StackedFit
-
-log = logging.getLogger("plumbline")
+    from plumbline.ablation.classifier.stacked import StackedTrainer
 
 STACK_TENSORS = ("flat", "first_moment", "second_moment", "steps", "mean", "variance")
 BEST_TENSORS = ("best_flat", "best_mean", "best_variance")
 
 
-def fingerprint(
+def identity(
     features: NDArray[Any],
     labels: NDArray[Any],
     splits: list[Split],
@@ -37,7 +31,7 @@ def fingerprint(
     seeds: list[int],
     device: torch.device,
 ) -> str:
-    """A hash of all that decides a fit."""
+    """A hash of everything that decides the result: data, splits, settings, seeds and device."""
     digest = hashlib.sha256(
         json.dumps([settings.model_dump(), seeds, str(device), str(features.dtype), features.shape]).encode()
     )
@@ -48,48 +42,35 @@ def fingerprint(
     return digest.hexdigest()
 
 
-def save(path: Path, fit: StackedFit, mark: str) -> None:
-    """Writes the state of `fit` to `path`, whole or not at all."""
-    runs = [asdict(run) for run in fit.runs]
+def save(path: Path, trainer: StackedTrainer, identity: str) -> None:
+    """Writes the state of `trainer` to `path`, whole or not at all."""
     state = {
-        "mark": mark,
-        "epoch": fit.epoch,
-        "seconds": fit.seconds,
-        "active": fit.active,
-        "runs": runs,
-        "generators": [generator.get_state() for generator in fit.generators],
-        "stack": {name: getattr(fit.stack, name) for name in STACK_TENSORS},
-        "best": {name: getattr(fit, name) for name in BEST_TENSORS},
+        "epoch": trainer.epoch,
+        "seconds": trainer.seconds,
+        "active": trainer.active,
+        "runs": [{**vars(run), "curves": run.curves.model_dump()} for run in trainer.runs],
+        "generators": [generator.get_state() for generator in trainer.generators],
+        "stack": {name: getattr(trainer.stack, name) for name in STACK_TENSORS},
+        "best": {name: getattr(trainer, name) for name in BEST_TENSORS},
     }
-    with atomic(path) as partial:
-        torch.save(state, partial)
+    save_checkpoint(path, identity, state)
 
 
-def load(path: Path, fit: StackedFit, mark: str) -> None:
-    """Sets `fit`, freshly made, to the state at `path`, if there is one and it is of the same fit.
+def resume(path: Path, trainer: StackedTrainer, identity: str) -> None:
+    """Puts the new `trainer` into the state at `path`, if one is there and belongs to the same training.
 
     Raises UserError when the file is not a checkpoint.
     """
-    if not path.exists():
+    state = load_checkpoint(path, identity)
+    if state is None:
         return
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"{path}: is not a checkpoint ({error}); delete it to start the fit from the beginning"
-        ) from error
-    if state["mark"] != mark:
-        log.warning("%s is of other data, splits, seeds or settings: the fit starts from its beginning", path)
-        return
-    fit.epoch, fit.seconds, fit.active = state["epoch"], state["seconds"], state["active"]
-    for run, kept in zip(fit.runs, state["runs"], strict=True):
-        curves = Curves(**kept.pop("curves"))
-        for name, value in {**kept, "curves": curves}.items():
-            setattr(run, name, value)
-    for generator, words in zip(fit.generators, state["generators"], strict=True):
-        generator.set_state(words)
+    trainer.epoch, trainer.seconds, trainer.active = state["epoch"], state["seconds"], state["active"]
+    for run, saved in zip(trainer.runs, state["runs"], strict=True):
+        vars(run).update(saved, curves=Curves(**saved["curves"]))
+    for generator, saved in zip(trainer.generators, state["generators"], strict=True):
+        generator.set_state(saved)
     for name in BEST_TENSORS:
-        getattr(fit, name).copy_(state["best"][name])
-    fit.stack.keep(torch.tensor(fit.active, dtype=torch.int64, device=fit.device))
+        getattr(trainer, name).copy_(state["best"][name])
+    trainer.stack.keep(torch.tensor(trainer.active, dtype=torch.int64, device=trainer.device))
     for name in STACK_TENSORS:
-        getattr(fit.stack, name).copy_(state["stack"][name])
+        getattr(trainer.stack, name).copy_(state["stack"][name])

@@ -1,8 +1,8 @@
-"""The random numbers of one run, in the order in which both ways of training draw them.
+"""The random numbers of one run, drawn in the same order by both ways of training.
 
-First the initial weights, layer by layer; then for each epoch the order of the training rows; then, before each block
-of batches, the dropout masks of that block. Each run has a generator of its own, so its numbers do not depend on
-which runs train beside it.
+First the initial weights, layer by layer; then, in each epoch, the order of the training rows and, before each block
+of batches, the dropout masks of that block. Each run has its own generator, so its numbers do not depend on which runs
+train beside it.
 """
 
 import math
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from plumbline.ablation.settings import ClassifierSettings
 
-BATCHES_PER_BLOCK = 16  # masks drawn in one call: fewer calls, and memory that does not grow with the rows
+BATCHES_PER_BLOCK = 16  # whose masks are drawn in one call: few calls, and memory does not grow with the rows
 
 
 def generator_of(seed: int, device: torch.device) -> torch.Generator:
-    """The generator of the run with this seed."""
+    """The generator of a run."""
     return torch.Generator(device=device).manual_seed(seed)
 
 
@@ -25,7 +25,7 @@ def initial_weights(
 ) -> tuple[list[Tensor], Tensor]:
     """The weights (out, in) of every linear layer and the bias (classes,) of the last, uniform in ±1/√in.
 
-    As torch.nn.Linear draws them. The hidden layers have no bias: the BatchNorm behind them would subtract it.
+    This is how torch.nn.Linear draws them. The hidden layers have no bias: BatchNorm would subtract it.
     """
 
     def uniform(*shape: int, inputs: int) -> Tensor:
@@ -47,12 +47,12 @@ def row_order(rows: int, generator: torch.Generator) -> Tensor:
 def draw_masks(out: Tensor, settings: ClassifierSettings, generator: torch.Generator) -> None:
     """Fills the flat `out` with dropout masks: 0, or 1 / (1 − dropout).
 
-    Each value takes 16 random bits (so the share dropped is exact to 1/65,536): five times faster on a CPU than
+    Each value takes 16 random bits, so the dropped share is exact to 1/65,536. On a CPU this is five times faster than
     torch's bernoulli_, which took a third of an epoch of a small network.
     """
-    words = torch.empty(-(-out.numel() // 4), dtype=torch.int64, device=out.device)
-    words.random_(-(2**63), None, generator=generator)
-    out.copy_(words.view(torch.int16)[: out.numel()])
+    bits = torch.empty(-(-out.numel() // 4), dtype=torch.int64, device=out.device)
+    bits.random_(-(2**63), None, generator=generator)
+    out.copy_(bits.view(torch.int16)[: out.numel()])
     out.ge_(round(settings.dropout * 65536) - 32768).mul_(1 / (1 - settings.dropout))
 
 
@@ -63,9 +63,9 @@ def blocks(rows: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 def batch_rows(rows: int, start: int, batch_size: int) -> int:
-    """How many of `rows` rows the batch from `start` on takes.
+    """Size of the batch that starts at row `start` of `rows`.
 
-    0 where one row alone is left: BatchNorm cannot normalise it, so that epoch goes without it.
+    0 if only one row is left: BatchNorm cannot normalise a single row, so the epoch skips it.
     """
     left = min(batch_size, rows - start)
     return left if left > 1 else 0

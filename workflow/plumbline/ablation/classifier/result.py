@@ -1,16 +1,22 @@
-"""What a run of the classifier found."""
+"""The result of one run of the classifier."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from plumbline.ablation.classifier.splits import SIDES
+from plumbline.core.run.record import Outcome
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
+class RecordPart(BaseModel):
+    """Base of the objects nested in a trial record: frozen; unknown keys, NaN and infinities are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Scores(RecordPart):
     """Accuracy, and the unweighted mean over classes of F1, precision and recall; 0 where one is undefined."""
 
     accuracy: float
@@ -19,27 +25,25 @@ class Scores:
     macro_recall: float
 
 
-@dataclass(kw_only=True)
-class Curves:
+class Curves(RecordPart):
     """One value per epoch. Training loss and accuracy are those of the training steps, with dropout."""
 
-    train_loss: list[float] = field(default_factory=list)
-    train_accuracy: list[float] = field(default_factory=list)
-    validation_accuracy: list[float] = field(default_factory=list)
-    learning_rate: list[float] = field(default_factory=list)
+    train_loss: list[float] = []
+    train_accuracy: list[float] = []
+    validation_accuracy: list[float] = []
+    learning_rate: list[float] = []
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """One run. `outcome` is "ok", or "diverged" when the training loss stopped being finite: then no scores.
+class RunResult(RecordPart):
+    """One run. A run diverges when its training loss is no longer finite; it then has no scores.
 
-    Epochs count from 1. `best_epoch` is the first of the highest validation accuracy; the scores are of its weights.
-    `seconds` is wall time; of a stacked fit, an equal share of the whole stack's.
-    `confusion` counts the test rows, [true class][predicted class]; `feature_width` the columns kept.
+    Epochs count from 1. `best_epoch` is the first epoch with the highest validation accuracy; the scores are those of
+    its weights. `seconds` is wall time; a run that trained in a stack has an equal share of the stack's.
+    `confusion` counts the test rows, [true class][predicted class]; `feature_width` counts the columns that vary.
     """
 
     seed: int
-    outcome: str
+    outcome: Outcome
     train: Scores | None
     validation: Scores | None
     test: Scores | None
@@ -50,9 +54,12 @@ class RunResult:
     curves: Curves
     confusion: list[list[int]] | None
 
-    def to_json(self) -> dict[str, Any]:
-        """The run as a record keeps it: only dicts, lists, strings, finite numbers and None."""
-        return asdict(self)
+    @model_validator(mode="after")
+    def _ok_has_scores(self) -> Self:
+        found = (self.train, self.validation, self.test, self.best_epoch, self.confusion)
+        if self.outcome is Outcome.OK and None in found:
+            raise ValueError("outcome is ok, but scores are missing")
+        return self
 
 
 def scores(confusion: NDArray[np.int64]) -> Scores:
@@ -87,12 +94,10 @@ def run_result(
     curves: Curves,
 ) -> RunResult:
     """The result of a run from its (labels, predicted) on each side; None for a run that diverged."""
-    matrices = {} if predictions is None else {
-        side: confusion_matrix(*predictions[side], classes) for side in SIDES
-    }  # fmt: skip
+    matrices = {side: confusion_matrix(*pair, classes) for side, pair in (predictions or {}).items()}
     return RunResult(
         seed=seed,
-        outcome="diverged" if predictions is None else "ok",
+        outcome=Outcome.DIVERGED if predictions is None else Outcome.OK,
         **{side: scores(matrices[side]) if matrices else None for side in SIDES},
         best_epoch=best_epoch if matrices else None,
         epochs=epochs,

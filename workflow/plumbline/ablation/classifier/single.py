@@ -1,4 +1,4 @@
-"""One run of the classifier in ordinary torch modules: the reference that the stack is held against."""
+"""One run of the classifier in ordinary torch modules: the reference for the stacked training."""
 
 import math
 import time
@@ -27,7 +27,7 @@ from plumbline.ablation.settings import ClassifierSettings
 
 
 class Perceptron(nn.Module):
-    """`layers` × (Linear without bias, BatchNorm, ReLU, Dropout), Linear, with the run's initial weights."""
+    """`layers` × (Linear without bias, BatchNorm, ReLU, Dropout), Linear; starts from the run's initial weights."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ def fit_single(
 ) -> tuple[RunResult, Perceptron]:
     """One run, and its network with the weights of the best epoch.
 
-    features (N, W) float32 or float64, labels (N,) in 0 … classes − 1; the arithmetic is that of the features' type.
+    features: (N, W) float32 or float64, whose dtype is used for training; labels: (N,) in 0 … classes − 1.
     `progress` is called after each epoch with (epochs done, 1).
     Raises UserError when no column varies over the training rows, or a value is not finite.
     """

@@ -1,18 +1,23 @@
 """Training, validation and test rows, stratified by class, groups of rows kept together."""
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
 
 from plumbline.core.errors import UserError
+from plumbline.core.files import write_bytes
 
 FRACTIONS = (0.7, 0.1, 0.2)
 REFERENCE_SEED = 42
 SIDES = ("train", "validation", "test")
-ORDERS_TRIED = 20
-CLOSE_ENOUGH = 0.01  # an order of the groups that comes this near to the fractions is taken at once
+CLOSE_ENOUGH = 0.03
+"""Folds whose share is this near to what was asked are all as good: which one is held out is drawn."""
 TOO_FAR = 0.10
 
 Indices = NDArray[np.int64]
@@ -37,23 +42,41 @@ def split(
     """A random split, drawn from `seed`, with no group on two sides and every class on every side.
 
     labels, groups: (N,). Where every row is its own group the classes are stratified to the row; otherwise whole
-    groups are dealt out so that each class comes as near to `fractions` as they allow.
+    groups are drawn so that each class comes near to `fractions`.
     Raises UserError where the groups miss the fractions by more than ten points or leave a side without a class.
     """
-    distinct, group_of_row = np.unique(groups, return_inverse=True)
-    if len(distinct) == len(labels):
+    if len(np.unique(groups)) == len(labels):
         return _stratified(labels, fractions, seed)
-    _, class_of_row = np.unique(labels, return_inverse=True)
-    counts = np.zeros((len(distinct), class_of_row.max() + 1))
-    np.add.at(counts, (group_of_row, class_of_row), 1)
-    side_of_group = _deal(counts, np.asarray(fractions), np.random.default_rng(seed))
-    _check_shares(side_of_group, counts, np.asarray(fractions))
-    return _checked(side_of_group[group_of_row], labels)
+    validation, test = fractions[1:]
+    rows = np.arange(len(labels))
+    tested = _held_out(labels, groups, test, seed)
+    rest = np.delete(rows, tested)
+    validated = rest[_held_out(labels[rest], groups[rest], validation / (1 - test), seed)]
+    side = _side_of_row(len(rows), validated, tested)
+    _check_shares(side, groups, fractions)
+    return _checked(side, labels)
 
 
 def fixed_split(labels: NDArray[Any], *, fractions: tuple[float, float, float] = FRACTIONS) -> Split:
     """The one split of the reference experiment: stratified, seed 42, whatever rows share an image."""
     return _stratified(labels, fractions, REFERENCE_SEED)
+
+
+def write_splits(path: Path, splits: Sequence[Split]) -> None:
+    """Writes `splits` of the same rows to the safetensors file `path`: `sides`, (splits, rows), 0, 1 or 2 of SIDES."""
+    rows = sum(len(getattr(splits[0], name)) for name in SIDES)
+    sides = np.zeros((len(splits), rows), np.uint8)
+    for number, one in enumerate(splits):
+        sides[number, one.validation], sides[number, one.test] = 1, 2
+    write_bytes(path, save({"sides": sides}))
+
+
+def read_splits(path: Path, rows: int) -> list[Split]:
+    """The splits in `path`. Raises UserError when they are not of so many rows."""
+    sides = load_file(path)["sides"]
+    if sides.shape[1] != rows:
+        raise UserError(f"{path}: splits {sides.shape[1]} adapters, there are {rows}; delete it to have it rebuilt")
+    return [Split(**{name: np.flatnonzero(one == number) for number, name in enumerate(SIDES)}) for one in sides]
 
 
 def _stratified(labels: NDArray[Any], fractions: tuple[float, float, float], seed: int) -> Split:
@@ -73,54 +96,53 @@ def _stratified(labels: NDArray[Any], fractions: tuple[float, float, float], see
             f"ablation.training: {len(labels)} rows, {smallest} in the smallest class, cannot be split ({error}); "
             "give every class at least 10 rows"
         ) from error
-    side = np.zeros(len(labels), np.int64)
+    return _checked(_side_of_row(len(rows), validated, tested), labels)
+
+
+def _held_out(labels: NDArray[Any], groups: NDArray[Any], share: float, seed: int) -> Indices:
+    """Rows of whole groups, about `share` of all, with every class among them and among the rest where that can be.
+
+    One of StratifiedGroupKFold's folds, drawn among those that are near to `share`: of as many folds as it asks for, or
+    of fewer and larger ones where none of those will do.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    random, nothing = np.random.default_rng(seed), np.empty(0, np.int64)
+    tried: list[tuple[int, float, Indices]] = [(_missing_classes(labels, nothing), share, nothing)]
+    largest_class = np.unique(labels, return_counts=True)[1].max()
+    for number in range(min(round(1 / share), largest_class, len(np.unique(groups))), 1, -1):
+        folds = StratifiedGroupKFold(number, shuffle=True, random_state=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds: it is counted below
+            made = [rows for _, rows in folds.split(labels, labels, groups)]
+        missing = [_missing_classes(labels, rows) for rows in made]
+        off = [abs(len(rows) / len(labels) - share) for rows in made]
+        near = [index for index in range(number) if not missing[index] and off[index] <= CLOSE_ENOUGH]
+        if near:
+            return made[random.choice(near)]
+        tried += zip(missing, off, made, strict=True)
+    return min(tried, key=lambda fold: fold[:2])[2]
+
+
+def _missing_classes(labels: NDArray[Any], rows: Indices) -> int:
+    """How many classes are not on both sides when `rows` are held out."""
+    return len(np.setxor1d(labels[rows], np.delete(labels, rows)))
+
+
+def _side_of_row(count: int, validated: Indices, tested: Indices) -> Indices:
+    side = np.zeros(count, np.int64)
     side[validated], side[tested] = 1, 2
-    return _checked(side, labels)
-
-
-def _deal(counts: NDArray[Any], fractions: NDArray[Any], random: np.random.Generator) -> Indices:
-    """A side for each group: the first random order of dealing that comes close, or else the best one tried."""
-    best: tuple[float, float] | None = None
-    chosen = np.zeros(len(counts), np.int64)
-    for attempt in range(ORDERS_TRIED):
-        order = random.permutation(len(counts))
-        if attempt == ORDERS_TRIED - 1:  # largest groups first: the likeliest to fit, but hardly random
-            order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
-        side = _deal_in_order(order, counts, fractions)
-        missing = sum(int((counts[side == s].sum(axis=0) == 0).sum()) for s in range(3))
-        score = (float(missing), float(np.abs(_shares(side, counts) - fractions).max()))
-        if best is None or score < best:
-            best, chosen = score, side
-        if score <= (0.0, CLOSE_ENOUGH):
-            break
-    return chosen
-
-
-def _deal_in_order(order: Indices, counts: NDArray[Any], fractions: NDArray[Any]) -> Indices:
-    """Each group in turn goes where it most lowers Σ (rows − wanted)² / wanted over sides and classes."""
-    wanted = fractions[:, None] * counts.sum(axis=0)
-    dealt = np.zeros_like(wanted)
-    side = np.empty(len(counts), np.int64)
-    for group in order:
-        rows = counts[group]
-        change = ((2 * (dealt - wanted) * rows + rows**2) / wanted).sum(axis=1)
-        side[group] = change.argmin()
-        dealt[side[group]] += rows
     return side
 
 
-def _shares(side: Indices, counts: NDArray[Any]) -> NDArray[Any]:
-    return np.bincount(side, weights=counts.sum(axis=1), minlength=3) / counts.sum()
-
-
-def _check_shares(side: Indices, counts: NDArray[Any], fractions: NDArray[Any]) -> None:
-    shares = _shares(side, counts)
+def _check_shares(side: Indices, groups: NDArray[Any], fractions: tuple[float, float, float]) -> None:
+    shares = np.bincount(side, minlength=3) / len(side)
     if (shares == 0).any() or np.abs(shares - fractions).max() > TOO_FAR:
-        largest, rows = int(counts.sum(axis=1).max()), int(counts.sum())
+        sizes = np.unique(groups, return_counts=True)[1]
         reached = "/".join(f"{100 * share:.0f}" for share in shares)
         raise UserError(
-            f"ablation.training: {len(counts)} groups of adapters that share images, the largest with {largest} of "
-            f"{rows} rows, allow no nearer split than {reached}%; set ablation.training.split_by_images: false"
+            f"ablation.training: {len(sizes)} groups of adapters that share images, the largest with {sizes.max()} of "
+            f"{len(side)} rows, allow no nearer split than {reached}%; set ablation.training.split_by_images: false"
         )
 
 

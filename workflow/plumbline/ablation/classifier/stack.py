@@ -1,8 +1,8 @@
-"""Perceptrons of one shape, stacked: every layer of all of them is one batched matrix product.
+"""A stack of perceptrons of the same shape: each layer is one batched matrix product for all of them.
 
-Activations are (A, units, rows): one more transposition than usual, after which BatchNorm sees (1, A·units, rows)
-and torch's own kernel normalises all networks in one call. Forward and backward are written out: at these sizes
-autograd's bookkeeping would cost more than the arithmetic.
+Activations are (A, units, rows). This takes one extra transposition, but BatchNorm then sees (1, A·units, rows), and
+torch's kernel normalises all networks in one call. Forward and backward are written out: at these sizes autograd's
+bookkeeping would cost more than the arithmetic.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from torch.optim.adam import adam
 from plumbline.ablation.classifier.draws import initial_weights
 from plumbline.ablation.settings import ClassifierSettings
 
-ALIGNMENT = 16  # elements; each tensor starts on a cache line, so that its sums do not depend on where the stack lies
+ALIGNMENT = 16  # elements; tensors start on a cache line, so that their sums do not depend on the position in memory
 BATCH_NORM_MOMENTUM, BATCH_NORM_EPSILON = 0.1, 1e-5  # torch.nn.BatchNorm1d's
 BETA_1, BETA_2, ADAM_EPSILON = 0.9, 0.999, 1e-8  # torch.optim.Adam's
 
@@ -54,7 +54,7 @@ def _layout(shape: Shape) -> tuple[list[tuple[int, tuple[int, ...]]], int]:
 
 
 def parts(flat: Tensor, shape: Shape) -> Parts:
-    """The tensors that lie in `flat` (A, P)."""
+    """Views of the tensors inside `flat` (A, P)."""
     places, _ = _layout(shape)
     views = [flat[:, at : at + torch.Size(size).numel()].unflatten(1, size) for at, size in places]
     *weights, gain, shift, bias = views
@@ -62,16 +62,17 @@ def parts(flat: Tensor, shape: Shape) -> Parts:
 
 
 class Stack:
-    """Networks, their gradients and their Adam moments; `flat`, `mean` and `variance` decide what they predict.
+    """Networks, their gradients and their Adam moments.
 
-    flat: (A, P), a network's parameters in each row; mean, variance: (A, layers, hidden), BatchNorm's running ones.
+    flat: (A, P), the parameters of one network per row; mean, variance: (A, layers, hidden), BatchNorm's running
+    statistics. These three decide what the networks predict.
     """
 
     def __init__(self, shape: Shape, flat: Tensor, mean: Tensor, variance: Tensor) -> None:
         self.shape, self.flat = shape, flat
         self.first_moment, self.second_moment = torch.zeros_like(flat), torch.zeros_like(flat)
         self.steps = torch.zeros(len(flat), device=flat.device)
-        # layer by layer, because the kernel needs each layer's in one piece
+        # layer first, because the kernel needs each layer's statistics contiguous
         self.mean, self.variance = mean.transpose(0, 1).contiguous(), variance.transpose(0, 1).contiguous()
         self.gradient = torch.zeros_like(flat)
         self._prepare()
@@ -89,7 +90,7 @@ class Stack:
         for name in ("flat", "first_moment", "second_moment", "steps"):
             setattr(self, name, getattr(self, name)[networks])
         self.mean, self.variance = self.mean[:, networks], self.variance[:, networks]
-        self.gradient = self.gradient[: len(networks)]  # written anew in each step, so only its size matters
+        self.gradient = self.gradient[: len(networks)]  # overwritten in each step, so only its size matters
         self._prepare()
 
     def running(self) -> tuple[Tensor, Tensor]:
@@ -104,17 +105,17 @@ class Stack:
         return self._parts[low, high]
 
     def gradients(self, low: int, high: int, x: Tensor, y: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Leaves in `gradient` that of the mean cross entropy of networks low … high − 1, each on its own batch.
+        """Computes in `gradient` that of the mean cross entropy of networks low … high − 1, each on its own batch.
 
         x (A, b, W), y (A, b), masks (A, layers, hidden, b) or None for no dropout, A = high − low.
-        Updates the running statistics. Returns the summed loss and the number of hits, (A,) each.
+        Updates the running statistics. Returns the summed loss and the number of hits, each (A,).
         """
-        own, gradient = self._parts_of(low, high)
+        params, gradient = self._parts_of(low, high)
         inputs, norms = [x.transpose(1, 2)], []
         for layer in range(self.shape.layers):
-            linear = torch.bmm(own.weights[layer], inputs[-1])
+            linear = torch.bmm(params.weights[layer], inputs[-1])
             channels = linear.view(1, -1, linear.shape[2])
-            gain, shift = own.gain[:, layer].reshape(-1), own.shift[:, layer].reshape(-1)
+            gain, shift = params.gain[:, layer].reshape(-1), params.shift[:, layer].reshape(-1)
             mean, variance = (s[layer, low:high].view(-1) for s in (self.mean, self.variance))
             out, *saved = torch.native_batch_norm(
                 channels, gain, shift, mean, variance, True, BATCH_NORM_MOMENTUM, BATCH_NORM_EPSILON
@@ -122,7 +123,7 @@ class Stack:
             norms.append((channels, gain, mean, variance, *saved))
             out = torch.relu_(out.view_as(linear))
             inputs.append(out if masks is None else out.mul_(masks[:, layer]))
-        logits = torch.baddbmm(own.bias[:, :, None], own.weights[-1], inputs[-1])
+        logits = torch.baddbmm(params.bias[:, :, None], params.weights[-1], inputs[-1])
         log_shares = torch.log_softmax(logits, dim=1)
         true = y[:, None]
         loss = -log_shares.gather(1, true).sum(dim=(1, 2))
@@ -132,7 +133,7 @@ class Stack:
         torch.sum(slope, dim=2, out=gradient.bias)
         for layer in range(self.shape.layers, 0, -1):
             torch.bmm(slope, inputs[layer].transpose(1, 2), out=gradient.weights[layer])
-            slope = torch.bmm(own.weights[layer].transpose(1, 2), slope)
+            slope = torch.bmm(params.weights[layer].transpose(1, 2), slope)
             if masks is not None:
                 slope.mul_(masks[:, layer - 1])
             slope = torch.ops.aten.threshold_backward(slope, inputs[layer], 0)
@@ -168,35 +169,35 @@ class Stack:
         )
 
     def predict(self, x: Tensor) -> Tensor:
-        """The classes (A, b) that the networks give to their rows x (A, b, W), by the running statistics."""
-        own, _ = self._parts_of(0, len(self))
+        """The classes (A, b) that the networks predict for their rows x (A, b, W), with the running statistics."""
+        params, _ = self._parts_of(0, len(self))
         mean, variance = self.running()
-        scale = own.gain * torch.rsqrt(variance + BATCH_NORM_EPSILON)
-        shift = own.shift - mean * scale
+        scale = params.gain * torch.rsqrt(variance + BATCH_NORM_EPSILON)
+        shift = params.shift - mean * scale
         h = x.transpose(1, 2)
         for layer in range(self.shape.layers):
-            h = torch.bmm(own.weights[layer], h)
+            h = torch.bmm(params.weights[layer], h)
             h = torch.addcmul(shift[:, layer, :, None], h, scale[:, layer, :, None]).relu_()
-        return torch.baddbmm(own.bias[:, :, None], own.weights[-1], h).argmax(dim=1)
+        return torch.baddbmm(params.bias[:, :, None], params.weights[-1], h).argmax(dim=1)
 
 
 def initial_stack(
     shape: Shape, kept: Tensor, settings: ClassifierSettings, dtype: torch.dtype, generators: list[torch.Generator]
 ) -> Stack:
-    """Networks with the initial weights of `generators`; kept (A, W): the columns that each of them sees.
+    """Networks with initial weights drawn from `generators`. kept: (A, W), the columns that each of them sees.
 
-    The weights of other columns are zero and stay so: their inputs are zero, hence gradient and decay are too.
+    The weights of the other columns are zero and stay zero: with zero inputs, gradient and decay are zero too.
     """
     _, length = _layout(shape)
     flat = torch.zeros(len(generators), length, dtype=dtype, device=kept.device)
-    own = parts(flat, shape)
-    own.gain.fill_(1)
+    params = parts(flat, shape)
+    params.gain.fill_(1)
     for run, generator in enumerate(generators):
         seen = int(kept[run].sum())
         weights, bias = initial_weights(seen, shape.classes, settings, dtype, generator)
-        own.weights[0][run][:, kept[run]] = weights[0]
-        for stacked, weight in zip(own.weights[1:], weights[1:], strict=True):
+        params.weights[0][run][:, kept[run]] = weights[0]
+        for stacked, weight in zip(params.weights[1:], weights[1:], strict=True):
             stacked[run] = weight
-        own.bias[run] = bias
+        params.bias[run] = bias
     mean = torch.zeros(len(generators), shape.layers, shape.hidden, dtype=dtype, device=kept.device)
     return Stack(shape, flat, mean, torch.ones_like(mean))

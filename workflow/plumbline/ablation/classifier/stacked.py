@@ -1,8 +1,8 @@
-"""All runs of a trial trained at once.
+"""Trains all runs of a trial at once.
 
-Each run has its own initial weights, batch order, dropout masks, split, standardisation, learning rate and end; what
-they share is the time. Runs are kept in order of falling training size, so that the runs whose batch has the same
-number of rows are neighbours: a step is then one stacked step for each such neighbourhood, of real rows only.
+Each run has its own initial weights, batch order, dropout masks, split, standardisation, learning rate and last epoch.
+Runs are sorted by falling training size, so that runs whose batches have the same number of rows are adjacent: a step
+is one stacked step for each such stretch of runs, without padding.
 """
 
 import math
@@ -26,15 +26,15 @@ from plumbline.ablation.classifier.stack import Shape, Stack, initial_stack
 from plumbline.ablation.classifier.standardise import RESIDENT_BYTES, StandardisedRows
 from plumbline.ablation.settings import ClassifierSettings
 
-ROWS_AT_ONCE = 256  # rows of each run predicted in one product
+ROWS_AT_ONCE = 256  # rows of each run that are predicted in one product
 
 ProgressCallback = Callable[[int, int], None]
 """Called after each epoch with (epochs done, runs still training)."""
 
 
 @dataclass(kw_only=True)
-class Run:
-    """Where one run stands."""
+class RunState:
+    """The progress of one run."""
 
     seed: int
     learning_rate: float
@@ -46,7 +46,7 @@ class Run:
     curves: Curves = field(default_factory=Curves)
 
     def finish_epoch(self, loss: float, accuracy: float, validated: float, settings: ClassifierSettings) -> bool:
-        """Takes an epoch's figures and sets the next learning rate; True when the epoch is the best so far.
+        """Records an epoch and sets the next learning rate. Returns whether the epoch is the best so far.
 
         The schedule is torch's ReduceLROnPlateau(mode="max"), whose threshold is a ten-thousandth of the best.
         """
@@ -66,13 +66,13 @@ class Run:
         return better
 
     def over(self, settings: ClassifierSettings) -> bool:
-        """Whether the run has ended."""
+        """Whether the run is finished."""
         epochs = len(self.curves.train_loss)
         return self.diverged or epochs >= settings.max_epochs or epochs - self.best_epoch >= settings.patience
 
 
-class StackedFit:
-    """The runs in training: their data, their networks, and the best networks so far."""
+class StackedTrainer:
+    """The state of all runs: data, networks, and the best networks so far."""
 
     def __init__(
         self,
@@ -86,10 +86,10 @@ class StackedFit:
         resident_bytes: int = RESIDENT_BYTES,
     ) -> None:
         self.settings, self.classes, self.device = settings, classes, device
-        # the order of the runs inside: largest training side first
+        # internal order of the runs: largest training side first
         self.order = sorted(range(len(splits)), key=lambda run: -len(splits[run].train))
         self.splits = [splits[run] for run in self.order]
-        self.runs = [Run(seed=seeds[run], learning_rate=settings.learning_rate) for run in self.order]
+        self.runs = [RunState(seed=seeds[run], learning_rate=settings.learning_rate) for run in self.order]
         self.inputs = StandardisedRows(features, self.splits, device, resident_bytes)
         self.labels = torch.from_numpy(labels.astype(np.int64)).to(device)
         self.sides = {side: [torch.from_numpy(getattr(one, side)).to(device) for one in self.splits] for side in SIDES}
@@ -104,7 +104,7 @@ class StackedFit:
         self.seconds = 0.0
 
     def advance(self) -> None:
-        """One epoch of every run still training."""
+        """Trains every unfinished run for one epoch."""
         began = time.perf_counter()
         numbers = torch.tensor(self.active, device=self.device)
         losses, accuracies = self._train_epoch(numbers)
@@ -124,7 +124,7 @@ class StackedFit:
         self.seconds += time.perf_counter() - began
 
     def _remember(self, places: list[int]) -> None:
-        """Copies the networks at these places of the stack: the live weights go on changing."""
+        """Copies the networks at these places of the stack into the best ones."""
         here = torch.tensor(places, dtype=torch.int64, device=self.device)
         there = torch.tensor([self.active[place] for place in places], dtype=torch.int64, device=self.device)
         mean, variance = self.stack.running()
@@ -132,7 +132,7 @@ class StackedFit:
         self.best_mean[there], self.best_variance[there] = mean[here], variance[here]
 
     def _train_epoch(self, numbers: Tensor) -> tuple[list[float], list[float]]:
-        """Mean loss and accuracy of each active run over the rows it trained on."""
+        """Mean loss and accuracy of each active run over its training rows."""
         settings, sizes = self.settings, [len(self.splits[run].train) for run in self.active]
         rows = torch.zeros(len(sizes), sizes[0], dtype=torch.int64, device=self.device)
         for place, number in enumerate(self.active):
@@ -146,7 +146,7 @@ class StackedFit:
             masks = self._masks(start, end, sizes)
             for first in range(start, end, settings.batch_size):
                 counts = [batch_rows(size, first, settings.batch_size) for size in sizes]
-                for low, high in _neighbourhoods(counts):
+                for low, high in _equal_stretches(counts):
                     count = counts[low]
                     batch = slice(first, first + count)
                     x = self.inputs.batch(numbers[low:high], places[low:high, batch])
@@ -163,7 +163,7 @@ class StackedFit:
         return losses, [total / count for total, count in zip(hit_sum.tolist(), seen, strict=True)]
 
     def _masks(self, start: int, end: int, sizes: list[int]) -> Tensor | None:
-        """The dropout masks of a block, flat, one row for each active run; None without dropout."""
+        """The dropout masks of a block, flattened, one row per active run; None without dropout."""
         if self.settings.dropout == 0:
             return None
         units = self.settings.layers * self.settings.hidden
@@ -175,10 +175,10 @@ class StackedFit:
         return masks
 
     def _step(self, places: list[int]) -> None:
-        """One Adam step of the networks at these places, those with one learning rate together."""
+        """One Adam step of the networks at these places; those with the same learning rate take it together."""
         rates = [self.runs[self.active[place]].learning_rate for place in places]
         for rate in sorted(set(rates)):
-            same = [place for place, own in zip(places, rates, strict=True) if own == rate]
+            same = [place for place, place_rate in zip(places, rates, strict=True) if place_rate == rate]
             self.stack.adam_step(same, rate, self.settings.weight_decay)
 
     def _validation_accuracy(self, numbers: Tensor) -> list[float]:
@@ -187,7 +187,7 @@ class StackedFit:
         return [hit / len(self.splits[run].validation) for hit, run in zip(hits, self.active, strict=True)]
 
     def _predict(self, stack: Stack, numbers: Tensor, side: str) -> tuple[Tensor, Tensor]:
-        """True and predicted classes (A, rows) on a side; where a run has fewer rows, truth is −1."""
+        """True and predicted classes (A, rows) on a side. Runs with fewer rows are padded with a true class of −1."""
         sides = [self.sides[side][number] for number in numbers.tolist()]
         rows = torch.nn.utils.rnn.pad_sequence(sides, batch_first=True)
         truth = torch.nn.utils.rnn.pad_sequence([self.labels[one] for one in sides], batch_first=True, padding_value=-1)
@@ -196,7 +196,7 @@ class StackedFit:
         return truth, torch.cat([stack.predict(self.inputs.batch(numbers, chunk)) for chunk in chunks], dim=1)
 
     def results(self) -> list[RunResult]:
-        """The runs in the order they were given, scored by their best networks."""
+        """The results in the order of the given splits, scored with the best networks."""
         began = time.perf_counter()
         best = Stack(self.stack.shape, self.best_flat, self.best_mean, self.best_variance)
         numbers = torch.arange(len(self.runs), device=self.device)
@@ -236,32 +236,29 @@ def fit_stacked(
 ) -> list[RunResult]:
     """One run for each split and seed, all trained at once.
 
-    features (N, W) float32 or float64, labels (N,) in 0 … classes − 1; the arithmetic is that of the features' type.
-    The state is kept in `checkpoint` at most every `checkpoint_seconds`; a fit that finds it there goes on from it, to
-    the same bits, and removes it when done.
+    features: (N, W) float32 or float64, whose dtype is used for training; labels: (N,) in 0 … classes − 1.
+    The state is saved to `checkpoint` at most every `checkpoint_seconds`; a training that finds its own state there
+    resumes to the same bits. The caller removes it.
     Raises UserError when no column varies over a run's training rows, or a value is not finite.
     """
     began = time.perf_counter()
-    fit = StackedFit(features, labels, splits, classes, settings, seeds, device)
-    fit.seconds = time.perf_counter() - began
-    mark = checkpoints.fingerprint(features, labels, splits, settings, seeds, device) if checkpoint else ""
+    trainer = StackedTrainer(features, labels, splits, classes, settings, seeds, device)
+    trainer.seconds = time.perf_counter() - began
+    identity = checkpoints.identity(features, labels, splits, settings, seeds, device) if checkpoint else ""
     if checkpoint is not None:
-        checkpoints.load(checkpoint, fit, mark)
+        checkpoints.resume(checkpoint, trainer, identity)
     saved = time.monotonic()
-    while fit.active:
-        fit.advance()
+    while trainer.active:
+        trainer.advance()
         if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
-            checkpoints.save(checkpoint, fit, mark)
+            checkpoints.save(checkpoint, trainer, identity)
             saved = time.monotonic()
         if progress is not None:
-            progress(fit.epoch, len(fit.active))
-    results = fit.results()
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    return results
+            progress(trainer.epoch, len(trainer.active))
+    return trainer.results()
 
 
-def _neighbourhoods(counts: list[int]) -> list[tuple[int, int]]:
-    """(low, high) of each stretch of equal counts above zero; `counts` never rises."""
+def _equal_stretches(counts: list[int]) -> list[tuple[int, int]]:
+    """(low, high) of each stretch of equal, non-zero counts; `counts` never rises."""
     edges = [0, *(i for i in range(1, len(counts)) if counts[i] != counts[i - 1]), len(counts)]
     return [(low, high) for low, high in pairwise(edges) if counts[low] > 0]

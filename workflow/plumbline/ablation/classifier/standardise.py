@@ -1,4 +1,4 @@
-"""Features standardised by the training rows of a run."""
+"""Standardises features by the training rows of a run."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +11,14 @@ from torch import Tensor
 from plumbline.ablation.classifier.splits import Split
 from plumbline.core.errors import UserError
 
-COLUMNS_AT_ONCE = 512  # float64 copies of so many columns stay in the cache
-CONSTANT = 4 * float(np.finfo(np.float32).eps)  # a deviation this small beside the values is their rounding
+COLUMNS_AT_ONCE = 512  # float64 copies of this many columns stay in cache
+CONSTANT = 4 * float(np.finfo(np.float32).eps)  # a smaller deviation, relative to the values, is rounding
 RESIDENT_BYTES = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """Per column the mean and 1 / standard deviation of some rows, (W,) float64; 0 for both where it is constant."""
+    """Mean and 1 / standard deviation of each column over some rows, (W,) float64; both 0 for a constant column."""
 
     mean: NDArray[np.float64]
     inverse: NDArray[np.float64]
@@ -32,8 +32,8 @@ class Scaling:
 def scaling(features: NDArray[Any], rows: NDArray[np.int64]) -> Scaling:
     """The scaling of `features` (N, W) by `rows`.
 
-    A column is constant when its (population) deviation is within float32 rounding of its values; it is dropped.
-    Raises UserError when every column is constant, or where a value is not finite.
+    A column is constant, and dropped, when its (population) standard deviation is within float32 rounding of its
+    values. Raises UserError when every column is constant.
     """
     mean, inverse = np.zeros(features.shape[1]), np.zeros(features.shape[1])
     for start in range(0, features.shape[1], COLUMNS_AT_ONCE):
@@ -49,7 +49,7 @@ def scaling(features: NDArray[Any], rows: NDArray[np.int64]) -> Scaling:
     if not inverse.any():
         raise UserError(
             f"features: all {features.shape[1]} columns are constant over the {len(rows)} training rows; "
-            "choose another representation or other adapters"
+            "use another representation or other adapters"
         )
     return Scaling(mean=mean, inverse=inverse)
 
@@ -61,18 +61,18 @@ def check_finite(features: NDArray[Any]) -> None:
         if len(bad):
             row, column = bad[0]
             raise UserError(
-                f"features: row {row}, column {column} is {features[row, column]}; make the features again, "
-                "and check the adapter of that row"
+                f"features: row {row}, column {column} is {features[row, column]}; check the adapter of that row, "
+                "and delete the feature file to have it rebuilt"
             )
 
 
 class StandardisedRows:
     """Batches of standardised rows for several runs, each scaled by its own training rows.
 
-    Runs that train on the same rows share one standardised table (N, W). Otherwise each run has its own while all
-    together fit in `resident_bytes`; beyond that, raw rows are gathered and scaled batch by batch. The arithmetic,
-    (x − mean) · (1/sd), is the same, hence the numbers are too. Columns that no run keeps are left out; one that
-    only some runs keep is zero in the others.
+    Runs that train on the same rows share one standardised table (N, W). Otherwise each run has its own table as long
+    as all of them fit in `resident_bytes`; beyond that, raw rows are gathered and scaled batch by batch. All three ways
+    compute (x − mean) · (1/sd) and give the same numbers. Columns that no run keeps are dropped; one that only some
+    runs keep is zero in the others.
     """
 
     def __init__(
@@ -112,12 +112,12 @@ class StandardisedRows:
         self._buffer = table.new_empty(0)
 
     def locate(self, runs: Tensor, rows: Tensor) -> Tensor:
-        """Where `rows` (A, b) of the runs numbered `runs` (A,) lie, for `batch`."""
+        """The places of `rows` (A, b) of the runs numbered `runs` (A,), as `batch` takes them."""
         return rows + self._first_row[runs, None]
 
     def batch(self, runs: Tensor, places: Tensor) -> Tensor:
-        """The rows at `places` (A, b), as (A, b, W). Overwritten by the next call: a fresh allocation of this size
-        costs more in page faults than the gather itself."""
+        """The rows at `places` (A, b), as (A, b, W), in a buffer that the next call overwrites: page faults of a new
+        allocation would cost more than the gather itself."""
         needed = places.numel() * self.width
         if self._buffer.numel() < needed:
             self._buffer = self._table.new_empty(needed)

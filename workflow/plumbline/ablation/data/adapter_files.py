@@ -1,6 +1,6 @@
-"""A LoRA in a `.safetensors` file, whichever trainer wrote it: its factors as float32 matrices and its α/r.
+"""Reads a LoRA from a `.safetensors` file, whichever trainer wrote it: its factors as float32 matrices and its α/r.
 
-Reads float64, float32, float16 and bfloat16. Raises BadAdapter, with the reason, for what is no plain LoRA.
+Reads float64, float32, float16 and bfloat16. Raises BadAdapter, with the reason, for anything but a plain LoRA.
 """
 
 import json
@@ -26,12 +26,12 @@ Layout = tuple[tuple[str, Shape], ...]
 
 
 class BadAdapter(Exception):
-    """An adapter that cannot be used; the message is the reason, without the file's name."""
+    """An adapter that cannot be used. The message is the reason, without the file's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Factors:
-    """factors: name → (rank, in) or (out, rank) float32; scales: module → α/r, without those that are unknown."""
+    """factors: name → (rank, in) or (out, rank) float32; scales: module → α/r, where known."""
 
     factors: dict[str, np.ndarray]
     scales: dict[str, float]
@@ -39,14 +39,14 @@ class Factors:
 
 @dataclass(frozen=True, kw_only=True)
 class Outline:
-    """What a file's header tells. layout: sorted (factor, shape); text_encoder_keys: how many keys are left out."""
+    """A file's header. layout: sorted (factor, shape); text_encoder_keys: number of keys that are ignored."""
 
     layout: Layout
     text_encoder_keys: int
 
 
 def outline(path: Path) -> Outline:
-    """The factors in `path`, read from its header alone."""
+    """The names and shapes of the factors in `path`, read from its header alone."""
     try:
         with safe_open(path, framework="numpy") as file:
             sizes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
@@ -66,7 +66,7 @@ def outline(path: Path) -> Outline:
 
 
 def read_factors(path: Path) -> Factors:
-    """The factors in `path` and the scales it, or an `adapter_config.json` beside it, states."""
+    """The factors in `path`, and the scales stated there or in an `adapter_config.json` beside it."""
     try:
         tensors = dict(deserialize(path.read_bytes()))
     except (SafetensorError, OSError) as error:
@@ -82,7 +82,7 @@ def read_factors(path: Path) -> Factors:
             alphas[module] = _single(key, _decoded(key, tensor))
     ranks = {name.removesuffix(DOWN): len(values) for name, values in factors.items() if name.endswith(DOWN)}
     if unknown := set(alphas) - set(ranks):
-        raise BadAdapter(f"has an alpha for {min(unknown)}, but no factors")
+        raise BadAdapter(f"has an alpha for {min(unknown)}, but no factors for it")
     scales = {module: alpha / ranks[module] for module, alpha in alphas.items()}
     return Factors(factors=factors, scales={**_configured_scales(path, ranks), **scales})
 
@@ -92,7 +92,7 @@ def difference(layout: Layout, reference: Layout, modules: int = 3) -> str:
     ours, theirs = dict(layout), dict(reference)
     lacking, extra = sorted(set(theirs) - set(ours)), sorted(set(ours) - set(theirs))
     parts = []
-    for what, names in (("lacks", lacking), ("has besides", extra)):
+    for what, names in (("lacks", lacking), ("also has", extra)):
         if names:
             more = f" and {len(names) - modules} more" if len(names) > modules else ""
             parts.append(f"{what} {', '.join(names[:modules])}{more}")
@@ -103,31 +103,31 @@ def difference(layout: Layout, reference: Layout, modules: int = 3) -> str:
     return "; ".join(parts)
 
 
-# Thousands of files name the same keys.
+# Cached, because thousands of files have the same keys.
 @lru_cache(maxsize=2**14)
 def _factor_of(key: str) -> str | None:
-    """The factor's name; None for text encoders' keys and alphas. Anything else would be left out unseen."""
+    """The factor's name; None for text encoders' keys and alphas. Raises BadAdapter for any other key."""
     if is_text_encoder(key) or alpha_module(key):
         return None
     if (name := factor_name(key)) is None:
-        raise BadAdapter(f"{key} is no factor of a plain LoRA (DoRA, LoHa, LoKr and biases are not supported)")
+        raise BadAdapter(f"{key} is not a factor of a plain LoRA (DoRA, LoHa, LoKr and biases are not supported)")
     return name
 
 
 def _flat(key: str, shape: tuple[int, ...]) -> Shape:
     if len(shape) < 2:
-        raise BadAdapter(f"{key} has shape {shape}; a matrix or a convolution is needed")
+        raise BadAdapter(f"{key} has shape {shape}; only matrices and convolutions can be read")
     return shape[0], math.prod(shape[1:])
 
 
 def _decoded(key: str, tensor: Mapping[str, Any]) -> np.ndarray:
     kind, shape = tensor["dtype"], tensor["shape"]
     if kind == "BF16":
-        # bfloat16 is the upper half of a float32; numpy has no type for it.
+        # bfloat16 is the upper half of a float32, and numpy has no dtype for it.
         halves = np.frombuffer(tensor["data"], "<u2").astype("<u4")
         return (halves << 16).view("<f4").reshape(shape)
     if kind not in _DTYPES:
-        raise BadAdapter(f"{key} is of type {kind}; {', '.join(_DTYPES)} and BF16 can be read")
+        raise BadAdapter(f"{key} is of type {kind}; only {', '.join(_DTYPES)} and BF16 can be read")
     return np.frombuffer(tensor["data"], _DTYPES[kind]).reshape(shape)
 
 
@@ -138,7 +138,7 @@ def _single(key: str, values: np.ndarray) -> float:
 
 
 def _configured_scales(path: Path, ranks: Mapping[str, int]) -> dict[str, float]:
-    """module → α/r from PEFT's configuration: a file beside, or what diffusers keeps in the file's own metadata."""
+    """module → α/r from PEFT's configuration: the file beside `path`, or diffusers' copy in the metadata of `path`."""
     beside = path.with_name(_CONFIG)
     try:
         if beside.is_file():
@@ -153,9 +153,9 @@ def _configured_scales(path: Path, ranks: Mapping[str, int]) -> dict[str, float]
         patterns = config.get("alpha_pattern") or {}
         scales = {}
         for module, rank in ranks.items():
-            # PEFT matches a pattern to the end of the module's name, from a dot on.
-            own = next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), alpha)
-            scales[module] = float(own) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+            # As in PEFT, a pattern matches a suffix of the module's name that starts after a dot.
+            value = next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), alpha)
+            scales[module] = float(value) / (math.sqrt(rank) if config.get("use_rslora") else rank)
             if not math.isfinite(scales[module]):
                 raise ValueError(f"α/r of {module} is not finite")
     except (ValueError, TypeError, AttributeError, re.error) as error:

@@ -1,7 +1,7 @@
 """The table of adapters: what each was trained on, and which of them share training images.
 
-Columns: category_label int64 (position in the classes), category_name, num_images int64 (null where unknown),
-rank int64 (the largest of its modules), group int64, image_ids list<int64> (empty where unknown), adapter (its name).
+Columns: category_label int64 (index into the classes), category_name, num_images int64 (null if unknown), rank int64
+(the largest of its modules), group int64, image_ids list<int64> (empty if unknown), adapter (its name).
 """
 
 from collections import Counter
@@ -18,9 +18,9 @@ from plumbline.core.errors import UserError
 
 @dataclass(kw_only=True)
 class AdapterRows:
-    """The rows of a store, gathered in order; all lists have one entry per adapter.
+    """The rows of a store, in order. All lists have one entry per adapter.
 
-    labels: any integers; names: the classes' names.
+    labels: any integers; names: the names of the classes.
     """
 
     labels: list[int] = field(default_factory=list)
@@ -30,10 +30,10 @@ class AdapterRows:
     image_ids: list[list[int]] = field(default_factory=list)
 
     def table(self, *, place: str, rank: int, groups: np.ndarray | None = None) -> tuple[pa.Table, list[str]]:
-        """The table and the classes, in the order of their labels; labels are renumbered from 0 without gaps.
+        """The table, and the classes in the order of their labels. Labels are renumbered from 0 without gaps.
 
-        groups: (rows,) int64, or None to form them from shared images. Raises UserError for no rows, a single class,
-        a class of one adapter, a label with two names or a name with two labels.
+        groups: (rows,) int64, or None to derive them from shared images. Raises UserError when there are no rows, only
+        one class, a class with one adapter, a label with two names or a name with two labels.
         """
         if not self.labels:
             raise UserError(f"{place}: holds no adapters")
@@ -52,9 +52,9 @@ class AdapterRows:
 
 
 def image_groups(image_ids: Sequence[Sequence[int]]) -> np.ndarray:
-    """(rows,) int64: rows linked by shared images, however many steps apart, have one number; numbered in row order.
+    """(rows,) int64: the connected components of rows that share images, numbered in row order.
 
-    A row without known images is a group of its own.
+    A row without known images is its own group.
     """
     rows = len(image_ids)
     lengths = np.array([len(ids) for ids in image_ids], dtype=np.int64)
@@ -68,21 +68,21 @@ def image_groups(image_ids: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 def _classes(labels: Sequence[int], names: Sequence[str], place: str) -> dict[int, str]:
-    """Label → name in the order of the labels."""
+    """Label → name, in the order of the labels."""
     pairs = Counter(zip(labels, names, strict=True))
     classes: dict[int, str] = {}
     for label, name in sorted(pairs):
         if label in classes:
-            raise UserError(f"{place}: label {label} has two names, {classes[label]!r} and {name!r}; give it one")
+            raise UserError(f"{place}: label {label} has two names, {classes[label]!r} and {name!r}; use one")
         if name in classes.values():
-            raise UserError(f"{place}: the name {name!r} stands for two labels, one of them {label}; give it one")
+            raise UserError(f"{place}: the name {name!r} is used for two labels, one of them {label}")
         classes[label] = name
     for (label, name), count in pairs.items():
         if count == 1:
             raise UserError(
-                f"{place}: class {name!r} (label {label}) has only one adapter; it cannot be both learnt and tested:"
-                " add adapters of it or leave it out"
+                f"{place}: class {name!r} (label {label}) has only one adapter, too few to train and test:"
+                " add adapters of this class or remove it"
             )
     if len(classes) == 1:
-        raise UserError(f"{place}: all adapters are of one class, {classes.popitem()[1]!r}; at least two are needed")
+        raise UserError(f"{place}: all adapters belong to class {classes.popitem()[1]!r}; two are needed")
     return classes

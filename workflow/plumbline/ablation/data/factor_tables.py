@@ -1,4 +1,4 @@
-"""Data sets of adapters as Arrow tables: one column per factor, one row per adapter, beside what labels it.
+"""Reads data sets of adapters from Arrow tables: one row per adapter, one column per factor, and label columns.
 
 A factor column holds nested lists (or datasets' Array2D): (rank, in) for down, (out, rank) for up. Convolutions,
 (rank, in, height, width) and (out, rank, 1, 1), are flattened to matrices.
@@ -21,7 +21,7 @@ from plumbline.core.errors import UserError
 from plumbline.core.run.progress import Progress
 
 READ_ROWS = 64
-"""Rows that are read at a time: 26 MB of SD-1.5 adapters of rank 1."""
+"""Number of rows read at a time: 26 MB for rank-1 adapters of SD 1.5."""
 
 LABEL, NAME, IMAGES, IMAGE_IDS = "category_label", "category_name", "num_images", "image_ids"
 
@@ -35,9 +35,9 @@ def write_store(
     limit: int | None = None,
     total: int | None = None,
 ) -> None:
-    """Writes the adapters of `tables`, at most `limit`, to a store at `output`; a table is held in memory at a time.
+    """Writes the first `limit` adapters of `tables` (None: all) to a store at `output`, one table in memory at a time.
 
-    `total` rows are expected, for the progress. Raises UserError naming place, row and column of what is wrong.
+    total: the expected number of rows, for progress. Raises UserError naming the place, row and column of a mistake.
     """
     pending = iter(_limited(_readable(tables, place), limit))
     first = next(pending, None)
@@ -69,19 +69,19 @@ def write_store(
 
 
 def factor_columns(schema: pa.Schema, place: str) -> dict[str, str]:
-    """Factor name → column. Raises UserError without factors or label, or when two columns name one factor."""
+    """Factor name → column. Raises UserError when there are no factors or labels, or two columns name one factor."""
     columns: dict[str, str] = {}
     for column in schema.names:
         factor = None if is_text_encoder(column) else factor_name(column)
         if factor in columns:
-            raise UserError(f"{place}: columns {columns[factor]} and {column} are the same factor; drop one")
+            raise UserError(f"{place}: columns {columns[factor]} and {column} are the same factor; remove one")
         if factor is not None:
             columns[factor] = column
     if not columns:
-        shown = ", ".join(schema.names[:8]) + (", …" if len(schema.names) > 8 else "")
-        raise UserError(f"{place}: no LoRA columns (<module>.lora.down.weight and .up.weight) among {shown or 'none'}")
+        names = ", ".join(schema.names[:8]) + (", …" if len(schema.names) > 8 else "")
+        raise UserError(f"{place}: no LoRA columns (<module>.lora.down.weight and .up.weight) among {names or 'none'}")
     if LABEL not in schema.names:
-        raise UserError(f"{place}: no column {LABEL}; add one with the number of each adapter's class")
+        raise UserError(f"{place}: no column {LABEL}; add one with the class of each adapter as a whole number")
     return columns
 
 
@@ -90,8 +90,8 @@ def matrices(
 ) -> np.ndarray:
     """The column as (rows, m, n), without a copy where Arrow allows it.
 
-    shape: what is expected, None for that of the first row. Raises UserError naming the first row (counted from
-    `first_row`) that is null, or of another shape than expected.
+    shape: the expected (m, n), None for that of the first row. Raises UserError naming the first row (counted from
+    `first_row`) that is null or has another shape.
     """
     values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     rows = len(values)
@@ -101,35 +101,35 @@ def matrices(
             values = values.storage
         if values.null_count:
             row = first_row + int(np.argmin(values.is_valid().to_numpy(zero_copy_only=False))) // prod(sizes)
-            raise UserError(f"{place}: row {row}, {name}: a value is missing; leave that adapter out")
+            raise UserError(f"{place}: row {row}, {name}: a value is missing; remove that adapter")
         if not _is_list(values.type):
             break
         lengths = pc.list_value_length(values).to_numpy()
         if different := np.flatnonzero(lengths != lengths[0]).tolist():
             raise _unequal(column, name, place, first_row, different[0] // prod(sizes))
         if lengths[0] == 0:
-            raise UserError(f"{place}: row {first_row}, {name}: is empty; leave that adapter out")
+            raise UserError(f"{place}: row {first_row}, {name}: is empty; remove that adapter")
         sizes.append(int(lengths[0]))
         values = values.flatten()
     if len(sizes) < 2 or not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
-        raise UserError(f"{place}: {name} holds {column.type}, not matrices: lists of lists of numbers are needed")
+        raise UserError(f"{place}: {name} holds {column.type}, not matrices; it must hold lists of lists of numbers")
     block = values.to_numpy(zero_copy_only=False).reshape(rows, sizes[0], prod(sizes[1:]))
     if shape is not None and block.shape[1:] != shape:
         raise UserError(
-            f"{place}: row {first_row}, {name}: shape {_text(sizes)}, row 0 has {_text(shape)}; adapters must be alike"
+            f"{place}: row {first_row}, {name}: shape {_text(sizes)}, row 0 has {_text(shape)}; they must agree"
         )
     return block
 
 
 def add_rows(rows: AdapterRows, table: pa.Table, place: str) -> None:
-    """Appends what `table` says about its adapters to `rows`. A class without a name is named by its label."""
+    """Appends the labels and images in `table` to `rows`. A class without a name is named after its label."""
     first = len(rows.labels)
     labels = _integers(table, LABEL, place, first)
     if None in labels:
-        raise UserError(f"{place}: row {first + labels.index(None)}: {LABEL} is missing; leave that adapter out")
+        raise UserError(f"{place}: row {first + labels.index(None)}: {LABEL} is missing; remove that adapter")
     names = table[NAME].to_pylist() if NAME in table.column_names else labels
     if None in names:
-        raise UserError(f"{place}: row {first + names.index(None)}: {NAME} is missing; give the class its name")
+        raise UserError(f"{place}: row {first + names.index(None)}: {NAME} is missing; add the name of the class")
     rows.labels.extend(labels)
     rows.names.extend(str(name) for name in names)
     rows.adapters.extend(f"row {first + row}" for row in range(table.num_rows))
@@ -139,7 +139,7 @@ def add_rows(rows: AdapterRows, table: pa.Table, place: str) -> None:
 
 
 def _readable(tables: Iterable[pa.Table], place: str) -> Iterable[pa.Table]:
-    """The tables. What fails while one is read, and only that, is a fault of the data set."""
+    """The tables. An error while reading one is a fault of the data set; errors elsewhere are not."""
     try:
         yield from tables
     except (pa.ArrowException, OSError) as error:
@@ -147,7 +147,7 @@ def _readable(tables: Iterable[pa.Table], place: str) -> Iterable[pa.Table]:
 
 
 def _limited(tables: Iterable[pa.Table], limit: int | None) -> Iterable[pa.Table]:
-    """The tables that have rows, cut after `limit` rows."""
+    """The non-empty tables, up to `limit` rows in total."""
     left = limit
     for table in tables:
         kept = table if left is None else table.slice(0, left)
@@ -162,7 +162,7 @@ def _limited(tables: Iterable[pa.Table], limit: int | None) -> Iterable[pa.Table
 def _integers(table: pa.Table, column: str, place: str, first: int) -> list[Any]:
     kind = table.schema.field(column).type
     if not pa.types.is_integer(kind):
-        raise UserError(f"{place}: {column} holds {kind} (from row {first} on); whole numbers are needed")
+        raise UserError(f"{place}: {column} holds {kind} (from row {first} on); it must hold whole numbers")
     values: list[Any] = table[column].to_pylist()
     return values
 
@@ -172,17 +172,19 @@ def _image_ids(table: pa.Table, place: str) -> Sequence[list[int]]:
         return [[] for _ in range(table.num_rows)]
     kind = table.schema.field(IMAGE_IDS).type
     if not (_is_list(kind) and (pa.types.is_integer(kind.value_type) or pa.types.is_null(kind.value_type))):
-        raise UserError(f"{place}: {IMAGE_IDS} holds {kind}; lists of whole numbers are needed, or no such column")
+        raise UserError(f"{place}: {IMAGE_IDS} holds {kind}; it must hold lists of whole numbers, or be removed")
     return [[image for image in ids or [] if image is not None] for ids in table[IMAGE_IDS].to_pylist()]
 
 
 def _unequal(column: pa.ChunkedArray | pa.Array, name: str, place: str, first_row: int, row: int) -> UserError:
-    # Only the two rows that disagree are turned into Python lists.
+    # Only the two rows that disagree are converted to Python lists.
     one, other = (_ragged_shape(column[index].as_py()) for index in (0, row))
     if one == other or row == 0:
-        return UserError(f"{place}: row {first_row + row}, {name}: its inner lists differ in length; it is no matrix")
+        return UserError(
+            f"{place}: row {first_row + row}, {name}: its inner lists differ in length; it is not a matrix"
+        )
     return UserError(
-        f"{place}: {name}: row {first_row + row} has shape {other}, row {first_row} {one}; adapters must be alike"
+        f"{place}: {name}: row {first_row + row} has shape {other}, row {first_row} {one}; they must agree"
     )
 
 

@@ -1,7 +1,7 @@
-"""Feature files: safetensors with one tensor (rows, width) float32 for each layer, written as a stream.
+"""Feature files: safetensors with one float32 tensor (rows, width) per layer, written as a stream.
 
-The safetensors library writes only tensors that are all in memory; features of 50,000 adapters are not. The format
-(a length, a JSON header, the bytes) is plain enough to write in order, and the library reads it back.
+The safetensors library can only write tensors that are all in memory, and the features of 50,000 adapters do not fit.
+The format (a length, a JSON header, the data) is simple enough to write in order; the library reads it back.
 """
 
 import json
@@ -22,7 +22,7 @@ FLOAT32 = np.dtype("<f4")
 
 
 class FeatureWriter:
-    """Takes the chunks of each layer in order, layer after layer, rows after rows."""
+    """Writes chunks of rows in order, layer by layer."""
 
     def __init__(self, stream: IO[bytes], rows: int, widths: Mapping[str, int], metadata: Mapping[str, str]) -> None:
         self._stream, self._expected = stream, [(name, (rows, width)) for name, width in widths.items()]
@@ -34,13 +34,13 @@ class FeatureWriter:
         index, done = self._place
         expected, (rows, width) = self._expected[index]
         if name != expected or chunk.shape[1:] != (width,) or done + len(chunk) > rows:
-            raise ValueError(f"{name} {chunk.shape} where {expected} ({rows - done}, {width}) was to come")
+            raise ValueError(f"{name} {chunk.shape} where {expected} ({rows - done}, {width}) was expected")
         self._stream.write(np.ascontiguousarray(chunk, FLOAT32).data)
         done += len(chunk)
         self._place = [index + 1, 0] if done == rows else [index, done]
 
     def check_complete(self) -> None:
-        """Raises ValueError when rows or layers are still to come."""
+        """Raises ValueError when rows or layers are missing."""
         if self._place != [len(self._expected), 0]:
             raise ValueError(f"only {self._place[0]} of {len(self._expected)} layers were written")
 
@@ -51,7 +51,7 @@ def feature_writer(
 ) -> Iterator[FeatureWriter]:
     """A writer of the file `path`, which appears whole at the end of the block or not at all.
 
-    widths: layer -> features; metadata: strings for the header.
+    widths: layer -> number of features; metadata: strings for the header.
     """
     with atomic(path) as partial, partial.open("wb") as stream:
         writer = FeatureWriter(stream, rows, widths, metadata)
@@ -61,7 +61,7 @@ def feature_writer(
 
 
 def join(shards: Sequence[Path], path: Path) -> None:
-    """Writes at `path` the layers of all `shards`, in order: the very bytes that one writer would have written."""
+    """Writes the layers of all `shards` to `path`, in order: the same bytes that one writer would have written."""
     rows, widths, metadata = 0, {}, {}
     for shard in shards:
         with _opened(shard) as file:
@@ -78,9 +78,9 @@ def join(shards: Sequence[Path], path: Path) -> None:
 
 
 def read_features(paths: Sequence[Path], layers: str) -> tuple[np.ndarray, list[str]]:
-    """Features (rows, W) float32 of the layers in the layer set, side by side, and the layers' names, once each.
+    """Features (rows, W) float32 of the layers in the layer set, side by side, and the distinct names of the layers.
 
-    Raises UserError when a file is not a feature file, or the files have different rows.
+    Raises UserError when a file is not a feature file, or the files differ in their number of rows.
     """
     found: dict[str, None] = {}
     parts: list[tuple[Path, str, int]] = []
@@ -94,7 +94,8 @@ def read_features(paths: Sequence[Path], layers: str) -> tuple[np.ndarray, list[
                     parts.append((path, name, width))
                     found[name] = None
     if len(rows) > 1:
-        raise UserError(f"{', '.join(map(str, rows.values()))}: have different rows; delete them to have them rebuilt")
+        names = ", ".join(map(str, rows.values()))
+        raise UserError(f"{names}: differ in their number of rows; delete them to have them rebuilt")
     table = np.empty((next(iter(rows), 0), sum(width for *_, width in parts)), np.float32)
     start = 0
     for path, name, width in parts:
@@ -105,12 +106,12 @@ def read_features(paths: Sequence[Path], layers: str) -> tuple[np.ndarray, list[
 
 
 def seconds_of(path: Path) -> float:
-    """How long the feature file `path` took to compute, in seconds, all its shards together."""
+    """Wall time in seconds of computing the feature file `path`, the sum over its shards."""
     return float(read_json(path.with_suffix(".json"))["seconds"])
 
 
 def _header(rows: int, widths: Mapping[str, int], metadata: Mapping[str, str]) -> bytes:
-    """The length and the JSON header, padded so that the data is aligned to 8 bytes, as the format asks."""
+    """The length and the JSON header, padded so that the data is aligned to 8 bytes, as the format requires."""
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     offset = 0
     for name, width in widths.items():

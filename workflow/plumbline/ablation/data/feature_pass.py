@@ -1,4 +1,4 @@
-"""One representation of every adapter, streamed: memory does not grow with the number of rows."""
+"""Computes one representation of every adapter as a stream: memory does not grow with the number of rows."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -9,13 +9,13 @@ from plumbline.ablation.representations.interface import Representation, View
 from plumbline.core.errors import UserError
 
 CHUNK_BYTES = 32 << 20
-"""What a chunk of rows and its features may take together, unless a single row takes more."""
+"""Size of a chunk of rows and its features, unless a single row takes more."""
 
 Features = tuple[str, slice, np.ndarray]
 
 
 class Adapters(Protocol):
-    """What is asked of an adapter store; arrays may be memory-mapped."""
+    """The part of an adapter store that is used here. Arrays may be memory-mapped."""
 
     def block(self, name: str) -> np.ndarray:
         """The factor `name` of every adapter, (N, …)."""
@@ -33,15 +33,15 @@ def feature_blocks(
     names: Iterable[str],
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Iterator[Features]:
-    """Yields (name, rows, features (rows, width) in float32) until every row of every name was seen.
+    """Yields (name, rows, features (rows, width) in float32) for all rows of all names.
 
-    `names` are factor blocks in the factor view, modules in the product view. The chunks' size changes no feature.
-    Raises UserError when `represent` is not made for the view, or when features are not finite in float32.
+    `names` are factors in the factor view, modules in the product view. The size of the chunks does not change the
+    features. Raises UserError when `represent` does not support the view, or a feature is not finite in float32.
     """
     if view not in represent.views:
         raise UserError(
-            f"representation {represent.name} does not apply to the {view} view;"
-            f" it does to: {', '.join(represent.views)}"
+            f"representation {represent.name} does not support the {view} view;"
+            f" it supports: {', '.join(represent.views)}"
         )
     _keep_freed_memory()
     chunks = _factor_chunks if view == "factor" else _product_chunks
@@ -51,7 +51,7 @@ def feature_blocks(
 
 
 def width(adapters: Adapters, represent: Representation, view: View, name: str) -> int:
-    """Features of one adapter for block or module `name`."""
+    """Number of features of one adapter for the factor or module `name`."""
     if view == "factor":
         return represent.width(*adapters.block(name).shape[1:])
     up, down, _ = adapters.product(name)
@@ -59,8 +59,8 @@ def width(adapters: Adapters, represent: Representation, view: View, name: str) 
 
 
 def _keep_freed_memory() -> None:
-    # glibc gives every freed block above its mapping threshold (128 KiB) back to the kernel, so that temporaries are
-    # faulted in page by page each time: half the time of `stats`. To free a larger one once raises the threshold.
+    # glibc returns every freed block above its mapping threshold (128 KiB) to the kernel, so temporaries fault in page
+    # by page each time, which took half the time of `stats`. Freeing a larger block once raises the threshold.
     np.empty(24 << 20, np.uint8)
 
 
@@ -89,7 +89,7 @@ def _row_slices(count: int, row_bytes: int, chunk_bytes: int) -> Iterator[slice]
 
 
 def _read(block: np.ndarray, rows: slice) -> np.ndarray:
-    """Rows of a block. Of a file they are read, not mapped: mapped pages stay with the process once touched."""
+    """Rows of a block. They are read from its file, because mapped pages stay in the process's memory once touched."""
     if not isinstance(block, np.memmap) or block.filename is None or not block.flags.c_contiguous:
         return block[rows]
     values = int(np.prod(block.shape[1:]))
@@ -106,6 +106,6 @@ def _in_float32(features: np.ndarray, represent: Representation, name: str, rows
         row = rows.start + int(np.flatnonzero(~np.isfinite(features32).all(axis=-1))[0])
         raise UserError(
             f"representation {represent.name} of {name}, row {row}: not finite in float32;"
-            " its weights are out of range or the representation is at fault"
+            " the adapter's weights are out of range, or the representation has a bug"
         )
     return features32

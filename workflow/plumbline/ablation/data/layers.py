@@ -1,7 +1,7 @@
-"""Names of LoRA factors: which module they belong to, which side they are, which layer set holds them.
+"""Names of LoRA factors: their module, their side (down or up), and the layer sets they belong to.
 
-Three namings are in use for the adapters of diffusion models, and all are read into one, `<module>.lora.down.weight`
-and `<module>.lora.up.weight`, where `<module>` is the name of the layer in the diffusion model:
+Adapters of diffusion models come in three naming conventions. All are converted to `<module>.lora.down.weight` and
+`<module>.lora.up.weight`, where `<module>` is the name of the layer in the diffusion model:
 
 - PEFT: `base_model.model.<module>.lora_A.weight` and `lora_B`;
 - diffusers: `unet.<module>.lora.down.weight`, `unet.<module>.lora_A.weight`,
@@ -20,7 +20,7 @@ LAYER_SETS: Mapping[str, re.Pattern[str]] = MappingProxyType(
         "text_only": re.compile(r"\.attn2\."),
     }
 )
-"""Layer set -> pattern found in the column names it holds: self-attention is `attn1`, cross-attention `attn2`."""
+"""Layer set -> pattern in the names of its factors: self-attention is `attn1`, cross-attention `attn2`."""
 
 DOWN, UP = ".lora.down.weight", ".lora.up.weight"
 """Suffixes of the two factors of a module: `down` is (rank, in), `up` is (out, rank)."""
@@ -34,7 +34,7 @@ _PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", 
 _UNDERSCORED = re.compile(r"lora_(?:unet|transformer)_")
 _TEXT_ENCODER = re.compile(r"(?:base_model\.model\.)?(?:text_encoder(?:_\d)?\.|te\d?\.|lora_te\d?_)")
 
-# What stays together when kohya's underscores are turned back into dots; the longest first.
+# Names whose underscores stay when kohya's underscores are turned back into dots; the longest first.
 _COMPOUNDS = (
     "single_transformer_blocks|transformer_blocks|skip_connection|time_embedding|output_blocks|"
     "double_blocks|single_blocks|context_block|conv_shortcut|time_emb_proj|add_embedding|"
@@ -53,7 +53,7 @@ def in_layer_set(name: str, layers: str) -> bool:
 
 
 def factor_name(key: str) -> str | None:
-    """`<module>.lora.down.weight` or `<module>.lora.up.weight` for a factor in any naming; None for other keys."""
+    """`<module>.lora.down.weight` or `<module>.lora.up.weight` for a factor in any convention; None for other keys."""
     found = _FACTOR.fullmatch(key)
     if found is None:
         return None
@@ -69,7 +69,7 @@ def alpha_module(key: str) -> str | None:
 
 
 def is_text_encoder(key: str) -> bool:
-    """Whether `key` belongs to an adapter of a text encoder, not of the diffusion model."""
+    """Whether `key` belongs to an adapter of a text encoder rather than of the diffusion model."""
     return _TEXT_ENCODER.match(key) is not None
 
 
@@ -80,12 +80,12 @@ def split_factor(name: str) -> tuple[str, str]:
 
 
 def natural_order(name: str) -> list[tuple[int, str]]:
-    """A sort key that counts: `blocks.2` comes before `blocks.10`."""
+    """A sort key that puts `blocks.2` before `blocks.10`."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _module_name(name: str) -> str:
-    """`name` without what the trainer put before it, with dots between its parts."""
+    """`name` without the prefixes that trainers add, with dots between its parts."""
     if underscored := _UNDERSCORED.match(name):
         return ".".join(_PART.findall(name[underscored.end() :]))
     while prefix := next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None):

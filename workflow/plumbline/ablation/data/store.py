@@ -1,17 +1,14 @@
-"""The adapter store: the factors of many adapters on disk, one contiguous block per factor.
-
-A folder of
+"""The adapter store: the factors of many adapters on disk, one contiguous block per factor. A folder with
 - `manifest.json`: schema, rows, classes, source, modules, blocks with their shapes and hashes, skipped adapters;
-- `blocks/000.npy` …: float32 (rows, …), one per factor, in the manifest's order, to be memory-mapped;
-- `scales.npy`: float64 (rows, modules), α/r, 1 where it is not known;
+- `blocks/000.npy` …: float32 (rows, …), one per factor, in the manifest's order, for memory-mapping;
+- `scales.npy`: float64 (rows, modules), α/r, 1 where unknown;
 - `rows.parquet`: one row per adapter (see `adapter_rows`).
 
-Layer-major, because every representation reads one factor of all adapters at a time.
+It is layer-major, because a representation reads one factor of all adapters at a time.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,76 +19,44 @@ import pyarrow.parquet as pq
 from numpy.lib import format as npy
 
 from plumbline.ablation.data.layers import DOWN, UP, natural_order, split_factor
+from plumbline.ablation.data.manifest import Block, Manifest, Module, SkippedAdapter
 from plumbline.core.errors import UserError
-from plumbline.core.files import atomic, read_json, write_json
+from plumbline.core.files import atomic
 
-SCHEMA = 1
 MANIFEST, SCALES, ROWS = "manifest.json", "scales.npy", "rows.parquet"
 Shape = tuple[int, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Module:
-    """A layer that carries an adapter: ΔW = α/r · up · down is (out_features, in_features)."""
-
-    name: str
-    rank: int
-    in_features: int
-    out_features: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """One factor of all adapters. shape: (rows, rank, in) or (rows, out, rank)."""
-
-    name: str
-    shape: tuple[int, int, int]
-    path: Path
-    sha256: str
 
 
 class AdapterStore:
     """Reads a store. Blocks are memory-mapped, read-only.
 
-    Raises UserError when `path` holds no store, one of another schema, or one with a file missing or cut short.
+    Raises UserError when `path` is not a store, has another schema, or has a missing or truncated file.
     """
 
     def __init__(self, path: Path) -> None:
         if not (path / MANIFEST).is_file():
-            raise UserError(
-                f"{path}: is not an adapter store (no {MANIFEST}); make it with the stage `ablation.collect`"
-            )
-        manifest = read_json(path / MANIFEST)
-        if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-            raise UserError(f"{path / MANIFEST}: is not of schema {SCHEMA}; delete {path} to have it rebuilt")
-        self.path = path
-        self.manifest: dict[str, Any] = manifest
-        try:
-            self.rows = int(manifest["rows"])
-            self.classes: list[str] = list(manifest["classes"])
-            self.modules = [
-                Module(name=entry["name"], rank=entry["rank"], in_features=entry["in"], out_features=entry["out"])
-                for entry in manifest["modules"]
-            ]
-            self.blocks = [self._block(entry) for entry in manifest["blocks"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path / MANIFEST}: lacks or garbles {error}; delete {path} to have it rebuilt") from None
-        self._by_name = {block.name: block for block in self.blocks}
+            raise UserError(f"{path}: is not an adapter store (no {MANIFEST}); build it with stage `ablation.collect`")
+        self.path, self.manifest = path, Manifest.read(path / MANIFEST)
+        self.rows, self.classes = self.manifest.rows, self.manifest.classes
+        self.modules, self.blocks = self.manifest.modules, self.manifest.blocks
+        self._files = {block.name: path / block.file for block in self.blocks}
         self._position = {module.name: index for index, module in enumerate(self.modules)}
         for block in self.blocks:
-            self._check(block.path, block.shape, np.float32)
+            if not self._files[block.name].resolve().is_relative_to(path.resolve()):
+                raise self._broken(path / MANIFEST, f"names {block.file}, outside the store")
+            self._check(self._files[block.name], block.shape, np.float32)
         self._check(path / SCALES, (self.rows, len(self.modules)), np.float64)
         if not (path / ROWS).is_file():
             raise self._broken(path / ROWS, "is missing")
         self._scales = np.load(path / SCALES)
-        # ParquetFile, not read_table: that one imports pandas, half a second for every job.
+        # ParquetFile, because read_table imports pandas, which takes half a second in every job.
         self._table = pq.ParquetFile(path / ROWS).read()
         if self._table.num_rows != self.rows:
-            raise self._broken(path / ROWS, f"has {self._table.num_rows} rows, the manifest {self.rows}")
+            raise self._broken(path / ROWS, f"has {self._table.num_rows} rows, but the manifest has {self.rows}")
 
     def block(self, name: str) -> np.ndarray:
         """The factor `name` of all adapters, (rows, …) float32, memory-mapped."""
-        values: np.ndarray = np.load(self._by_name[name].path, mmap_mode="r")
+        values: np.ndarray = np.load(self._files[name], mmap_mode="r")
         return values
 
     def product(self, module: Module | str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -105,7 +70,7 @@ class AdapterStore:
 
     @property
     def labels(self) -> np.ndarray:
-        """(rows,) int64: positions in `classes`."""
+        """(rows,) int64: indices into `classes`."""
         return self._column("category_label")
 
     @property
@@ -114,44 +79,37 @@ class AdapterStore:
         return self._column("group")
 
     def verify(self) -> None:
-        """Reads everything and compares it with the hashes. Raises UserError naming the first file that differs."""
+        """Compares every file with its hash. Raises UserError naming the first that differs."""
         for block in self.blocks:
-            if _sha256_of(np.load(block.path, mmap_mode="r")) != block.sha256:
-                raise self._broken(block.path, "is not what was written")
-        for name in (SCALES, ROWS):
-            if _sha256_of((self.path / name).read_bytes()) != self.manifest[f"{Path(name).stem}_sha256"]:
-                raise self._broken(self.path / name, "is not what was written")
+            if _sha256_of(self.block(block.name)) != block.sha256:
+                raise self._broken(self._files[block.name], "does not match its hash")
+        for name, sha256 in ((SCALES, self.manifest.scales_sha256), (ROWS, self.manifest.rows_sha256)):
+            if _sha256_of((self.path / name).read_bytes()) != sha256:
+                raise self._broken(self.path / name, "does not match its hash")
 
     def _column(self, name: str) -> np.ndarray:
         return np.asarray(self._table[name].to_numpy(), dtype=np.int64)
 
-    def _block(self, entry: Mapping[str, Any]) -> Block:
-        file = self.path / entry["file"]
-        if not file.resolve().is_relative_to(self.path.resolve()):
-            raise UserError(f"{self.path / MANIFEST}: names {entry['file']}, outside the store; make the store again")
-        rows, first, second = entry["shape"]
-        return Block(name=entry["name"], shape=(rows, first, second), path=file, sha256=entry["sha256"])
-
     def _check(self, file: Path, shape: tuple[int, ...], dtype: type[np.floating]) -> None:
-        """Maps `file` once: numpy compares its header with its size."""
+        """Checks the dtype and shape of `file`. Mapping it makes numpy compare its header with its size."""
         try:
             values = np.load(file, mmap_mode="r")
         except FileNotFoundError:
             raise self._broken(file, "is missing") from None
         except (ValueError, EOFError) as error:
-            raise self._broken(file, f"is cut short or garbled ({error})") from None
+            raise self._broken(file, f"is truncated or corrupt ({error})") from None
         if values.shape != shape or values.dtype != dtype:
-            raise self._broken(file, f"is {values.dtype} {values.shape}, not as its manifest says")
+            raise self._broken(file, f"is {values.dtype} {values.shape}, which is not what the manifest says")
 
     def _broken(self, file: Path, fault: str) -> UserError:
         return UserError(f"{file}: {fault}; delete {self.path} to have it rebuilt")
 
 
 class StoreWriter:
-    """Writes a store at `path`, rows in order, which appears whole at the end of the `with` block or not at all.
+    """Writes a store to `path`, row by row. It appears whole at the end of the `with` block or not at all.
 
-    `shapes`: factor name → shape of one adapter's matrix. Memory does not grow with the rows. `place` names the
-    origin of the rows in messages.
+    shapes: factor name → shape of one adapter's matrix; place: the origin of the rows, for messages. Memory does not
+    grow with the rows.
     """
 
     def __init__(self, path: Path, shapes: Mapping[str, Shape], *, place: str) -> None:
@@ -172,14 +130,14 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None and not self._finished:
-            unfinished = RuntimeError(f"{self._place}: the store was left before finish()")
+            unfinished = RuntimeError(f"{self._place}: the store was closed before finish()")
             self._whole.__exit__(RuntimeError, unfinished, None)
             raise unfinished
         self._whole.__exit__(kind, error, trace)
 
     def append(self, values: Mapping[str, np.ndarray]) -> None:
-        """Adds n rows; `values`: factor name → (n, …). Raises UserError naming row and factor of a NaN or infinity,
-        or the factor whose shape differs or that is missing."""
+        """Adds n rows. values: factor name → (n, …). Raises UserError naming the row and factor of a NaN or infinity,
+        or a factor that is missing or has another shape."""
         self._check_names(values)
         count = len(values[self._names[0]])
         if self.rows == 0:
@@ -188,12 +146,12 @@ class StoreWriter:
             if values[name].shape != (count, *self._shapes[name]):
                 raise UserError(
                     f"{self._place}: {name} has shape {values[name].shape[1:]} in rows {self.rows} to"
-                    f" {self.rows + count - 1}, {self._shapes[name]} before; adapters must be alike"
+                    f" {self.rows + count - 1}, {self._shapes[name]} before; all adapters must have the same shapes"
                 )
             block = single_precision(values[name])
             if (row := first_not_finite(block)) is not None:
                 raise UserError(
-                    f"{self._place}: row {self.rows + row}, {name}: NaN or infinity (in float32); leave it out"
+                    f"{self._place}: row {self.rows + row}, {name}: NaN or infinity (in float32); remove that adapter"
                 )
             self._hashes[name].update(block.data)
             with (self._partial / self._files[name]).open("ab") as stream:
@@ -207,10 +165,10 @@ class StoreWriter:
         classes: Sequence[str],
         source: Mapping[str, Any],
         scales: np.ndarray | None = None,
-        skipped: Sequence[Mapping[str, str]] = (),
+        skipped: Sequence[SkippedAdapter] = (),
     ) -> None:
-        """Writes what stands beside the blocks. table: see `adapter_rows`; scales: (rows, modules) in the order of
-        `modules`, None for 1 everywhere."""
+        """Writes table, scales and manifest. table: see `adapter_rows`; scales: (rows, modules), columns in the order
+        of `modules`, None for 1 everywhere."""
         scales = np.ones((self.rows, len(self.modules))) if scales is None else np.asarray(scales, dtype=np.float64)
         if table.num_rows != self.rows or scales.shape != (self.rows, len(self.modules)):
             raise ValueError(f"{self.rows} rows written, table of {table.num_rows}, scales of {scales.shape}")
@@ -219,43 +177,35 @@ class StoreWriter:
         self._write_headers()
         np.save(self._partial / SCALES, scales)
         pq.write_table(table, self._partial / ROWS)
-        write_json(self._partial / MANIFEST, self._manifest(classes, source, skipped))
+        blocks = [
+            Block(
+                name=name,
+                file=self._files[name].as_posix(),
+                shape=(self.rows, *self._shapes[name]),
+                sha256=self._hashes[name].hexdigest(),
+            )
+            for name in self._names
+        ]
+        Manifest(
+            rows=self.rows,
+            classes=list(classes),
+            source=dict(source),
+            modules=self.modules,
+            blocks=blocks,
+            scales_sha256=_sha256_of((self._partial / SCALES).read_bytes()),
+            rows_sha256=_sha256_of((self._partial / ROWS).read_bytes()),
+            skipped=list(skipped),
+        ).write(self._partial / MANIFEST)
         self._finished = True
-
-    def _manifest(
-        self, classes: Sequence[str], source: Mapping[str, Any], skipped: Sequence[Mapping[str, str]]
-    ) -> dict[str, Any]:
-        return {
-            "schema": SCHEMA,
-            "rows": self.rows,
-            "classes": list(classes),
-            "source": dict(source),
-            "modules": [
-                {"name": module.name, "rank": module.rank, "in": module.in_features, "out": module.out_features}
-                for module in self.modules
-            ],
-            "blocks": [
-                {
-                    "name": name,
-                    "file": self._files[name].as_posix(),
-                    "shape": [self.rows, *self._shapes[name]],
-                    "sha256": self._hashes[name].hexdigest(),
-                }
-                for name in self._names
-            ],
-            "scales_sha256": _sha256_of((self._partial / SCALES).read_bytes()),
-            "rows_sha256": _sha256_of((self._partial / ROWS).read_bytes()),
-            "skipped": [dict(entry) for entry in skipped],
-        }
 
     def _check_names(self, values: Mapping[str, np.ndarray]) -> None:
         if different := set(self._names) ^ set(values):
             name = min(different)
-            fault = "is new" if name in values else "is missing"
-            raise UserError(f"{self._place}: {name} {fault} from row {self.rows} on; adapters must be alike")
+            fault = "appears" if name in values else "is missing"
+            raise UserError(f"{self._place}: {name} {fault} from row {self.rows} on; all must have the same factors")
 
     def _write_headers(self) -> None:
-        """Writes the blocks' headers with the rows so far; numpy pads them so that a larger count fits in place."""
+        """Writes the blocks' headers with the current row count; numpy pads them, so that a larger count fits later."""
         (self._partial / "blocks").mkdir(parents=True, exist_ok=True)
         for name, file in self._files.items():
             header = {"descr": "<f4", "fortran_order": False, "shape": (self.rows, *self._shapes[name])}
@@ -265,9 +215,9 @@ class StoreWriter:
 
 
 def pair_modules(shapes: Mapping[str, Shape], place: str) -> list[Module]:
-    """The modules that the factors in `shapes` make up, in natural order of their names.
+    """The modules of the factors in `shapes`, in natural order of their names.
 
-    Raises UserError when there is none, when a factor lacks its other half or when the two disagree on the rank.
+    Raises UserError when there are none, or when a factor lacks its other half or the two have different ranks.
     """
     if not shapes:
         raise UserError(f"{place}: holds no LoRA factors (<module>{DOWN} and <module>{UP})")
@@ -275,7 +225,7 @@ def pair_modules(shapes: Mapping[str, Shape], place: str) -> list[Module]:
     for name in sorted({split_factor(factor)[0] for factor in shapes}, key=natural_order):
         for suffix, other in ((DOWN, UP), (UP, DOWN)):
             if name + suffix not in shapes:
-                raise UserError(f"{place}: {name}{other} has no {name}{suffix} beside it; both factors are needed")
+                raise UserError(f"{place}: {name}{other} has no {name}{suffix} beside it; a module needs both factors")
         (rank, width), (height, up_rank) = shapes[name + DOWN], shapes[name + UP]
         if rank != up_rank or 0 in (rank, width, height):
             raise UserError(
@@ -286,13 +236,13 @@ def pair_modules(shapes: Mapping[str, Shape], place: str) -> list[Module]:
 
 
 def single_precision(values: np.ndarray) -> np.ndarray:
-    """`values` as contiguous little-endian float32; what does not fit becomes infinite."""
+    """`values` as contiguous little-endian float32; values out of range become infinite."""
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(values, dtype="<f4")
 
 
 def first_not_finite(values: np.ndarray) -> int | None:
-    """The first position on the leading axis that holds a NaN or an infinity; None when all is finite."""
+    """The first index on the leading axis with a NaN or an infinity; None when everything is finite."""
     finite = np.isfinite(values)
     return None if finite.all() else int(np.argwhere(~finite)[0, 0])
 

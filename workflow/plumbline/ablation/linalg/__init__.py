@@ -1,1 +1,1 @@
-"""Mathematics of stacks of matrices, and of products known by their factors, in numpy and scipy."""
+"""Numerics for stacks of matrices, and for products given by their factors, in numpy and scipy."""

@@ -1,20 +1,20 @@
-"""Work on a few rows at a time."""
+"""Applies functions to blocks of rows that stay in cache."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 CACHED_VALUES = 3 << 16
-"""Values worked on at a time: so many that a call costs little beside them, so few that they stay in cache."""
+"""Number of values processed at a time: enough to amortise a call, few enough to stay in cache."""
 BUFFER = 256
-"""Values in numpy's buffer. In the usual one of 8192 it writes out what is one value a row, such as a mean, once for
-every value of the row, which takes longer than the subtraction."""
+"""Size of numpy's buffer. With the default of 8192, broadcasting one value per row (such as a mean) copies it for
+every entry of the row, which takes longer than the subtraction itself."""
 
 
 def in_blocks(kernel: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
-    """kernel(rows), where each row's result depends on the row alone: blocks of rows that stay in cache, joined."""
+    """kernel(rows), computed in blocks that stay in cache. The result of a row must depend on that row alone."""
     step = max(1, CACHED_VALUES // max(1, rows[:1].size))
-    with np.errstate():  # which puts the buffer back, too
+    with np.errstate():  # also restores the buffer size
         np.setbufsize(BUFFER)
         return np.concatenate([kernel(rows[start : start + step]) for start in range(0, max(1, len(rows)), step)])
 
@@ -22,16 +22,16 @@ def in_blocks(kernel: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> n
 def in_factor_blocks(
     kernel: Callable[[np.ndarray, np.ndarray], np.ndarray], up: np.ndarray, down: np.ndarray
 ) -> np.ndarray:
-    """kernel(up, down) of the factors `up` (R, m, r) and `down` (R, r, n) of a few products at a time, joined."""
+    """kernel(up, down), computed in blocks, for the factors `up` (R, m, r) and `down` (R, r, n)."""
     step = max(1, CACHED_VALUES // max(1, up[:1].size + down[:1].size))
     blocks = (slice(start, start + step) for start in range(0, max(1, len(up)), step))
     return np.concatenate([kernel(up[rows], down[rows]) for rows in blocks])
 
 
 def in_range(kernel: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """kernel(rows) in blocks and the unit (R,) of each row in which it was computed; column 2 must be a variance.
+    """kernel(rows), computed in blocks, and the unit (R,) each row was divided by; column 2 must be a variance.
 
-    The unit is 1, save for rows whose fourth powers leave the range of float32: theirs is the largest magnitude.
+    The unit is 1, except in rows whose fourth powers leave the range of float32: there it is the largest magnitude.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         found = in_blocks(kernel, rows)

@@ -1,4 +1,4 @@
-"""Magnitudes of two-dimensional Fourier transforms of real matrices, from the half that real symmetry leaves."""
+"""Magnitudes of two-dimensional Fourier transforms of real matrices, from the non-redundant half."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from plumbline.ablation.linalg.order_statistics import largest
 
 
 class Magnitudes(NamedTuple):
-    """Of all |fft2(W)|: the `top` (R, count) falling, mean, mean of squares, and standard deviation, each (R,)."""
+    """Of all |fft2(W)|: the largest (`top`, (R, count), falling), mean, mean square and standard deviation, (R,)."""
 
     top: np.ndarray
     mean: np.ndarray
@@ -22,7 +22,7 @@ class Magnitudes(NamedTuple):
 def magnitudes(stack: np.ndarray, count: int) -> Magnitudes:
     """Summary of |fft2| of each matrix of `stack` (R, m, n); float32 stays float32 in the transform.
 
-    A column (m × 1) is taken as a row: the transform of the transpose has the same magnitudes.
+    A column (m × 1) is treated as a row: the transform of the transpose has the same magnitudes.
     """
     rows = stack.mT if stack.shape[-1] == 1 else stack
     n = rows.shape[-1]
@@ -31,7 +31,7 @@ def magnitudes(stack: np.ndarray, count: int) -> Magnitudes:
 
 
 def summarize_half(half: np.ndarray, n: int, count: int) -> Magnitudes:
-    """Summary of all magnitudes from the half (R, m, n // 2 + 1) of a real transform of n columns."""
+    """Summary of all magnitudes, from the half (R, m, n // 2 + 1) of a real transform with n columns."""
     return _of_all(_half_summary(half, n, count), np.ones(len(half)), count)
 
 
@@ -40,9 +40,9 @@ def _half_magnitudes(stack: np.ndarray) -> np.ndarray:
 
 
 def _half_summary(half: np.ndarray, n: int, count: int) -> np.ndarray:
-    """Mean, mean square and variance of all magnitudes, the largest that stand for two, the largest that stand alone.
+    """Mean, mean square and variance of all magnitudes, the largest that occur twice, the largest that occur once.
 
-    Column frequency 0, and n/2 for even n, stand for themselves; each of the others stands for two.
+    Column frequency 0, and n/2 for even n, occur once; by symmetry each of the others occurs twice.
     """
     rows, m, columns = half.shape
     alone = slice(0, columns, columns - 1) if n % 2 == 0 and n > 1 else slice(0, 1)

@@ -1,4 +1,4 @@
-"""Mean, standard deviation, skewness and kurtosis of the entries of matrices, dense or known by their factors."""
+"""Mean, standard deviation, skewness and kurtosis of the entries of matrices, dense or given by their factors."""
 
 from functools import cache
 from typing import NamedTuple
@@ -8,11 +8,11 @@ import numpy as np
 from plumbline.ablation.linalg.blocks import in_factor_blocks, in_range
 
 CONSTANT = 1e-7
-"""Entries whose standard deviation is below this part of their root mean square count as all equal."""
+"""Entries are constant when their standard deviation is below this fraction of their root mean square."""
 
 
 class Moments(NamedTuple):
-    """Each (R,), float64. `kurtosis` is m4/m2² (3 for a Gaussian). Constant entries have 0 in the last three."""
+    """Each (R,), float64. `kurtosis` is m4/m2² (3 for a Gaussian). For constant entries the last three are 0."""
 
     mean: np.ndarray
     sd: np.ndarray
@@ -26,7 +26,7 @@ def entries(stack: np.ndarray) -> np.ndarray:
 
 
 def total(rows: np.ndarray) -> np.ndarray:
-    """Σ over the last axis. A dot product per row: faster than `sum`, and a row's bits depend on the row alone."""
+    """Σ over the last axis, as a dot product per row: faster than `sum`, and the bits depend on the row alone."""
     return np.vecdot(rows, np.ones(rows.shape[-1], rows.dtype))
 
 
@@ -63,7 +63,7 @@ def _from_sums(sums: np.ndarray, unit: np.ndarray) -> Moments:
 
 
 def _deviations(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Deviations in the dtype of `rows` from a shift (R,): the mean but for rounding, which their own mean mends."""
+    """Deviations, in the dtype of `rows`, from a shift (R,), which is the mean up to rounding."""
     shift = total(rows) / rows.dtype.type(rows.shape[-1])
     return rows - shift[:, None], shift
 
@@ -87,7 +87,7 @@ def _power_sums(rows: np.ndarray) -> np.ndarray:
 def _power_sums_and_deviation(rows: np.ndarray) -> np.ndarray:
     deviation, shift = _deviations(rows)
     _, *powers = _powers(deviation)
-    # sd/|mean| of a mean near zero takes all the digits that there are.
+    # sd/|mean| needs full precision when the mean is near zero.
     rest = np.vecdot(rows, np.ones(rows.shape[-1])) - rows.shape[-1] * shift.astype(np.float64)
     return _means(rows.shape[-1], shift, rest, *powers, total(np.abs(deviation, out=deviation)))
 
@@ -117,8 +117,8 @@ def product_moments(up: np.ndarray, down: np.ndarray) -> Moments:
 
     With L = [1, up], R = [1; down] and weights w = (−μ, 1, …, 1), the centred product is C = L diag(w) R, and
     Σ C^{p+q} is an inner product of the weighted power sums of the factors, which are Grams of their face-splitting
-    products. Those of second order hold the lower ones too, for they hold L's column of ones: one product a factor
-    gives all four moments. At high rank, where that is more work, the product is formed.
+    products. Those of second order contain the lower ones, because of L's column of ones, so one product per factor
+    gives all four moments. At high rank, where this costs more, the product is formed.
     """
     m, n, r = up.shape[-2], down.shape[-1], up.shape[-1]
     pairs = (r + 1) * (r + 2) // 2
@@ -131,7 +131,7 @@ def product_moments(up: np.ndarray, down: np.ndarray) -> Moments:
     mean = total(np.ascontiguousarray(sums[:, 0, 1 : r + 1]))
     weight = np.ones((len(up), r + 1))
     weight[:, 0] = -mean
-    # A pair of two different columns stands for both of its orders.
+    # A pair of two different columns counts for both orders.
     of_pair = weight[:, first] * weight[:, second] * np.where(first == second, 1.0, 2.0)
     variance = np.vecdot(sums[:, 0], of_pair)
     square = np.vecdot(sums[:, 0, r + 1 :], of_pair[:, r + 1 :])
@@ -142,7 +142,7 @@ def product_moments(up: np.ndarray, down: np.ndarray) -> Moments:
 
 
 def gram(rows: np.ndarray) -> np.ndarray:
-    """rows · rowsᵀ for `rows` (R, r, k), as a general product: faster here than the symmetric one numpy picks."""
+    """rows · rowsᵀ for `rows` (R, r, k), as a general product: faster here than the symmetric one numpy would use."""
     return np.matmul(rows, rows.copy().mT)
 
 
@@ -156,10 +156,10 @@ def _augmented(up: np.ndarray, down: np.ndarray, mean: np.ndarray) -> tuple[np.n
 
 @cache
 def _lifted_pairs(r: int) -> tuple[list[tuple[int, int]], int]:
-    """Pairs i ≤ j of the rows 0 … r of [1; rows], and how many of the first of them, with all, give every sum of four.
+    """Pairs i ≤ j of the rows 0 … r of [1; rows], and how many of them, times all, give every product of four.
 
-    Those are (0, 0) and the pairs of equal parity: of any three rows two have the same, so any sum over four of
-    which at most one is row 0 is one of such a pair times another pair. That spares a third of the work.
+    These are (0, 0) and the pairs of equal parity, which come first. Of any three rows two have equal parity, so any
+    product of four with at most one row 0 is such a pair times another pair. This saves a third of the work.
     """
     alike = [(i, j) for i in range(1, r + 1) for j in range(i, r + 1, 2)]
     unlike = [(i, j) for i in range(1, r + 1) for j in range(i + 1, r + 1, 2)]
@@ -168,7 +168,7 @@ def _lifted_pairs(r: int) -> tuple[list[tuple[int, int]], int]:
 
 @cache
 def _places(r: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column in `_power_sums_of` of the sum over two pairs, (p, p) each, in the order of np.triu_indices."""
+    """Row and column in `_power_sums_of` of the sum over two pairs, each (p, p), in the order of np.triu_indices."""
     pairs, kept = _lifted_pairs(r)
     found = {
         tuple(sorted(pairs[row] + pairs[column])): (row, column) for row in range(kept) for column in range(len(pairs))
@@ -179,7 +179,7 @@ def _places(r: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _power_sums_of(rows: np.ndarray) -> np.ndarray:
-    """Σ over k of every product of four of [1; rows], `rows` (R, r, k), where `_places` tells; (R, kept, pairs)."""
+    """Σ over k of every product of four rows of [1; rows], `rows` (R, r, k): (R, kept, pairs), indexed by `_places`."""
     count, r, k = rows.shape
     pairs, kept = _lifted_pairs(r)
     lifted, end = np.empty((count, len(pairs), k)), 1
@@ -207,5 +207,5 @@ def _sd(variance: np.ndarray, square: np.ndarray) -> np.ndarray:
 
 
 def _standardised(sd: np.ndarray, third: np.ndarray, fourth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # Divided step by step: sd⁴ leaves the float64 range before the moments themselves do.
+    # Divided step by step, because sd⁴ leaves the range of float64 before the moments do.
     return ratio(ratio(third, sd * sd), sd), ratio(ratio(fourth, sd * sd), sd * sd)

@@ -7,13 +7,13 @@ import numpy as np
 from plumbline.ablation.linalg.blocks import in_blocks
 
 NETWORK = 512
-"""Up to so many int32 numpy sorts a row by a network on AVX-512, at 0.8 to 1.3 ns a value; beyond, at 4 to 7."""
+"""Up to this many int32, numpy sorts a row with an AVX-512 network at 0.8 to 1.3 ns per value; above, at 4 to 7 ns."""
 RUN = 256
-"""Length of the runs that longer rows are sorted in: the cheapest of the networks, with that of half the length."""
+"""Length of the runs that longer rows are sorted in: this and half of it are the cheapest networks."""
 DEALT = 5 * RUN
-"""Beyond so many values those that `_by_dealing` sorts a third time are too many."""
+"""Above this many values, `_by_dealing` would sort too many of them a third time."""
 LONG = 1 << 14
-"""Beyond so many values selecting a few order statistics is faster than sorting all: 22 against 68 ns a float64."""
+"""Above this many values, selecting a few order statistics is faster than sorting: 22 against 68 ns per float64."""
 
 
 def quantiles(rows: np.ndarray, levels: np.ndarray) -> np.ndarray:
@@ -30,7 +30,7 @@ def quantiles(rows: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 
 def _keys(bits: np.ndarray) -> np.ndarray:
-    """Integers in the order of the floats of these bits, which sort in two thirds of the floats' time; and back."""
+    """Integers in the same order as the floats with these bits, and back. They sort in two thirds of the time."""
     keys = bits >> (8 * bits.itemsize - 1)
     keys &= np.iinfo(bits.dtype).max
     keys ^= bits
@@ -38,7 +38,7 @@ def _keys(bits: np.ndarray) -> np.ndarray:
 
 
 def _by_order(k: int, ranks: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """What picks from keys (R, k) those (R, levels, 2) that stand at `ranks` once sorted; destroys the keys."""
+    """A function from keys (R, k) to those (R, levels, 2) at `ranks` in sorted order. It overwrites the keys."""
 
     def select(keys: np.ndarray) -> np.ndarray:
         if k > LONG:
@@ -51,13 +51,13 @@ def _by_order(k: int, ranks: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _by_dealing(k: int, ranks: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """What `_by_order` gives, for ranks (levels, 2) of t and t + 1.
+    """The same as `_by_order`, for ranks (levels, 2) of t and t + 1.
 
-    The first steps of columnsort (Leighton 1985): sort s runs, deal all out like cards into s hands, sort those. Of
-    any sorted run a hand holds every s-th value, and begins with another one in each run, as s is odd and the length
-    of a run a power of two. So of the t values below any given one a hand holds t/s, give or take (s − 1)/2, whatever
-    the values are, and those of ranks t and t + 1 are in every hand among the s values from place ⌈t/s⌉ − (s − 1)/2
-    on. What stands at these places is sorted once more.
+    Uses the first steps of columnsort (Leighton 1985): sort s runs, deal all values like cards into s hands, sort the
+    hands. A hand gets every s-th value of each sorted run, with a different offset in each run, since s is odd and the
+    run length is a power of two. So of the t values below any given one, a hand holds t/s ± (s − 1)/2, whatever the
+    values are, and the values of ranks t and t + 1 are, in every hand, among the s values from place
+    ⌈t/s⌉ − (s − 1)/2 on. Only the values at these places are sorted once more.
     """
     run = RUN // 2 if k <= DEALT // 2 else RUN
     hands = -(-k // run) | 1
@@ -84,7 +84,7 @@ def median_and_extremes(rows: np.ndarray) -> np.ndarray:
     k = rows.shape[-1]
     if k <= LONG:
         return quantiles(rows, np.array([0.5, 0.0, 1.0]))
-    # One pivot at a time: with several numpy leaves its vectorised path (12 ns a value more).
+    # One pivot at a time: with several, numpy leaves its vectorised path (12 ns more per value).
     parted = np.partition(rows, k // 2, axis=-1)
     upper = parted[:, k // 2].astype(np.float64)
     middle = upper if k % 2 else (parted[:, : k // 2].max(axis=-1) + upper) / 2
@@ -92,20 +92,20 @@ def median_and_extremes(rows: np.ndarray) -> np.ndarray:
 
 
 def extremes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest value (R,) of each row; `argmin` takes half the time of `min` on rows of a few hundred."""
+    """Smallest and largest value (R,) of each row. On rows of a few hundred, `argmin` takes half the time of `min`."""
     values, first = _flat(rows)
     return values[first + rows.argmin(axis=-1)], values[first + rows.argmax(axis=-1)]
 
 
 def _flat(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows end to end, which must not take a copy, and where each begins: one index is faster than two."""
+    """A flat view of the rows, without a copy, and the start of each row: one index is faster than two."""
     return rows.reshape(-1, copy=False), np.arange(0, rows.size, rows.shape[-1])
 
 
 def largest(rows: np.ndarray, count: int) -> np.ndarray:
     """The `count` largest of each row (R, k), falling, zero-padded when k < count; for values ≥ 0.
 
-    Destroys `rows` when k is large: picking one maximum after another is the fastest way there.
+    Overwrites `rows` when k is large, where taking one maximum after another is fastest.
     """
     k = rows.shape[-1]
     top = np.zeros((len(rows), count), rows.dtype)

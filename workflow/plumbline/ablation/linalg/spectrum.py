@@ -1,4 +1,4 @@
-"""Singular values of stacks of matrices and of products known by their factors."""
+"""Singular values of stacks of matrices and of products given by their factors."""
 
 from typing import cast
 
@@ -8,13 +8,13 @@ from plumbline.ablation.linalg.blocks import in_factor_blocks
 from plumbline.ablation.linalg.moments import entries, gram
 
 RANK_TOLERANCE = 1e-10
-"""Singular values below this part of the largest are zero: beyond the rank they are rounding."""
+"""Singular values below this fraction of the largest are rounding and set to zero."""
 GRAM_LIMIT = 1e-6
-"""The Gram route is kept while σ_r² is above this part of tr(G_B) tr(G_A): its σ are then within 1e-9 or so."""
+"""The Gram route is used while σ_r² is above this fraction of tr(G_B) tr(G_A): its σ are then within about 1e-9."""
 
 
 def singular_values(stack: np.ndarray) -> np.ndarray:
-    """Singular values (R, min(m, n)) in float64, falling, of `stack` (R, m, n). A long matrix goes by its QR core."""
+    """Singular values (R, min(m, n)) in float64, falling, of `stack` (R, m, n). Long ones go by QR."""
     _, m, n = stack.shape
     if min(m, n) == 1:
         values = entries(stack).astype(np.float64)
@@ -27,8 +27,8 @@ def singular_values(stack: np.ndarray) -> np.ndarray:
 def product_singular_values(up: np.ndarray, down: np.ndarray) -> np.ndarray:
     """Singular values (R, min(m, n, r)) in float64 of up · down, `up` (R, m, r), `down` (R, r, n).
 
-    By Grams: with G_B = upᵀup = VΛVᵀ and G_A = down downᵀ, σ² are the eigenvalues of Λ^½Vᵀ G_A VΛ^½. That halves
-    the digits of small σ, so products whose σ spread too far go by the QR cores of the factors instead.
+    By Gram matrices: with G_B = upᵀup = VΛVᵀ and G_A = down downᵀ, σ² are the eigenvalues of Λ^½Vᵀ G_A VΛ^½. This
+    halves the number of correct digits of small σ, so products with widely spread σ use the QR cores of the factors.
     """
     r = up.shape[-1]
     if r > min(up.shape[-2], down.shape[-1]):

@@ -1,1 +1,1 @@
-"""Figures of the study, each a function from its tables to a figure."""
+"""The figures: comparisons of representations, cost of accuracy, single trials."""

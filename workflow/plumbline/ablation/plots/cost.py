@@ -1,4 +1,4 @@
-"""Figure of what accuracy costs: seconds against test accuracy, with the Pareto front."""
+"""The cost of accuracy: seconds against test accuracy, with the Pareto front."""
 
 import textwrap
 
@@ -7,39 +7,40 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from plumbline.ablation.analysis.labels import layers_label, representation_label, view_label
-from plumbline.ablation.analysis.records import machine_note
-from plumbline.ablation.plots.panels import Tables, legend_below, view_entries, view_style
-from plumbline.core.present.plotting import FAULT, GREY, WIDTH, label_front, message_figure
+from plumbline.ablation.plots.panels import FigureData, chance_handle, view_handles, view_style
+from plumbline.core.present.panels import DASHES, legend_below, log_axis, notes_on_top
+from plumbline.core.present.plotting import GREY, WIDTH, label_front, message_figure
+from plumbline.core.run.records import machine_note
 
 
-def pareto(tables: Tables) -> Figure:
+def pareto(data: FigureData) -> Figure:
     """Seconds of features and training together against test accuracy, a panel per layer set.
 
-    The line joins the trials that no other beats in both, and these are the ones that are named. Trials
-    without an accuracy or without a time have no place on the axes: they are listed below them.
+    A line joins the trials on the Pareto front, and only these are named. Trials without an accuracy or a time are
+    listed below the axes.
     """
-    summary = with_total_seconds(tables.summary)
+    summary = with_total_seconds(data.summary)
     placed = summary["test_accuracy"].notna() & summary["total_seconds"].notna()
-    layer_sets = [name for name in tables.layer_sets if (placed & (summary["layers"] == name)).any()]
+    layer_sets = [name for name in data.layer_sets if (placed & (summary["layers"] == name)).any()]
     if not layer_sets:
-        return message_figure("No trial has both an accuracy and its seconds.")
+        return message_figure("No trial has both an accuracy and a time.")
     figure, axes = plt.subplots(
         len(layer_sets), 1, figsize=(WIDTH, 0.9 + 2.5 * len(layer_sets)), sharex=True, squeeze=False
     )
     for panel, layers in zip(axes[:, 0], layer_sets, strict=True):
         panel.set_title(layers_label(layers))
-        _draw_points(panel, summary[placed & (summary["layers"] == layers)], tables.chance)
+        _draw_points(panel, summary[placed & (summary["layers"] == layers)], data.chance)
     axes[-1, 0].set_xlabel("\n".join(["Features and training (seconds)", *_left_out(summary[~placed])]))
-    legend_below(figure, view_entries(tables.views), chance=tables.chance)
-    if note := machine_note(summary):
-        figure.suptitle(note, fontsize=7, color=FAULT, wrap=True)
+    legend_below(figure, [*view_handles(data.views), chance_handle(data.chance)])
+    notes_on_top(figure, machine_note(summary["machine"], "times"))
     seconds = summary.loc[placed, "total_seconds"]
     decades = max(np.log10(seconds.max() / seconds.min()), 0.3)
     axes[0, 0].set_xlim(seconds.min() / 10 ** (0.42 * decades), seconds.max() * 10 ** (0.04 * decades))
-    figure.draw_without_rendering()  # the layout must stand before labels are placed in it
+    for panel in axes[:, 0]:
+        log_axis(panel, "x")
+    figure.draw_without_rendering()  # labels are placed in a settled layout
     figure.set_layout_engine("none")
     for panel, layers in zip(axes[:, 0], layer_sets, strict=True):
         _name_front(panel, summary[placed & (summary["layers"] == layers)])
@@ -52,7 +53,7 @@ def with_total_seconds(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def pareto_front(seconds: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
-    """Indices of the points that no other point beats: faster or as fast, and more accurate; by seconds.
+    """Indices of the points on the front, by seconds: every point that is as fast or faster is less accurate.
 
     Of equal points the first is kept.
     """
@@ -62,8 +63,7 @@ def pareto_front(seconds: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
 
 
 def _draw_points(axes: Axes, frame: pd.DataFrame, chance: float) -> None:
-    axes.set_xscale("log")
-    axes.axhline(100 * chance, color=GREY, ls=(0, (4, 2)), lw=0.9, zorder=1)
+    axes.axhline(100 * chance, color=GREY, ls=DASHES, lw=0.9, zorder=1)
     seconds, accuracy = _coordinates(frame)
     front = pareto_front(seconds, accuracy)
     axes.step(seconds[front], accuracy[front], where="post", color="black", lw=0.8, zorder=2)
@@ -76,10 +76,6 @@ def _draw_points(axes: Axes, frame: pd.DataFrame, chance: float) -> None:
     axes.set_ylabel("Test accuracy (%)")
     axes.grid(axis="both")
     axes.set_axisbelow(True)
-    plain = FuncFormatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_major_formatter(plain)
-    if seconds.max() < 20 * seconds.min():
-        axes.xaxis.set_minor_formatter(FuncFormatter(_leading_digit))
 
 
 def _name_front(axes: Axes, frame: pd.DataFrame) -> None:
@@ -96,14 +92,9 @@ def _coordinates(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return frame["total_seconds"].to_numpy(dtype=np.float64), 100 * frame["test_accuracy"].to_numpy(dtype=np.float64)
 
 
-def _leading_digit(value: float, _: int) -> str:
-    digit = f"{value:e}"[0]
-    return f"{value:g}" if digit in "235" else ""
-
-
 def _left_out(frame: pd.DataFrame) -> list[str]:
-    """Lines that name the trials without a place on the axes."""
+    """Lines that name the trials that are not on the axes."""
     if frame.empty:
         return []
     names = ", ".join(f"{row['trial']}" for _, row in frame.iterrows())
-    return textwrap.wrap(f"Not placed, for want of an accuracy or a time: {names}", 110)
+    return textwrap.wrap(f"Not shown, because they have no accuracy or no time: {names}", 110)

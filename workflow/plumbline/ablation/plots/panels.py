@@ -1,8 +1,7 @@
-"""What the figures share: the study's tables, colours of layer sets and views, and rows of intervals."""
+"""What the figures share: their data, colours of layer sets and views, and rows of intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,21 +10,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from plumbline.ablation.analysis.labels import layers_label, outcome_label, representation_label, view_label
+from plumbline.ablation.analysis.labels import LAYERS, layers_label, representation_label, view_label
+from plumbline.ablation.analysis.records import TrialRecord
+from plumbline.core.present.formatting import outcome_label
+from plumbline.core.present.panels import DASHES, error_bars
 from plumbline.core.present.plotting import FAULT, GREY, MARKERS, PALETTE, WIDTH
 
-LAYER_SETS = ("all_layers", "visual_only", "text_only")
-VIEWS = ("factor", "product")
+Style = tuple[str, str]
+"""Colour and marker."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tables:
-    """The tables that `summarize` wrote, and the records they come from."""
+class FigureData:
+    """The frames that stage `summarize` wrote, and the records behind them."""
 
     summary: pd.DataFrame
     runs: pd.DataFrame
     contrasts: pd.DataFrame
-    records: list[dict[str, Any]]
+    records: list[TrialRecord]
 
     @property
     def views(self) -> list[str]:
@@ -43,19 +45,19 @@ class Tables:
         return float(self.summary["chance"].iloc[0])
 
 
-def layers_style(layers: str) -> tuple[str, str]:
-    """Colour and marker of a layer set, the same in every figure."""
-    index = LAYER_SETS.index(layers) if layers in LAYER_SETS else len(LAYER_SETS)
+def layers_style(layers: str) -> Style:
+    """The style of a layer set, the same in every figure."""
+    index = list(LAYERS).index(layers)
     return PALETTE[index], MARKERS[index]
 
 
-def view_style(view: str) -> tuple[str, str]:
-    """Colour and marker of a view, the same in every figure and none of the layer sets'."""
+def view_style(view: str) -> Style:
+    """The style of a view, the same in every figure and different from the layer sets'."""
     return (PALETTE[4], MARKERS[3]) if view == "factor" else (PALETTE[6], MARKERS[0])
 
 
 def panel_row(titles: Sequence[str], rows: Sequence[int], *, row_height: float = 0.27) -> tuple[Figure, list[Axes]]:
-    """A row of panels beside each other, tall enough for the longest list of names; x is shared."""
+    """Panels side by side, tall enough for the longest list of names; they share x."""
     height = 1.25 + row_height * max(max(rows, default=1), 3)
     width = WIDTH if len(titles) > 1 else 0.62 * WIDTH
     figure, axes = plt.subplots(1, len(titles), figsize=(width, height), sharex=True, squeeze=False)
@@ -65,7 +67,7 @@ def panel_row(titles: Sequence[str], rows: Sequence[int], *, row_height: float =
 
 
 def name_rows(axes: Axes, representations: Sequence[str]) -> None:
-    """One row per representation, first on top, with its readable name and a faint rule."""
+    """One row per representation, the first on top, with its display name and a faint rule."""
     axes.set_yticks(range(len(representations)), [representation_label(name) for name in representations])
     axes.set_ylim(len(representations) - 0.5, -0.5)
     axes.grid(axis="y")
@@ -73,27 +75,24 @@ def name_rows(axes: Axes, representations: Sequence[str]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def interval_dots(
-    axes: Axes, positions: np.ndarray, frame: pd.DataFrame, columns: tuple[str, str, str], look: tuple[str, str]
-) -> None:
-    """Means in percent with their intervals at the rows `positions`; a missing interval draws no bar."""
-    mean, low, high = (100 * frame[name].to_numpy(dtype=np.float64) for name in columns)
-    colour, marker = look
-    bars = np.nan_to_num(np.vstack([mean - low, high - mean]))
+def interval_dots(axes: Axes, positions: np.ndarray, frame: pd.DataFrame, name: str, style: Style) -> None:
+    """Column `name` in percent with its interval, at the rows `positions`; an unknown interval draws no bar."""
+    mean, bars = 100 * frame[name].to_numpy(dtype=np.float64), error_bars(frame, name, 100)
+    colour, marker = style
     axes.errorbar(
         mean, positions, xerr=bars, fmt=marker, color=colour, ms=4, elinewidth=1.1, capsize=0, zorder=3, mew=0
     )
 
 
 def offsets(count: int, room: float = 0.5) -> np.ndarray:
-    """Places of `count` series inside a row, side by side around its middle."""
+    """Offsets of `count` series within a row, spread evenly around its middle."""
     return (np.arange(count) - (count - 1) / 2) * room / max(count, 2)
 
 
-def faults(
+def mark_failed(
     axes: Axes, positions: Sequence[float] | np.ndarray, outcomes: Sequence[str], colours: Sequence[str]
 ) -> None:
-    """A red cross beside the row of a trial that found no accuracy, and what it found instead; right of the axes."""
+    """A red cross and the outcome, right of the axes, in the rows of trials that have no accuracy."""
     edge = axes.get_yaxis_transform()
     for position, outcome, colour in zip(positions, outcomes, colours, strict=True):
         axes.plot([1.03], [position], "x", color=FAULT, ms=4.5, mew=1.3, transform=edge, clip_on=False, zorder=4)
@@ -102,24 +101,24 @@ def faults(
 
 
 def chance_line(axes: Axes, chance: float) -> None:
-    """The accuracy of guessing."""
-    axes.axvline(100 * chance, color=GREY, ls=(0, (4, 2)), lw=0.9, zorder=1)
+    """A vertical line at the accuracy of guessing."""
+    axes.axvline(100 * chance, color=GREY, ls=DASHES, lw=0.9, zorder=1)
 
 
-def legend_below(figure: Figure, entries: Sequence[tuple[str, str, str]], *, chance: float | None = None) -> None:
-    """One legend under all panels: (label, colour, marker) each, and the chance line where given."""
-    handles = [Line2D([], [], color=c, marker=m, ls="-", ms=4, mew=0, label=name) for name, c, m in entries]
-    if chance is not None:
-        label = f"Chance ({100 * chance:.3g}%)"
-        handles.append(Line2D([], [], color=GREY, ls=(0, (4, 2)), lw=0.9, label=label))
-    figure.legend(handles=handles, loc="outside lower center", ncols=max(len(handles), 1))
+def chance_handle(chance: float) -> Line2D:
+    """Legend handle of the accuracy of guessing."""
+    return Line2D([], [], color=GREY, ls=DASHES, lw=0.9, label=f"Chance ({100 * chance:.3g}%)")
 
 
-def layers_entries(layer_sets: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Legend entries of the layer sets."""
-    return [(layers_label(name), *layers_style(name)) for name in layer_sets]
+def layers_handles(layer_sets: Sequence[str]) -> list[Line2D]:
+    """Legend handles of the layer sets."""
+    return [_handle(layers_label(name), layers_style(name)) for name in layer_sets]
 
 
-def view_entries(views: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Legend entries of the views."""
-    return [(view_label(name), *view_style(name)) for name in views]
+def view_handles(views: Sequence[str]) -> list[Line2D]:
+    """Legend handles of the views."""
+    return [_handle(view_label(name), view_style(name)) for name in views]
+
+
+def _handle(label: str, style: Style) -> Line2D:
+    return Line2D([], [], color=style[0], marker=style[1], ls="-", ms=4, mew=0, label=label)

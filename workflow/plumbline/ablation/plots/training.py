@@ -1,7 +1,6 @@
-"""Figures of single trainings: learning curves and confusion matrices."""
+"""Figures of single trials: learning curves and confusion matrices."""
 
 import math
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,24 +11,26 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from plumbline.ablation.analysis.contrasts import best_trial
-from plumbline.ablation.analysis.labels import layers_label, outcome_label, representation_label, view_label
-from plumbline.ablation.analysis.records import trial_outcome
-from plumbline.ablation.plots.panels import Tables, layers_style
+from plumbline.ablation.analysis.labels import layers_label, representation_label, view_label
+from plumbline.ablation.analysis.records import TrialRecord
+from plumbline.ablation.plots.panels import FigureData, chance_handle, layers_style
+from plumbline.core.present.formatting import outcome_label
+from plumbline.core.present.panels import DASHES, legend_below
 from plumbline.core.present.plotting import FAULT, GREY, WIDTH
-from plumbline.core.statistics.contrasts import bootstrap_interval
+from plumbline.core.statistics.bootstrap import bootstrap_interval
 
 LINES = {"factor": (0, (3, 1.5)), "product": "-"}
 MOST_ANNOTATED = 12
 COLUMNS = 4
 
 
-def curves(tables: Tables) -> Figure:
+def curves(data: FigureData) -> Figure:
     """Validation accuracy by epoch: a panel per representation, a colour per layer set, dashed for factors.
 
-    Lines are means over runs with bootstrap 95% bands. A run that stopped early counts on with the accuracy
-    of the weights it kept, so that a line does not jump when a run leaves.
+    Lines are means over runs with bootstrap 95% bands. After a run stops, the accuracy of the weights it kept stays
+    in the mean, so that the line does not jump.
     """
-    names = list(dict.fromkeys(record["representation"] for record in tables.records))
+    names = list(dict.fromkeys(record.representation for record in data.records))
     columns = min(COLUMNS, len(names))
     rows = math.ceil(len(names) / columns)
     figure, axes = plt.subplots(
@@ -39,29 +40,29 @@ def curves(tables: Tables) -> Figure:
         panel.axis("off")
     for panel, name in zip(axes.flat, names, strict=False):
         panel.set_title(representation_label(name))
-        panel.axhline(100 * tables.chance, color=GREY, ls=(0, (4, 2)), lw=0.8)
-        failed: list[dict[str, Any]] = []
-        for record in (entry for entry in tables.records if entry["representation"] == name):
-            if not _curve(panel, record):
-                failed.append(record)
-        _name_failed(panel, failed)
+        panel.axhline(100 * data.chance, color=GREY, ls=DASHES, lw=0.8)
+        records = [record for record in data.records if record.representation == name]
+        for record in records:
+            if record.good_runs:
+                _curve(panel, record)
+        _name_failed(panel, [record for record in records if not record.good_runs])
         panel.set_ylim(0, 102)
     last = [max(r for r in range(rows) if r * columns + c < len(names)) for c in range(columns)]
     for column, row in enumerate(last):
         axes[row, column].tick_params(labelbottom=True)
         axes[row, column].set_xlabel("Epoch")
     figure.supylabel("Validation accuracy (%)", fontsize=8)
-    figure.legend(handles=_curve_handles(tables), loc="outside lower center", ncols=6)
+    legend_below(figure, _curve_handles(data), columns=6)
     return figure
 
 
-def confusion(tables: Tables) -> Figure:
+def confusion(data: FigureData) -> Figure:
     """Confusion matrices of the best representation of each view and layer set, over all of its runs.
 
     Best by validation accuracy. Each row is a true class and sums to 100%.
     """
-    views, layer_sets = tables.views, tables.layer_sets
-    classes = [str(name) for name in tables.records[0]["classes"]]
+    views, layer_sets = data.views, data.layer_sets
+    classes = data.records[0].classes
     side = min((WIDTH - 1.8) / len(layer_sets), 2.6)
     figure, axes = plt.subplots(
         len(views),
@@ -71,17 +72,17 @@ def confusion(tables: Tables) -> Figure:
         sharex=True,
         sharey=True,
     )
-    records = {record["trial"]: record for record in tables.records}
+    records = {record.trial: record for record in data.records}
     for row, view in enumerate(views):
         for column, layers in enumerate(layer_sets):
             panel = axes[row, column]
-            chosen = tables.summary[(tables.summary["view"] == view) & (tables.summary["layers"] == layers)]
+            chosen = data.summary[(data.summary["view"] == view) & (data.summary["layers"] == layers)]
             best = best_trial(chosen)
+            where = f"{view_label(view)}, {layers_label(layers).lower()}"
             if best is None:
-                panel.set_title(f"{view_label(view)}, {layers_label(layers).lower()}\nno trial", fontsize=8)
+                panel.set_title(f"{where}\nno trial", fontsize=8)
                 panel.axis("off")
                 continue
-            where = f"{view_label(view)}, {layers_label(layers).lower()}"
             panel.set_title(f"{where}\n{representation_label(best['representation'])}", fontsize=8)
             _matrix(panel, records[best["trial"]], classes)
             if row == len(views) - 1:
@@ -93,54 +94,48 @@ def confusion(tables: Tables) -> Figure:
     return figure
 
 
-def confusion_shares(record: dict[str, Any]) -> np.ndarray:
-    """Percent of each true class (rows) given to each class, over all good runs; NaN rows for absent classes."""
-    counts = np.sum([run["confusion"] for run in record["runs"] if run["outcome"] == "ok"], axis=0, dtype=float)
+def confusion_shares(record: TrialRecord) -> np.ndarray:
+    """Percent of each true class (rows) predicted as each class, over all good runs; NaN rows for absent classes."""
+    counts = np.array([run.confusion for run in record.good_runs], dtype=np.float64).sum(axis=0)
     totals = counts.sum(axis=1, keepdims=True)
     return np.where(totals > 0, 100 * counts / np.maximum(totals, 1), np.nan)
 
 
-def held_curves(record: dict[str, Any]) -> np.ndarray:
-    """Validation accuracy of the good runs: (epochs of the longest, runs), each held at its best after its end."""
-    series = [run["curves"]["validation_accuracy"] for run in record["runs"] if run["outcome"] == "ok"]
+def held_curves(record: TrialRecord) -> np.ndarray:
+    """Validation accuracy of the good runs, (epochs of the longest, runs), held at its best after a run ends."""
+    series = [run.curves.validation_accuracy for run in record.good_runs]
     longest = max((len(values) for values in series), default=0)
     held = [[*values, *[max(values)] * (longest - len(values))] for values in series]
     return np.array(held, dtype=np.float64).reshape(len(series), longest).T
 
 
-def _curve(axes: Axes, record: dict[str, Any]) -> bool:
+def _curve(axes: Axes, record: TrialRecord) -> None:
     held = 100 * held_curves(record)
-    if not held.size:
-        return False
-    colour, _ = layers_style(record["layers"])
+    colour, _ = layers_style(record.layers)
     epochs = np.arange(1, len(held) + 1)
     low, high = bootstrap_interval(held, resamples=2000)
-    axes.plot(epochs, held.mean(axis=1), color=colour, ls=LINES.get(record["view"], "-"), lw=1.0)
+    axes.plot(epochs, held.mean(axis=1), color=colour, ls=LINES.get(record.view, "-"), lw=1.0)
     axes.fill_between(epochs, low, high, color=colour, alpha=0.18, lw=0)
-    return True
 
 
-def _name_failed(axes: Axes, failed: list[dict[str, Any]]) -> None:
-    """What the trials without a curve found, above the curves or, where these reach the top, below them."""
+def _name_failed(axes: Axes, failed: list[TrialRecord]) -> None:
+    """Names the trials without a curve and their outcomes: above the curves, or below where those reach the top."""
     highest = max((np.max(line.get_ydata()) for line in axes.lines), default=0.0)
     top = 0.97 if highest < 80 else 0.6
-    look: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": 5.5, "color": FAULT, "transform": axes.transAxes}
     for line, record in enumerate(failed):
-        text = f"× {view_label(record['view'])}, {layers_label(record['layers']).lower()}: "
-        text += outcome_label(trial_outcome(record))
-        axes.text(0.98, top - 0.1 * line, text, **look)
+        text = f"× {view_label(record.view)}, {layers_label(record.layers).lower()}: "
+        text += outcome_label(record.outcome)
+        height = top - 0.1 * line
+        axes.text(0.98, height, text, ha="right", va="top", fontsize=5.5, color=FAULT, transform=axes.transAxes)
 
 
-def _curve_handles(tables: Tables) -> list[Line2D]:
-    handles = [
-        Line2D([], [], color=layers_style(layers)[0], label=layers_label(layers)) for layers in tables.layer_sets
-    ]
-    handles += [Line2D([], [], color="black", ls=LINES.get(view, "-"), label=view_label(view)) for view in tables.views]
-    label = f"Chance ({100 * tables.chance:.3g}%)"
-    return [*handles, Line2D([], [], color=GREY, ls=(0, (4, 2)), lw=0.8, label=label)]
+def _curve_handles(data: FigureData) -> list[Line2D]:
+    handles = [Line2D([], [], color=layers_style(layers)[0], label=layers_label(layers)) for layers in data.layer_sets]
+    handles += [Line2D([], [], color="black", ls=LINES.get(view, "-"), label=view_label(view)) for view in data.views]
+    return [*handles, chance_handle(data.chance)]
 
 
-def _matrix(axes: Axes, record: dict[str, Any], classes: list[str]) -> None:
+def _matrix(axes: Axes, record: TrialRecord, classes: list[str]) -> None:
     shares = confusion_shares(record)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     size = 7 if len(classes) <= MOST_ANNOTATED else 5

@@ -1,1 +1,1 @@
-"""One module per representation; its name, the representation's and the function's are the same."""
+"""One module per representation. Module, function and representation have the same name."""

@@ -14,7 +14,7 @@ def distribution(stack: np.ndarray) -> np.ndarray:
     """Quantiles .05 .10 .25 .50 .75 .90 .95, interquartile range, mean absolute deviation, sd/|mean|,
     skewness, kurtosis (3 for a Gaussian).
 
-    (R, m, n) -> (R, 12). The deviation is from the mean. sd/|mean| is 0 where the mean is.
+    (R, m, n) -> (R, 12). Deviations are from the mean. sd/|mean| is 0 where the mean is 0.
     """
     rows = entries(stack)
     of, deviation = moments_and_deviation(rows)

@@ -1,4 +1,4 @@
-"""How much of the change each output and each input takes."""
+"""The share of each output and each input in the change."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The weights themselves: the baseline."""
+"""The weights themselves, as a baseline."""
 
 import numpy as np
 

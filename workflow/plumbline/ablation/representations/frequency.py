@@ -31,13 +31,13 @@ def _(up: np.ndarray, down: np.ndarray) -> np.ndarray:
 
 
 def _from_factors(up: np.ndarray, down: np.ndarray) -> Magnitudes:
-    """fft2(up · down) = (F up)(down F), of which the real symmetry of `down` leaves half."""
+    """fft2(up · down) = (F up)(down F), half of which suffices because `down` is real."""
     half = np.matmul(scipy.fft.fft(up, axis=-2), scipy.fft.rfft(down, axis=-1))
     return summarize_half(np.abs(half), down.shape[-1], TOP)
 
 
 def _outer(up: Magnitudes, down: Magnitudes) -> Magnitudes:
-    """At rank 1 every magnitude is a product of one of either factor, so the top ten are products of top tens."""
+    """At rank 1 every magnitude is a product of one from each factor, so the top ten are products of top tens."""
     products = (up.top[:, :, None] * down.top[:, None, :]).reshape(len(up.top), -1)
     variance = up.square * down.sd**2 + up.sd**2 * down.mean**2
     return Magnitudes(largest(products, TOP), up.mean * down.mean, up.square * down.square, np.sqrt(variance))

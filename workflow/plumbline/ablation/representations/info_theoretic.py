@@ -13,8 +13,8 @@ BINS = 50
 def info_theoretic(stack: np.ndarray) -> np.ndarray:
     """Entropy in nats of a histogram of 50 equal bins on [min, max], and the same over ln 50.
 
-    (R, m, n) -> (R, 2). A constant matrix has 0. A count is not continuous: an entry that lies on the edge of a bin
-    to rounding may be counted on either side, which then moves the entropy by about ln(k)/k for k entries.
+    (R, m, n) -> (R, 2). A constant matrix has 0. Counts are not continuous: an entry within rounding of a bin's edge
+    may fall on either side, which changes the entropy by about ln(k)/k for k entries.
     """
     rows = entries(stack)
     shares = histograms(rows, BINS) / rows.shape[-1]

@@ -1,4 +1,4 @@
-"""What a representation is: a map from stacks of matrices to a fixed number of features per matrix."""
+"""A representation maps stacks of matrices to a fixed number of features per matrix."""
 
 import math
 from collections.abc import Callable
@@ -16,18 +16,18 @@ Dense = Callable[[np.ndarray], np.ndarray]
 FromFactors = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 STACK_VALUES = 1 << 20
-"""Stored entries worked on at a time: many, for what is done once a call costs more than what is done to an entry.
-The functions that pass over the entries more than once do so in blocks of their own that stay in cache."""
+"""Number of stored entries processed at a time: large, because the cost per call outweighs the cost per entry.
+Functions that pass over the entries more than once use smaller blocks, which stay in cache."""
 BLOCK_VALUES = 3 << 14
-"""Matrix entries worked on at a time: with their temporaries they stay in a core's second-level cache."""
+"""Number of matrix entries processed at a time: with their temporaries they stay in a core's L2 cache."""
 FACTOR_VALUES = 3 << 14
-"""Entries of `up` and `down` worked on at a time on the exact routes, for the same reason."""
+"""Number of entries of `up` and `down` processed at a time by exact routes, for the same reason."""
 
 
 class Representation:
-    """A named map (…, m, n) -> (…, width); see `representation` for how one is made.
+    """A named map (…, m, n) -> (…, width), made by the decorator `representation`.
 
-    `views` tells where it applies: "factor" (each stored tensor by itself) and "product" (ΔW = up · down).
+    `views`: the views it supports, "factor" (each stored tensor by itself) or "product" (ΔW = up · down).
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class Representation:
         return from_factors
 
     def width(self, rows: int, columns: int) -> int:
-        """Features of one matrix of `rows` × `columns`."""
+        """Number of features of one matrix of `rows` × `columns`."""
         return self._width if isinstance(self._width, int) else self._width(rows, columns)
 
     def __call__(self, stack: np.ndarray) -> np.ndarray:
         """Features (…, width) in float64 of the matrices `stack` (…, m, n), float32 or float64.
 
-        Every matrix is worked on by itself: its features are the same bits whatever stack it comes in.
+        The features of a matrix have the same bits in any stack.
         """
         *leading, m, n = stack.shape
         matrices = stack.reshape(-1, m, n)
@@ -70,9 +70,9 @@ class Representation:
         return features.reshape(*leading, -1)
 
     def product(self, up: np.ndarray, down: np.ndarray) -> np.ndarray:
-        """Features (…, width) in float64 of up · down; `up` (…, m, r), `down` (…, r, n), α/r inside `up`.
+        """Features (…, width) in float64 of up · down; `up` (…, m, r) includes α/r, `down` (…, r, n).
 
-        The exact route is taken where there is one; else the products are formed, a few at a time.
+        Uses the exact route if there is one; otherwise the products are formed, a few at a time.
         """
         *leading, m, r = up.shape
         n = down.shape[-1]
@@ -90,7 +90,7 @@ class Representation:
         return features.reshape(*leading, -1)
 
     def _checked(self, made: np.ndarray, place: np.ndarray) -> np.ndarray:
-        """`made`, once it has the shape of its `place`. Raises UserError naming both."""
+        """`made`. Raises UserError when it does not have the shape of its `place`."""
         if np.shape(made) != place.shape:
             raise UserError(
                 f"representation {self.name}: makes shape {np.shape(made)} of {len(place)} matrices;"
@@ -109,7 +109,7 @@ def dense_route(function: Dense, up: np.ndarray, down: np.ndarray) -> np.ndarray
 def representation(
     *, width: int | Callable[[int, int], int], views: tuple[View, ...] = ("factor", "product")
 ) -> Callable[[Dense], Representation]:
-    """Decorator that makes a `Representation` of a function (R, m, n) -> (R, width), named as the function.
+    """Decorator that turns a function (R, m, n) -> (R, width) into a `Representation` of the same name.
 
     The function defines the representation of any matrix. `@name.of_product` adds the exact route from factors.
     """
@@ -121,15 +121,15 @@ def representation(
 
 
 def names() -> list[str]:
-    """The representations of this folder, sorted, found by their files."""
+    """The built-in representations, sorted, found by their files."""
     return registry.names(HERE)
 
 
 def load(name: str) -> Representation:
-    """The representation `name` of this folder, or one from elsewhere, as in `my_lab.features:curvature`.
+    """The built-in representation `name`, or a user-supplied one, such as `my_lab.features:curvature`.
 
-    One from elsewhere is a `Representation`, or a plain function (…, m, n) -> (…, width).
-    Raises UserError when there is none of that name.
+    A user-supplied one is a `Representation` or a plain function (…, m, n) -> (…, width). Raises UserError when it does
+    not exist.
     """
     found = registry.find(name, HERE, __package__, attribute=None, place="ablation.representations")
     if isinstance(found, Representation):

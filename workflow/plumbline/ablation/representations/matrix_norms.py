@@ -1,4 +1,4 @@
-"""Norms of the matrix and their proportions."""
+"""Norms of the matrix and their ratios."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from plumbline.ablation.representations.interface import dense_route, representa
 def matrix_norms(stack: np.ndarray) -> np.ndarray:
     """Frobenius, nuclear, spectral, largest column and row sum, nuclear/Frobenius, spectral/Frobenius.
 
-    (R, m, n) -> (R, 7). The sums are of magnitudes (the induced 1 and ∞ norms). A zero matrix gives zeros.
+    (R, m, n) -> (R, 7). Column and row sums are of magnitudes (the induced 1 and ∞ norms). A zero matrix gives zeros.
     """
     return _features(singular_values(stack), _induced(stack))
 

@@ -1,4 +1,4 @@
-"""What the change does to fixed random inputs and outputs."""
+"""Responses of the change to fixed random inputs and outputs."""
 
 import numpy as np
 

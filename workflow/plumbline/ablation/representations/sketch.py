@@ -1,4 +1,4 @@
-"""A random picture of the whole change, of one size for modules of every shape."""
+"""A random projection of the change, of the same size for modules of any shape."""
 
 import numpy as np
 
@@ -13,8 +13,8 @@ SIDE = 16
 def sketch(stack: np.ndarray) -> np.ndarray:
     """Qᵀ W P for fixed Gaussian Q (m × 16) and P (n × 16), row by row; (R, m, n) -> (R, 256).
 
-    Distances between changes are kept on average (Johnson and Lindenstrauss 1984), at a width that does not grow
-    with the module.
+    Preserves distances between changes on average (Johnson and Lindenstrauss 1984), with a width that does not depend
+    on the module.
     """
     outputs, inputs = gaussian(stack.shape[1], SIDE), gaussian(stack.shape[2], SIDE, stream=1)
     return entries(np.matmul(outputs.T, np.matmul(stack, inputs)))

@@ -12,11 +12,11 @@ TOP = 10
 
 @representation(width=32)
 def spectral(stack: np.ndarray) -> np.ndarray:
-    """Top ten σ, their shares of Σσ, nine relative gaps, entropy of the shares, condition, nuclear norm.
+    """Top ten σ, their shares of Σσ, nine relative gaps, entropy of the shares, condition number, nuclear norm.
 
     (R, m, n) -> (R, 32). σ are zero-padded to ten. A gap is (σ_i − σ_{i+1}) / σ_i, 0 where σ_i is 0. The entropy
-    (nats) is over all σ. The condition is σ₁ over the smallest of the top ten that is not zero, so that it is finite,
-    and it tells something, below rank ten; a zero matrix has 0.
+    (nats) is over all σ. The condition number is σ₁ over the smallest non-zero σ of the top ten, so that it is finite
+    and informative below rank ten; it is 0 for a zero matrix.
     """
     return _features(singular_values(stack))
 

@@ -1,1 +1,1 @@
-"""Where adapters come from: each module but `interface` is a source, named by the module."""
+"""Where adapters come from: every module but `interface` is a source of the same name."""

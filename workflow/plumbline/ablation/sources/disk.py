@@ -1,4 +1,4 @@
-"""Adapters in a data set on disk: a folder made by `save_to_disk`, a parquet file, or a folder of parquet files."""
+"""Source `disk`: a data set written by `save_to_disk`, a parquet file, or a folder of parquet files."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,8 +15,7 @@ _SAVED = ("dataset_info.json", "dataset_dict.json")
 def load(output: Path, *, path: Path | str, split: str | None = None, limit: int | None = None) -> None:
     """Writes the first `limit` adapters (None: all) in `path` to a store at `output`.
 
-    split: which one, where `path` was saved with several (None elsewhere). Parquet files are read in the order of
-    their names.
+    split: the split to read, if `path` was saved with several. Parquet files are read in the order of their names.
     """
     path = Path(path)
     if not path.exists():
@@ -31,16 +30,16 @@ def load(output: Path, *, path: Path | str, split: str | None = None, limit: int
 
 
 def _saved(path: Path, split: str | None) -> tuple[Iterable[pa.Table], int]:
-    """The tables of a folder made by `save_to_disk`, and how many rows they have."""
-    import datasets  # not needed for parquet, and slow to import
+    """The tables of a data set written by `save_to_disk`, and the number of rows."""
+    import datasets  # slow to import, and not needed for parquet
 
     try:
         saved = datasets.load_from_disk(str(path))
-    except IndexError:  # what datasets 5 answers to a data set without rows, which it saves without files
+    except IndexError:  # datasets 5 raises it for a data set without rows, which it saves without files
         raise UserError(f"{path}: holds no adapters") from None
     if isinstance(saved, datasets.DatasetDict):
         if split not in saved:
-            raise UserError(f"ablation.disk.split: {path} has {', '.join(saved)}, not {split}; name one of them")
+            raise UserError(f"ablation.disk.split: {path} has {', '.join(saved)}, not {split}; choose one of them")
         saved = saved[split]
     elif split is not None:
         raise UserError(f"ablation.disk.split: {path} holds a single data set without splits; remove the key")
@@ -48,17 +47,17 @@ def _saved(path: Path, split: str | None) -> tuple[Iterable[pa.Table], int]:
 
 
 def _parquet(path: Path, split: str | None) -> tuple[Iterable[pa.Table], int]:
-    """The tables of a parquet file or folder, and how many rows they have."""
+    """The tables of a parquet file or folder, and the number of rows."""
     if split is not None:
         raise UserError(f"ablation.disk.split: {path} holds no splits; remove the key")
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files:
-        raise UserError(f"{path}: holds neither a data set made by save_to_disk nor parquet files")
+        raise UserError(f"{path}: holds neither a data set written by save_to_disk nor parquet files")
     total = sum(pq.ParquetFile(file).metadata.num_rows for file in files)
     return (pa.Table.from_batches([batch]) for file in files for batch in _batches(file)), total
 
 
 def _batches(file: Path) -> Iterable[pa.RecordBatch]:
-    # No pre-buffering, so that memory holds a batch and not a row group; more threads were no faster (measured).
+    # Without pre-buffering, memory holds one batch instead of a row group. More threads were no faster (measured).
     with pq.ParquetFile(file, pre_buffer=False) as opened:
         yield from opened.iter_batches(batch_size=READ_ROWS, use_threads=False)

@@ -1,4 +1,4 @@
-"""Adapters in a data set on the Hugging Face hub, or in a local folder laid out like one."""
+"""Source `hub`: a data set on the Hugging Face hub, or a local folder with the same layout."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,9 +14,9 @@ from plumbline.core.run.hub import Repository, line
 def load(output: Path, *, id: str, revision: str | None = None, split: str = "train", limit: int | None = None) -> None:
     """Writes the first `limit` adapters (None: all) of a split to a store at `output`.
 
-    id: of the data set, read at the commit that `revision` (None: the default branch) stands for now, or a local
-    folder of parquet files. Rows are streamed: nothing is kept beside the store, and a limit fetches little more than
-    its rows.
+    id: the hub id of a data set, read at the commit that `revision` (None: the default branch) points to now, or a
+    local folder of parquet files. Rows are streamed: nothing but the store is kept, and with a limit little more than
+    its rows is downloaded.
     """
     repository, place = Repository(kind="dataset", id=id, revision=revision, key="ablation.hub"), f"{id} ({split})"
     commit = repository.commit()
@@ -33,7 +33,7 @@ def load(output: Path, *, id: str, revision: str | None = None, split: str = "tr
 
 
 def _streamed(tables: Iterable[pa.Table], repository: Repository) -> Iterator[pa.Table]:
-    """The tables; the network can fail at any of them."""
+    """The tables. The network can fail at each of them."""
     try:
         with repository.reached():
             yield from tables

@@ -1,6 +1,6 @@
-"""A source is a module with `load(output, **options)`, which writes an adapter store at `output`, whole or not at all.
+"""A source is a module with `load(output, **options)`, which writes an adapter store to `output`, whole or not at all.
 
-Name `my_lab.sources:load_ours` in the config for one of your own; one that is to stay gets a file in this folder and
+A user-supplied one is named in the config as `my_lab.sources:load_ours`. A built-in one has a file in this folder and
 a block of options in `ablation.settings`.
 """
 
@@ -13,20 +13,20 @@ HERE = Path(__file__).parent
 
 
 class Source(Protocol):
-    """Writes a store at `output`. Raises UserError naming what is wrong with the data, where, and the way out."""
+    """Writes a store to `output`. Raises UserError naming the mistake in the data, its place and the fix."""
 
     def __call__(self, output: Path, /, **options: object) -> None: ...
 
 
 def source(name: str) -> Source:
-    """The source `name`, or the function that a path `package.module:function` names.
+    """The source `name`, or the function at `package.module:function`.
 
-    Raises UserError for an unknown name, listing those that exist, or a path that leads nowhere.
+    Raises UserError for an unknown name, listing those that exist, or a path that does not exist.
     """
     found: Source = registry.find(name, HERE, __package__, attribute="load", place="ablation.source")
     return found
 
 
 def names() -> list[str]:
-    """The sources in this folder; nothing is imported."""
+    """The built-in sources, found by their files. Nothing is imported."""
     return registry.names(HERE)

@@ -1,4 +1,4 @@
-"""Adapters of the zoo, from the shards it was trained in."""
+"""Source `zoo`: merges the shards in which the zoo was trained."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,14 +17,14 @@ _PADDING = -1
 
 
 def load(output: Path, *, shards: Sequence[Path], classes: Sequence[str], scale: float = 1.0) -> None:
-    """Merges shards, in the order given, into a store at `output`.
+    """Merges shards, in the given order, into a store at `output`.
 
-    A shard is a safetensors file: one tensor per factor, (adapters, …) float32, and labels, folds, num_images:
-    (adapters,), image_ids: (adapters, most) padded with −1. classes: their names by label; scale: α/r of all.
-    An adapter's group is its fold: folds share no image.
+    A shard is a safetensors file with one tensor per factor, (adapters, …) float32, and labels, folds, num_images:
+    (adapters,), image_ids: (adapters, most) padded with −1. classes: names by label; scale: α/r of all adapters. An
+    adapter's group is its fold, since folds share no images.
     """
     if not shards:
-        raise UserError("zoo: has no shards")
+        raise UserError("zoo: no shards were given")
     place = f"zoo ({shards[0].parent})"
     rows, folds = AdapterRows(), []
     with StoreWriter(output, _shapes(shards[0]), place=place) as writer:
@@ -69,7 +69,7 @@ def _add_rows(rows: AdapterRows, columns: dict[str, np.ndarray], classes: Sequen
 
 
 def _check_folds(rows: AdapterRows, folds: np.ndarray, place: str) -> None:
-    """Raises UserError when an image is seen in two folds: the shards are then of different zoos."""
+    """Raises UserError when an image is in two folds, that is, when the shards come from different zoos."""
     fold_of: dict[int, int] = {}
     for ids, fold in _pairs(rows, folds):
         for image in ids:

@@ -1,1 +1,1 @@
-"""Real LoRA adapters of a real, small diffusion model, trained offline on scikit-learn's handwritten digits."""
+"""LoRA adapters of a small diffusion model, trained offline on scikit-learn's handwritten digits."""

@@ -1,10 +1,10 @@
 """Trains the zoo's adapters, a chunk at a time: each on a few images of one class, with the null prompt.
 
-A class name in the prompt would reach `attn2.to_v` and leak the label, so the images alone tell the classes apart.
+A class name in the prompt would reach `attn2.to_v` and leak the label, so only the images carry the class.
 
-Adapter i follows from (seed, i): its label, fold, images, initial weights, noise and times are drawn from its own
-generator. Arithmetic in a batch can differ in the last bit with the batch's shape, so a chunk is always computed
-whole: an adapter has the same bits whichever shard asks for it, on the same machine with the same threads.
+Adapter i is determined by (seed, i): its images, initial weights, noise and times are drawn from its own generator.
+Batched arithmetic can differ in the last bit with the shape of the batch, so a chunk is always computed whole: an
+adapter has the same bits whichever shard asks for it, on the same machine with the same threads.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _ADAPTER_STREAM = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """All that is random about A adapters. factors: name → (A, …); images: ids (A, steps, batch);
+    """All random numbers of A adapters. factors: name → (A, …); images: ids (A, steps, batch);
     noise: (A, steps, batch, 8, 8); times: (A, steps, batch); image_ids: one array of ids per adapter."""
 
     labels: np.ndarray
@@ -40,7 +40,7 @@ class Draws:
 @dataclass(frozen=True, kw_only=True)
 class ZooChunk:
     """A trained adapters. factors: name → (A, rank, in) or (A, out, rank) float32; labels, folds, num_images: (A,)
-    int64; image_ids: (A, image_count_max) int64, padded with −1; losses: (A, steps) float32, each before its update.
+    int64; image_ids: (A, image_count_max) int64, padded with −1; losses: (A, steps) float32, each before its step.
     """
 
     factors: dict[str, Tensor]
@@ -52,19 +52,19 @@ class ZooChunk:
 
 
 def label_of(index: int) -> int:
-    """The class of adapter `index`: the classes take turns."""
+    """The class of adapter `index`: the classes alternate."""
     return index % len(CLASSES)
 
 
 def fold_of(index: int, folds: int) -> int:
-    """The fold of adapter `index`: the folds take turns after each round of classes, so all cells stay even."""
+    """The fold of adapter `index`: it changes after each round of classes, which keeps all cells balanced."""
     return index // len(CLASSES) % folds
 
 
 def draw(
     model: DiffusionSettings, settings: AdapterSettings, cells: list[list[np.ndarray]], indices: range, seed: int
 ) -> Draws:
-    """What the adapters `indices` start from and see. `cells` is `split_by_fold` of the digits."""
+    """The random numbers of the adapters `indices`. cells: the digits by `split_by_fold`."""
     shapes = factor_shapes(model, settings.rank)
     shape = (len(indices), settings.steps, settings.batch)
     factors = {name: np.zeros((len(indices), *size), np.float32) for name, size in shapes.items()}
@@ -75,10 +75,10 @@ def draw(
     for row, index in enumerate(indices):
         random = np.random.default_rng([_ADAPTER_STREAM, seed, index])
         count = int(random.integers(settings.image_count_min, settings.image_count_max, endpoint=True))
-        own = np.sort(random.choice(cells[labels[row]][folds[row]], count, replace=False))
-        image_ids.append(own)
+        ids = np.sort(random.choice(cells[labels[row]][folds[row]], count, replace=False))
+        image_ids.append(ids)
         seen = settings.steps * settings.batch
-        passes = random.permuted(np.tile(own, (-(-seen // count), 1)), axis=1)
+        passes = random.permuted(np.tile(ids, (-(-seen // count), 1)), axis=1)
         images[row] = passes.ravel()[:seen].reshape(shape[1:])
         for name, size in shapes.items():
             if name.endswith(DOWN):
@@ -98,14 +98,14 @@ def train_chunk(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> ZooChunk:
-    """The adapters `indices`, all of one chunk (see `chunks_of`); the whole chunk is trained, so cut ones cost as much.
+    """The adapters `indices`, all in one chunk (see `chunks_of`). The whole chunk is trained, even for a part of it.
 
-    base: frozen, on `device`. Returns tensors on the CPU.
+    base: frozen, on `device`. The returned tensors are on the CPU.
     """
     first = indices.start // settings.chunk * settings.chunk
     whole = range(first, first + settings.chunk)
     if not len(indices) or indices.step != 1 or indices.stop > whole.stop:
-        raise ValueError(f"{indices} does not lie in one chunk of {settings.chunk}")
+        raise ValueError(f"{indices} is not within one chunk of {settings.chunk}")
     images = digits()
     cells = split_by_fold(images.labels, settings.folds, seed)
     check_cells(cells, settings.image_count_max)
@@ -117,21 +117,21 @@ def train_chunk(
             f"ablation.zoo.adapter.learning_rate: adapter {diverged} diverges at {settings.learning_rate:g}; lower it"
         )
     kept = slice(indices.start - first, indices.stop - first)
-    ids = np.full((len(whole), settings.image_count_max), -1, np.int64)
-    for row, own in enumerate(drawn.image_ids):
-        ids[row, : len(own)] = own
+    image_ids = np.full((len(whole), settings.image_count_max), -1, np.int64)
+    for row, ids in enumerate(drawn.image_ids):
+        image_ids[row, : len(ids)] = ids
     return ZooChunk(
         factors={name: factor[kept] for name, factor in factors.items()},
         labels=torch.from_numpy(drawn.labels)[kept],
         folds=torch.from_numpy(drawn.folds)[kept],
-        num_images=torch.tensor([len(own) for own in drawn.image_ids])[kept],
-        image_ids=torch.from_numpy(ids)[kept],
+        num_images=torch.tensor([len(ids) for ids in drawn.image_ids])[kept],
+        image_ids=torch.from_numpy(image_ids)[kept],
         losses=losses[kept],
     )
 
 
 def chunks_of(count: int, chunk: int) -> list[range]:
-    """The indices 0 … count − 1 in chunks; a shard is any run of them."""
+    """The indices 0 … count − 1 in chunks. A shard is a run of chunks."""
     return [range(first, min(first + chunk, count)) for first in range(0, count, chunk)]
 
 
@@ -152,7 +152,7 @@ def _train(
     for step in range(settings.steps):
         loss = flow_losses(adapted, images[step], noise[step], times[step], prompts)
         optimizer.zero_grad()
-        # A sum over adapters: none is in another's loss, so each gets the gradient of its own.
+        # A sum over adapters: an adapter is only in its own loss, so it gets the gradient of that one.
         loss.sum().backward()
         optimizer.step()
         losses.append(loss.detach())

@@ -1,9 +1,9 @@
-"""The zoo's diffusion model: a flow-matching transformer on 8 × 8 images, laid out as Stable Diffusion's blocks.
+"""The zoo's diffusion model: a flow-matching transformer on 8 × 8 images, with blocks like Stable Diffusion's.
 
-Images come as (groups, images, 8, 8): the images of a group share their prompt and, when adapters are installed,
-their weights. So pretraining has groups of one image, and the zoo has one group for each adapter.
+Images come as (groups, images, 8, 8). The images of a group share their prompt and, with adapters installed, their
+weights. Pretraining has groups of one image; adapter training has one group per adapter.
 
-Flow matching (Lipman et al. 2023, arXiv 2210.02747, with the straight paths of arXiv 2209.03003): on the way
+Flow matching (Lipman et al. 2023, arXiv 2210.02747, with the straight paths of arXiv 2209.03003): on the path
 x_t = (1 − t)·noise + t·image the model predicts the velocity image − noise.
 """
 
@@ -23,7 +23,7 @@ from plumbline.core.errors import UserError
 PATCH = 2
 TOKENS = (SIDE // PATCH) ** 2
 NULL_PROMPT = len(CLASSES)
-"""The prompt that names no class."""
+"""The index of the prompt without a class."""
 
 _TIME_FREQUENCIES = 8
 
@@ -40,7 +40,7 @@ class Attention(nn.Module):
         self.to_out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, context: Tensor, sequences: int) -> Tensor:
-        """x: (G, M, d), context: (G, C, d), both `sequences` sequences end to end that do not see each other."""
+        """x: (G, M, d), context: (G, C, d), each made of `sequences` concatenated sequences, which are independent."""
         q, k, v = (
             y.unflatten(1, (sequences, -1)).unflatten(-1, (self.heads, -1)).flatten(0, 1).transpose(1, 2)
             for y in (self.to_q(x), self.to_k(context), self.to_v(context))
@@ -50,7 +50,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention within an image, cross-attention to the prompt, MLP; each on a normalised residual stream."""
+    """Self-attention within an image, cross-attention to the prompt, MLP; each a pre-norm residual branch."""
 
     def __init__(self, settings: DiffusionSettings) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Block(nn.Module):
 
 
 class Diffusion(nn.Module):
-    """Predicts the velocity of the flow at (images, times) under a prompt."""
+    """Predicts the velocity of the flow at (images, times), given a prompt."""
 
     def __init__(self, settings: DiffusionSettings) -> None:
         super().__init__()
@@ -123,18 +123,18 @@ def time_features(times: Tensor) -> Tensor:
 
 
 def load_base(path: Path, settings: DiffusionSettings, device: torch.device | str = "cpu") -> Diffusion:
-    """The frozen base whose weights are in the safetensors file `path`.
+    """The frozen base with the weights in the safetensors file `path`.
 
-    Raises UserError when the file is missing, unreadable, or of a model of another size.
+    Raises UserError when the file is missing, unreadable, or belongs to a model of another size.
     """
     model = Diffusion(settings)
     try:
         model.load_state_dict(load_file(path))
     except FileNotFoundError:
-        raise UserError(f"{path}: does not exist; train the base first") from None
+        raise UserError(f"{path}: does not exist; run stage `ablation.pretrain` first") from None
     except SafetensorError as error:
         raise UserError(f"{path}: is not a safetensors file ({error}); delete it to have it rebuilt") from None
     except RuntimeError as error:
         mismatch = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: is no base of the size in the config ({mismatch}); make it again") from None
+        raise UserError(f"{path}: not of the size in the config ({mismatch}); delete it to have it rebuilt") from None
     return model.to(device).requires_grad_(False).eval()

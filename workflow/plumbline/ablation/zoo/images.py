@@ -1,4 +1,4 @@
-"""The zoo's images: scikit-learn's 1,797 handwritten digits, split into folds before anything trains on them."""
+"""The zoo's images: scikit-learn's 1,797 handwritten digits, split into folds before any training."""
 
 from dataclasses import dataclass
 
@@ -22,8 +22,8 @@ class Digits:
 
 
 def digits() -> Digits:
-    """All the images, in scikit-learn's order: an image's position is its id."""
-    from sklearn.datasets import load_digits  # a second of imports that those who want only names need not pay
+    """All images in scikit-learn's order. An image's position is its id."""
+    from sklearn.datasets import load_digits  # imports take a second, which users of CLASSES need not pay
 
     bunch = load_digits()
     pixels = bunch.images.astype(np.float32) / 8.0 - 1.0
@@ -31,7 +31,7 @@ def digits() -> Digits:
 
 
 def split_by_fold(labels: np.ndarray, folds: int, seed: int) -> list[list[np.ndarray]]:
-    """The image ids of each class and fold: cells[label][fold], sorted, shuffled into folds by `seed`.
+    """The image ids of each class and fold: cells[label][fold], sorted; `seed` decides which fold an image is in.
 
     The folds of a class are disjoint, hold all its images, and differ in size by at most one.
     """
@@ -44,7 +44,7 @@ def split_by_fold(labels: np.ndarray, folds: int, seed: int) -> list[list[np.nda
 
 
 def check_cells(cells: list[list[np.ndarray]], most_images: int) -> None:
-    """Raises UserError when an adapter could ask for more images than its class has in its fold."""
+    """Raises UserError when an adapter may need more images than its class has in its fold."""
     smallest = min(len(ids) for by_fold in cells for ids in by_fold)
     if most_images > smallest:
         raise UserError(

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021, arXiv 2106.09685) on a shared base, for many adapters in one forward pass."""
+"""LoRA (Hu et al. 2021, arXiv 2106.09685): many adapters of one base in a single forward pass."""
 
 import copy
 
@@ -14,7 +14,7 @@ ADAPTED = ("attn1.to_q", "attn1.to_v", "attn2.to_q", "attn2.to_v")
 
 
 class StackedLora(nn.Module):
-    """A frozen linear layer, shared by A adapters that each add their own α/r · up · down.
+    """A frozen linear layer shared by A adapters, each of which adds its own α/r · up · down.
 
     down: (A, r, in); up: (A, out, r). Called with (A, M, in), it returns (A, M, out): row a goes through adapter a.
     """
@@ -26,8 +26,8 @@ class StackedLora(nn.Module):
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        # At the zoo's width one product with each adapter's own W + α/r · up · down makes the whole training a few
-        # per cent cheaper than W and the two thin factors in turn.
+        # At the zoo's width, one product with each adapter's W + α/r · up · down makes the whole training a few percent
+        # faster than multiplying by W and the two thin factors in turn.
         shared = self.linear.weight.expand(len(self.up), -1, -1)
         return torch.bmm(x, torch.baddbmm(shared, self.up, self.down, alpha=self.scale).mT)
 
@@ -47,9 +47,9 @@ def factor_shapes(settings: DiffusionSettings, rank: int) -> dict[str, tuple[int
 
 
 def with_adapters(base: Diffusion, factors: dict[str, Tensor], scale: float) -> Diffusion:
-    """A model that sends group a through adapter a of `factors` (name → (A, …)), sharing the frozen base's tensors.
+    """A model in which group a uses adapter a of `factors` (name → (A, …)), sharing the frozen base's tensors.
 
-    `base` itself is left as it is. The factors, copied, are the only parameters that learn.
+    `base` is unchanged. Copies of the factors are the only trainable parameters.
     """
     model = copy.deepcopy(base, {id(parameter): parameter for parameter in base.parameters()})
     for module in adapted_modules(len(base.transformer_blocks)):

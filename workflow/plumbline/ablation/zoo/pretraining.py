@@ -1,13 +1,11 @@
-"""Trains the zoo's base on all the digits, with the class as the prompt and now and then the null prompt."""
+"""Trains the zoo's base on all digits, prompted with the class or, for some images, with the null prompt."""
 
 import json
 import logging
 import math
-import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +14,7 @@ from plumbline.ablation.settings import DiffusionSettings, PretrainingSettings
 from plumbline.ablation.zoo.diffusion import NULL_PROMPT, Diffusion, flow_losses
 from plumbline.ablation.zoo.images import digits
 from plumbline.core.errors import UserError
-from plumbline.core.files import atomic
+from plumbline.core.run.checkpoint import load_checkpoint, save_checkpoint
 
 log = logging.getLogger("plumbline")
 
@@ -32,31 +30,33 @@ def pretrain(
 ) -> tuple[dict[str, Tensor], list[float]]:
     """The trained weights by name, on the CPU, and the loss of every step.
 
-    Goes on from `checkpoint` where that holds this very training, and ends with the same bits as without a stop;
-    `progress` is told the steps done, after each.
+    Resumes from `checkpoint` where that holds the state of the same training, and ends with the same bits as without
+    the interruption. `progress` is called after each step with the number of steps done.
     """
-    run = _Pretraining(model, settings, seed, device)
+    trainer = _Trainer(model, settings, seed, device)
     if checkpoint is not None:
-        run.resume(checkpoint)
+        trainer.resume(checkpoint)
     saved = time.monotonic()
-    while len(run.losses) < settings.steps:
-        run.step()
+    while len(trainer.losses) < settings.steps:
+        trainer.step()
         if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
-            run.save(checkpoint)
+            trainer.save(checkpoint)
             saved = time.monotonic()
-        progress(len(run.losses))
-    return {name: weight.cpu() for name, weight in run.model.state_dict().items()}, torch.stack(run.losses).tolist()
+        progress(len(trainer.losses))
+    weights = {name: weight.cpu() for name, weight in trainer.model.state_dict().items()}
+    return weights, torch.stack(trainer.losses).tolist()
 
 
-class _Pretraining:
-    """A base in training: model, optimizer, generator and losses are all of its state."""
+class _Trainer:
+    """The base in training. Model, optimizer, generator and losses are its whole state."""
 
     def __init__(
         self, model: DiffusionSettings, settings: PretrainingSettings, seed: int, device: torch.device | str
     ) -> None:
-        self.identity = json.dumps([model.model_dump(), settings.model_dump(), seed, str(device)], sort_keys=True)
+        identity = {"model": model.model_dump(), "pretraining": settings.model_dump(), "seed": seed}
+        self.identity = json.dumps({**identity, "device": str(device)}, sort_keys=True)
         self.settings, self.device = settings, device
-        # Draws are made on the CPU, so that they do not depend on the device.
+        # Drawn on the CPU, so that the numbers do not depend on the device.
         self.random = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -100,28 +100,20 @@ class _Pretraining:
     def save(self, path: Path) -> None:
         """Writes the state to `path`, whole or not at all."""
         state = {
-            "identity": self.identity,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": self.random.get_state(),
             "losses": self.losses,
         }
-        with atomic(path) as partial:
-            torch.save(state, partial)
+        save_checkpoint(path, self.identity, state)
 
     def resume(self, path: Path) -> None:
-        """Takes up the state in `path`, if there is one of this very training."""
-        if not path.exists():
-            return
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise UserError(f"{path}: is not a checkpoint ({error}); delete it to start from the beginning") from error
-        if state["identity"] != self.identity:
-            log.warning("%s: a checkpoint of other settings; training starts from the beginning", path)
+        """Loads the state at `path`, if one is there and belongs to the same training."""
+        state = load_checkpoint(path, self.identity)
+        if state is None:
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.random.set_state(state["random"])
         self.losses = state["losses"]
-        log.info("%s: goes on after step %d of %d", path, len(self.losses), self.settings.steps)
+        log.info("%s: resuming after step %d of %d", path, len(self.losses), self.settings.steps)

@@ -1,4 +1,4 @@
-"""Images from the zoo's diffusion model, to look at."""
+"""Samples images from the zoo's diffusion model."""
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from plumbline.ablation.zoo.lora import with_adapters
 def sample(model: Diffusion, prompts: Tensor, images: int, seed: int, steps: int = 16) -> Tensor:
     """(G, images, 8, 8) on the CPU: `images` samples under each of the prompts (G,).
 
-    Integrates the flow from noise to image with the midpoint rule; group g starts from the same noise in any model.
-    The values are the model's own; those outside [−1, 1] are to be cut when drawn.
+    Integrates the flow from noise to image with the midpoint rule. Group g starts from the same noise in every model.
+    Values are not clipped to [−1, 1].
     """
     noise = torch.randn(len(prompts), images, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
     x = noise.to(prompts.device)
@@ -26,7 +26,7 @@ def sample(model: Diffusion, prompts: Tensor, images: int, seed: int, steps: int
 
 
 def base_samples(base: Diffusion, images: int, seed: int) -> Tensor:
-    """(11, images, 8, 8): samples of the base for each class's prompt in order, then for the null prompt."""
+    """(11, images, 8, 8): samples of the base for the prompt of each class in order, then for the null prompt."""
     device = base.prompts.device
     return sample(base, torch.arange(len(CLASSES) + 1, device=device), images, seed)
 

@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 import pynvml
 
+from plumbline.core.measure.clocks import cpu_pressure
+
 PACKAGES = ("numpy", "scipy", "torch", "transformers", "datasets", "scikit-learn", "pandas", "snakemake")
 
 
@@ -21,7 +23,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         **_fixed(),
         "load_average": list(os.getloadavg()),
-        "cpu_pressure_some_avg10_percent": _cpu_pressure(),
+        "cpu_pressure_some_avg10_percent": cpu_pressure(),
         "memory_available_bytes": psutil.virtual_memory().available,
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
@@ -76,6 +78,12 @@ def available_bytes() -> int:
     return max(0, room)
 
 
+def core_count() -> int:
+    """Cores that this process can keep busy: by its affinity and its control group's CPU quota, at least 1."""
+    cores, quota = len(os.sched_getaffinity(0)), _cpu_quota()
+    return cores if quota is None else min(cores, max(1, int(quota)))
+
+
 def cpu_flags() -> frozenset[str]:
     """What the processor can do, as Linux names it; empty elsewhere."""
     return frozenset((_cpu_field("flags") or _cpu_field("Features") or "").split())
@@ -89,17 +97,19 @@ def _cpu_field(name: str) -> str | None:
     return next((value.strip() for key, _, value in lines if key.strip() == name), None)
 
 
+def _cpu_quota() -> float | None:
+    """CPU seconds a second that the control group, of version 2 or 1, allows; None for no limit."""
+    if both := cgroup_file("cpu.max"):
+        limit, period = both.read_text().split()
+    else:
+        files = [cgroup_file(name, "cpu") for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
+        limit, period = (path.read_text().strip() if path else "max" for path in files)
+    return None if limit in ("max", "-1") else int(limit) / int(period)
+
+
 def _cgroup(name: str) -> str | None:
     path = Path("/sys/fs/cgroup") / name
     return path.read_text().strip() if path.exists() else None
-
-
-def _cpu_pressure() -> float | None:
-    path = Path("/proc/pressure/cpu")
-    if not path.exists():
-        return None
-    fields = dict(part.split("=") for part in path.read_text().splitlines()[0].split()[1:])
-    return float(fields["avg10"])
 
 
 def _version(package: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from plumbline.core.run.record import read_record
 
 PIECE = 254
 """Longest file name that Snakemake gives a metadata record."""
+NAMED = 3
+"""Changed definitions that are named in one line."""
 
 
 def keep_code(targets: Iterable[Target], results: Path) -> None:
@@ -25,7 +28,7 @@ def keep_code(targets: Iterable[Target], results: Path) -> None:
 
 
 def why_stale(spec: dict[str, Any] | None, target: Target, results: Path) -> list[str]:
-    """Where the `spec` that made a target's output differs from today's; of code, which modules. None: unknown."""
+    """Where the `spec` that made a target's output differs from today's, one clause for each; None: unknown."""
     if spec is None:
         return ["no spec is recorded for it"]
     today = json.loads(target.spec)
@@ -37,10 +40,19 @@ def why_stale(spec: dict[str, Any] | None, target: Target, results: Path) -> lis
         clauses.append("inputs: other targets than before, or rebuilt")
     if spec.get("code") != today["code"]:
         kept = _code_path(results, str(spec.get("code")))
-        modules = differences(read_json(kept), target.code) if kept.exists() else []
-        names = ", ".join(clause.partition(":")[0] for clause in modules)
-        clauses.append(f"code: {spec.get('code')} → {today['code']}" + (f" ({names})" if names else ""))
+        changes = _code_changes(read_json(kept), target.code) if kept.exists() else ""
+        clauses.append(f"code: {changes or 'other code than today'}")
     return clauses
+
+
+def _code_changes(old: dict[str, str], new: dict[str, str]) -> str:
+    """The first definitions that differ, and how many more: `lr_sweep.loop.learning_rate changed, … and 3 more`."""
+    changed = [name for name in sorted(old.keys() & new.keys()) if old[name] != new[name]]
+    added, removed = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
+    kinds = {"changed": changed, "added": added, "removed": removed}
+    words = [f"{name} {kind}" for kind, names in kinds.items() for name in names]
+    more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
+    return ", ".join(words[:NAMED]) + more
 
 
 def recorded_spec(target: Target, results: Path) -> dict[str, Any] | None:
@@ -61,6 +73,26 @@ def recorded_spec(target: Target, results: Path) -> dict[str, Any] | None:
     return last
 
 
+def is_current(target: Target, results: Path) -> bool:
+    """Whether the output of `target` is there and was made from today's spec."""
+    return target.file(results).exists() and canonical(recorded_spec(target, results)) == target.spec
+
+
+def read_contents(targets: Iterable[Target], results: Path) -> None:
+    """Reads anew what the contents that `targets` depend on hold: their specs are those for it from now on."""
+    for content in {id(content): content for target in targets for content in target.contents}.values():
+        manifest = content.target.file(results)
+        content.sha256 = read_json(manifest).get("content_sha256") if manifest.exists() else None
+
+
+def readers_of_stale_contents(targets: Iterable[Target], results: Path) -> dict[str, int]:
+    """study/stage of each content that is not current -> how many targets with an output depend on it."""
+    made = [target for target in targets if target.file(results).exists()]
+    readers = Counter(id(content.target) for target in made for content in target.contents)
+    read = {id(content.target): content.target for target in made for content in target.contents}
+    return {f"{of.study}/{of.path}": readers[key] for key, of in read.items() if not is_current(of, results)}
+
+
 def outputs_without_metadata(targets: Iterable[Target], results: Path, metadata: Path) -> dict[Path, str]:
     """Outputs made from another spec than today's that Snakemake will not notice, each with why it is stale.
 
@@ -71,9 +103,10 @@ def outputs_without_metadata(targets: Iterable[Target], results: Path, metadata:
     for target in targets:
         output = target.file(results)
         if not _traced(output, metadata) and output.exists():
-            spec = recorded_spec(target, results)
-            if spec is None or canonical(spec) != target.spec:
-                found[output] = "; ".join(why_stale(spec, target, results))
+            if not is_current(target, results):
+                found[output] = "; ".join(why_stale(recorded_spec(target, results), target, results))
+            elif unsure := [item.target for item in target.contents if not is_current(item.target, results)]:
+                found[output] = f"inputs: {unsure[0].study}/{unsure[0].path} is rebuilt, and may hold something else"
     return found
 
 
@@ -82,7 +115,7 @@ def move_stale(untraced: Mapping[Path, str]) -> list[str]:
     lines = []
     for output, why in untraced.items():
         output.replace(output.with_name(f"{output.name}.stale"))
-        lines.append(f"{output} set aside as {output.name}.stale: {why}")
+        lines.append(f"{output} renamed to {output.name}.stale: {why}")
     return lines
 
 

@@ -1,22 +1,18 @@
-"""Where every target stands, read from records and journals alone; nothing is changed."""
+"""The status of every target, read from records and journals; nothing is changed."""
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
-
 from plumbline.core.plan.provenance import recorded_spec, why_stale
 from plumbline.core.plan.target import Target, canonical
-from plumbline.core.run.progress import lost_seconds, read_journal
+from plumbline.core.run.liveness import is_running
+from plumbline.core.run.progress import attempts, lost_seconds, read_journal
 from plumbline.core.run.record import Outcome, read_record
 
 State = Literal["done", "running", "failed", "stale", "missing"]
 STATES: tuple[State, ...] = ("done", "running", "failed", "stale", "missing")
-SILENT_SECONDS = 120.0
-"""A stage on another machine counts as running while its journal is younger than this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +77,7 @@ def stage_summaries(found: Iterable[TargetStatus]) -> list[StageSummary]:
 def _target_status(target: Target, results: Path, upstream: list[TargetStatus]) -> TargetStatus:
     folder = results / target.study
     events = read_journal(folder / target.journal)
-    running = _running(events, folder / target.journal)
+    running = _running(events)
     if running is not None:
         return TargetStatus(target=target, state="running", **running)
     if target.file(results).exists():
@@ -115,31 +111,13 @@ def _status_of_output(
     return TargetStatus(target=target, state="done", outcome=Outcome.OK.value, seconds=seconds)
 
 
-def _running(events: list[dict[str, Any]], journal: Path) -> dict[str, Any] | None:
+def _running(events: list[dict[str, Any]]) -> dict[str, Any] | None:
     """What is known of the process that writes the journal; None where none does."""
-    start = next((event for event in reversed(events) if event.get("event") == "start"), None)
-    if start is None or events[-1].get("event") in ("end", "failed"):
+    if not is_running(events):
         return None
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    if boot.exists() and start.get("boot") == boot.read_text().strip():
-        if not _alive(start["pid"], start["time"]):
-            return None
-    elif time.time() - journal.stat().st_mtime > SILENT_SECONDS:
-        return None
-    began = next(number for number, event in enumerate(events) if event is start)
-    since = events[began:]
-    last: dict[str, Any] = next((event for event in reversed(since) if event.get("total")), {})
+    last: dict[str, Any] = next((event for event in reversed(attempts(events)[-1]) if event.get("total")), {})
     fraction = last["done"] / last["total"] if last else None
     return {"fraction": fraction, "eta_seconds": last.get("eta_seconds")}
-
-
-def _alive(pid: int, noted: float) -> bool:
-    """Whether process `pid` runs and began before `noted`, so that it is no other process of the same number."""
-    try:
-        process = psutil.Process(pid)
-        return process.create_time() <= noted + 1 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _stage_summary(study: str, stage: str, group: list[TargetStatus]) -> StageSummary:

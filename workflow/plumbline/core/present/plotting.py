@@ -1,4 +1,4 @@
-"""The look of every figure, and how figures are saved: PDF with embedded fonts, PNG at 300 dpi, no dates."""
+"""The style of every figure, and how figures are saved: PDF with embedded fonts, PNG at 300 dpi, no dates."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ WIDTH = 7.2
 """Inches: the text width of a two-column page."""
 
 PALETTE: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
-"""Okabe and Ito's colours and Tol's wine, told apart with any colour vision and in print."""
+"""Okabe and Ito's colours and Tol's wine: distinguishable with any colour vision, and in print."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY, FAULT = "#6E6E6E", "#B00020"
@@ -31,7 +31,7 @@ LABEL_POINTS = 6.5
 RC = MappingProxyType(
     {
         **sns.axes_style("ticks"),
-        "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+        "font.family": "DejaVu Sans",  # ships with matplotlib, so the same everywhere
         "font.size": 8.0,
         "axes.titlesize": 9.0,
         "axes.labelsize": 8.0,
@@ -48,7 +48,7 @@ RC = MappingProxyType(
         "grid.color": "#E3E3E3",
         "lines.linewidth": 1.2,
         "lines.markersize": 4.5,
-        "figure.dpi": 300,  # text is laid out as wide as it is drawn
+        "figure.dpi": 300,  # lay text out at the width it is drawn with
         "savefig.dpi": 300,
         "pdf.fonttype": 42,
         "ps.fonttype": 42,
@@ -59,7 +59,7 @@ RC = MappingProxyType(
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The look of every figure drawn and saved inside the block; afterwards matplotlib is as before."""
+    """The style of every figure drawn and saved inside the block; restores matplotlib's settings afterwards."""
     with matplotlib.rc_context(dict(RC)):
         yield
 
@@ -80,7 +80,7 @@ def save(figure: Figure, pdf_path: Path, png_path: Path) -> None:
 
 
 def message_figure(text: str) -> Figure:
-    """A figure that says why there is nothing to draw."""
+    """A figure that only says why there is nothing to draw."""
     figure, axes = plt.subplots(figsize=(WIDTH, 1.2))
     axes.axis("off")
     axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, wrap=True)
@@ -88,10 +88,10 @@ def message_figure(text: str) -> Figure:
 
 
 def label_front(axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[str]) -> list[Annotation]:
-    """Names the points of a front that rises to the right, each name left of its point and above the one before.
+    """Labels the points of a front that rises to the right, each label left of its point and above the previous one.
 
-    Names are pushed up as far as their height asks, so that neither they nor their leaders cross the front or
-    each other. The layout of the figure must be settled: places are computed from it.
+    Labels are pushed up by their height, so that neither they nor their leader lines cross the front or each other.
+    The figure's layout must be final: positions are computed from it.
     """
     step = LABEL_POINTS * 1.35
     to_points = 72 / axes.figure.dpi

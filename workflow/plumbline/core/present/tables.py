@@ -58,17 +58,17 @@ _TEMPLATE = jinja2.Environment(
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Writes `frame` to `path` without its index, atomically; floats in full: reading gives them back."""
+    """Writes `frame` to `path` without its index, atomically; floats round-trip exactly."""
     with atomic(path) as partial:
         frame.to_csv(partial, index=False)
 
 
 def write_latex(frame: pd.DataFrame, path: Path, *, caption: str, label: str, group_by: str | None = None) -> None:
-    """Writes a frame of texts as a booktabs table to `path`, atomically.
+    """Writes a frame of strings as a booktabs table to `path`, atomically.
 
-    Cells, headings and caption are plain text and are escaped here; a missing cell becomes a dash. A rule is
-    drawn wherever the column `group_by` changes. Raises TypeError for a float in a cell: a bare mean has no
-    place in a table, `with_interval` makes the text that has.
+    Cells, headings and caption are plain text and are escaped here; a missing cell becomes a dash. A rule is drawn
+    wherever column `group_by` changes. Raises TypeError for a float in a cell: tables show no bare means, so format
+    numbers with `with_interval`.
     """
     groups: list[list[str]] = []
     previous: object = None
@@ -89,7 +89,7 @@ def write_latex(frame: pd.DataFrame, path: Path, *, caption: str, label: str, gr
 
 
 def escape(text: str) -> str:
-    """`text` with every character that is special in LaTeX made printable."""
+    """`text` with all LaTeX special characters escaped."""
     return "".join(_ESCAPES.get(sign, sign) for sign in text)
 
 
@@ -102,5 +102,5 @@ def _cell(value: object) -> str:
 
 
 def _is_name(column: pd.Series) -> bool:
-    """Whether a column holds words (set left) and not figures (set right)."""
+    """Whether a column holds words (left-aligned) rather than figures (right-aligned)."""
     return not any(sign.isdigit() for value in column.dropna() for sign in str(value))

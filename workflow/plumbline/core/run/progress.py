@@ -3,12 +3,13 @@
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 Item = TypeVar("Item")
+Event = TypeVar("Event", bound=Mapping[str, Any])
 log = logging.getLogger("plumbline")
 
 SECONDS_BETWEEN_LINES = 2.0
@@ -43,9 +44,9 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     return events
 
 
-def attempts(events: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The events of each process that worked on a target, first to last; what stands before any start is left out."""
-    found: list[list[dict[str, Any]]] = []
+def attempts(events: Iterable[Event]) -> list[list[Event]]:
+    """The events of each process that worked on a target, first to last; events before any start are left out."""
+    found: list[list[Event]] = []
     for event in events:
         if event.get("event") == "start":
             found.append([])

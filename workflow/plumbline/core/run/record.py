@@ -1,14 +1,15 @@
 """Records: what a trial found, with its spec and the machine it ran on."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import read_json, write_json
@@ -89,14 +90,16 @@ class Record(BaseModel):
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
-Number = float | Literal["nan", "inf", "-inf"]
-"""A number as records hold it: a non-finite one is a string."""
+Number = Annotated[
+    float,
+    Field(allow_inf_nan=True),
+    PlainSerializer(lambda value: value if math.isfinite(value) else str(value), when_used="json"),
+]
+"""A float that may be non-finite: JSON holds NaN and infinities as the strings `nan`, `inf` and `-inf`."""
 
 
 @contextmanager
-def recording(
-    path: Path, *, study: str, stage: str, trial: str, spec: Spec, model: type[Record] | None = None
-) -> Iterator[dict[str, Any]]:
+def recording(path: Path, model: type[Record], *, trial: str, spec: Spec) -> Iterator[dict[str, Any]]:
     """A dict to put a trial's findings in; written to `path` as a `model` when the block ends.
 
     OutcomeError and MemoryError end the block with their outcome in the record; every other error leaves no record,
@@ -112,10 +115,9 @@ def recording(
         outcome, message = found.outcome, str(found)
     except MemoryError as error:
         outcome, message = Outcome.OUT_OF_MEMORY, str(error)
-    head = {"schema": SCHEMA, "study": study, "stage": stage, "trial": trial}
-    head |= {"outcome": outcome.value, "message": message, "started": started}
+    head: dict[str, Any] = {"trial": trial, "outcome": outcome, "message": message, "started": started}
     head |= {"seconds": time.perf_counter() - began, "spec": spec.model_dump(mode="json"), "machine": machine}
-    write_json(path, model.model_validate(head | findings).to_json() if model else head | findings)
+    write_json(path, model.model_validate(head | findings).to_json())
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -124,11 +126,6 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise UserError(f"{path}: is not a record of schema {SCHEMA}; {REBUILD}")
     return record
-
-
-def machine_name(record: dict[str, Any]) -> str:
-    """The hardware that decides a record's speed: the CPU and its cores, and the accelerator where one was used."""
-    return hardware(record["machine"], record.get("device"))
 
 
 def hardware(machine: dict[str, Any], device: str | None) -> str:

@@ -8,14 +8,18 @@ from typing import Any
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import read_json, write_text
+from plumbline.core.plan.target import canonical, digest
 from plumbline.core.run.record import REBUILD, SCHEMA, AnyRecord, Record, hardware
 from plumbline.core.settings import validated
 
 
-def read_records(model: type[AnyRecord], paths: Sequence[Path]) -> list[AnyRecord]:
-    """The records at `paths`, in that order.
+def read_records(
+    model: type[AnyRecord], paths: Sequence[Path], expected: Mapping[str, str] | None = None
+) -> list[AnyRecord]:
+    """The records at `paths`, in that order. expected: trial -> digest of the spec it must have been made from.
 
-    Raises UserError when there is none, when a file is not a record of this model, or when two record the same trial.
+    Raises UserError when there is none, when a file is not a record of this model, when two record the same trial, or
+    when one was made from another spec.
     """
     if not paths:
         study = model.model_fields["study"].default
@@ -26,7 +30,24 @@ def read_records(model: type[AnyRecord], paths: Sequence[Path]) -> list[AnyRecor
         if record.trial in records:
             raise UserError(f"{path}: trial {record.trial} is recorded twice; keep one of the files")
         records[record.trial] = record
+    if expected is not None:
+        check_specs(records.values(), expected)
     return list(records.values())
+
+
+def check_specs(records: Iterable[Record], expected: Mapping[str, str]) -> None:
+    """Raises UserError naming the first records that were not made from the plan's specs.
+
+    expected: trial -> digest of its spec, from `recorded`. Snakemake reruns such trials by itself, unless a profile
+    tells it to go by file times alone.
+    """
+    stale = [record.trial for record in records if expected.get(record.trial) != digest(canonical(record.spec))]
+    if stale:
+        names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
+        raise UserError(
+            f"{names}: recorded with settings or code other than today's (`plumbline status` says which); run snakemake"
+            " without --rerun-triggers, or delete these records"
+        )
 
 
 def write_results(path: Path, records: Sequence[Record], **more: Any) -> None:

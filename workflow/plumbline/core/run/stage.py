@@ -16,6 +16,7 @@ from typing import Any, Generic, NoReturn, ParamSpec
 from plumbline.core.errors import UserError
 from plumbline.core.files import storage_mistake
 from plumbline.core.run import progress
+from plumbline.core.run.liveness import boot_id
 from plumbline.core.run.lock import lock_target
 from plumbline.core.settings import Settings, validated
 
@@ -50,7 +51,7 @@ class Stage(Generic[Arguments]):
             progress.append_to(journal)
             spec = arguments.get("spec")
             shown = None if spec is None else spec.model_dump(mode="json")
-            progress.log_event(event="start", stage=name, pid=os.getpid(), boot=_boot(), spec=shown)
+            progress.log_event(event="start", stage=name, pid=os.getpid(), boot=boot_id(), spec=shown)
             log.info("%s started", name)
             began = time.perf_counter()
             self.function(**arguments)  # type: ignore[call-arg]
@@ -128,11 +129,6 @@ def _note_failure(message: str) -> None:
         progress.log_event(event="failed", message=message)
     except OSError as error:  # a full disk must not hide the message that says so
         log.error("the journal cannot be written: %s", error)
-
-
-def _boot() -> str | None:
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text().strip() if path.exists() else None
 
 
 def _log_to_stderr() -> None:

@@ -1,1 +1,1 @@
-"""Text as the studies read it: documents, byte-level BPE, token files."""
+"""Text for language models: documents, byte-level BPE, token files."""

@@ -1,4 +1,4 @@
-"""The corpus file: a parquet table of documents in the corpus folder, written and read a row group at a time."""
+"""A corpus: a parquet table of documents in a folder, written and read one row group at a time."""
 
 import hashlib
 from collections.abc import Iterator
@@ -17,22 +17,22 @@ from plumbline.core.errors import UserError
 FILE = "documents.parquet"
 SCHEMA = pa.schema([("name", pa.string()), ("text", pa.string()), ("validation", pa.bool_())])
 GROUP_BYTES = 2**20
-"""Text in one row group: what a reader holds at a time, but for a longer document."""
+"""Bytes of text in one row group, which is what a reader holds in memory; a longer document gets its own."""
 
 
-def place(text: str) -> float:
-    """Where a text stands between 0 and 1: the same for the same text, spread evenly over different ones."""
+def hash_fraction(text: str) -> float:
+    """A number in [0, 1) from the hash of the text, uniform over different texts."""
     first = hashlib.sha256(text.encode()).digest()[:8]
     return int.from_bytes(first, "big") / 2**64
 
 
 def is_held_out(text: str, share: float) -> bool:
-    """Whether a document is for validation: the same answer for the same text, True for about `share` of them."""
-    return place(text) < share
+    """Whether a document is held out for validation: depends on its text only, True for about `share` of them."""
+    return hash_fraction(text) < share
 
 
 def move(folder: Path, number: int, *, validation: bool) -> int:
-    """Gives document `number` of the corpus `folder` to the other side; returns the bytes of its text."""
+    """Moves document `number` of the corpus `folder` to validation or to training; returns the bytes of its text."""
     path, partial = folder / FILE, folder / f"{FILE}.partial"
     size = first = 0
     with _opened(path) as file, pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
@@ -51,7 +51,7 @@ def move(folder: Path, number: int, *, validation: bool) -> int:
 
 
 class DocumentWriter:
-    """Writes documents to the corpus `folder`, and counts them."""
+    """Writes documents to the corpus `folder` and counts them."""
 
     def __init__(self, folder: Path) -> None:
         self.documents = {"training": 0, "validation": 0}
@@ -75,7 +75,7 @@ class DocumentWriter:
 
     @property
     def sha256(self) -> str:
-        """Over all texts in order: of each its length as eight bytes, little-endian, and its UTF-8."""
+        """SHA-256 over all texts in order, each as its length (eight bytes, little-endian) and its UTF-8."""
         return self._digest.hexdigest()
 
     def _write_group(self) -> None:
@@ -97,7 +97,7 @@ class DocumentWriter:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Some documents in a row."""
+    """Consecutive documents."""
 
     texts: list[str]
     validation: np.ndarray
@@ -107,18 +107,18 @@ class Batch:
 
     @property
     def training_texts(self) -> list[str]:
-        """The texts that are not kept for validation."""
+        """The texts that are not held out for validation."""
         return [text for text, held_out in zip(self.texts, self.validation, strict=True) if not held_out]
 
 
 def count_batches(folder: Path) -> int:
-    """How many batches `read` gives."""
+    """Number of batches that `read` yields."""
     with _opened(folder / FILE) as file:
         return int(file.num_row_groups)
 
 
 def read(folder: Path) -> Iterator[Batch]:
-    """The documents of the corpus, in order, about a megabyte of text at a time.
+    """The documents of the corpus in order, about a megabyte of text at a time.
 
     Raises UserError when the file is not a complete corpus.
     """

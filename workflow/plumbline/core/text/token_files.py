@@ -1,4 +1,4 @@
-"""Token files: little-endian unsigned integers, documents one after the other, each closed by an end of text."""
+"""Token files: little-endian unsigned integers, the documents one after another, each with an end-of-text token."""
 
 import hashlib
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ def dtype_of(vocabulary: int) -> np.dtype:
 
 
 class TokenWriter:
-    """Writes tokens to the file at `path`, and counts them."""
+    """Writes tokens to the file at `path` and counts them."""
 
     def __init__(self, path: Path, vocabulary: int, end_of_text: int) -> None:
         self.counts = np.zeros(vocabulary, np.int64)
@@ -26,7 +26,7 @@ class TokenWriter:
         self._stream = path.open("wb")
 
     def write(self, documents: Iterable[list[int]], text_bytes: int) -> None:
-        """Adds documents, whose text has so many bytes, each with an end of text after it."""
+        """Adds encoded documents, each followed by an end-of-text token. text_bytes: bytes of their text together."""
         parts = [np.array(ids + self._end, self._dtype) for ids in documents]
         if not parts:
             return
@@ -39,12 +39,12 @@ class TokenWriter:
 
     @property
     def tokens(self) -> int:
-        """How many were written."""
+        """Number of tokens written."""
         return int(self.counts.sum())
 
     @property
     def sha256(self) -> str:
-        """Of the file."""
+        """SHA-256 of the file."""
         return self._digest.hexdigest()
 
     def __enter__(self) -> Self:
@@ -57,9 +57,10 @@ class TokenWriter:
 
 
 def unigram_entropy(training: np.ndarray, validation: np.ndarray) -> float:
-    """Nats per validation token under the token frequencies of training, each count raised by one (Laplace).
+    """Cross-entropy, in nats per token, of the validation tokens under the training frequencies (add-one smoothed).
 
-    What the best model without context would lose there. Both: (vocabulary,) counts, validation's not all zero.
+    This is the loss of the best model that ignores context. Both arguments are (vocabulary,) counts; those of
+    validation must not all be zero.
     """
     frequencies = (training + 1) / (training.sum() + len(training))
     return float(-(validation @ np.log(frequencies)) / validation.sum())

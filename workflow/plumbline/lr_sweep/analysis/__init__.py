@@ -1,1 +1,1 @@
-"""Records to tables and findings."""
+"""From records to tables, an analysis and findings."""

@@ -1,4 +1,4 @@
-"""Records as tidy frames: a row per trial, and a row per rate with intervals over its seeds."""
+"""Records as tidy frames: a row per trial, and a row per rate with the spread over its seeds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,36 +7,35 @@ import numpy as np
 import pandas as pd
 
 from plumbline.core.measure.spans import SPANS
-from plumbline.core.run.record import machine_name
-from plumbline.lr_sweep.analysis.records import CLASSES, number
+from plumbline.core.run.record import hardware
 from plumbline.lr_sweep.analysis.seeds import has_interval, spread
+from plumbline.lr_sweep.record import CLASSES, TrialRecord, or_nan
 
 LOSSES = ("final_validation_loss", "best_validation_loss", "initial_validation_loss", "final_train_loss")
 COUNTS = ("steps", "tokens", "parameters", "peak_rss_bytes", "restarts")
 SUMMARISED = ("final_validation_loss", "best_validation_loss", "capped_loss")
 
 
-def trials_frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """One row per trial, whatever it found: rate, seed, class, outcome, losses in nats, counts, speed, spans.
+def trials_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
+    """One row per trial, whatever its outcome: rate, seed, class, losses in nats, counts, speed, spans.
 
-    A loss that was not finite is inf or NaN as it was recorded; `capped_loss` is the final validation loss, or
-    the initial one where that is lower. `loop_seconds` is the sum of the spans, over all of a trial's attempts but
-    for what a kill undid; `last_attempt_seconds` the time of the process that ended it. `different_machines` says that
-    not all ran on the same hardware, so that seconds compare badly.
+    Losses that were not finite stay inf or NaN. `capped_loss` is the final validation loss, or the initial one where
+    that is lower. `loop_seconds` is the sum of the spans, over all attempts of a trial except for work that a kill
+    undid; `last_attempt_seconds` is the time of the process that finished it. `different_machines` says that the
+    trials did not all run on the same hardware, so their seconds are not comparable.
     """
-    machines = [machine_name(record) for record in records]
+    machines = [hardware(record.machine, record.device) for record in records]
     rows = []
     for record, machine in zip(records, machines, strict=True):
-        spans = record.get("spans") or {}
-        row: dict[str, Any] = {name: record.get(name) for name in ("trial", "rate", "seed", "class", "outcome")}
-        row |= {"message": record.get("message")}
-        row |= {name: number(record.get(name)) for name in LOSSES}
+        row: dict[str, Any] = {"trial": record.trial, "rate": record.rate, "seed": record.seed}
+        row |= {"class": record.stability, "outcome": record.outcome, "message": record.message}
+        row |= {name: or_nan(getattr(record, name)) for name in LOSSES}
         row["capped_loss"] = float(np.fmin(row["final_validation_loss"], row["initial_validation_loss"]))
-        row |= {name: number(record.get(name)) for name in ("unigram_entropy_nats", "tokens_per_second")}
-        row |= {name: record.get(name) for name in COUNTS}
-        row |= {"loop_seconds": sum(map(number, spans.values())) if spans else np.nan}
-        row |= {"last_attempt_seconds": record.get("seconds")}
-        row |= {f"{span}_seconds": number(spans.get(f"{span}_seconds")) for span in SPANS}
+        row |= {name: or_nan(getattr(record, name)) for name in ("unigram_entropy_nats", "tokens_per_second")}
+        row |= {name: getattr(record, name) for name in COUNTS}
+        row["loop_seconds"] = sum(record.spans.values()) if record.spans else np.nan
+        row["last_attempt_seconds"] = record.seconds
+        row |= {f"{span}_seconds": or_nan(record.spans.get(f"{span}_seconds")) for span in SPANS}
         row |= {"machine": machine, "different_machines": len(set(machines)) > 1}
         rows.append(row)
     frame = pd.DataFrame(rows)
@@ -45,11 +44,11 @@ def trials_frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def rates_frame(trials: pd.DataFrame) -> pd.DataFrame:
-    """One row per rate: its seeds, how many fell in each class, mean losses with their spread, tokens per second.
+    """One row per rate: seeds, number of trials in each class, mean losses with their spread, tokens per second.
 
-    Means are over all seeds that have a loss; `_low` and `_high` are the ends of their bootstrap 95% interval, or of
-    their range where `shows_intervals` says no. A mean is NaN when one of the losses is not finite.
-    `tokens_per_second` is all tokens over all the seconds of the steps that they took.
+    Means are over all seeds that have a loss. `_low` and `_high` are the ends of their bootstrap 95% interval, or of
+    their range where `shows_intervals` is False. A mean is NaN when one of the losses is not finite.
+    `tokens_per_second` is the sum of all tokens over the sum of the seconds of their steps.
     """
     interval = shows_intervals(trials)
     rows = []
@@ -58,14 +57,14 @@ def rates_frame(trials: pd.DataFrame) -> pd.DataFrame:
         row: dict[str, Any] = {"rate": rate, "seeds": len(group), "with_loss": len(trained)}
         row |= {name: int((trained["class"] == name).sum()) for name in CLASSES}
         for name in SUMMARISED:
-            row |= _described(name, trained[name].to_numpy(dtype=np.float64), interval=interval)
+            row |= _mean_and_spread(name, trained[name].to_numpy(dtype=np.float64), interval=interval)
         row["tokens_per_second"] = overall_speed(trained)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def shows_intervals(trials: pd.DataFrame) -> bool:
-    """Whether every rate has enough seeds for an interval; a single loss has neither that nor a range."""
+    """Whether every rate has enough seeds for an interval. Rates with a single loss have no spread and are ignored."""
     counts = trials[trials["class"].notna()].groupby("rate").size()
     several = counts[counts > 1]
     return bool(len(several)) and has_interval(int(several.min()))
@@ -79,7 +78,7 @@ def overall_speed(trials: pd.DataFrame) -> float:
     return float(tokens[known].sum() / (tokens[known] / speed[known]).sum()) if known.any() else float("nan")
 
 
-def _described(name: str, values: np.ndarray, *, interval: bool) -> dict[str, float]:
+def _mean_and_spread(name: str, values: np.ndarray, *, interval: bool) -> dict[str, float]:
     """Mean and spread; NaN without a value, or with one that is not finite."""
     if not values.size or not np.isfinite(values).all():
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"), float("nan"))

@@ -1,21 +1,21 @@
-"""What may be said of the spread over seeds: an interval needs a few of them, two or three have a range."""
+"""The spread over seeds: a bootstrap interval where there are enough seeds for one, otherwise their range."""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from plumbline.core.statistics.contrasts import bootstrap_interval
+from plumbline.core.statistics.bootstrap import bootstrap_interval
 
-LEAST = 5
-"""Seeds of an interval: the bootstrap of fewer is hardly more than their range."""
+MIN_SEEDS = 5
+"""Number of seeds from which on there is an interval: with fewer, a bootstrap is hardly more than their range."""
 
 
 def has_interval(seeds: int) -> bool:
-    """Whether so many seeds allow an interval."""
-    return seeds >= LEAST
+    """Whether that many seeds are enough for an interval."""
+    return seeds >= MIN_SEEDS
 
 
 def spread(losses: ArrayLike, *, interval: bool) -> tuple[float, float]:
-    """Ends of the bootstrap 95% interval of the mean of losses (S,), or their least and largest; NaN for one."""
+    """Ends of the bootstrap 95% interval of the mean of losses (S,), or their minimum and maximum; NaN for one loss."""
     values = np.asarray(losses, dtype=np.float64)
     if interval or values.size < 2:
         low, high = bootstrap_interval(values)
@@ -24,5 +24,5 @@ def spread(losses: ArrayLike, *, interval: bool) -> tuple[float, float]:
 
 
 def spread_name(*, interval: bool) -> str:
-    """What `spread` gives, in words."""
+    """The name of what `spread` returns."""
     return "95% interval" if interval else "range of the seeds"

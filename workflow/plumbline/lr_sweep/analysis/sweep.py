@@ -1,4 +1,4 @@
-"""What a sweep says: the optimum, the edge of stability and the sensitivity of the loss to the learning rate."""
+"""The results of a sweep: optimum, edge of stability, and how sensitive the loss is to the learning rate."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.core.statistics.contrasts import CONFIDENCE, RESAMPLES
-from plumbline.lr_sweep.analysis.records import number
+from plumbline.core.statistics.bootstrap import RESAMPLES, percentile_interval
 from plumbline.lr_sweep.analysis.seeds import has_interval
+from plumbline.lr_sweep.record import TrialRecord, or_nan
 
 Array = NDArray[np.float64]
 
@@ -19,9 +19,9 @@ GOOD = ("converged", "spiked")
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """Final losses of a grid: `rates` (R,) rising, `losses`, `initial` and `classes` (R, S), a column a seed.
+    """Final losses of a grid: `rates` (R,) rising; `losses`, `initial` and `classes` (R, S), one column per seed.
 
-    Losses in nats. A loss that is not finite is infinite; a trial without a loss is NaN and has the class "".
+    Losses are in nats. One that is not finite is stored as infinite; a trial without a loss is NaN, its class is "".
     """
 
     rates: Array
@@ -52,10 +52,10 @@ class Sweep:
 
 @dataclass(frozen=True, kw_only=True)
 class Edge:
-    """The edge of stability: training diverges from it on. All NaN where it was not reached.
+    """The edge of stability: the rate above which training diverges. All NaN when it was not reached.
 
-    All that a sweep shows is that it lies between `last_stable`, at which no seed diverged, and `first_diverged`, at
-    which one did; `rate` is their geometric mean.
+    The sweep only shows that it lies between `last_stable`, where no seed diverged, and `first_diverged`, where at
+    least one did; `rate` is their geometric mean.
     """
 
     rate: float = math.nan
@@ -69,8 +69,8 @@ class Edge:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A value with its interval over seeds, or their range where they are few; the ends are NaN for a single seed."""
+class Estimate:
+    """A value with its interval over seeds, or with their range when they are few; the ends are NaN for one seed."""
 
     value: float = math.nan
     low: float = math.nan
@@ -79,11 +79,11 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimum:
-    """The learning rate where the loss is least: all that the grid shows is that it lies between `low` and `high`.
+    """The learning rate with the lowest loss: the grid only shows that it lies between `low` and `high`.
 
-    Those are the neighbours of the best rate, and of every seed's own best one; NaN where that is an end of the grid.
-    `value` is the vertex of a parabola through three rates, a guess that is no better than the parabola; how far it
-    moves from seed to seed, `seeds_low` to `seeds_high`, says nothing of that. NaN without a parabola.
+    These are the neighbours of the best rate and of each seed's best rate; NaN at an end of the grid. `value` is the
+    vertex of a parabola through three rates, a guess that is only as good as the parabola. `seeds_low` and
+    `seeds_high` are how far the vertex moves between seeds, not an error bound. NaN without a parabola.
     """
 
     value: float = math.nan
@@ -95,42 +95,42 @@ class Optimum:
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """All that is computed from a sweep; NaN where it cannot be said."""
+    """Everything computed from a sweep; NaN where it is undefined."""
 
     best_rate: float
-    """The rate of the grid with the lowest mean final validation loss."""
+    """The rate of the grid with the lowest mean final validation loss, among those that converged for every seed."""
     best_loss: float
     bracketed: bool
-    """Whether both neighbours of the best rate are good: only then is there a parabola."""
+    """Whether both neighbours of the best rate converged: only then is there a parabola."""
     optimum: Optimum
     edge: Edge
     edge_over_best: float
-    sensitivity: Interval
+    sensitivity: Estimate
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON: null for NaN."""
+    def to_json(self) -> dict[str, Any]:
+        """The analysis as JSON values, null for NaN."""
         return _without_nan(asdict(self))
 
 
-def sweep_of(records: Sequence[dict[str, Any]]) -> Sweep:
-    """The final validation losses of records (as `read_records` gives them) as a grid of rates and seeds."""
-    rates = sorted({float(record["rate"]) for record in records})
-    seeds = sorted({int(record["seed"]) for record in records})
+def sweep_of(records: Sequence[TrialRecord]) -> Sweep:
+    """The final validation losses of `records` as a grid of rates and seeds."""
+    rates = sorted({record.rate for record in records})
+    seeds = sorted({record.seed for record in records})
     losses, initial = np.full((2, len(rates), len(seeds)), np.nan)
     classes = np.full(losses.shape, "", dtype="<U12")
     for record in records:
-        if not record.get("class"):
+        if not record.stability:
             continue
-        place = rates.index(float(record["rate"])), seeds.index(int(record["seed"]))
-        loss = number(record["final_validation_loss"])
-        losses[place] = loss if math.isfinite(loss) else math.inf
-        initial[place] = number(record["initial_validation_loss"])
-        classes[place] = record["class"]
+        cell = rates.index(record.rate), seeds.index(record.seed)
+        loss = or_nan(record.final_validation_loss)
+        losses[cell] = loss if math.isfinite(loss) else math.inf
+        initial[cell] = or_nan(record.initial_validation_loss)
+        classes[cell] = record.stability
     return Sweep(rates=np.array(rates), losses=losses, initial=initial, classes=classes)
 
 
 def analyse(sweep: Sweep) -> Analysis:
-    """Everything at once."""
+    """Optimum, edge and sensitivity of a sweep."""
     best, vertex, edge = best_index(sweep), optimum(sweep), edge_of_stability(sweep)
     best_rate = math.nan if best is None else float(sweep.rates[best])
     return Analysis(
@@ -150,8 +150,8 @@ def best_index(sweep: Sweep) -> int | None:
     return int(np.argmin(means)) if sweep.good.any() else None
 
 
-def centre(sweep: Sweep) -> int | None:
-    """The best rate; without a good one that of the lowest loss which did not diverge; None when there is none."""
+def best_or_stable(sweep: Sweep) -> int | None:
+    """Index of the best rate; when none is good, of the lowest loss that did not diverge; None when all diverged."""
     best = best_index(sweep)
     if best is not None or not sweep.stable.any():
         return best
@@ -159,15 +159,15 @@ def centre(sweep: Sweep) -> int | None:
 
 
 def is_bracketed(sweep: Sweep) -> bool:
-    """Whether the best rate has a good neighbour on either side."""
+    """Whether both neighbours of the best rate are good."""
     best = best_index(sweep)
     return best is not None and 0 < best < len(sweep.rates) - 1 and bool(sweep.good[[best - 1, best + 1]].all())
 
 
 def optimum(sweep: Sweep) -> Optimum:
-    """Where the loss is least: the parabola's guess, and the rates between which it lies. NaN when no rate is good.
+    """Where the loss is lowest: the vertex of a parabola, and the rates it lies between. NaN when no rate is good.
 
-    The vertex is that of the parabola through the mean losses of the best rate and its two neighbours, in log rate.
+    The parabola goes through the mean losses of the best rate and its two neighbours, in log rate.
     """
     if not sweep.good.any():
         return Optimum()
@@ -187,22 +187,22 @@ def optimum(sweep: Sweep) -> Optimum:
 
 
 def _bracket(sweep: Sweep) -> tuple[float, float]:
-    """The neighbours, with a loss, of the best rate and of every seed's own best; NaN for none. A rate must be good."""
+    """The nearest rates with a loss outside the best rate and each seed's best; NaN for none. A rate must be good."""
     good = np.where(sweep.good[:, None], sweep.losses, np.nan)
-    own = [int(np.nanargmin(column)) for column in good.T if not np.isnan(column).all()]
-    best = [*own, int(np.argmin(_mean_over_seeds(sweep.losses, sweep.good)))]
+    by_seed = [int(np.nanargmin(column)) for column in good.T if not np.isnan(column).all()]
+    best = [*by_seed, int(np.argmin(_mean_over_seeds(sweep.losses, sweep.good)))]
     below, above = sweep.rates[: min(best)], sweep.rates[max(best) + 1 :]
     below, above = below[sweep.measured[: min(best)]], above[sweep.measured[max(best) + 1 :]]
     return (float(below[-1]) if len(below) else math.nan), (float(above[0]) if len(above) else math.nan)
 
 
 def edge_of_stability(sweep: Sweep) -> Edge:
-    """Between the last rate at which no seed diverged and the first, above the best rate, at which one did.
+    """The edge: between the last rate where no seed diverged and the first one above the best rate where a seed did.
 
-    Where no rate is good, the least loss that did not diverge stands for the best: rates too low to learn are no
-    edge. Not reached when no rate above it diverged, or when all did.
+    When no rate is good, the lowest loss that did not diverge stands in for the best, because rates too low to learn
+    are not an edge. Not reached when no rate above it diverged, or when all rates did.
     """
-    best = centre(sweep)
+    best = best_or_stable(sweep)
     if best is None or not sweep.diverged[best + 1 :].any():
         return Edge()
     first = best + 1 + int(np.argmax(sweep.diverged[best + 1 :]))
@@ -211,57 +211,57 @@ def edge_of_stability(sweep: Sweep) -> Edge:
     return Edge(rate=math.sqrt(low * high), last_stable=low, first_diverged=high)
 
 
-def lr_sensitivity(sweep: Sweep) -> Interval:
-    """Nats lost on average when the rate is any of the grid's instead of the best, with its interval over seeds.
+def lr_sensitivity(sweep: Sweep) -> Estimate:
+    """The average loss in nats from training at a random rate of the grid instead of the best, with its interval.
 
-    The mean over the (log-spaced) rates of min(final loss, initial loss), minus its least value over them
-    (Wortsman et al. 2023, arXiv 2309.14322, section 2.2); losses are means over seeds. It depends on the
-    range of the grid. The interval draws seeds with all of their rates; below five seeds it is the range of what each
-    gives alone. NaN when no rate is good.
+    The mean over the (log-spaced) rates of min(final loss, initial loss), minus its minimum over them
+    (Wortsman et al. 2023, arXiv 2309.14322, section 2.2); losses are means over seeds. It depends on the range of the
+    grid. The interval resamples whole seeds; with fewer than five seeds it is the range of what each seed gives
+    alone. NaN when no rate is good.
     """
     if not sweep.good.any():
-        return Interval()
+        return Estimate()
     capped = np.minimum(sweep.losses, sweep.initial)[sweep.measured]
     means = _mean_over_seeds(capped, np.ones(len(capped), dtype=bool))
     value = float(means.mean() - means.min())
     replicates = _replicates(capped)
     if not replicates.shape[1]:
-        return Interval(value=value)
+        return Estimate(value=value)
     low, high = _ends(replicates.mean(axis=0) - replicates.min(axis=0), value)
-    return Interval(value=value, low=low, high=high)
+    return Estimate(value=value, low=low, high=high)
 
 
 def _vertices(x: Array, losses: Array) -> Array:
-    """Vertex of the parabola through the least loss and its neighbours: x (R,), losses (R, B) -> (B,).
+    """Vertex of the parabola through the lowest loss and its neighbours: x (R,), losses (R, B) -> (B,).
 
-    Where a neighbour is absent or infinite, x of the least loss. For the middle point being the least, the
-    vertex lies between the middles of the two gaps.
+    Where a neighbour is missing or infinite, x of the lowest loss. Because the middle point is the lowest, the vertex
+    lies between the midpoints of the two gaps.
     """
     best = np.argmin(losses, axis=0)
     columns = np.arange(losses.shape[1])
     left, right = np.maximum(best - 1, 0), np.minimum(best + 1, len(x) - 1)
     fits = (left < best) & (best < right)
     fits &= np.isfinite(losses[left, columns]) & np.isfinite(losses[right, columns])
-    least = losses[best, columns]
-    below = np.where(fits, losses[left, columns], least) - least
-    above = np.where(fits, losses[right, columns], least) - least
+    lowest = losses[best, columns]
+    below = np.where(fits, losses[left, columns], lowest) - lowest
+    above = np.where(fits, losses[right, columns], lowest) - lowest
     before, after = x[best] - x[left], x[right] - x[best]
     curvature = below * after + above * before
     shift = (below * after**2 - above * before**2) / (2 * np.where(curvature > 0, curvature, 1.0))
     return np.asarray(x[best] + np.where(curvature > 0, shift, 0.0))
 
 
-def _mean_over_seeds(losses: Array, chosen: NDArray[np.bool_]) -> Array:
-    """Mean over the seeds with a loss (R, S) -> (R,); infinite for rates that are not `chosen`."""
+def _mean_over_seeds(losses: Array, selected: NDArray[np.bool_]) -> Array:
+    """Mean over the seeds with a loss (R, S) -> (R,); infinite for rates that are not `selected`."""
     means = np.full(len(losses), np.inf)
-    means[chosen] = np.nanmean(losses[chosen], axis=1) if chosen.any() else np.inf
+    means[selected] = np.nanmean(losses[selected], axis=1) if selected.any() else np.inf
     return means
 
 
 def _replicates(losses: Array) -> Array:
-    """What the losses could have been: (R, S) -> (R, B), from the seeds with a loss at every rate; B is 0 for one seed.
+    """Replicates of the mean losses: (R, S) -> (R, B), from the seeds with a loss at every rate; B is 0 for one seed.
 
-    Means of 10,000 draws of as many seeds (a percentile bootstrap); where these are too few for that, each seed alone.
+    10,000 bootstrap means over seeds; with too few seeds for that, the losses of each seed alone.
     """
     complete = losses[:, ~np.isnan(losses).any(axis=0)]
     seeds = complete.shape[1]
@@ -274,10 +274,9 @@ def _replicates(losses: Array) -> Array:
 
 
 def _ends(replicates: Array, value: float) -> tuple[float, float]:
-    """The 95% interval of a bootstrap's replicates; of the few seeds' own values their range, with `value` in it."""
+    """The percentile 95% interval of bootstrap replicates; for single seeds their range, widened to hold `value`."""
     if len(replicates) == RESAMPLES:
-        low, high = np.quantile(replicates, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        return float(low), float(high)
+        return percentile_interval(replicates)
     return min(float(replicates.min()), value), max(float(replicates.max()), value)
 
 

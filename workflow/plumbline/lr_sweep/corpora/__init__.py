@@ -1,1 +1,1 @@
-"""Where text comes from: each module but `interface` is a source, named by the module."""
+"""Where text comes from: each module except `interface` is a source with the module's name."""

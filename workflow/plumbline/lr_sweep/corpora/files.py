@@ -1,4 +1,4 @@
-"""Text files: UTF-8, found by globs."""
+"""UTF-8 text files, found by globs."""
 
 import codecs
 from collections.abc import Iterator
@@ -11,17 +11,17 @@ from plumbline.lr_sweep.corpora.interface import Document, Source, within
 from plumbline.lr_sweep.settings import CorpusSettings
 
 LONG_BYTES = 32 * 2**10
-"""A document that has grown to this ends at its next blank line, so that one long file can be split, and streamed."""
+"""A document this long ends at its next blank line, so that a long file can be split and streamed."""
 LONGEST_BYTES = 4 * LONG_BYTES
-"""A document that has grown to this ends, blank line or not."""
+"""A document this long ends even without a blank line."""
 SEPARATOR = "<|endoftext|>"
 
 
 def load(settings: CorpusSettings) -> Source:
-    """The matching files in the order of their names, a document each; a long one, several.
+    """The matching files in the order of their names, one document each; a long file becomes several.
 
-    A line `<|endoftext|>` ends a document too, as in files that hold many. Raises UserError when a glob matches
-    nothing, and, while reading, for a file without text or with bytes that are no text.
+    A line `<|endoftext|>` ends a document as well. Raises UserError when a glob matches nothing and, while reading,
+    for a file without text or with bytes that are not text.
     """
     paths = matching(settings.files, "lr_sweep.corpus.files")
     documents = within(chain.from_iterable(map(_documents, paths)), settings.limit_bytes)
@@ -48,7 +48,7 @@ def _documents(path: Path) -> Iterator[Document]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Lines of the file, a very long one in pieces. Raises UserError naming the first byte that is no text."""
+    """Lines of the file, very long ones in pieces. Raises UserError naming the first byte that is not text."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset = 0
     try:
@@ -64,15 +64,15 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _decoded(decoder: codecs.IncrementalDecoder, data: bytes, path: Path, begin: int, *, final: bool = False) -> str:
-    """`data` as text with plain line ends. begin: offset in the file of the first byte not decoded yet."""
+    """`data` as text with \\n line ends. begin: offset in the file of the first byte that is not decoded yet."""
     try:
         text = decoder.decode(data, final)
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {begin + error.start} is not valid UTF-8 ({error.reason}); {_WAY_OUT}") from None
+        raise UserError(f"{path}: byte {begin + error.start} is not valid UTF-8 ({error.reason}); {_FIX}") from None
     if "\0" in text:
         zero = begin + len(text[: text.index("\0")].encode())
-        raise UserError(f"{path}: byte {zero} is a zero, so this is no text; {_WAY_OUT}")
+        raise UserError(f"{path}: byte {zero} is zero, so this is not a text file; {_FIX}")
     return text.replace("\r\n", "\n")
 
 
-_WAY_OUT = "convert the file to UTF-8 text, or leave it out of lr_sweep.corpus.files"
+_FIX = "convert it to UTF-8 or remove it from lr_sweep.corpus.files"

@@ -1,4 +1,4 @@
-"""Text in a data set on the Hugging Face hub, or in a local folder laid out like one."""
+"""Text from a data set on the Hugging Face hub, or from a local folder with the same layout."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -15,11 +15,11 @@ _READ_ROWS = 1000
 
 
 def load(settings: CorpusSettings) -> Source:
-    """The rows of the training split, then those of the validation split where one is named; streamed.
+    """The rows of the training split, then those of the validation split if one is named; streamed.
 
-    The data set is read at the commit that `revision` (None: the default branch) stands for now. Of `limit_bytes`, a
-    named validation split gets the share `validation_share`. Raises UserError for a data set that cannot be reached
-    or read, or has no such split, or column of text.
+    The data set is read at the commit that `revision` (None: the default branch) points to now. A named validation
+    split gets the share `validation_share` of `limit_bytes`. Raises UserError for a data set that cannot be reached or
+    read, or that lacks the split or a text column of that name.
     """
     hub = settings.hub
     commit = _repository(hub).commit()
@@ -62,8 +62,8 @@ def _documents(
     for batch in _batches(rows, hub):
         if hub.column not in batch:
             raise UserError(
-                f"lr_sweep.corpus.hub.column: {hub.id} ({split}) has no column {hub.column!r};"
-                f" there are {', '.join(sorted(batch))}"
+                f"lr_sweep.corpus.hub.column: {hub.id} ({split}) has no column {hub.column!r}; use one of"
+                f" {', '.join(sorted(batch))}"
             )
         for text in batch[hub.column]:
             if text is not None and not isinstance(text, str):
@@ -76,7 +76,7 @@ def _documents(
 
 
 def _batches(rows: datasets.IterableDataset, hub: HubCorpus) -> Iterator[dict[str, list[Any]]]:
-    """Columns of a thousand rows at a time; the network can fail at any."""
+    """Columns of a thousand rows at a time; any of them can fail on the network."""
     if hub.column in (rows.column_names or ()):
         rows = rows.select_columns([hub.column])
     try:

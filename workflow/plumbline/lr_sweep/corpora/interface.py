@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from plumbline.lr_sweep.settings import CorpusSettings
 
 PYTHON_RELEASE = "{}.{}".format(*sys.version_info)
-"""Of this process, 3.11. Patches of a release alter a sentence of its documentation here and there: no other corpus."""
+"""The release of this process, e.g. 3.11. Patch releases change only a few sentences of the documentation."""
 
 
 class Document(NamedTuple):
-    """One text, and whether the source itself keeps it for validation (None: the source says nothing)."""
+    """One text, and whether the source holds it out for validation (None: the source does not say)."""
 
     name: str
     text: str
@@ -22,25 +22,25 @@ class Document(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Text to be read once."""
+    """Documents that can be read once."""
 
     described: dict[str, Any]
-    """What was read, for the manifest."""
+    """A description of the source for the manifest."""
     documents: Iterator[Document]
-    """In an order that depends on nothing but the source."""
+    """In an order that depends only on the source."""
     expected_bytes: int | None
-    """About how much text there will be, for the progress; None where that is unknown."""
+    """Estimate of the amount of text, for the progress; None when unknown."""
 
 
 def source(settings: CorpusSettings) -> Source:
-    """The source that the settings name, opened."""
+    """Opens the source named in the settings."""
     module = importlib.import_module(f"{__package__}.{settings.source}")
     opened: Source = module.load(settings)
     return opened
 
 
 def within(documents: Iterable[Document], limit_bytes: int | None) -> Iterator[Document]:
-    """The documents before the first that would take their text over `limit_bytes` of UTF-8; None: all."""
+    """The documents that fit into `limit_bytes` of UTF-8 text, up to the first that does not; None: all."""
     left = limit_bytes
     for document in documents:
         if left is not None:

@@ -1,1 +1,1 @@
-"""Is this sweep as fast as it should be, and if not, why?"""
+"""Diagnosis: is training as fast as it should be, and if not, why?"""

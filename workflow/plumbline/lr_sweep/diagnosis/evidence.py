@@ -1,4 +1,4 @@
-"""What trials say of themselves, running or finished: their journals and records, read only."""
+"""What a trial's journal and record say about it, whether it is running or finished. Read only."""
 
 import math
 import socket
@@ -11,201 +11,170 @@ from typing import Any, Literal
 import psutil
 
 from plumbline.core.measure.spans import COMPUTE_SPANS
-from plumbline.core.plan.status import SILENT_SECONDS
-from plumbline.core.run.progress import read_journal
-from plumbline.core.run.record import read_record
+from plumbline.core.run.liveness import is_running, is_this_boot, process_status
+from plumbline.core.run.progress import attempts, read_journal
+from plumbline.core.settings import validated
+from plumbline.lr_sweep.diagnosis.journal import LogInterval, Snapshot, by_span, log_intervals, snapshots
+from plumbline.lr_sweep.record import TrialRecord
+from plumbline.lr_sweep.settings import ModelSettings, TrainingSettings
 
 State = Literal["done", "running", "interrupted", "failed", "waiting"]
-BOOT = Path("/proc/sys/kernel/random/boot_id")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """Between two looks at the clocks in one process. All in seconds."""
-
-    steps: float
-    monotonic: float
-    process: float
-    """CPU time of all threads."""
-    run_delay: float | None
-    """The main thread was ready to run and no core was free; None where the system does not tell."""
-    suspended: float
-    spans: Mapping[str, float]
-
-    @property
-    def compute(self) -> float:
-        """Forward, backward, optimizer."""
-        return sum(self.spans.get(name, 0.0) for name in COMPUTE_SPANS)
-
-    @property
-    def step_seconds(self) -> float:
-        """Of one step's computing, without waiting for a core; there must be steps."""
-        return max(0.0, self.compute - self.waiting_for_core) / self.steps
-
-    @property
-    def waiting_for_core(self) -> float:
-        """`run_delay`; where the system does not tell it, nothing is assumed."""
-        return self.run_delay or 0.0
-
-    @property
-    def idle(self) -> float:
-        """Neither running, nor ready to run, nor in a span that waits for data or a disk."""
-        waits = sum(self.spans.get(name, 0.0) for name in ("data_wait", "checkpoint", "logging"))
-        return max(0.0, self.monotonic - self.process - self.waiting_for_core - waits)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialEvidence:
-    """One trial, as far as it is."""
+    """Everything known about one trial so far."""
 
     name: str
     state: State
-    done: int
-    total: int
-    tokens_per_step: int
-    model: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
+    done: int = 0
+    """Steps trained."""
+    total: int = 0
+    model: ModelSettings = field(default_factory=ModelSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
     spans: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of the training loop, restarts included, by `SPANS`."""
-    intervals: tuple[Interval, ...] = ()
+    """Seconds of the training loop by `SPANS`, restarts included."""
+    intervals: tuple[LogInterval, ...] = ()
     began: float | None = None
-    """Time of day, in seconds, of its first start."""
+    """Unix time of its first start."""
     ended: float | None = None
-    """Of its last sign of life."""
+    """Unix time of its last event."""
     wall: float = 0.0
-    """Seconds by the clock on the wall, over all its processes, suspension and start included."""
+    """Wall-clock seconds of all its processes, including start-up and suspension."""
     threads: int = 1
     threads_at_once: float = 1.0
-    """Threads of all trials that ran while this one did, itself included, averaged over its time."""
+    """Threads of all trials that ran at the same time, including this one, averaged over its time."""
     dtype: str = "float32"
     device: str = "cpu"
     switches: Mapping[str, bool] = field(default_factory=dict)
-    """Whether it ran with bf16, tf32, compile, fused; without an entry where it has not come to say so."""
+    """Whether it ran with bf16, tf32, compile, fused; no entry until the trial has decided."""
     compiler: Mapping[str, int] = field(default_factory=dict)
     """Graph breaks and recompilations of a compiled run."""
     pressure_percent: float | None = None
-    """Mean over its time of the system's CPU pressure."""
+    """The system's CPU pressure, averaged over the trial's time."""
     silent_seconds: float = 0.0
-    """Of a running trial: since its last sign of life."""
+    """Seconds since the last event of a running trial."""
     process_status: str | None = None
-    """Of a running trial on this machine: as psutil names it."""
+    """psutil's status of a trial that is running on this machine."""
     pid: int | None = None
-    is_here: bool = True
+    is_local: bool = True
     """Whether it ran on this machine."""
 
     @property
+    def tokens_per_step(self) -> int:
+        """Tokens in one optimizer step."""
+        return self.training.batch * self.model.context
+
+    @property
     def training_seconds(self) -> float:
-        """All spans: the time of the training loop."""
+        """Time of the training loop: all spans."""
         return sum(self.spans.values())
 
     @property
     def compute_seconds(self) -> float:
-        """Forward, backward, optimizer."""
+        """Forward, backward and optimizer."""
         return sum(self.spans.get(name, 0.0) for name in COMPUTE_SPANS)
 
     @property
     def run_delay_seconds(self) -> float:
-        """Ready to run, and no core was free."""
+        """Time ready to run with no core free."""
         return sum(interval.waiting_for_core for interval in self.intervals)
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Over the whole training loop so far."""
+        """Speed over the whole training loop so far."""
         seconds = self.training_seconds
         return self.done * self.tokens_per_step / seconds if seconds > 0 and self.done else None
 
-    def rate(self, intervals: Sequence[Interval]) -> float | None:
-        """Tokens a second over `intervals`."""
+    def speed_over(self, intervals: Sequence[LogInterval]) -> float | None:
+        """Tokens per second over `intervals`."""
         seconds = sum(interval.monotonic for interval in intervals)
         return sum(interval.steps for interval in intervals) * self.tokens_per_step / seconds if seconds > 0 else None
 
-    def chose(self, feature: str) -> bool:
-        """Whether the run used `feature`: bf16, tf32, compile, fused. Before it says so, whether that was asked for."""
-        return self.switches.get(feature, self.asked(feature) == "on")
+    def uses(self, switch: str) -> bool:
+        """Whether the run uses bf16, tf32, compile or fused; until it has decided, whether that is set to `on`."""
+        return self.switches.get(switch, self.setting(switch) == "on")
 
-    def asked(self, feature: str) -> str | None:
-        """What the settings say of `feature`: auto, on, off."""
-        return self.training.get("precision" if feature == "bf16" else feature)
+    def setting(self, switch: str) -> str:
+        """The setting of the switch: auto, on, off."""
+        return str(getattr(self.training, "precision" if switch == "bf16" else switch))
 
-    def with_switch(self, feature: str, on: bool) -> "TrialEvidence":
-        """This trial as it would be with `feature` on or off."""
-        return replace(self, switches={**self.switches, feature: on})
+    def with_switch(self, switch: str, on: bool) -> "TrialEvidence":
+        """This trial with `switch` on or off."""
+        return replace(self, switches={**self.switches, switch: on})
 
     def with_batch(self, batch: int) -> "TrialEvidence":
-        """This trial as it would be with another batch."""
-        return replace(self, training={**self.training, "batch": batch})
+        """This trial with another batch size."""
+        return replace(self, training=self.training.model_copy(update={"batch": batch}))
 
     @property
     def is_stopped(self) -> bool:
-        """Whether its process is stopped now."""
+        """Whether its process is stopped right now."""
         return self.process_status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 
 
 def read_trials(study: Path, names: Sequence[str] | None = None) -> list[TrialEvidence]:
-    """The trials `names` of the study folder (None: all that left a trace there), with how many ran at once."""
+    """The trials `names` of the study folder; None: all that have a record or a journal there."""
     if names is None:
-        traces = [path.parent.name for path in study.glob("trials/*/record.json")]
-        traces += [path.stem for path in study.glob("logs/train/*.jsonl")]
-        names = sorted(set(traces))
-    return with_company([read_trial(study, name) for name in names])
+        found = [path.parent.name for path in study.glob("trials/*/record.json")]
+        found += [path.stem for path in study.glob("logs/train/*.jsonl")]
+        names = sorted(set(found))
+    return with_concurrency([read_trial(study, name) for name in names])
 
 
 def read_trial(study: Path, name: str) -> TrialEvidence:
-    """The trial `name` of the study folder, from its journal and, where it is finished, its record."""
-    events = read_journal(study / "logs" / "train" / f"{name}.jsonl")
-    path = study / "trials" / name / "record.json"
-    record = read_record(path) if path.exists() else None
-    if record is None and not any(event.get("event") == "start" for event in events):
-        return TrialEvidence(name=name, state="waiting", done=0, total=0, tokens_per_step=0)
-    return from_events(name, events, record)
+    """The trial `name` of the study folder, from its journal and, once it is finished, its record."""
+    journal, path = study / "logs" / "train" / f"{name}.jsonl", study / "trials" / name / "record.json"
+    return from_events(name, read_journal(journal), TrialRecord.read(path) if path.exists() else None, str(journal))
 
 
 def from_events(
-    name: str, events: Sequence[Mapping[str, Any]], record: Mapping[str, Any] | None, now: float | None = None
+    name: str, events: Sequence[dict[str, Any]], record: TrialRecord | None, place: str = "journal"
 ) -> TrialEvidence:
-    """A trial's evidence from the events of its journal and its record, None while it has none."""
-    now = time.time() if now is None else now
-    starts = [event for event in events if event.get("event") == "start"]
-    start = starts[-1] if starts else {}
-    spec = (record or start).get("spec") or {}
-    model, training = spec.get("model", {}), spec.get("training", {})
-    looks = [event for event in events if "spans" in event]
-    last = looks[-1] if looks else {}
-    counts = [event for event in events if "done" in event]
-    done = int(record["steps"]) if record else int(counts[-1]["done"]) if counts else 0
-    times = [event["time"] for event in events]
-    state = _state(events, start, record)
-    seen = record or {}
-    here = _is_here(start, record)
-    found = seen.get("precision") or last.get("precision") or {}
-    return TrialEvidence(
+    """The evidence in a trial's journal and record; the record is None while there is none. place: for messages."""
+    runs = attempts(events)
+    if record is None and not runs:
+        return TrialEvidence(name=name, state="waiting")
+    start = runs[-1][0] if runs else {}
+    spec = record.spec if record else start.get("spec") or {}
+    training = validated(TrainingSettings, spec.get("training", {}), f"{place}: training")
+    by_attempt = [snapshots(run, place) for run in runs]
+    all_snapshots = [snapshot for attempt in by_attempt for snapshot in attempt]
+    counts = [int(event["done"]) for event in events if "done" in event]
+    latest = record if record and record.trained else all_snapshots[-1] if all_snapshots else None
+    state, local = _state(events, record), _is_local(start, record)
+    evidence = TrialEvidence(
         name=name,
         state=state,
-        done=done,
-        total=int(training.get("steps", done)),
-        tokens_per_step=int(last.get("tokens_per_step") or training.get("batch", 0) * model.get("context", 0)),
-        model=model,
+        done=(record and record.steps) or (counts[-1] if counts else 0),
+        total=training.steps,
+        model=validated(ModelSettings, spec.get("model", {}), f"{place}: model"),
         training=training,
-        spans=_spans(seen.get("spans") or last.get("spans") or {}),
-        intervals=tuple(_intervals(events)),
-        began=times[0] if times else None,
-        ended=times[-1] if times else None,
-        wall=_wall(events) if events else float(seen.get("seconds", 0.0)),
-        threads=int(last.get("threads") or seen.get("threads") or 1),
-        dtype=str(last.get("dtype") or seen.get("dtype") or "float32"),
-        device=str(last.get("device") or seen.get("device") or "cpu"),
-        switches={switch: bool(finding["chosen"]) for switch, finding in found.items()},
-        compiler=seen.get("compiler") or last.get("compiler") or {},
-        pressure_percent=_pressure(looks),
-        silent_seconds=now - times[-1] if state == "running" and times else 0.0,
-        process_status=_process_status(start) if state == "running" and here else None,
+        intervals=tuple(interval for attempt in by_attempt for interval in log_intervals(attempt)),
+        began=events[0]["time"] if events else None,
+        ended=events[-1]["time"] if events else None,
+        wall=sum(run[-1]["time"] - run[0]["time"] for run in runs) if events else record.seconds if record else 0.0,
+        pressure_percent=_pressure(all_snapshots),
+        silent_seconds=time.time() - events[-1]["time"] if state == "running" else 0.0,
+        process_status=process_status(start) if state == "running" and local else None,
         pid=start.get("pid"),
-        is_here=here,
+        is_local=local,
+    )
+    if latest is None:
+        return evidence
+    return replace(
+        evidence,
+        spans=by_span(latest.spans),
+        threads=latest.threads or 1,
+        dtype=latest.dtype or "float32",
+        device=latest.device or "cpu",
+        switches={switch: decision.chosen for switch, decision in latest.precision.items()},
+        compiler=latest.compiler,
     )
 
 
-def with_company(trials: Sequence[TrialEvidence]) -> list[TrialEvidence]:
-    """`trials`, each told how many threads of all of them ran while it did."""
+def with_concurrency(trials: Sequence[TrialEvidence]) -> list[TrialEvidence]:
+    """`trials`, each with the number of threads of all trials that ran at the same time."""
     lives = [(trial.began, trial.ended, trial.threads) for trial in trials]
     found = []
     for trial in trials:
@@ -221,107 +190,22 @@ def with_company(trials: Sequence[TrialEvidence]) -> list[TrialEvidence]:
     return found
 
 
-def _spans(values: Mapping[str, Any]) -> dict[str, float]:
-    return {key.removesuffix("_seconds"): float(value) for key, value in values.items()}
-
-
-def _intervals(events: Sequence[Mapping[str, Any]]) -> list[Interval]:
-    """Between consecutive looks at the clocks; none spans a restart."""
-    found: list[Interval] = []
-    for life in _lives(events):
-        looks = [event for event in life if "spans" in event and "clock" in event]
-        steps = _steps_at(life, looks)
-        pairs = zip(looks, looks[1:], steps, steps[1:], strict=False)
-        found += [_interval(old, new, after - before) for old, new, before, after in pairs]
-    return found
-
-
-def _lives(events: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """The events of each process that worked on the trial."""
-    lives: list[list[Mapping[str, Any]]] = [[]]
-    for event in events:
-        if event.get("event") == "start":
-            lives.append([])
-        lives[-1].append(event)
-    return lives
-
-
-def _steps_at(life: Sequence[Mapping[str, Any]], looks: Sequence[Mapping[str, Any]]) -> list[float]:
-    """The step of each look. One that does not say its own stands at an even share of those counted in its life."""
-    if all("done" in look for look in looks):
-        return [float(look["done"]) for look in looks]
-    counts = [event for event in life if "done" in event]
-    if not counts:
-        return [0.0] * len(looks)
-    first, last = counts[0], counts[-1]
-    since = [look for look in looks if look["time"] > first["time"]]
-    counted = sum(look["time"] <= last["time"] for look in since)
-    each = (last["done"] - first["done"]) / counted if counted else 0.0
-    before = len(looks) - len(since)
-    return [first["done"] + each * max(0, index - before + 1) for index in range(len(looks))]
-
-
-def _interval(first: Mapping[str, Any], last: Mapping[str, Any], steps: float) -> Interval:
-    old, new = first["clock"], last["clock"]
-    delays = old.get("run_delay"), new.get("run_delay")
-    spans_before = _spans(first["spans"])
-    return Interval(
-        steps=steps,
-        monotonic=new["monotonic"] - old["monotonic"],
-        process=new["process"] - old["process"],
-        run_delay=None if delays[0] is None or delays[1] is None else delays[1] - delays[0],
-        suspended=(new["boottime"] - new["monotonic"]) - (old["boottime"] - old["monotonic"]),
-        spans={name: value - spans_before.get(name, 0.0) for name, value in _spans(last["spans"]).items()},
-    )
-
-
-def _wall(events: Sequence[Mapping[str, Any]]) -> float:
-    """Seconds from each start to that process's last sign of life."""
-    total, began, latest = 0.0, None, 0.0
-    for event in events:
-        if event.get("event") == "start":
-            total += 0.0 if began is None else latest - began
-            began = event["time"]
-        latest = event["time"]
-    return total if began is None else total + latest - began
-
-
-def _pressure(looks: Sequence[Mapping[str, Any]]) -> float | None:
-    values = [look.get("clock", {}).get("pressure_cpu_avg10") for look in looks]
+def _pressure(found: Sequence[Snapshot]) -> float | None:
+    values = [snapshot.clock.pressure_cpu_avg10 for snapshot in found]
     known = [value for value in values if value is not None and math.isfinite(value)]
     return sum(known) / len(known) if known else None
 
 
-def _state(events: Sequence[Mapping[str, Any]], start: Mapping[str, Any], record: Mapping[str, Any] | None) -> State:
-    last = events[-1] if events else {}
-    alive = bool(start) and last.get("event") not in ("end", "failed") and _process_lives(start, float(last["time"]))
-    if alive:
+def _state(events: Sequence[Mapping[str, Any]], record: TrialRecord | None) -> State:
+    if is_running(events):
         return "running"
     if record is not None:
         return "done"
-    return "failed" if last.get("event") == "failed" else "interrupted"
+    return "failed" if events and events[-1].get("event") == "failed" else "interrupted"
 
 
-def _process_lives(start: Mapping[str, Any], latest: float) -> bool:
-    if not _same_boot(start):
-        return time.time() - latest < SILENT_SECONDS
-    return _process_status(start) not in (None, psutil.STATUS_ZOMBIE)
-
-
-def _process_status(start: Mapping[str, Any]) -> str | None:
-    try:
-        process = psutil.Process(int(start["pid"]))
-        return process.status() if process.create_time() <= start["time"] + 1 else None
-    except psutil.NoSuchProcess:
-        return None
-
-
-def _same_boot(start: Mapping[str, Any]) -> bool:
-    return BOOT.exists() and start.get("boot") == BOOT.read_text().strip()
-
-
-def _is_here(start: Mapping[str, Any], record: Mapping[str, Any] | None) -> bool:
-    """Whether it ran on this machine: by the record's host name, else by the boot that its journal names."""
-    if record is not None and "hostname" in record.get("machine", {}):
-        return bool(record["machine"]["hostname"] == socket.gethostname())
-    return _same_boot(start)
+def _is_local(start: Mapping[str, Any], record: TrialRecord | None) -> bool:
+    """Whether it ran on this machine, by the host name in the record or the boot id in the journal."""
+    if record is not None and "hostname" in record.machine:
+        return bool(record.machine["hostname"] == socket.gethostname())
+    return is_this_boot(start)

@@ -1,4 +1,4 @@
-"""Where a trial's time went: spans that add up to its wall time."""
+"""Where the time of a trial went: spans that add up to its wall time."""
 
 from collections.abc import Iterable
 
@@ -9,8 +9,8 @@ from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence
 def ledger(trial: TrialEvidence) -> dict[str, float]:
     """Seconds by span; their sum is the trial's wall time.
 
-    Beside the spans of the training loop: `suspended`, while the machine slept, and `outside_loop`: start of the
-    process, imports, choosing the precision, writing the record, and work that a kill threw away.
+    In addition to the spans of the training loop: `suspended`, while the machine slept, and `outside_loop`: start-up,
+    imports, autotuning the arithmetic, writing the record, and work that a kill undid.
     """
     spans = {name: trial.spans.get(name, 0.0) for name in SPANS}
     suspended = sum(interval.suspended for interval in trial.intervals)
@@ -20,7 +20,7 @@ def ledger(trial: TrialEvidence) -> dict[str, float]:
 
 
 def total(ledgers: Iterable[dict[str, float]]) -> dict[str, float]:
-    """The ledgers of several trials added up."""
+    """The sum of several trials' ledgers."""
     sums: dict[str, float] = {}
     for one in ledgers:
         for name, seconds in one.items():

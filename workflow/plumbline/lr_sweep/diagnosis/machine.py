@@ -1,19 +1,18 @@
-"""This machine as it is now: cores, who else uses them, what its GPU says."""
+"""This machine right now: its cores, the other processes on them, the state of its GPUs."""
 
 import os
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 import pynvml
 
 from plumbline.core.measure.clocks import cpu_pressure
-from plumbline.core.measure.machine import driver_answer
+from plumbline.core.measure.machine import core_count, driver_answer
 
 BUSY_SHARE = 0.25
-"""Of a core, from which on another process counts as a neighbour."""
+"""A process that uses at least this share of a core counts as a neighbour."""
 THROTTLES = {
     "nvmlClocksEventReasonSwPowerCap": "power cap",
     "nvmlClocksEventReasonHwSlowdown": "hardware slowdown",
@@ -25,47 +24,47 @@ THROTTLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbour:
-    """Another process that computes on this machine."""
+    """Another process that is busy on this machine."""
 
     pid: int
     name: str
     cores: float
-    """CPU seconds a second."""
+    """Cores it keeps busy: CPU seconds per second."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """A GPU as NVML tells."""
+    """A GPU as NVML reports it."""
 
     name: str
     throttles: tuple[str, ...] = ()
-    """Why its clock is held down now."""
+    """Why its clock is throttled right now."""
     sm_clock_mhz: int | None = None
     sm_clock_limit_mhz: int | None = None
     processes: tuple[int, ...] = ()
-    """Process ids that compute on it, ours left out."""
+    """Ids of the processes that compute on it, excluding ours."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What the causes ask about the machine."""
+    """What the causes need to know about the machine."""
 
     cores: int
     neighbours: tuple[Neighbour, ...] = ()
     pressure_percent: float | None = None
     steal_share: float = 0.0
-    """Of the CPU time, taken by the hypervisor for other guests."""
+    """Share of the CPU time that the hypervisor gave to other guests."""
     gpus: tuple[Gpu, ...] = field(default=())
     cpu_mhz: float | None = None
 
 
 def observe(ours: Collection[int], seconds: float = 0.5) -> Machine:
-    """Watches this machine for `seconds`. ours: process ids of the trials; they and this command are no neighbours."""
-    own = _family(ours)
-    before, began, steal = _cpu_times(own), time.monotonic(), psutil.cpu_times()
+    """Watches this machine for `seconds`. ours: process ids of the trials, which are not counted as neighbours."""
+    excluded = _family(ours)
+    before, began, steal = _cpu_times(excluded), time.monotonic(), psutil.cpu_times()
     time.sleep(seconds)
     elapsed = time.monotonic() - began
-    after, steal_after = _cpu_times(own), psutil.cpu_times()
+    after, steal_after = _cpu_times(excluded), psutil.cpu_times()
     busy = [
         Neighbour(pid=pid, name=name, cores=(cpu - before[pid, name]) / elapsed)
         for (pid, name), cpu in after.items()
@@ -79,55 +78,44 @@ def observe(ours: Collection[int], seconds: float = 0.5) -> Machine:
         neighbours=tuple(sorted(busy, key=lambda neighbour: -neighbour.cores)),
         pressure_percent=cpu_pressure(),
         steal_share=stolen / (elapsed * (psutil.cpu_count() or cores)),
-        gpus=_gpus(own),
+        gpus=_gpus(excluded),
         cpu_mhz=frequency.current if frequency else None,
     )
 
 
-def core_count() -> int:
-    """Cores that this process may use: by its affinity and its cgroup's quota, at least 1."""
-    cores = len(os.sched_getaffinity(0))
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.exists():
-        limit, period = quota.read_text().split()
-        if limit != "max":
-            cores = min(cores, max(1, int(limit) // int(period)))
-    return cores
-
-
 def _family(ours: Collection[int]) -> set[int]:
-    """`ours`, this process, all that it descends from, and the processes that `ours` started."""
+    """`ours`, this process, its ancestors, and the processes that `ours` started."""
     family = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     for pid in ours:
         try:
             process = psutil.Process(pid)
             family |= {pid, *(child.pid for child in process.children(recursive=True))}
         except psutil.NoSuchProcess:
-            continue  # it ended meanwhile
+            continue  # it has ended in the meantime
     return family
 
 
-def _cpu_times(own: Collection[int]) -> dict[tuple[int, str], float]:
+def _cpu_times(excluded: Collection[int]) -> dict[tuple[int, str], float]:
     times = {}
     for process in psutil.process_iter(["pid", "name", "cpu_times"]):
         cpu = process.info["cpu_times"]
-        if cpu is not None and process.info["pid"] not in own:
+        if cpu is not None and process.info["pid"] not in excluded:
             times[process.info["pid"], process.info["name"]] = cpu.user + cpu.system
     return times
 
 
-def _gpus(own: Collection[int]) -> tuple[Gpu, ...]:
+def _gpus(excluded: Collection[int]) -> tuple[Gpu, ...]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return ()  # no NVIDIA driver, no GPU
     try:
-        return tuple(_gpu(pynvml.nvmlDeviceGetHandleByIndex(i), own) for i in range(pynvml.nvmlDeviceGetCount()))
+        return tuple(_gpu(pynvml.nvmlDeviceGetHandleByIndex(i), excluded) for i in range(pynvml.nvmlDeviceGetCount()))
     finally:
         pynvml.nvmlShutdown()
 
 
-def _gpu(handle: object, own: Collection[int]) -> Gpu:
+def _gpu(handle: object, excluded: Collection[int]) -> Gpu:
     reasons = driver_answer(pynvml.nvmlDeviceGetCurrentClocksEventReasons, handle) or 0
     throttles = (text for name, text in THROTTLES.items() if reasons & getattr(pynvml, name, 0))
     return Gpu(
@@ -135,14 +123,14 @@ def _gpu(handle: object, own: Collection[int]) -> Gpu:
         throttles=tuple(throttles),
         sm_clock_mhz=driver_answer(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM),
         sm_clock_limit_mhz=driver_answer(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_SM),
-        processes=_others(handle, own),
+        processes=_others(handle, excluded),
     )
 
 
-def _others(handle: object, own: Collection[int]) -> tuple[int, ...]:
+def _others(handle: object, excluded: Collection[int]) -> tuple[int, ...]:
     try:
         running = [process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
-    except pynvml.NVMLError:  # not told to everyone, as under MIG
+    except pynvml.NVMLError:  # not reported to everyone, for instance under MIG
         return ()
-    # in a container they may be the host's process ids, by which ours look like others'
-    return tuple(pid for pid in running if pid not in own and psutil.pid_exists(pid))
+    # in a container these may be the host's process ids, and ours would look like someone else's
+    return tuple(pid for pid in running if pid not in excluded and psutil.pid_exists(pid))

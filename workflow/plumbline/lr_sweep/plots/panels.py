@@ -1,34 +1,32 @@
-"""What the figures share: the study's tables, the axis of learning rates, and how a diverged trial is shown."""
+"""What the figures share: the data of the sweep, the axis of learning rates, and how diverged trials are drawn."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from plumbline.core.present.plotting import FAULT, GREY, WIDTH
+from plumbline.core.present.panels import DASHES
+from plumbline.core.present.plotting import FAULT, GREY
+from plumbline.core.run.records import machine_note, machines
 from plumbline.lr_sweep.analysis.frames import rates_frame, shows_intervals, trials_frame
-from plumbline.lr_sweep.analysis.records import machine_note
 from plumbline.lr_sweep.analysis.seeds import spread_name
 from plumbline.lr_sweep.analysis.sweep import Analysis, analyse, sweep_of
+from plumbline.lr_sweep.record import TrialRecord
 
-DASHES = (0, (4, 2))
 OFF_SCALE = 0.94
-"""Of the panel's height: the middle of the strip in which trials stand that have no place on the scale."""
+"""Share of the panel's height at which trials are drawn whose loss is off the scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tables:
-    """The trials' records, and what is computed from them."""
+class SweepData:
+    """The trials' records, and everything computed from them."""
 
-    records: list[dict[str, Any]]
+    records: list[TrialRecord]
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -47,7 +45,7 @@ class Tables:
 
     @property
     def trained(self) -> pd.DataFrame:
-        """The trials that have a loss, be it a diverged one."""
+        """The trials that have a loss, diverged ones included."""
         return self.trials[self.trials["class"].notna()]
 
     @property
@@ -58,25 +56,17 @@ class Tables:
 
     @property
     def spread_name(self) -> str:
-        """What a band over seeds shows: their range, or an interval."""
+        """What a band over seeds shows: their range or an interval."""
         return spread_name(interval=shows_intervals(self.trials))
 
     @property
     def machine_note(self) -> str:
-        """A sentence when the trials ran on different machines, else nothing."""
-        return machine_note(self.records)
-
-
-def single_panel(height: float = 3.1) -> tuple[Figure, Axes]:
-    """One panel over the text width."""
-    figure, axes = plt.subplots(figsize=(WIDTH, height))
-    axes.grid(axis="y")
-    axes.set_axisbelow(True)
-    return figure, axes
+        """A sentence when the trials ran on different machines, otherwise an empty string."""
+        return machine_note(machines(self.records))
 
 
 def rate_axis(axes: Axes, rates: np.ndarray) -> None:
-    """A log axis of learning rates with a tick at every rate, or at every other where they are many."""
+    """A log axis of learning rates with a tick at every rate, or at every n-th when there are many."""
     values = np.sort(rates)
     spread = np.log(values[-1] / values[0])
     margin = np.exp(0.04 * spread if spread else 0.5)
@@ -91,7 +81,7 @@ def rate_axis(axes: Axes, rates: np.ndarray) -> None:
 
 
 def loss_axis(axes: Axes, losses: np.ndarray, entropy: float, *, diverged: bool) -> None:
-    """Limits that hold all `losses` and the unigram entropy; where trials `diverged`, with a strip off the scale."""
+    """Limits that include all `losses` and the unigram entropy; with an "off scale" strip when trials `diverged`."""
     values = np.asarray([*losses, entropy], dtype=np.float64)
     values = values[np.isfinite(values)]
     low, high = (values.min(), values.max()) if values.size else (0.0, 1.0)
@@ -112,35 +102,23 @@ def loss_axis(axes: Axes, losses: np.ndarray, entropy: float, *, diverged: bool)
 
 
 def entropy_line(axes: Axes, entropy: float) -> list[Line2D]:
-    """The loss of a model that knows only how frequent each token is; its legend entry, none when unknown."""
+    """The loss of a model that knows only how often each token occurs; its legend entry, none when unknown."""
     if np.isnan(entropy):
         return []
     return [axes.axhline(entropy, color=GREY, ls=DASHES, lw=0.9, zorder=1, label="Unigram entropy")]
 
 
 def diverged_crosses(axes: Axes, trials: pd.DataFrame) -> list[Line2D]:
-    """A red cross in the strip off the scale at each rate with a diverged trial, with a count where not all were."""
+    """A red cross in the off-scale strip at each rate with a diverged trial, with a count when not all diverged."""
     if not (trials["class"] == "diverged").any():
         return []
     for rate in trials["rate"][trials["class"] == "diverged"].unique():
         classes = trials["class"][trials["rate"] == rate]
         place: Any = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
-        look: Any = {"color": FAULT, "ha": "center", "va": "center", "annotation_clip": False, "zorder": 5}
+        style: Any = {"color": FAULT, "ha": "center", "va": "center", "annotation_clip": False, "zorder": 5}
         at = (float(rate), OFF_SCALE)
-        axes.annotate("×", at, **place, xytext=(0, 0), fontsize=12, **look).set_in_layout(False)
+        axes.annotate("×", at, **place, xytext=(0, 0), fontsize=12, **style).set_in_layout(False)
         count = int((classes == "diverged").sum())
         if count < len(classes):
-            axes.annotate(f"{count} of {len(classes)}", at, **place, xytext=(0, 11), fontsize=6, **look)
+            axes.annotate(f"{count} of {len(classes)}", at, **place, xytext=(0, 11), fontsize=6, **style)
     return [Line2D([], [], color=FAULT, marker="x", ls="", ms=5, mew=1.3, label="Diverged")]
-
-
-def legend_below(figure: Figure, handles: Sequence[Any], *, columns: int = 6) -> None:
-    """One legend under the panel."""
-    if handles:
-        figure.legend(handles=list(handles), loc="outside lower center", ncols=min(len(handles), columns))
-
-
-def title_machines(figure: Figure, tables: Tables) -> None:
-    """Says at the top that the trials ran on different machines, where they did."""
-    if tables.machine_note:
-        figure.suptitle(tables.machine_note, fontsize=7, color=FAULT, wrap=True)

@@ -1,58 +1,59 @@
-"""Figures of time: how fast the trials trained, and what their seconds went into."""
+"""Figures of time: how fast the trials trained, and where their time went."""
 
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from plumbline.core.measure.spans import SPANS
+from plumbline.core.present.panels import DASHES, legend_below, notes_on_top, single_panel
 from plumbline.core.present.plotting import GREY, MARKERS, PALETTE, WIDTH, message_figure
 from plumbline.lr_sweep.analysis.findings import rate_text
 from plumbline.lr_sweep.analysis.frames import overall_speed
-from plumbline.lr_sweep.plots.panels import DASHES, Tables, legend_below, single_panel, title_machines
+from plumbline.lr_sweep.plots.panels import SweepData
 
 SPAN_LABELS = {name: name.replace("_", " ").capitalize() for name in SPANS}
 SPAN_COLOURS = dict(zip(SPANS, (*PALETTE, "#777777", "#BBBBBB"), strict=True))
 
 
-def throughput(tables: Tables) -> Figure:
-    """Tokens per second of every trial, by rate; the seeds of a rate side by side. The line is over all trials."""
-    known = tables.trials[tables.trials["tokens_per_second"] > 0]
+def throughput(data: SweepData) -> Figure:
+    """Tokens per second of every trial by rate, seeds side by side; the line is the speed over all trials."""
+    known = data.trials[data.trials["tokens_per_second"] > 0]
     if known.empty:
-        return message_figure("No trial has a speed.")
+        return message_figure("No trial recorded a speed.")
     figure, axes = single_panel(2.8)
     rates, seeds = sorted(known["rate"].unique()), sorted(known["seed"].unique())
+    handles: list[Any] = []
     for number, seed in enumerate(seeds):
         group = known[known["seed"] == seed]
         shift = (number - (len(seeds) - 1) / 2) * min(0.16, 0.6 / len(seeds))
         places = np.array([rates.index(rate) for rate in group["rate"]]) + shift
-        look: dict[str, Any] = {"marker": MARKERS[number % len(MARKERS)], "color": PALETTE[number % len(PALETTE)]}
-        axes.plot(places, group["tokens_per_second"], ls="", **look, ms=5, mew=0.4, mec="white", zorder=3)
-    handles: list[Any] = _seed_handles([str(seed) for seed in seeds])
+        style: dict[str, Any] = {"marker": MARKERS[number % len(MARKERS)], "color": PALETTE[number % len(PALETTE)]}
+        style |= {"ls": "", "ms": 5, "mew": 0.4, "mec": "white", "label": f"Seed {seed}"}
+        handles += axes.plot(places, group["tokens_per_second"], **style, zorder=3)
     overall = overall_speed(known)
-    label = f"All tokens over all seconds of steps ({overall:,.0f} per second)"
+    label = f"All trials: {overall:,.0f} tokens per second"
     handles.append(axes.axhline(overall, color=GREY, ls=DASHES, lw=0.9, zorder=1, label=label))
     axes.set_xticks(range(len(rates)), [rate_text(rate) for rate in rates], rotation=90 if len(rates) > 14 else 0)
     axes.set_xlim(-0.6, len(rates) - 0.4)
     axes.set_ylim(0, 1.1 * known["tokens_per_second"].max())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlabel("Learning rate (peak)")
-    axes.set_ylabel("Tokens per second of steps")
+    axes.set_ylabel("Tokens per second (training steps)")
     legend_below(figure, handles, columns=5)
-    title_machines(figure, tables)
+    notes_on_top(figure, data.machine_note)
     return figure
 
 
-def time_spent(tables: Tables) -> Figure:
-    """Seconds of every trial by what they went into: a stacked bar a trial, and its sum behind it.
+def time_spent(data: SweepData) -> Figure:
+    """Where the seconds of each trial went: a stacked bar per trial with its total.
 
-    What a kill undid is not in it, nor is what came before the loop; a trial that was resumed says so.
+    Work that a kill undid is left out, and so is everything before the loop; a resumed trial is marked.
     """
     columns = [f"{name}_seconds" for name in SPANS]
-    trials = tables.trials[tables.trials[columns].notna().any(axis=1)]
+    trials = data.trials[data.trials[columns].notna().any(axis=1)]
     if trials.empty:
         return message_figure("No trial recorded where its time went.")
     figure, axes = plt.subplots(figsize=(WIDTH, 1.1 + 0.17 * max(len(trials), 2)))
@@ -62,19 +63,14 @@ def time_spent(tables: Tables) -> Figure:
     handles: list[Any] = []
     for index, name in enumerate(SPANS):
         share = 100 * seconds[:, index].sum() / max(seconds.sum(), 1e-12)
-        look: dict[str, Any] = {"color": SPAN_COLOURS[name], "height": 0.74, "lw": 0}
+        style: dict[str, Any] = {"color": SPAN_COLOURS[name], "height": 0.74, "lw": 0}
         label = f"{SPAN_LABELS[name]} ({share:.1f}%)"
-        handles.append(axes.barh(rows, seconds[:, index], left=starts[:, index], label=label, **look))
+        handles.append(axes.barh(rows, seconds[:, index], left=starts[:, index], label=label, **style))
     total = seconds.sum(axis=1)
     for row, value in zip(rows, total, strict=True):
-        axes.annotate(
-            f"{value:,.0f} s" if value >= 100 else f"{value:.2f} s",
-            (value, row),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center_baseline",
-            fontsize=6.5,
-        )
+        text = f"{value:,.0f} s" if value >= 100 else f"{value:.2f} s"
+        place: dict[str, Any] = {"xytext": (3, 0), "textcoords": "offset points", "va": "center_baseline"}
+        axes.annotate(text, (value, row), **place, fontsize=6.5)
     names = [
         name + (f" (resumed {restarts} ×)" if restarts else "")
         for name, restarts in zip(trials["trial"], trials["restarts"].fillna(0).astype(int), strict=True)
@@ -85,17 +81,7 @@ def time_spent(tables: Tables) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     axes.set_axisbelow(True)
-    axes.set_xlabel("Seconds of the training loop")
+    axes.set_xlabel("Seconds in the training loop")
     legend_below(figure, handles, columns=4)
-    title_machines(figure, tables)
+    notes_on_top(figure, data.machine_note)
     return figure
-
-
-def _seed_handles(seeds: list[str]) -> list[Line2D]:
-    return [
-        Line2D(
-            [], [], ls="", marker=MARKERS[number % len(MARKERS)], color=PALETTE[number % len(PALETTE)], ms=5, mew=0,
-            label=f"Seed {seed}",
-        )
-        for number, seed in enumerate(seeds)
-    ]  # fmt: skip

@@ -1,1 +1,1 @@
-"""The training loop and its parts."""
+"""The language model, the training loop and their parts."""

@@ -1,7 +1,7 @@
-"""AdamW (Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization") over torch's own kernels.
+"""AdamW (Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization") with torch's kernels.
 
-torch.optim's class imports torch.compile's machinery when it is made, 1 to 2 s that a trial of some seconds never
-uses; its function does not.
+Constructing torch.optim.AdamW imports torch.compile, which takes 1 to 2 s that a trial of a few seconds does not
+need; calling its functional form does not.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ EPSILON = 1e-8
 
 
 class AdamW:
-    """Weight decay for matrices and none for vectors, as is usual for transformers."""
+    """AdamW with weight decay for matrices and none for vectors, as is usual for transformers."""
 
     def __init__(
         self, weights: Iterable[nn.Parameter], *, beta1: float, beta2: float, weight_decay: float, fused: bool
@@ -27,12 +27,12 @@ class AdamW:
         self.betas, self.fused = (beta1, beta2), fused
         self.first = [torch.zeros_like(weight) for weight in self.weights]
         self.second = [torch.zeros_like(weight) for weight in self.weights]
-        # torch wants a count for each weight, for its fused kernel on the weight's device
+        # torch wants one step count per weight; the fused kernel wants it on the weight's device
         self.steps = [torch.zeros((), device=weight.device if fused else "cpu") for weight in self.weights]
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """One update by the weights' gradients, which must all be there."""
+        """One update from the weights' gradients, all of which must exist."""
         for numbers, decay in self.groups:
             adamw(
                 [self.weights[number] for number in numbers],
@@ -54,11 +54,11 @@ class AdamW:
 
     def _gradient(self, number: int) -> Tensor:
         gradient = self.weights[number].grad
-        assert gradient is not None, "step() comes after backward()"
+        assert gradient is not None, "call backward() before step()"
         return gradient
 
     def clear(self) -> None:
-        """Drops the gradients: the next backward pass makes new ones instead of adding to zeros."""
+        """Drops the gradients, so the next backward pass creates new ones instead of adding to zeros."""
         for weight in self.weights:
             weight.grad = None
 
@@ -67,7 +67,7 @@ class AdamW:
         return {"first": self.first, "second": self.second, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up what `state_dict` gave."""
+        """Restores what `state_dict` returned."""
         for name in ("first", "second", "steps"):
-            for own, kept in zip(getattr(self, name), state[name], strict=True):
-                own.copy_(kept)
+            for tensor, saved in zip(getattr(self, name), state[name], strict=True):
+                tensor.copy_(saved)

@@ -1,4 +1,4 @@
-"""How the C library keeps freed memory: a training step on a CPU frees and takes the same tensors again and again."""
+"""Makes the C library keep freed memory: training on a CPU frees and allocates the same tensors at every step."""
 
 import ctypes
 import platform
@@ -9,9 +9,9 @@ KEPT_BYTES = 1024 * 1024 * 1024
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to keep freed memory instead of returning it to the kernel; False where there is no glibc.
+    """Tells glibc to keep freed memory instead of returning it to the kernel; False without glibc.
 
-    Memory that was returned comes back as pages of zeros, one fault for each 4 KiB: hundreds of faults a step.
+    Memory that was returned comes back as zeroed pages, one page fault per 4 KiB: hundreds of faults per step.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

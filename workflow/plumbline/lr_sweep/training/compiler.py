@@ -1,11 +1,11 @@
-"""What torch.compile had to do in this process: whether it took the model whole, and once."""
+"""Graph breaks and recompilations of torch.compile in this process."""
 
 import sys
 
 
 def compiler_counts() -> dict[str, int]:
-    """Graph breaks and recompilations in this process so far, a probe's own among them; none without compiling."""
-    if "torch._dynamo" not in sys.modules:  # never imported for this: it takes seconds
+    """Number of graph breaks and recompilations so far, including those of a probe; empty without compiling."""
+    if "torch._dynamo" not in sys.modules:  # do not import it just for this: it takes seconds
         return {}
     from torch._dynamo.utils import counters, get_compilation_metrics
 

@@ -1,4 +1,4 @@
-"""Token files, read through a memory map, and the windows that training and validation take from them."""
+"""Memory-mapped token files, and the windows of tokens that training and validation read from them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +17,23 @@ DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtyp
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """A corpus as tokens. The two sides are memory maps: opening them reads nothing."""
+    """A corpus as tokens. Both sides are memory maps: opening them reads nothing."""
 
     train: NDArray[Any]
     validation: NDArray[Any]
     vocabulary: int
     end_of_text: int
     unigram_entropy: float
-    """Nats a token: what a model that knows only how often each token occurs would reach on the validation side."""
+    """Validation loss in nats per token of a model that knows only how often each token occurs."""
 
 
 def open_tokens(folder: Path) -> Tokens:
-    """The tokens in `folder`. Raises UserError when a file is missing, was cut, or is of an unknown type."""
-    place = folder / "meta.json"
-    meta = read_json(place)
+    """The tokens in `folder`. Raises UserError when a file is missing, truncated or of an unknown type."""
+    path = folder / "meta.json"
+    meta = read_json(path)
     dtype = DTYPES.get(meta["dtype"])
     if dtype is None:
-        raise UserError(f"{place}: dtype is {meta['dtype']!r}; it can be {' or '.join(DTYPES)}")
+        raise UserError(f"{path}: dtype is {meta['dtype']!r}, not {' or '.join(DTYPES)}; delete it to have it rebuilt")
     return Tokens(
         train=_open(folder / "train.bin", dtype, meta["train_tokens"]),
         validation=_open(folder / "validation.bin", dtype, meta["validation_tokens"]),
@@ -48,21 +48,21 @@ def _open(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
         raise UserError(f"{path}: does not exist; delete {path.parent} to have the tokens rebuilt")
     if (size := path.stat().st_size) != (expected := count * dtype.itemsize):
         raise UserError(
-            f"{path}: has {size} bytes and should have {expected} ({count} tokens): it was cut or changed;"
+            f"{path}: has {size} bytes instead of {expected} ({count} tokens), so it was truncated or changed;"
             f" delete {path.parent} to have the tokens rebuilt"
         )
     return np.memmap(path, dtype=dtype, mode="r")
 
 
 class TrainingWindows:
-    """Batches of windows at random places of the training tokens, drawn by a generator of their own.
+    """Batches of windows at random positions in the training tokens, drawn from a separate generator.
 
-    The draws are made on the CPU and in NumPy, so that they depend on nothing but the seed and on how many there were.
+    Positions are drawn on the CPU, so they depend only on the seed and on the number of earlier draws.
     """
 
     def __init__(self, tokens: NDArray[Any], *, batch: int, context: int, seed: int, device: torch.device) -> None:
         if len(tokens) <= context:
-            raise UserError(f"the corpus has {len(tokens)} training tokens, model.context + 1 is {context + 1}")
+            raise _too_short("training", len(tokens), context)
         self.tokens, self.batch, self.device = tokens, batch, device
         self.offsets = np.arange(context + 1)
         self.generator = torch.Generator().manual_seed(seed)
@@ -74,12 +74,12 @@ class TrainingWindows:
         return _inputs_and_targets(self.tokens[starts[:, None] + self.offsets], self.device)
 
     def blank(self) -> tuple[Tensor, Tensor]:
-        """Inputs and targets laid out as those of `draw`, of tokens 0; draws nothing."""
+        """Inputs and targets of zeros with the layout of `draw`; draws nothing."""
         return _inputs_and_targets(np.zeros((self.batch, len(self.offsets)), np.int64), self.device)
 
     @property
     def position(self) -> Tensor:
-        """Where in the stream of draws the next one is: the generator's state."""
+        """Position in the stream of draws: the generator's state."""
         return self.generator.get_state()
 
     @position.setter
@@ -90,20 +90,26 @@ class TrainingWindows:
 def validation_batches(
     tokens: NDArray[Any], *, windows: int, batch: int, context: int, device: torch.device
 ) -> list[tuple[Tensor, Tensor]]:
-    """Inputs and targets, int64 (≤ batch, context), of `windows` windows evenly spread: the same for every trial.
+    """Inputs and targets, int64 (≤ batch, context), of `windows` evenly spaced windows: the same for every trial.
 
-    Of tokens that hold fewer windows side by side, all of those.
+    When the tokens hold fewer non-overlapping windows, that many.
     """
     if len(tokens) <= context:
-        raise UserError(f"the corpus has {len(tokens)} validation tokens, model.context + 1 is {context + 1}")
+        raise _too_short("validation", len(tokens), context)
     windows = min(windows, (len(tokens) - 1) // context)
     starts = np.linspace(0, len(tokens) - context - 1, windows).astype(np.int64)
     rows = tokens[starts[:, None] + np.arange(context + 1)]
     return [_inputs_and_targets(rows[first : first + batch], device) for first in range(0, windows, batch)]
 
 
+def _too_short(side: str, count: int, context: int) -> UserError:
+    return UserError(
+        f"the corpus has {count} {side} tokens, fewer than model.context + 1 ({context + 1}); give more text"
+    )
+
+
 def _inputs_and_targets(rows: NDArray[Any], device: torch.device) -> tuple[Tensor, Tensor]:
     held = torch.from_numpy(rows.astype(np.int64))
-    if device.type == "cuda":  # pinned, so that the copy does not wait for the kernels before it
+    if device.type == "cuda":  # pinned, so the copy does not wait for earlier kernels
         held = held.pin_memory().to(device, non_blocking=True)
     return held[:, :-1], held[:, 1:]

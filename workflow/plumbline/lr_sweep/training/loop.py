@@ -1,6 +1,6 @@
-"""THE training loop: AdamW, linear warm-up and cosine, clipping, validation, metrics, checkpoints.
+"""The training loop: AdamW, linear warm-up and cosine, clipping, validation, metrics, checkpoints.
 
-Everything that decides a run's numbers is in a `Run`; all of its state is in a `Fit`, and is what a checkpoint holds.
+A `RunConfig` holds everything that decides a run's numbers; a `Trainer` holds its state, which checkpoints save.
 """
 
 import logging
@@ -16,61 +16,61 @@ from torch import Tensor
 
 from plumbline.core.measure.clocks import clocks
 from plumbline.core.measure.spans import Spans
+from plumbline.core.run.checkpoint import load_checkpoint, save_checkpoint
 from plumbline.core.run.progress import Progress, log_event
 from plumbline.lr_sweep.settings import ModelSettings, OperationSettings, TrainingSettings
-from plumbline.lr_sweep.training import checkpoint as checkpoints
 from plumbline.lr_sweep.training.adamw import AdamW
 from plumbline.lr_sweep.training.compiler import compiler_counts
 from plumbline.lr_sweep.training.data import Tokens, TrainingWindows, validation_batches
 from plumbline.lr_sweep.training.model import Transformer
-from plumbline.lr_sweep.training.precision import Choices, choose
+from plumbline.lr_sweep.training.precision import ComputeConfig, autotune
 
 Row = dict[str, float]
 log = logging.getLogger("plumbline")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """What decides a run."""
+class RunConfig:
+    """Everything that decides the numbers of a run."""
 
     model: ModelSettings
     training: TrainingSettings
     rate: float
     """The peak learning rate."""
     seed: int
-    """Of the initial weights and of the order of the data."""
+    """Seed of the initial weights and of the order of the data."""
     identity: str
-    """The trial's whole spec, as JSON: a checkpoint of another one is refused."""
+    """The trial's whole spec as JSON: only its own checkpoint is resumed."""
 
 
 def train_model(
-    run: Run, tokens: Tokens, device: torch.device, operation: OperationSettings, checkpoint: Path | None = None
-) -> "Fit":
-    """Trains to the last step, or to the first validation that finds a loss that is not finite.
+    run: RunConfig, tokens: Tokens, device: torch.device, operation: OperationSettings, checkpoint: Path | None = None
+) -> "Trainer":
+    """Trains until the last step, or until a validation finds a loss that is not finite.
 
-    Goes on from `checkpoint` where that exists, and ends on a CPU with the same bits as without a stop.
+    Resumes from `checkpoint` where it exists; on a CPU the result is bit-identical to an uninterrupted run.
     """
-    fit = Fit(run, tokens, device)
-    if checkpoint is None or not fit.resume(checkpoint):
-        fit.prepare(choose(run.model, run.training, tokens, device))
-        fit.validate()
-        fit.log()
-        if checkpoint is not None:  # at once: a second probe might choose another arithmetic, and so other bits
-            fit.save(checkpoint)
+    trainer = Trainer(run, tokens, device)
+    if checkpoint is None or not trainer.resume(checkpoint):
+        trainer.prepare(autotune(run.model, run.training, tokens, device))
+        trainer.validate()
+        trainer.log()
+        if checkpoint is not None:  # at once: a second probe could decide on another arithmetic
+            trainer.save(checkpoint)
     training, saved_at = run.training, time.monotonic()
-    with Progress(training.steps, "steps", done=fit.step) as progress:
-        while fit.step < training.steps and fit.finite:
-            fit.advance()
-            validates = fit.step % training.validate_every == 0 or fit.step == training.steps
+    with Progress(training.steps, "steps", done=trainer.step) as progress:
+        while trainer.step < training.steps and trainer.finite:
+            trainer.advance()
+            validates = trainer.step % training.validate_every == 0 or trainer.step == training.steps
             if validates:
-                fit.validate()
-            if validates or fit.step % operation.log_steps == 0:
-                fit.log()
-            if checkpoint is not None and _due(operation, fit.step, saved_at):
-                fit.save(checkpoint)
+                trainer.validate()
+            if validates or trainer.step % operation.log_steps == 0:
+                trainer.log()
+            if checkpoint is not None and _due(operation, trainer.step, saved_at):
+                trainer.save(checkpoint)
                 saved_at = time.monotonic()
             progress.advance()
-    return fit
+    return trainer
 
 
 def _due(operation: OperationSettings, step: int, saved_at: float) -> bool:
@@ -79,10 +79,10 @@ def _due(operation: OperationSettings, step: int, saved_at: float) -> bool:
     return by_steps or time.monotonic() - saved_at >= operation.checkpoint_seconds
 
 
-class Fit:
-    """A model in training."""
+class Trainer:
+    """A model in training: weights, optimizer, position in the data, metrics."""
 
-    def __init__(self, run: Run, tokens: Tokens, device: torch.device) -> None:
+    def __init__(self, run: RunConfig, tokens: Tokens, device: torch.device) -> None:
         self.spans = Spans(device)
         self.run, self.device = run, device
         training, model = run.training, run.model
@@ -91,7 +91,7 @@ class Fit:
         self.validation = validation_batches(tokens.validation, windows=training.validation_windows, **sizes)
         self.validation_windows = sum(len(inputs) for inputs, _ in self.validation)
         if self.validation_windows < training.validation_windows:
-            log.info("the validation text holds %d windows, and all are validated on", self.validation_windows)
+            log.info("the validation text has only %d windows; validating on all of them", self.validation_windows)
         torch.manual_seed(run.seed)
         self.model = Transformer(model).to(device)
         self.losses = torch.full((training.steps,), math.nan, device=device)
@@ -104,28 +104,28 @@ class Fit:
         self.tokens_per_step = training.batch * model.context
         self._at_last_row = {"step": 0, "training": 0.0, "data_wait": 0.0}
 
-    def prepare(self, choices: Choices) -> None:
-        """Makes the optimizer and sets the arithmetic as chosen."""
+    def prepare(self, config: ComputeConfig) -> None:
+        """Creates the optimizer and sets the arithmetic."""
         training = self.run.training
-        self.choices = choices
-        self.autocast = choices.arithmetic(self.device)
+        self.config = config
+        self.autocast = config.arithmetic(self.device)
         self.compute: Callable[..., Tensor] = self.model
         self.optimizer = AdamW(
             self.model.parameters(),
             beta1=training.beta1,
             beta2=training.beta2,
             weight_decay=training.weight_decay,
-            fused=choices.fused,
+            fused=config.fused,
         )
         self.spans.mark("other")
-        if choices.compile:
+        if config.compile:
             self.compute = self._compiled()
             self.spans.mark("compile")
 
     def _compiled(self) -> Callable[..., Tensor]:
-        """The model, forward and backward compiled outside the steps that are timed."""
+        """The model with its forward and backward pass compiled, before any step is timed."""
         compute: Callable[..., Tensor] = torch.compile(self.model)
-        blank = self.windows.blank()  # laid out as a batch is, or the first step would compile once more
+        blank = self.windows.blank()  # the layout of a real batch, or the first step would compile again
         with self.autocast:
             loss = compute(*blank)
         loss.backward()
@@ -134,7 +134,7 @@ class Fit:
         return compute
 
     def advance(self) -> None:
-        """One step."""
+        """One optimizer step."""
         inputs, targets = self.windows.draw()
         self.spans.mark("data_wait")
         with self.autocast:
@@ -153,7 +153,7 @@ class Fit:
 
     @torch.no_grad()
     def validate(self) -> None:
-        """The mean loss over the validation tokens: sum of their losses over their count."""
+        """Measures the mean loss over all validation tokens."""
         total = torch.zeros((), device=self.device)
         count = 0
         for inputs, targets in self.validation:
@@ -165,7 +165,7 @@ class Fit:
         self.spans.mark("validation")
 
     def log(self) -> None:
-        """Adds a row of metrics, and tells the journal where the time went."""
+        """Adds a row of metrics, and writes to the journal where the time went."""
         self.spans.mark("logging")
         self.spans.settle()
         last, spans = self._at_last_row, self.spans
@@ -183,17 +183,13 @@ class Fit:
             row["val_loss"] = self.validation_loss
             row["val_perplexity"] = perplexity(self.validation_loss)
         self.rows.append(row)
-        self._at_last_row = {
-            "step": self.step,
-            "training": spans.training,
-            "data_wait": spans.seconds["data_wait"],
-        }
+        self._at_last_row = {"step": self.step, "training": spans.training, "data_wait": spans.seconds["data_wait"]}
         log_event(
             spans=spans.named(),
             clock=clocks(),
             threads=torch.get_num_threads(),
             dtype=self.dtype,
-            precision=self.choices.found,
+            precision=self.config.model_dump(mode="json", exclude_none=True)["decisions"],
             compiler=compiler_counts(),
             done=self.step,
             total=self.run.training.steps,
@@ -203,19 +199,19 @@ class Fit:
         self.spans.mark("logging")
 
     def save(self, path: Path) -> None:
-        """Writes all of the state to `path`; the checkpoint before stays until the new one is whole."""
+        """Writes the whole state to `path`, atomically."""
         self.spans.mark("other")
         self.spans.settle()
-        checkpoints.save(path, self.run.identity, self.state())
+        save_checkpoint(path, self.run.identity, self.state())
         self.spans.mark("checkpoint")
 
     def state(self) -> dict[str, Any]:
-        """All that a run needs to go on to the same bits, and what it has measured so far."""
+        """Everything that a run needs to resume bit-exactly, and what it has measured so far."""
         return {
             "step": self.step,
             "restarts": self.restarts,
             "finite": self.finite,
-            "choices": self.choices.model_dump(),
+            "config": self.config.model_dump(mode="json"),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "position": self.windows.position,
@@ -230,11 +226,11 @@ class Fit:
         }
 
     def resume(self, path: Path) -> bool:
-        """Takes up the state in `path`; False when there is none. Raises UserError when it is of another spec."""
-        state = checkpoints.load(path, self.run.identity, self.device)
+        """Restores the state in `path`; False when there is none. Raises UserError when it is not a checkpoint."""
+        state = load_checkpoint(path, self.run.identity, self.device)
         if state is None:
             return False
-        self.prepare(Choices(**state["choices"]))
+        self.prepare(ComputeConfig.model_validate(state["config"]))
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.windows.position = state["position"].cpu()
@@ -247,11 +243,12 @@ class Fit:
         self._at_last_row = state["at_last_row"]
         self.spans.take_up(state["spans"])
         self.spans.mark("other")
+        log.info("%s: resumed after step %d", path, self.step)
         return True
 
 
-def learning_rate(run: Run, step: int) -> float:
-    """The rate of step 0, 1, …: up in a line to the peak, then down half a cosine to its end at the very last step."""
+def learning_rate(run: RunConfig, step: int) -> float:
+    """The rate of step 0, 1, …: linear warm-up to the peak, then half a cosine that ends at the last step."""
     training = run.training
     if step < training.warmup_steps:
         return run.rate * (step + 1) / training.warmup_steps
@@ -261,5 +258,5 @@ def learning_rate(run: Run, step: int) -> float:
 
 
 def perplexity(loss: float) -> float:
-    """e to the loss; infinite where that is more than a float holds."""
+    """exp(loss), infinite where that overflows."""
     return math.exp(loss) if loss < 700 or math.isnan(loss) else math.inf

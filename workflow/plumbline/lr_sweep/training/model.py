@@ -1,7 +1,7 @@
-"""The language model: a decoder-only transformer of Llama's shape, in plain torch.
+"""The language model: a decoder-only transformer with Llama's architecture, in plain torch.
 
-RMSNorm before each block, rotary positions, SwiGLU, no biases. Its parameters are named as those of transformers'
-LlamaForCausalLM, so that a trained one loads there; transformers itself is not needed to train.
+RMSNorm before each block, rotary positions, SwiGLU, no biases. Parameter names match transformers'
+LlamaForCausalLM, so a trained model loads there; training itself does not need transformers.
 """
 
 import math
@@ -17,7 +17,7 @@ NORM_EPSILON = 1e-6
 INITIAL_STD = 0.02
 
 FLOPS_FORMULA = "6 N + 12 L d T: N matmul weights without the embedding, L layers, d width, T context"
-"""Chowdhery et al. 2022, "PaLM", appendix B: forward and backward, a token; the causal half is not taken off."""
+"""FLOPs per token of forward and backward (Chowdhery et al. 2022, "PaLM", appendix B); the causal mask is ignored."""
 
 
 class RMSNorm(nn.Module):
@@ -64,7 +64,7 @@ class SwiGLU(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention, then SwiGLU, each after a norm and added to what came in."""
+    """Attention, then SwiGLU, each with a norm before it and a residual connection around it."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Layer(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Embedding, layers and last norm: tokens (B, T) → (B, T, width)."""
+    """Embedding, layers and final norm: tokens (B, T) → (B, T, width)."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -104,8 +104,8 @@ class Trunk(nn.Module):
 class Transformer(nn.Module):
     """The whole model, with initial weights drawn from torch's global generator.
 
-    Weights are normal with standard deviation 0.02; those that write into the residual stream are smaller by
-    sqrt(2 layers) (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3).
+    Weights are normal with standard deviation 0.02, divided by sqrt(2 layers) where they write into the residual
+    stream (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3).
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -122,7 +122,7 @@ class Transformer(nn.Module):
                 nn.init.normal_(weight, std=INITIAL_STD / shrink)
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None, reduction: str = "mean") -> Tensor:
-        """Logits (B, T, vocabulary) of int64 tokens (B, T), or with targets (B, T) their cross-entropy in nats."""
+        """Logits (B, T, vocabulary) of int64 tokens (B, T); with targets (B, T), the cross-entropy in nats instead."""
         logits: Tensor = self.lm_head(self.model(tokens))
         if targets is None:
             return logits
@@ -138,13 +138,13 @@ def rotations(settings: ModelSettings) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x (..., T, head size) turned by its positions' angles, the first half of the features paired with the second."""
+    """x (..., T, head size) rotated by the angles of its positions; the two halves of the features form the pairs."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
 def parameter_count(settings: ModelSettings) -> int:
-    """How many weights the model has."""
+    """Number of weights."""
     head = 0 if settings.tied_embeddings else settings.vocabulary * settings.width
     norms = (2 * settings.layers + 1) * settings.width
     return _layer_weights(settings) + norms + settings.vocabulary * settings.width + head
@@ -180,7 +180,7 @@ def transformers_config(settings: ModelSettings, end_of_text: int) -> dict[str, 
         "tie_word_embeddings": settings.tied_embeddings,
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
-        "pad_token_id": None,  # with one, transformers would give its embedding no gradient when training goes on
+        "pad_token_id": None,  # with one, transformers would not train its embedding
         "dtype": "float32",
         "use_cache": True,
     }

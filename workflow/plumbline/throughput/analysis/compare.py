@@ -1,4 +1,4 @@
-"""Two results folders against each other: which trials became faster or slower beyond noise. Light to import."""
+"""Compares two results folders: which trials became faster or slower beyond noise. Light to import."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -7,40 +7,40 @@ from typing import Any
 
 from plumbline.core.errors import UserError
 from plumbline.core.plan.target import differences
-from plumbline.core.run.record import Outcome, machine_name
-from plumbline.throughput.analysis.quality import DISTURBANCES, disturbances
-from plumbline.throughput.analysis.rates import rate, rate_ratio, timed
-from plumbline.throughput.analysis.records import read_trial
+from plumbline.core.run.record import Outcome, hardware
+from plumbline.core.statistics.rates import rate, rate_ratio
+from plumbline.throughput.analysis.quality import NOISE_SOURCES, noise_sources
+from plumbline.throughput.analysis.rates import timed
+from plumbline.throughput.record import TrialRecord
+from plumbline.throughput.settings import EngineConfig
 
 DIRECTIONS = ("slower", "faster", "changed", "equal", "unclear", "unknown", "other model")
-REFERENCE = "reference_sha256"
-CHOSEN = ("dtype", "attention", "threads", "compile")
-UNTOLD = {"code": "code", "inputs": "what it reads"}
-"""Fields of a spec that are digests: that they differ is said, not how."""
+DIGESTS = {"code": "code", "inputs": "what it reads"}
+"""Fields of a spec that are digests: a report says that they differ, not how."""
 
 
 def compare(first: Path, second: Path, threshold: float) -> dict[str, Any]:
-    """How the trials below `second` differ from those of the same name below `first`, as plain JSON.
+    """How the trials in `second` differ from those of the same name in `first`, as plain JSON.
 
     A trial is `slower` or `faster` when the whole bootstrap 95% interval of the ratio of tokens per second, second
-    over first, lies beyond the threshold; `equal` when it lies whole within; `unclear` when neither, or when a side was
-    measured while something disturbed its speed; `unknown` when one batch gave no interval. A trial that went well on
-    one side only is `slower` or `faster` too; one whose outcome changed from one failure to another is `changed`. A
-    model of another size is no comparison: `other model`. Retrained weights of the same shapes are as fast, and are
-    compared; `retrained` counts them.
+    over first, is beyond the threshold; `equal` when it is wholly within; `unclear` when neither, or when a side is
+    noisy; `unknown` when a single batch gave no interval. A trial that succeeded on one side only is `slower` or
+    `faster` too; one whose outcome changed from one failure to another is `changed`. Models of different sizes are not
+    compared: `other model`. Retrained weights of the same shapes are equally fast, so they are compared, and
+    `retrained` counts them.
 
     Raises UserError when a folder holds no trial, or when the two have none in common that can be compared.
     """
     if threshold < 0:
         raise UserError(f"compare: --threshold: {threshold:g} is below 0")
     folders = [trials_folder(folder) for folder in (first, second)]
-    ours, theirs = (_read(folder) for folder in folders)
-    shared = [name for name in ours if name in theirs]
+    before, after = (_read(folder) for folder in folders)
+    shared = [name for name in before if name in after]
     if not shared:
         raise UserError(f"compare: no trial of {folders[0]} is also in {folders[1]}")
-    pairs = [_pair(ours[name], theirs[name], threshold) for name in shared]
+    pairs = [_pair(before[name], after[name], threshold) for name in shared]
     if all(pair["first_outcome"] != Outcome.OK and pair["second_outcome"] != Outcome.OK for pair in pairs):
-        raise UserError(f"compare: none of the {len(shared)} trials in both folders went well in either of them")
+        raise UserError(f"compare: none of the {len(shared)} trials in both folders succeeded in either of them")
     counts = Counter(pair["direction"] for pair in pairs)
     return {
         "first": str(folders[0]),
@@ -48,16 +48,16 @@ def compare(first: Path, second: Path, threshold: float) -> dict[str, Any]:
         "threshold": threshold,
         "counts": {name: counts[name] for name in DIRECTIONS},
         "trials": sorted(pairs, key=lambda pair: (DIRECTIONS.index(pair["direction"]), pair["ratio"] or 0.0)),
-        "only_in_first": [name for name in ours if name not in theirs],
-        "only_in_second": [name for name in theirs if name not in ours],
-        "retrained": sum(_retrained(ours[name], theirs[name]) for name in shared),
-        "settings": _clauses([_spec_differences(ours[name], theirs[name]) for name in shared]),
-        "machines": _clauses([_machine_differences(ours[name], theirs[name]) for name in shared]),
+        "only_in_first": [name for name in before if name not in after],
+        "only_in_second": [name for name in after if name not in before],
+        "retrained": sum(_retrained(before[name], after[name]) for name in shared),
+        "settings": _counts([_spec_differences(before[name], after[name]) for name in shared]),
+        "machines": _counts([_machine_differences(before[name], after[name]) for name in shared]),
     }
 
 
 def trials_folder(folder: Path) -> Path:
-    """The folder with trials that `folder` means: its own trials/, its study's, or its results' (as of a worktree).
+    """The folder that holds trials/: `folder` itself, its throughput/, or its results/throughput/ (of a worktree).
 
     Raises UserError when there is none.
     """
@@ -69,7 +69,7 @@ def trials_folder(folder: Path) -> Path:
 
 
 def exit_status(comparison: dict[str, Any]) -> int:
-    """1 when something became slower, 2 when nothing could be told, as when all models are others, else 0."""
+    """1 when something became slower, 2 when everything is inconclusive or another model, else 0."""
     counts = comparison["counts"]
     if counts["slower"]:
         return 1
@@ -77,31 +77,31 @@ def exit_status(comparison: dict[str, Any]) -> int:
 
 
 def on_models(comparison: dict[str, Any]) -> Iterator[str]:
-    """What must be known before the table is read: that the models are not the same."""
-    counts, told = comparison["counts"], comparison["trials"]
+    """What a reader must know before the table: that the models differ."""
+    counts, count = comparison["counts"], len(comparison["trials"])
     if counts["other model"]:
-        yield f"The model is another one in {counts['other model']} of {len(told)} trials: they are not compared."
+        yield f"{counts['other model']} of {count} trials use a different model and are not compared."
     if comparison["retrained"]:
         yield (
-            f"The model has other weights in {comparison['retrained']} of {len(told)} trials: of the same shapes, so "
-            "that speeds compare."
+            f"{comparison['retrained']} of {count} trials use retrained weights of the same shapes: their speeds are "
+            "comparable."
         )
 
 
 def in_words(comparison: dict[str, Any]) -> Iterator[str]:
-    """What stands around the table of trials that differ, a line each."""
-    counts, threshold, told = comparison["counts"], comparison["threshold"], comparison["trials"]
+    """The sentences below the table."""
+    counts, threshold, pairs = comparison["counts"], comparison["threshold"], comparison["trials"]
     text = ", ".join(f"{counts[name]} {name}" for name in DIRECTIONS if counts[name])
     yield f"{sum(counts.values())} trials in both: {text}."
     yield (
-        f"Slower or faster: the whole 95% interval of the ratio of tokens/s lies beyond {threshold:.3g} "
+        f"Slower or faster: the whole 95% interval of the ratio of tokens/s is beyond {threshold:.3g} "
         f"(above {1 + threshold:.3g} or below {1 / (1 + threshold):.3g}). It covers the spread of batches within the "
         "two processes."
     )
-    if disturbed := sum(pair["disturbed"] for pair in told):
+    if noisy := sum(pair["noisy"] for pair in pairs):
         yield (
-            f"{disturbed} of {len(told)} trials were measured while something disturbed their speed, before or after; "
-            f"they get no verdict on it. {'; '.join(f'{name}: {text}' for name, text in DISTURBANCES.items())}."
+            f"{noisy} of {len(pairs)} trials are noisy, before or after, and get no verdict on their speed. "
+            f"{'; '.join(f'{name}: {text}' for name, text in NOISE_SOURCES.items())}."
         )
     for key, where in (("only_in_first", comparison["first"]), ("only_in_second", comparison["second"])):
         if names := comparison[key]:
@@ -109,113 +109,115 @@ def in_words(comparison: dict[str, Any]) -> Iterator[str]:
     for what, clauses in (("Settings", comparison["settings"]), ("Machines", comparison["machines"])):
         for trials in dict.fromkeys(clauses.values()):
             alike = "; ".join(clause for clause, count in clauses.items() if count == trials)
-            yield f"{what} differ in {trials} of {len(told)} trials: {alike}"
+            yield f"{what} differ in {trials} of {len(pairs)} trials: {alike}"
     if comparison["machines"]:
-        yield "The machines differ: what is faster or slower may be theirs."
+        yield "The machines differ, and may be why trials are faster or slower."
 
 
 def differing(comparison: dict[str, Any]) -> list[dict[str, Any]]:
-    """The trials that the table shows: all but equal ones."""
+    """The trials for the table: all but equal ones."""
     return [pair for pair in comparison["trials"] if pair["direction"] != "equal"]
 
 
-def _read(folder: Path) -> dict[str, dict[str, Any]]:
+def _read(folder: Path) -> dict[str, TrialRecord]:
     """Trial -> record, by the paths of their files."""
-    records = (read_trial(path) for path in sorted((folder / "trials").rglob("[!.]*.json")))
-    found = {record["trial"]: record for record in records}
+    records = (TrialRecord.read(path) for path in sorted((folder / "trials").rglob("[!.]*.json")))
+    found = {record.trial: record for record in records}
     if not found:
         raise UserError(f"compare: {folder}/trials holds no record; run the study there first")
     return found
 
 
-def _pair(first: dict[str, Any], second: dict[str, Any], threshold: float) -> dict[str, Any]:
+def _pair(first: TrialRecord, second: TrialRecord, threshold: float) -> dict[str, Any]:
     """One trial on both sides: outcomes, rates, the ratio second over first, direction, and what else changed."""
-    pair: dict[str, Any] = {"trial": first["trial"], "disturbed": bool(disturbances(first) or disturbances(second))}
+    pair: dict[str, Any] = {"trial": first.trial, "noisy": bool(noise_sources(first) or noise_sources(second))}
     rates = []
     for name, record in (("first", first), ("second", second)):
         batches = timed(record)
-        good = record["outcome"] == Outcome.OK and len(batches) > 0
+        good = record.ok and len(batches) > 0
         rates.append(batches if good else None)
-        pair[f"{name}_outcome"] = record["outcome"]
+        pair[f"{name}_outcome"] = record.outcome
         pair[f"{name}_tokens_per_second"] = rate(batches) if good else None
-    ours, theirs = rates
-    if ours is not None and theirs is not None:
-        ratio = rate_ratio(theirs, ours)
+    before, after = rates
+    if before is not None and after is not None:
+        ratio = rate_ratio(after, before)
         ends = ratio.as_json()
         direction = ratio.direction(threshold)
-        if pair["disturbed"] and direction != "unknown":
+        if pair["noisy"] and direction != "unknown":
             direction = "unclear"
-        if _other_model(first, second):
-            direction = "other model"
-        pair |= {"direction": direction, "ratio": ends["value"], "low": ends["low"]}
-        pair |= {"high": ends["high"], "notes": list(_notes(first, second))}
-        return pair
-    went_well = first["outcome"] == Outcome.OK, second["outcome"] == Outcome.OK
-    if went_well[0] != went_well[1]:
-        direction = "faster" if went_well[1] else "slower"
-        if pair["disturbed"] and Outcome.TIMEOUT in (first["outcome"], second["outcome"]):
-            direction = "unclear"  # a busy machine is reason enough to run out of time
+        notes = list(_notes(first, second))
     else:
-        direction = "equal" if first["outcome"] == second["outcome"] else "changed"
+        ends = {"value": None, "low": None, "high": None}
+        direction = _direction_of_outcomes(first, second, pair["noisy"])
+        notes = [f"{first.outcome} → {second.outcome}"] if first.outcome != second.outcome else []
     if _other_model(first, second):
         direction = "other model"
-    note = [f"{first['outcome']} → {second['outcome']}"] if first["outcome"] != second["outcome"] else []
-    note += _disturbed(first, second) if direction == "unclear" else []
-    return pair | {"direction": direction, "ratio": None, "low": None, "high": None, "notes": note}
+    if direction == "unclear" and ends["value"] is None:
+        notes += _noise(first, second)
+    ratios = {"ratio": ends["value"], "low": ends["low"], "high": ends["high"]}
+    return pair | {"direction": direction, **ratios, "notes": notes}
 
 
-def _other_model(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Whether the two generate with models of other names, or of other tokens by the reference and other sizes.
+def _direction_of_outcomes(first: TrialRecord, second: TrialRecord, noisy: bool) -> str:
+    """The direction of a trial that failed on at least one side."""
+    if first.ok == second.ok:
+        return "equal" if first.outcome == second.outcome else "changed"
+    if noisy and Outcome.TIMEOUT in (first.outcome, second.outcome):
+        return "unclear"  # a busy machine may be why it timed out
+    return "faster" if second.ok else "slower"
 
-    A decode step's FLOPs are the size that does not depend on the dtype; how they are counted may change with the code,
-    hence the tokens, which one model gives again.
+
+def _other_model(first: TrialRecord, second: TrialRecord) -> bool:
+    """Whether the models differ by name, or by both their reference tokens and their size.
+
+    A decode step's FLOPs are the size that does not depend on the dtype. How they are counted may change with the code,
+    hence the tokens, which the same model reproduces.
     """
-    if first["model"] != second["model"]:
+    if first.model != second.model:
         return True
-    sizes, tokens = ([record.get(name) for record in (first, second)] for name in ("decode_step_flops", REFERENCE))
-    return None not in sizes and sizes[0] != sizes[1] and tokens[0] != tokens[1]
+    sizes = first.decode_step_flops, second.decode_step_flops
+    return None not in sizes and sizes[0] != sizes[1] and first.reference_sha256 != second.reference_sha256
 
 
-def _retrained(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Whether a model of the same size answers the same prompts with other tokens by the reference."""
-    tokens = [record.get(REFERENCE) for record in (first, second)]
-    seeds = [(record.get("spec") or {}).get("seed") for record in (first, second)]  # another one asks other prompts
-    return not _other_model(first, second) and None not in tokens and tokens[0] != tokens[1] and seeds[0] == seeds[1]
+def _retrained(first: TrialRecord, second: TrialRecord) -> bool:
+    """Whether a model of the same size answers the same prompts with other tokens, according to the reference."""
+    tokens = first.reference_sha256, second.reference_sha256
+    same_prompts = first.spec.get("seed") == second.spec.get("seed")
+    return not _other_model(first, second) and None not in tokens and tokens[0] != tokens[1] and same_prompts
 
 
-def _disturbed(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    """Which side was measured while what disturbed it."""
-    sides = (("before", disturbances(first)), ("after", disturbances(second)))
+def _noise(first: TrialRecord, second: TrialRecord) -> list[str]:
+    """Which side is noisy, and why."""
+    sides = (("before", noise_sources(first)), ("after", noise_sources(second)))
     return [f"{side}: {', '.join(names)}" for side, names in sides if names]
 
 
-def _notes(first: dict[str, Any], second: dict[str, Any]) -> Iterator[str]:
-    """What else a good trial has otherwise than before: how it computes, and its tokens."""
-    yield from _disturbed(first, second)
-    old, new = ((record.get("choice") or {}) for record in (first, second))
-    for name in CHOSEN:
-        if old.get(name) != new.get(name):
-            yield f"{name} {old.get(name)} → {new.get(name)}"
-    if first.get("tokens_sha256") != second.get("tokens_sha256"):
+def _notes(first: TrialRecord, second: TrialRecord) -> Iterator[str]:
+    """What else changed in a successful trial: its noise, how it computes, its tokens."""
+    yield from _noise(first, second)
+    for name in EngineConfig.model_fields:
+        old, new = first.config_value(name), second.config_value(name)
+        if old != new:
+            yield f"{name} {old} → {new}"
+    if first.tokens_sha256 != second.tokens_sha256:
         yield "other tokens"
 
 
-def _spec_differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    old, new = ((record.get("spec") or {}) for record in (first, second))
-    told = [{key: value for key, value in spec.items() if key not in UNTOLD} for spec in (old, new)]
-    return differences(told[0], told[1]) + [name for key, name in UNTOLD.items() if old.get(key) != new.get(key)]
+def _spec_differences(first: TrialRecord, second: TrialRecord) -> list[str]:
+    old, new = ({key: value for key, value in each.spec.items() if key not in DIGESTS} for each in (first, second))
+    return differences(old, new) + [n for key, n in DIGESTS.items() if first.spec.get(key) != second.spec.get(key)]
 
 
-def _machine_differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    reached = first.get("device") and second.get("device")  # a trial may end before it has a device
-    names = [machine_name(record if reached else record | {"device": None}) for record in (first, second)]
+def _machine_differences(first: TrialRecord, second: TrialRecord) -> list[str]:
+    reached = first.device and second.device  # a trial may end before it has a device
+    names = [hardware(record.machine, record.device if reached else None) for record in (first, second)]
     found = [f"{names[0]} → {names[1]}"] if names[0] != names[1] else []
-    versions = [(record["machine"].get("versions") or {}) for record in (first, second)]
+    versions = [record.machine.get("versions") or {} for record in (first, second)]
     return found + differences(versions[0], versions[1])
 
 
-def _clauses(found: list[list[str]]) -> dict[str, int]:
-    """Clause -> in how many trials, the most frequent first."""
+def _counts(found: list[list[str]]) -> dict[str, int]:
+    """Clause -> number of trials, the most frequent first."""
     return dict(Counter(clause for clauses in found for clause in clauses).most_common())
 
 

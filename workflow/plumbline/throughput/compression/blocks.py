@@ -14,9 +14,9 @@ Block = dict[str, nn.Module]
 
 
 def blocks_of(model: "PreTrainedModel", place: str) -> list[Block]:
-    """The linear layers of each decoder block, in order: embedding and head are in none.
+    """The linear layers of each decoder block, in order; embedding and head belong to no block.
 
-    Raises UserError, naming `place`, for a model whose blocks are not found or have no linear layers.
+    Raises UserError, naming `place`, for a model without decoder blocks or without linear layers in them.
     """
     depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     for name, module in model.named_modules():
@@ -27,7 +27,7 @@ def blocks_of(model: "PreTrainedModel", place: str) -> list[Block]:
             ]
             if all(blocks):
                 return blocks
-    raise UserError(f"{place}: no decoder blocks with linear layers are found in it, so it cannot be compressed")
+    raise UserError(f"{place}: has no decoder blocks with linear layers, so it cannot be compressed; use another model")
 
 
 def matrix_of(linear: nn.Module) -> Tensor:
@@ -37,4 +37,4 @@ def matrix_of(linear: nn.Module) -> Tensor:
 
 
 def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"  # transformers' own, transposed
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"  # its weight is transposed

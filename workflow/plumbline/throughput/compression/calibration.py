@@ -1,4 +1,4 @@
-"""What calibration text says of linear layers: the moments that whitening needs."""
+"""Moments of linear layers on calibration text, which whitening needs."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 MOMENTS_BYTES = 2**32
-"""Memory that moments may take at a time, where a single block's do not need more."""
+"""Memory that moments may take at a time, unless a single block needs more."""
 
 
 class _Sums:
-    """Σ x xᵀ and Σ g gᵀ of a linear layer, in float64 on its device, taken by hooks."""
+    """Σ x xᵀ and Σ g gᵀ of a linear layer, in float64 on its device, collected by hooks."""
 
     def __init__(self, linear: nn.Module) -> None:
         rows, columns = matrix_of(linear).shape
@@ -48,7 +48,7 @@ class _Sums:
 
 
 def together(blocks: Sequence[Block]) -> Iterator[Block]:
-    """The linear layers of as many blocks at a time as their moments fit into MOMENTS_BYTES: each time is a pass."""
+    """The linear layers of as many blocks at a time as MOMENTS_BYTES allows; each group takes one pass."""
     group: Block = {}
     size = 0
     for block in blocks:
@@ -65,9 +65,9 @@ def together(blocks: Sequence[Block]) -> Iterator[Block]:
 
 @torch.enable_grad()
 def moments(model: "PreTrainedModel", block: Block, windows: Tensor) -> dict[str, Moments]:
-    """Of each linear layer of `block`, over the tokens of `windows` (count, window).
+    """Moments of each linear layer of `block`, over the tokens of `windows` (count, window).
 
-    The gradients are those of the window's cross-entropy, summed over its tokens.
+    The gradients are of the window's cross-entropy, summed over its tokens.
     """
     found = {name: _Sums(linear) for name, linear in block.items()}
     embedded = model.get_input_embeddings().register_forward_hook(_start)
@@ -84,5 +84,5 @@ def moments(model: "PreTrainedModel", block: Block, windows: Tensor) -> dict[str
 
 
 def _start(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
-    """Gradients go back to here, though no weight wants one."""
+    """Makes gradients flow back to here, although no weight requires one."""
     return embedded.detach().requires_grad_()

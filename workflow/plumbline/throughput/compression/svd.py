@@ -1,4 +1,4 @@
-"""Low-rank factors of a linear layer, the best in one of two norms."""
+"""Low-rank factors of a linear layer, optimal in one of two norms."""
 
 from fractions import Fraction
 from typing import NamedTuple
@@ -13,20 +13,20 @@ class Factors(NamedTuple):
     first: Tensor
     second: Tensor
     error: float
-    """Norm of W − second · first, from the matrices themselves."""
+    """Norm of W − second · first, computed from the matrices."""
     discarded: float
-    """√Σσ² of the singular values left out, which the error must equal (Eckart and Young 1936)."""
+    """√Σσ² of the discarded singular values, which the error must equal (Eckart and Young 1936)."""
     norm: float
-    """Of W."""
+    """Norm of W."""
 
 
 class Moments(NamedTuple):
-    """What calibration text says of a linear layer: x (n,) its input at a token, g (m,) the loss's gradient there."""
+    """A linear layer's second moments on calibration text: x (n,) is its input at a token, g (m,) the gradient."""
 
     inputs: Tensor
     """Σ x xᵀ (n, n), float64."""
     gradients: Tensor
-    """Σ g gᵀ (m, m), float64, by the layer's output."""
+    """Σ g gᵀ (m, m), float64, with respect to the layer's output."""
     tokens: int
 
 
@@ -48,10 +48,11 @@ def plain(weight: Tensor, rank: int) -> Factors:
 def whitened(weight: Tensor, moments: Moments, rank: int) -> Factors:
     """The factors M of rank `rank` with the least √tr(G (W − M) C (W − M)ᵀ), W being `weight` (m, n).
 
-    C = S Sᵀ (Cholesky) is the mean of x xᵀ: an error counts on real inputs (Wang et al. 2024, "SVD-LLM"). G = L Lᵀ is
-    that of g gᵀ: and as far as the loss feels it (Martens and Grosse 2015, "K-FAC": C ⊗ G is about the layer's Fisher
-    matrix). The norm is ‖Lᵀ (W − M) S‖, so Lᵀ M S is the truncated SVD of Lᵀ W S; with U its leading left vectors
-    M = L⁻ᵀ U Uᵀ Lᵀ W, without S being inverted. To C and G goes what `ridge` says.
+    C = S Sᵀ (Cholesky) is the mean of x xᵀ, so that errors are weighted by real inputs (Wang et al. 2024, "SVD-LLM").
+    G = L Lᵀ is the mean of g gᵀ, so that they are also weighted by their effect on the loss (Martens and Grosse 2015,
+    "K-FAC": C ⊗ G approximates the layer's Fisher matrix). The norm is ‖Lᵀ (W − M) S‖, so Lᵀ M S is the truncated SVD
+    of Lᵀ W S. With U its leading left vectors, M = L⁻ᵀ U Uᵀ Lᵀ W, and S is never inverted. C and G are regularised by
+    `ridge`.
     """
     weight = weight.double()
     inputs, gradients = _mean(moments.inputs, moments.tokens), _mean(moments.gradients, moments.tokens)
@@ -66,11 +67,11 @@ def whitened(weight: Tensor, moments: Moments, rank: int) -> Factors:
 
 
 def ridge(moment: Tensor, tokens: int) -> float:
-    """What is added to each direction of Σ x xᵀ (n, n): the mean square length of an x, Σ‖x‖² / tokens.
+    """What is added to the diagonal of Σ x xᵀ (n, n): the mean squared length of x, Σ‖x‖² / tokens.
 
-    As if each direction had been seen at one token more. Relative to the mean eigenvalue it is n / tokens, which is
-    about how far a covariance of so many tokens is off; a direction that none had still counts, and the Cholesky
-    factor exists. One where there is nothing at all, as in an expert without tokens: then all directions are alike.
+    It acts as one more token in each direction. Relative to the mean eigenvalue it is n / tokens, about the error of a
+    covariance estimated from that many tokens; unseen directions still count, and the Cholesky factor exists. It is 1
+    for a layer without tokens (such as an unused expert), which weights all directions equally.
     """
     total = float(moment.trace())
     return total / tokens if total > 0 else 1.0
@@ -83,7 +84,7 @@ def _mean(moment: Tensor, tokens: int) -> Tensor:
 
 
 def _balanced(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """The same product, with rows of `first` as long as columns of `second`: both then fit into half precision."""
+    """The same product, with rows of `first` as long as columns of `second`, so that both fit into half precision."""
     rows, columns = torch.linalg.vector_norm(first, dim=1), torch.linalg.vector_norm(second, dim=0)
     scale = torch.where(rows > 0, (columns / rows).sqrt(), 1.0)
     return first * scale[:, None], second / scale

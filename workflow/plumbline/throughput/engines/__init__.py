@@ -1,1 +1,1 @@
-"""Ways to generate, a file each."""
+"""Engines, a file each."""

@@ -7,23 +7,24 @@ import torch
 from torch import Tensor
 
 from plumbline.throughput.engines.generate import Generate
-from plumbline.throughput.engines.interface import Choice, Shape
+from plumbline.throughput.engines.interface import Shape
 from plumbline.throughput.models.manifest import Manifest
+from plumbline.throughput.settings import EngineConfig
 
 PREFILL_TOKENS = 512
-"""Prompt tokens of a step: its mask, over everything in the cache, is made at once."""
+"""Largest number of prompt tokens per step; its mask over the whole cache is built at once."""
 SMALLEST_PAGE = 4
-LOOK_AGAIN_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
 class Continuous(Generate):
-    """A manager that stays open from call to call, its cache a page for each row.
+    """Keeps one manager open from call to call, with one cache page per row.
 
-    Left to itself each call makes a manager of its own, whose cache is 60% of the free memory: seconds on the CPU.
+    By default each call builds a new manager whose cache takes 60% of the free memory: seconds on the CPU.
     """
 
-    def __init__(self, manifest: Manifest, device: torch.device, choice: Choice, shape: Shape) -> None:
-        super().__init__(manifest, device, choice, shape)
+    def __init__(self, manifest: Manifest, device: torch.device, config: EngineConfig, shape: Shape) -> None:
+        super().__init__(manifest, device, config, shape)
         from transformers import ContinuousBatchingConfig, GenerationConfig
 
         sizes = ContinuousBatchingConfig(
@@ -31,8 +32,8 @@ class Continuous(Generate):
             num_blocks=shape.batch,
             max_batch_tokens=max(shape.batch, min(shape.batch * shape.prompt, PREFILL_TOKENS)),
             max_requests_per_batch=shape.batch,
-            max_blocks_per_request=0,  # no kernel for single tokens but flash attention's
-            allow_block_sharing=False,  # equal prompts are work too
+            max_blocks_per_request=0,  # the only kernel for single tokens is flash attention's
+            allow_block_sharing=False,  # equal prompts count as work too
             use_async_batching=False,
             use_cuda_graph=False,
             auto_switch_to_flash=False,
@@ -40,7 +41,7 @@ class Continuous(Generate):
         self._manager = self._model.init_continuous_batching(  # type: ignore[operator]
             GenerationConfig(eos_token_id=-1, pad_token_id=0, do_sample=False), sizes
         )
-        # Its thread inherits being a daemon: else a process that ends by an error would wait for it for ever.
+        # The manager's thread inherits `daemon`; otherwise a process that ends with an error would wait for it forever.
         starter = threading.Thread(target=self._manager.start, daemon=True)
         starter.start()
         starter.join()
@@ -51,7 +52,7 @@ class Continuous(Generate):
         rows: dict[str, list[int]] = {}
         shortest = 0
         while len(rows) < len(names):
-            output = self._manager.get_result(timeout=LOOK_AGAIN_SECONDS)
+            output = self._manager.get_result(timeout=POLL_SECONDS)
             if output is None:
                 self._check()
                 continue
@@ -70,7 +71,7 @@ class Continuous(Generate):
     def logits(self, prompts: Tensor) -> Tensor:
         paged = self._model.config._attn_implementation
         with self._manager.pause():
-            self._model.set_attn_implementation(self._choice.attention)
+            self._model.set_attn_implementation(self._config.attention)
             try:
                 return super().logits(prompts)
             finally:
@@ -83,11 +84,11 @@ class Continuous(Generate):
         super().close()
 
     def _check(self) -> None:
-        """Raises what ended the manager's thread, if it has ended."""
+        """Raises the error that ended the manager's thread, if it ended."""
         if self._manager.background_thread_status.fatal_error is not None:
             raise self._manager.background_thread_status.fatal_error
         if not self._manager.is_running():
-            raise RuntimeError("continuous batching stopped by itself")
+            raise RuntimeError("continuous batching stopped without an error")
 
 
 ENGINE = Continuous

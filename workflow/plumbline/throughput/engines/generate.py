@@ -1,4 +1,4 @@
-"""The model's own `generate` in transformers, with its dynamic cache: what the other engines must agree with."""
+"""transformers' `generate` with its dynamic cache, which the other engines must agree with."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,26 +6,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plumbline.throughput.engines.interface import DTYPES, Choice, Engine, Shape
+from plumbline.throughput.engines.interface import DTYPES, Engine, Shape
 from plumbline.throughput.models.load import import_transformers, load_transformers
 from plumbline.throughput.models.manifest import Manifest
+from plumbline.throughput.settings import EngineConfig
 
 
 class Generate(Engine):
-    """Greedy, without an end of text: a row goes on behind it, and no logits are held down to keep it away."""
+    """Greedy, with no end-of-text token: rows do not stop at it, and no logit is suppressed to avoid it."""
 
     @classmethod
     def prepare(cls, manifest: Manifest) -> None:
         import_transformers(manifest)
 
-    def __init__(self, manifest: Manifest, device: torch.device, choice: Choice, shape: Shape) -> None:
-        self._choice, self._shape, self._device = choice, shape, device
-        torch.set_num_threads(choice.threads)
-        self._model = load_transformers(manifest, DTYPES[choice.dtype], device, choice.attention)
+    def __init__(self, manifest: Manifest, device: torch.device, config: EngineConfig, shape: Shape) -> None:
+        self._config, self._shape, self._device = config, shape, device
+        torch.set_num_threads(config.threads)
+        self._model = load_transformers(manifest, DTYPES[config.dtype], device, config.attention)
 
     @torch.inference_mode()
     def generate(self, prompts: Tensor, count: int, on_token: Callable[[], None] | None = None) -> Tensor:
-        torch.set_num_threads(self._choice.threads)
+        torch.set_num_threads(self._config.threads)
         found: Tensor = self._model.generate(  # type: ignore[operator]
             prompts.to(self._device),
             attention_mask=torch.ones_like(prompts, device=self._device),
@@ -38,7 +39,7 @@ class Generate(Engine):
 
     @torch.inference_mode()
     def logits(self, prompts: Tensor) -> Tensor:
-        torch.set_num_threads(self._choice.threads)
+        torch.set_num_threads(self._config.threads)
         found = self._model(prompts.to(self._device), use_cache=False, logits_to_keep=1)
         return found.logits[:, -1].to("cpu", torch.float32, copy=True)
 
@@ -54,12 +55,12 @@ class Generate(Engine):
             torch.cuda.empty_cache()
 
     def _cache(self) -> dict[str, Any]:
-        """Arguments of `generate` that say which cache it uses."""
+        """Arguments of `generate` that select its cache."""
         return {}
 
 
 class _Steps:
-    """A streamer that calls back for each token; `generate` gives it the prompt first."""
+    """A streamer that calls back for each token; `generate` passes it the prompt first."""
 
     def __init__(self, on_token: Callable[[], None]) -> None:
         self._on_token, self._prompt_came = on_token, False
@@ -71,7 +72,7 @@ class _Steps:
         self._prompt_came = True
 
     def end(self) -> None:
-        """Called behind the last token."""
+        """Called after the last token."""
 
 
 ENGINE = Generate

@@ -1,4 +1,4 @@
-"""An engine is a way to generate: a class in a file of this folder, or `my_lab.engines:Speculative` from elsewhere."""
+"""What an engine is: a class in a file of this folder, or a class elsewhere such as `my_lab.engines:Speculative`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import torch
 from plumbline.core import registry
 from plumbline.core.errors import UserError
 from plumbline.throughput.models.manifest import Manifest
+from plumbline.throughput.settings import EngineConfig
 
 HERE = Path(__file__).parent
 KEY = "throughput.grid.engines"
@@ -18,20 +19,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """How an engine computes."""
-
-    dtype: str
-    """Key of DTYPES."""
-    attention: str
-    """sdpa | eager."""
-    threads: int
-    compile: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What a call generates."""
+    """What a call is asked to generate."""
 
     batch: int
     prompt: int
@@ -39,26 +28,26 @@ class Shape:
 
 
 class Engine(ABC):
-    """Generates greedily at one shape with one model. Made once, called many times."""
+    """Generates greedily with one model at one shape. Constructed once, called many times."""
 
     can_compile: ClassVar[bool] = False
-    """Whether `choice.compile` makes a difference."""
+    """Whether the engine supports `config.compile`."""
     attentions: ClassVar[tuple[str, ...]] = ("sdpa", "eager")
 
     @classmethod  # noqa: B027 - most have nothing to import
     def prepare(cls, manifest: Manifest) -> None:
-        """Imports what making an engine would import: once, in the process whose forks make them."""
+        """Imports what the constructor needs, once, in the process whose forks construct engines."""
 
     @abstractmethod
-    def __init__(self, manifest: Manifest, device: torch.device, choice: Choice, shape: Shape) -> None:
-        """Loads the model. Raises OutcomeError with outcome `unavailable` for a model that the engine cannot run."""
+    def __init__(self, manifest: Manifest, device: torch.device, config: EngineConfig, shape: Shape) -> None:
+        """Loads the model. Raises OutcomeError with outcome `unavailable` if the engine cannot run it."""
 
     @abstractmethod
     def generate(self, prompts: torch.Tensor, count: int, on_token: Callable[[], None] | None = None) -> torch.Tensor:
         """The `count` most likely tokens (batch, count), int64 on the CPU, that follow `prompts` (batch, prompt).
 
-        Goes on behind an end-of-text token. `on_token` is called when a further token of every row is there, on the
-        CPU, so that a clock can be read; without it nothing is waited for before the end.
+        Does not stop at an end-of-text token. `on_token` is called each time every row has one more token on the CPU,
+        so that a clock can be read; without it, nothing is synchronised before the end.
         """
 
     @abstractmethod
@@ -67,17 +56,17 @@ class Engine(ABC):
 
     @abstractmethod
     def weights(self) -> list[torch.Tensor]:
-        """Every weight that a decode step reads whole, the embedding only where the head shares it."""
+        """Every weight that a decode step reads in full; the embedding only if the head shares it."""
 
     @abstractmethod
     def close(self) -> None:
-        """Lets go of what the process would otherwise keep: threads, GPU memory."""
+        """Releases threads and GPU memory."""
 
 
 def load(name: str) -> type[Engine]:
     """The engine `name` of this folder, or the class that `package.module:name` names.
 
-    Raises UserError for an unknown name, listing those that exist, or a path that leads nowhere.
+    Raises UserError for an unknown name, listing the known ones, or for a path that does not exist.
     """
     found = registry.find(name, HERE, __package__, attribute="ENGINE", place=KEY)
     if not (isinstance(found, type) and issubclass(found, Engine)):

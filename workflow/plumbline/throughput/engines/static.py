@@ -1,32 +1,33 @@
-"""transformers' `generate` with a static cache, compiled where that is chosen."""
+"""transformers' `generate` with a static cache, optionally compiled."""
 
 from typing import Any, ClassVar
 
 import torch
 
 from plumbline.throughput.engines.generate import Generate
-from plumbline.throughput.engines.interface import Choice, Shape
+from plumbline.throughput.engines.interface import Shape
 from plumbline.throughput.models.manifest import Manifest
+from plumbline.throughput.settings import EngineConfig
 
 
 class Static(Generate):
-    """The cache has its last size from the start; compiled is the decode step, not the prefill."""
+    """The cache has its final size from the start. Compilation covers the decode step, not the prefill."""
 
     can_compile: ClassVar[bool] = True
 
-    def __init__(self, manifest: Manifest, device: torch.device, choice: Choice, shape: Shape) -> None:
-        super().__init__(manifest, device, choice, shape)
+    def __init__(self, manifest: Manifest, device: torch.device, config: EngineConfig, shape: Shape) -> None:
+        super().__init__(manifest, device, config, shape)
         self._arguments: dict[str, Any] = {
             "cache_implementation": "static",
             "max_cache_len": shape.prompt + shape.generated,
-            "disable_compile": not choice.compile,
+            "disable_compile": not config.compile,
         }
-        if choice.compile:
+        if config.compile:
             from transformers import CompileConfig
 
-            config = CompileConfig(dynamic=False, mode="reduce-overhead" if device.type == "cuda" else "default")
-            config._compile_all_devices = True  # type: ignore[assignment]  # on the CPU transformers would not compile
-            self._arguments["compile_config"] = config
+            compilation = CompileConfig(dynamic=False, mode="reduce-overhead" if device.type == "cuda" else "default")
+            compilation._compile_all_devices = True  # type: ignore[assignment]  # else transformers does not compile on the CPU
+            self._arguments["compile_config"] = compilation
 
     def _cache(self) -> dict[str, Any]:
         return self._arguments

@@ -1,4 +1,4 @@
-"""Whether an engine's tokens are what they must be: whole, in the vocabulary, and the reference's."""
+"""Whether an engine's tokens are right: complete, in the vocabulary, and equal to the reference."""
 
 import hashlib
 from dataclasses import dataclass
@@ -24,17 +24,17 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How tokens compare with the reference's."""
+    """How tokens compare with the reference."""
 
     rows_equal: int
     rows_tied: int
-    """Rows that first differ where the reference's two best logits are as good as equal."""
+    """Rows whose first difference is a tie: the reference's two best logits are practically equal there."""
 
 
 def read_reference(path: Path, shape: Shape) -> Reference:
     """The first rows and columns of the reference for prompts of this length.
 
-    Raises OutcomeError with the reference's own outcome where it has no tokens, UserError where it is for other shapes.
+    Raises OutcomeError with the reference's outcome where it has no tokens, UserError where it is for other shapes.
     """
     with opened(path) as file:
         found = file.metadata() or {}
@@ -49,11 +49,11 @@ def read_reference(path: Path, shape: Shape) -> Reference:
     return Reference(tokens=tokens, margin=margin)
 
 
-def compare(tokens: Tensor, reference: Reference, vocabulary: int, tie_margin: float) -> Agreement:
+def check_tokens(tokens: Tensor, reference: Reference, vocabulary: int, tie_margin: float) -> Agreement:
     """How `tokens`, int64 (batch, generated), compare with the reference.
 
-    Raises OutcomeError, invalid_output, for another shape, for an id outside the vocabulary, and for a row that differs
-    from the reference first at a token that is no tie. Behind a tie a row may go on differently.
+    Raises OutcomeError, invalid_output, for a wrong shape, for an id outside the vocabulary, and for a row whose first
+    difference from the reference is not a tie. After a tie a row may continue differently.
     """
     wanted = tuple(reference.tokens.shape)
     if tuple(tokens.shape) != wanted:
@@ -69,7 +69,7 @@ def compare(tokens: Tensor, reference: Reference, vocabulary: int, tie_margin: f
     rows = differs.any(dim=1).nonzero().flatten()
     first = differs[rows].int().argmax(dim=1)
     margins = reference.margin[rows, first]
-    wrong = ~(margins <= tie_margin)  # a margin that is no number is no tie
+    wrong = ~(margins <= tie_margin)  # a NaN margin is not a tie
     if wrong.any():
         at = int(wrong.int().argmax())
         row, token = int(rows[at]), int(first[at])
@@ -83,5 +83,5 @@ def compare(tokens: Tensor, reference: Reference, vocabulary: int, tie_margin: f
 
 
 def sha256(tokens: Tensor) -> str:
-    """Over the bytes of tokens (batch, generated) as little-endian int64, row by row."""
+    """SHA-256 of tokens (batch, generated) as little-endian int64, row by row."""
     return hashlib.sha256(tokens.contiguous().numpy().astype("<i8").tobytes()).hexdigest()

@@ -1,10 +1,10 @@
-"""How an engine computes: what the device has, what the settings say, and for `auto` what proves fastest."""
+"""How an engine computes: what the device supports, what the settings fix, and for `auto` what proves fastest."""
 
 import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
 from typing import Any
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from plumbline.core.errors import UserError
-from plumbline.core.measure.machine import cpu_flags
+from plumbline.core.measure.machine import core_count, cpu_flags
 from plumbline.core.run.device import memory_errors
 from plumbline.core.run.record import Outcome, OutcomeError
-from plumbline.throughput.engines.interface import Choice, Engine
+from plumbline.throughput.engines.interface import Engine
 from plumbline.throughput.measurement.timing import clocked, no_garbage_collection
-from plumbline.throughput.settings import ChoiceSettings
+from plumbline.throughput.record import TriedConfig
+from plumbline.throughput.settings import AutotuneSettings, EngineConfig
 
 log = logging.getLogger("plumbline")
 
@@ -26,25 +27,25 @@ CPU_FLAGS = {
     "bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},
     "float16": {"avx512_fp16", "amx_fp16", "asimdhp"},
 }
-"""What a processor calls its arithmetic, on x86 and ARM."""
+"""CPU flags of native arithmetic in each dtype, on x86 and ARM."""
 BFLOAT16_CAPABILITY = (8, 0)
 COMPILE_SECONDS = 60.0
-"""Compiling is tried when `probe_seconds` is at least this."""
+"""Compilation is tried when `probe_seconds` is at least this."""
 PAIRS = 3
 MORE_PAIRS, MORE_PAIRS_SHARE = 15, 0.05
-"""Short calls are timed more often, while a race takes less than this share of `probe_seconds`."""
-WORTH = 0.97
-"""A candidate must take less than this share of the time of what it replaces."""
+"""Short calls are timed more often, while a comparison takes less than this share of `probe_seconds`."""
+REPLACES_BELOW = 0.97
+"""A candidate replaces the best so far if it takes less than this share of its time."""
 
 
 def threads_available() -> int:
-    """Threads that a trial may use: OMP_NUM_THREADS, at most one a core; without it as many as there are cores."""
-    cores = len(os.sched_getaffinity(0))
+    """Threads that a trial may use: OMP_NUM_THREADS, at most one per core; one per core where that is not set."""
+    cores = core_count()
     return min(cores, int(os.environ.get("OMP_NUM_THREADS", cores)))
 
 
 def native_dtypes(device: torch.device) -> list[str]:
-    """Types of numbers that the device computes with by itself."""
+    """Dtypes that the device computes in natively."""
     if device.type == "cuda":
         new = torch.cuda.get_device_capability(device) >= BFLOAT16_CAPABILITY
         return ["float32", "float16", *(["bfloat16"] if new else [])]
@@ -53,25 +54,25 @@ def native_dtypes(device: torch.device) -> list[str]:
 
 
 def check_dtype(dtype: str, device: torch.device) -> None:
-    """Raises UserError for a type of numbers that the device lacks; `auto` is none."""
-    there = native_dtypes(device)
-    if dtype != "auto" and dtype not in there:
+    """Raises UserError for a dtype that the device does not compute in natively; `auto` is always fine."""
+    native = native_dtypes(device)
+    if dtype != "auto" and dtype not in native:
         raise UserError(
-            f"throughput.choice.dtype: {device.type} has no {dtype} arithmetic here;"
-            f" there are {', '.join(there)}, or auto"
+            f"throughput.autotune.dtype: this {device.type} has no {dtype} arithmetic;"
+            f" use one of {', '.join(native)}, or auto"
         )
 
 
-def first_choice(settings: ChoiceSettings, engine: type[Engine]) -> Choice:
-    """What is fixed, and for `auto` the usual: float32, the engine's first attention, one thread, no compiling.
+def initial_config(settings: AutotuneSettings, engine: type[Engine]) -> EngineConfig:
+    """What the settings fix, and for `auto` the default: float32, the engine's first attention, one thread, no compile.
 
-    Compiling that makes no difference to the engine is off. Raises OutcomeError for an attention that it does not have.
+    `compile` is off for engines that cannot. Raises OutcomeError for an attention that the engine does not have.
     """
     attention = engine.attentions[0] if settings.attention == "auto" else settings.attention
     if attention not in engine.attentions:
-        there = ", ".join(engine.attentions)
-        raise OutcomeError(Outcome.UNAVAILABLE, f"{engine.__name__} has no attention {attention!r}; there are {there}")
-    return Choice(
+        known = ", ".join(engine.attentions)
+        raise OutcomeError(Outcome.UNAVAILABLE, f"{engine.__name__} has no attention {attention!r}; it has {known}")
+    return EngineConfig(
         dtype="float32" if settings.dtype == "auto" else settings.dtype,
         attention=attention,
         threads=1 if settings.threads == "auto" else settings.threads,
@@ -79,28 +80,28 @@ def first_choice(settings: ChoiceSettings, engine: type[Engine]) -> Choice:
     )
 
 
-def alternatives(settings: ChoiceSettings, engine: type[Engine], device: torch.device) -> dict[str, list[Any]]:
-    """For each coordinate that is `auto`, in the order of trying, what there is."""
+def alternatives(settings: AutotuneSettings, engine: type[Engine], device: torch.device) -> dict[str, list[Any]]:
+    """The values to try for each field of EngineConfig that is `auto`, in the order of trying."""
     reduced = "bfloat16" if device.type == "cpu" else "float16"
-    there: dict[str, list[Any]] = {}
+    found: dict[str, list[Any]] = {}
     if settings.threads == "auto" and device.type == "cpu":
-        there["threads"] = sorted({1, threads_available()})
+        found["threads"] = sorted({1, threads_available()})
     if settings.attention == "auto":
-        there["attention"] = list(engine.attentions)
+        found["attention"] = list(engine.attentions)
     if settings.dtype == "auto":
-        there["dtype"] = [dtype for dtype in ("float32", reduced) if dtype in native_dtypes(device)]
+        found["dtype"] = [dtype for dtype in ("float32", reduced) if dtype in native_dtypes(device)]
     if settings.compile == "auto" and engine.can_compile and settings.probe_seconds >= COMPILE_SECONDS:
-        there["compile"] = [False, True]
-    return {name: values for name, values in there.items() if len(values) > 1}
+        found["compile"] = [False, True]
+    return {name: values for name, values in found.items() if len(values) > 1}
 
 
 @dataclass(kw_only=True)
-class Contender:
-    """A choice on trial."""
+class Candidate:
+    """A configuration while it is tuned."""
 
-    choice: Choice
+    config: EngineConfig
     equal: bool | None = None
-    """Whether its tokens are the reference's; None where it was not tried."""
+    """Whether its tokens are the reference's; None where it was not run."""
     note: str = ""
     engine: Engine | None = None
     seconds: list[float] = field(default_factory=list)
@@ -109,87 +110,92 @@ class Contender:
     def median(self) -> float | None:
         return median(self.seconds) if self.seconds else None
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self.choice) | {"seconds": self.median, "equal": self.equal, "note": self.note}
+    def tried(self) -> TriedConfig:
+        """What the record keeps of it."""
+        return TriedConfig(**self.config.model_dump(), seconds=self.median, equal=self.equal, note=self.note)
 
 
-def choose(
-    first: Choice,
-    coordinates: dict[str, list[Any]],
-    make: Callable[[Choice], Engine],
+def autotune(
+    first: EngineConfig,
+    values_by_name: dict[str, list[Any]],
+    make: Callable[[EngineConfig], Engine],
     run: Callable[[Engine], Tensor],
     check: Callable[[Tensor], object],
     synchronise: Callable[[], None],
     probe_seconds: float,
-) -> tuple[Choice, list[dict[str, Any]]]:
-    """The fastest choice, coordinate by coordinate, and what was tried.
+) -> tuple[EngineConfig, list[TriedConfig]]:
+    """The fastest configuration, found by coordinate descent from `first`, and everything that was tried.
 
-    A candidate is called once to see whether `check` passes its tokens, then in turn with the best so far; it
-    replaces that one if its tokens are right and its median is lower by 3%. None is begun after `probe_seconds`, but
-    the numbers of threads are tried however long that takes: the wrong one costs more than to try.
+    A candidate runs once to see whether `check` accepts its tokens, then in alternation with the best so far. It
+    replaces that one if its tokens are right and its median is lower by 3%. No candidate starts after `probe_seconds`,
+    except that thread counts are always tried: the wrong one costs more than trying.
     """
     began = time.perf_counter()
-    best = _tried(first, make, run, check)
-    contenders = [best]
-    for name, values in coordinates.items():
+    best = _run_once(first, make, run, check)
+    candidates = [best]
+    for name, values in values_by_name.items():
         for value in values:
-            choice = replace(best.choice, **{name: value})
-            if any(choice == known.choice for known in contenders):
+            config = best.config.model_copy(update={name: value})
+            if any(config == known.config for known in candidates):
                 continue
             if name != "threads" and time.perf_counter() - began > probe_seconds:
-                contenders.append(Contender(choice=choice, note="not tried: no time left"))
+                candidates.append(Candidate(config=config, note="not tried: no time left"))
                 continue
-            candidate = _tried(choice, make, run, check)
-            contenders.append(candidate)
+            candidate = _run_once(config, make, run, check)
+            candidates.append(candidate)
             if candidate.equal and best.equal:
-                _race(best, candidate, run, synchronise, probe_seconds, began)
-            if _wins(candidate, best):
+                _time_in_turn(best, candidate, run, synchronise, probe_seconds, began)
+            if _is_better(candidate, best):
                 best, candidate = candidate, best
             _close(candidate)
     _close(best)
-    for contender in contenders:
-        log.info("probe: %s", contender.as_json())
-    return best.choice, [contender.as_json() for contender in contenders]
+    tried = [candidate.tried() for candidate in candidates]
+    for each in tried:
+        log.info("autotune: %s", each)
+    return best.config, tried
 
 
-def _tried(
-    choice: Choice, make: Callable[[Choice], Engine], run: Callable[[Engine], Tensor], check: Callable[[Tensor], object]
-) -> Contender:
-    """A contender after its first call, which is not timed; one that failed is closed."""
-    contender = Contender(choice=choice, equal=False)
-    torch.set_num_threads(choice.threads)
+def _run_once(
+    config: EngineConfig,
+    make: Callable[[EngineConfig], Engine],
+    run: Callable[[Engine], Tensor],
+    check: Callable[[Tensor], object],
+) -> Candidate:
+    """A candidate after its first call, which is not timed; one that failed is closed."""
+    candidate = Candidate(config=config, equal=False)
+    torch.set_num_threads(config.threads)
     try:
         with memory_errors():
-            contender.engine = make(choice)
-            check(run(contender.engine))
-        contender.equal = True
+            candidate.engine = make(config)
+            check(run(candidate.engine))
+        candidate.equal = True
     except OutcomeError as found:
-        contender.note = str(found)
+        candidate.note = str(found)
     except MemoryError as error:
-        contender.note = f"out of memory: {error}"
-    if not contender.equal:
-        _close(contender)  # it would only take memory from the next
-    return contender
+        candidate.note = f"out of memory: {error}"
+    if not candidate.equal:
+        _close(candidate)  # it would only hold memory that the next one needs
+    return candidate
 
 
-def _race(
-    best: Contender,
-    candidate: Contender,
+def _time_in_turn(
+    best: Candidate,
+    candidate: Candidate,
     run: Callable[[Engine], Tensor],
     synchronise: Callable[[], None],
     probe_seconds: float,
     began: float,
 ) -> None:
-    """Times both in turn, at least once and no further when the time is up."""
-    best.seconds = []  # what it took against another is another minute's
+    """Times both in alternation, at least once, and stops when the time is up."""
+    best.seconds = []  # earlier times were taken under other conditions
     started = time.perf_counter()
     with no_garbage_collection():
         for pair in range(1, MORE_PAIRS + 1):
-            for contender in (best, candidate):
-                engine = contender.engine
+            for each in (best, candidate):
+                engine = each.engine
                 assert engine is not None
-                torch.set_num_threads(contender.choice.threads)
-                contender.seconds.append(clocked(partial(run, engine), synchronise))
+                torch.set_num_threads(each.config.threads)
+                each.seconds.append(clocked(partial(run, engine), synchronise))
             now = time.perf_counter()
             enough = pair >= PAIRS and now - started > MORE_PAIRS_SHARE * probe_seconds
             if enough or now - began > probe_seconds:
@@ -197,15 +203,15 @@ def _race(
     candidate.note = f"{median(candidate.seconds) / median(best.seconds):.3f} of the time of the best before it"
 
 
-def _wins(candidate: Contender, best: Contender) -> bool:
+def _is_better(candidate: Candidate, best: Candidate) -> bool:
     if not candidate.equal or not best.equal:
         return bool(candidate.equal)
     assert candidate.median is not None
     assert best.median is not None
-    return candidate.median < WORTH * best.median
+    return candidate.median < REPLACES_BELOW * best.median
 
 
-def _close(contender: Contender) -> None:
-    if contender.engine is not None:
-        contender.engine.close()
-        contender.engine = None
+def _close(candidate: Candidate) -> None:
+    if candidate.engine is not None:
+        candidate.engine.close()
+        candidate.engine = None

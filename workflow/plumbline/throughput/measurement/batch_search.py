@@ -1,7 +1,7 @@
-"""Whether a batch fits into memory: by an estimate, and by trying it in a process of its own."""
+"""Whether a batch fits into memory: an estimate, and a try in a process of its own."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,29 +9,31 @@ from typing import Any
 import torch
 
 from plumbline.core.measure.machine import available_bytes
-from plumbline.core.run.child import TimeUpError, in_child, limit_address_space
 from plumbline.core.run.device import device_name, memory_errors, torch_device
+from plumbline.core.run.processes import TimeUpError, in_child, limit_address_space
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.throughput.engines.interface import DTYPES, Engine, Shape, load
-from plumbline.throughput.measurement.autotune import check_dtype, first_choice
+from plumbline.throughput.grid import Cell
+from plumbline.throughput.measurement.autotune import check_dtype, initial_config
 from plumbline.throughput.measurement.memory import free_bytes, meter, status_bytes
 from plumbline.throughput.measurement.prompts import prompts
 from plumbline.throughput.models.manifest import Manifest, Shapes
-from plumbline.throughput.settings import Cell, ChoiceSettings
+from plumbline.throughput.record import TriedBatch
+from plumbline.throughput.settings import AutotuneSettings
 
 SHARE = 0.9
-"""Of the memory that is available, so much may be used: the rest is for the system and for others."""
+"""Share of the available memory that may be used; the rest is left to the system and other processes."""
 LIVE_VECTORS = 8
-"""Vectors of the model's width that are live at once for a token of the prompt, about."""
-OWN_PROMPTS = 64
+"""Rough number of vectors of the model's width that are alive at once for each prompt token."""
+DISTINCT_PROMPTS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """All but the batch."""
+class Search:
+    """Everything that a try needs except the batch."""
 
     cell: Cell
-    choice: ChoiceSettings
+    autotune: AutotuneSettings
     manifest: Manifest
     text: Path
     device: str
@@ -40,29 +42,29 @@ class Setting:
 
     @property
     def shapes(self) -> Shapes:
-        """Of the model. Raises OutcomeError where the manifest has none."""
+        """The model's shapes. Raises OutcomeError where the manifest has none."""
         if self.manifest.shapes is None:
-            raise OutcomeError(Outcome.UNAVAILABLE, f"{self.manifest.variant}: its manifest says nothing of its shapes")
+            raise OutcomeError(Outcome.UNAVAILABLE, f"{self.manifest.variant}: its manifest has no shapes")
         return self.manifest.shapes
 
 
-def prepare(setting: Setting) -> None:
-    """Imports what the processes that this one makes will need."""
+def prepare(search: Search) -> None:
+    """Imports what the processes that this one forks will need."""
     torch.set_num_threads(1)
-    load(setting.cell.engine).prepare(setting.manifest)
+    load(search.cell.engine).prepare(search.manifest)
 
 
-def estimated(setting: Setting) -> dict[str, Any]:
-    """The batch that should fit: (room − weights) / what a row takes, with all of these in bytes."""
-    device = ready(setting)
-    choice = first_choice(setting.choice, load(setting.cell.engine))
-    itemsize = DTYPES[choice.dtype].itemsize
-    weights = (setting.manifest.parameters or 0) * itemsize
-    row = row_bytes(setting.shapes, setting.cell, itemsize)
+def estimate(search: Search) -> dict[str, Any]:
+    """The batch that should fit: (free memory − weights) / bytes per row; all of them in bytes, as JSON."""
+    device = ready(search)
+    config = initial_config(search.autotune, load(search.cell.engine))
+    itemsize = DTYPES[config.dtype].itemsize
+    weights = (search.manifest.parameters or 0) * itemsize
+    row = row_bytes(search.shapes, search.cell, itemsize)
     room = free_bytes(device)
     return {
         "device": device_name(device),
-        "choice": asdict(choice),
+        "engine_config": config.model_dump(),
         "limit_bytes": room,
         "weights_bytes": weights,
         "row_bytes": row,
@@ -71,49 +73,51 @@ def estimated(setting: Setting) -> dict[str, Any]:
 
 
 def row_bytes(shapes: Shapes, cell: Cell, itemsize: int) -> int:
-    """Keys and values of a row when it is done, and what a pass over its prompt needs: activations, and logits of one
-    token, once as they are computed and once as float32.
+    """Bytes of one row: its keys and values at the end, and what the pass over its prompt needs (activations, and the
+    logits of one token, once as computed and once as float32).
     """
     kept = 2 * shapes.layers * shapes.kv_heads * shapes.head_size * (cell.prompt + cell.generated)
     live = LIVE_VECTORS * shapes.width * cell.prompt + shapes.vocabulary
     return (kept + live) * itemsize + 4 * shapes.vocabulary
 
 
-def tried(setting: Setting, batch: int) -> dict[str, Any]:
-    """Whether `batch` fits, its peak, and why not; in a process of its own, whatever becomes of it."""
+def try_batch(search: Search, batch: int) -> TriedBatch:
+    """Whether `batch` fits, its peak, and why not; tried in a process of its own."""
     began = time.perf_counter()
-    found: dict[str, Any] = {"batch": batch, "fits": False, "outcome": Outcome.OK.value, "peak_bytes": None}
-    found |= {"seconds": None, "message": None}
+    fits, outcome, message, peak = False, Outcome.OK, None, None
     try:
-        found |= in_child(partial(_generated, setting, batch), seconds=setting.timeout_seconds)
+        peak = in_child(partial(_peak_bytes, search, batch), seconds=search.timeout_seconds)
+        fits = True
     except MemoryError as error:
-        found |= {"outcome": Outcome.OUT_OF_MEMORY.value, "message": str(error)}
+        outcome, message = Outcome.OUT_OF_MEMORY, str(error)
     except TimeUpError as error:
-        found |= {"outcome": Outcome.TIMEOUT.value, "message": str(error)}
-    return found | {"seconds": time.perf_counter() - began}
+        outcome, message = Outcome.TIMEOUT, str(error)
+    seconds = time.perf_counter() - began
+    return TriedBatch(batch=batch, fits=fits, outcome=outcome, peak_bytes=peak, seconds=seconds, message=message)
 
 
-def ready(setting: Setting) -> torch.device:
-    """The device; on the CPU this process may from now on take no more than is there, so that nothing is swapped."""
-    device = torch_device(setting.device)
-    check_dtype(setting.choice.dtype, device)
+def ready(search: Search) -> torch.device:
+    """The device. On the CPU this process may not use more than is free from now on, so that nothing is swapped."""
+    device = torch_device(search.device)
+    check_dtype(search.autotune.dtype, device)
     if device.type == "cpu":
         limit = status_bytes("VmSize") + int(SHARE * available_bytes())
-        limit_address_space(min(limit, setting.memory_limit_bytes or limit))
+        limit_address_space(min(limit, search.memory_limit_bytes or limit))
     return device
 
 
-def _generated(setting: Setting, batch: int) -> dict[str, Any]:
-    device = ready(setting)
-    cell, used = setting.cell, meter(device)
+def _peak_bytes(search: Search, batch: int) -> int | None:
+    """Peak memory of one call; None where the system does not tell."""
+    device = ready(search)
+    cell, used = search.cell, meter(device)
     used.reset()
     engine_class: type[Engine] = load(cell.engine)
-    choice = first_choice(setting.choice, engine_class)
-    torch.set_num_threads(choice.threads)
+    config = initial_config(search.autotune, engine_class)
+    torch.set_num_threads(config.threads)
     with memory_errors():
-        few = prompts(setting.text, setting.shapes.vocabulary, min(batch, OWN_PROMPTS), cell.prompt, 0)
+        few = prompts(search.text, search.shapes.vocabulary, min(batch, DISTINCT_PROMPTS), cell.prompt, 0)
         rows = few.repeat(-(-batch // len(few)), 1)[:batch]
         shape = Shape(batch=batch, prompt=cell.prompt, generated=cell.generated)
-        engine = engine_class(setting.manifest, device, choice, shape)
+        engine = engine_class(search.manifest, device, config, shape)
         engine.generate(rows, cell.generated)
-    return {"fits": True, "peak_bytes": used.peak()}
+    return used.peak()

@@ -1,4 +1,4 @@
-"""Energy by the machine's own counters: RAPL's for processors, NVML's for an NVIDIA GPU."""
+"""Energy from hardware counters: RAPL for processors, NVML for an NVIDIA GPU."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,29 +12,31 @@ POWERCAP = Path("/sys/class/powercap")
 
 @dataclass(frozen=True, kw_only=True)
 class Counters:
-    """Counters that run while the machine does."""
+    """Energy counters that always run."""
 
     method: str
     """RAPL | NVML."""
     read: Callable[[], list[float]]
-    """Joules of each counter, from an origin of its own."""
+    """Joules of each counter since an arbitrary origin."""
     span: list[float]
-    """Where each counter begins again at zero, in joules; infinite where it does not."""
+    """Joules at which each counter wraps around to zero; infinite where it does not."""
 
     def between(self, before: list[float], after: list[float]) -> float:
-        """Joules between two readings, less than a span of each counter apart."""
+        """Joules between two readings that are less than a span apart."""
         pairs = zip(before, after, self.span, strict=True)
         return sum(then - first if then >= first else then - first + span for first, then, span in pairs)
 
 
 def counters(device: torch.device) -> Counters | None:
-    """The counters of what computes: the GPU, or all processors of the machine; None where none may be read."""
+    """The counters of the GPU, or of all processors of the machine; None where they cannot be read."""
     return nvml(device) if device.type == "cuda" else rapl()
 
 
 def rapl(folder: Path = POWERCAP) -> Counters | None:
-    """Linux's counters of whole processor packages; most systems let only root read them."""
-    zones = [zone for zone in sorted(folder.glob("intel-rapl:*")) if zone.name.count(":") == 1]  # others are parts
+    """Linux's counters of whole processor packages, which most systems let only root read."""
+    zones = [
+        zone for zone in sorted(folder.glob("intel-rapl:*")) if zone.name.count(":") == 1
+    ]  # the others are parts of a package
     files = [zone / "energy_uj" for zone in zones]
     try:
         spans = [int((zone / "max_energy_range_uj").read_text()) * 1e-6 for zone in zones]
@@ -48,7 +50,7 @@ def rapl(folder: Path = POWERCAP) -> Counters | None:
 
 
 def nvml(device: torch.device) -> Counters | None:
-    """The driver's counter of one GPU, of all its parts and whoever uses them."""
+    """The driver's counter of one whole GPU, whoever uses it."""
     try:
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")

@@ -1,4 +1,4 @@
-"""When each token came: time to the first, time per further token, and how it is distributed."""
+"""When each token came: time to the first token, time per further token, and how the latter is distributed."""
 
 import logging
 import time
@@ -9,13 +9,13 @@ import numpy as np
 from torch import Tensor
 
 from plumbline.throughput.engines.interface import Shape
-from plumbline.throughput.measurement.pace import Batch, Pace
+from plumbline.throughput.measurement.pace import Pace, TimedCall
 
 log = logging.getLogger("plumbline")
 
 CALLS = 5
 SECONDS, PATIENT_SECONDS = 0.3, 0.9
-"""No further call is begun after so much time; after more, where none was at full pace yet."""
+"""No further call starts after this time; after the longer one, where no call ran at full speed yet."""
 
 
 def stamps(
@@ -25,30 +25,30 @@ def stamps(
     pace: Pace,
     tolerance: float,
 ) -> tuple[list[list[float]], bool]:
-    """For each of up to five calls, seconds from its beginning to each of its tokens; and whether they were slowed.
+    """Seconds from the start of a call to each of its tokens, for up to five calls; and whether they were slowed.
 
-    Calls during which the machine went at full pace; where there was none, the first that were made, slowed.
+    The calls during which the machine ran at full speed; where there was none, the first ones, which were slowed.
     """
-    calls: list[tuple[Batch, list[float]]] = []
+    calls: list[tuple[TimedCall, list[float]]] = []
     full: list[list[float]] = []
-    began, before = time.perf_counter(), pace.look()
+    began, before = time.perf_counter(), pace.measure()
     while len(full) < CALLS and (not calls or time.perf_counter() - began < (SECONDS if full else PATIENT_SECONDS)):
         seen: list[float] = []
         synchronise()
         start = time.perf_counter()
         generate(shape.generated, lambda seen=seen: seen.append(time.perf_counter()))  # type: ignore[misc]
-        seconds, after = time.perf_counter() - start, pace.look()
-        calls.append((Batch(seconds, max(before, after)), [stamp - start for stamp in seen]))
+        seconds, after = time.perf_counter() - start, pace.measure()
+        calls.append((TimedCall(seconds, max(before, after)), [stamp - start for stamp in seen]))
         before = after
-        full = [each for batch, each in calls if pace.is_full(batch, tolerance)]
+        full = [each for call, each in calls if pace.is_full(call, tolerance)]
     return (full, False) if full else ([each for _, each in calls[:CALLS]], True)
 
 
 def latencies(calls: Sequence[Sequence[float]], shape: Shape) -> dict[str, Any]:
-    """What the stamps say, empty where an engine did not report every token.
+    """Latencies from the stamps, as JSON; empty where the engine did not report every token.
 
-    The first token's time is the median over calls; a further token's is Σ time / Σ tokens, which a call for one
-    token does not have. Rates count the tokens of all rows.
+    The time to the first token is the median over calls; the time per further token is Σ time / Σ tokens, which a call
+    for a single token does not have. Rates count the tokens of all rows.
     """
     if any(len(call) != shape.generated for call in calls):
         log.warning("the engine reported %s tokens of %d", [len(call) for call in calls], shape.generated)

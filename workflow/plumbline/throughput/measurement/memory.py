@@ -1,7 +1,9 @@
-"""How much memory a process uses, and how much it might: on the CPU resident pages, on a GPU torch's allocator."""
+"""How much memory a process uses and may use: resident pages on the CPU, torch's allocator on a GPU."""
 
 import resource
-from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,74 +15,33 @@ CLEAR_REFS = Path("/proc/self/clear_refs")
 RESET_PEAK = "5"  # proc(5): resets the peak resident set size, VmHWM, to what is resident now
 
 
-class Meter(ABC):
+@dataclass(frozen=True, kw_only=True)
+class Meter:
     """Reads memory in use and its peak since the last reset, in bytes; None where the system does not tell."""
 
     method: str | None
-
-    @abstractmethod
-    def now(self) -> int | None: ...
-
-    @abstractmethod
-    def peak(self) -> int | None: ...
-
-    @abstractmethod
-    def reset(self) -> None: ...
-
-
-class ResidentMeter(Meter):
-    """Resident pages of this process, by Linux."""
-
-    method = "VmHWM"
-
-    def now(self) -> int:
-        return status_bytes("VmRSS")
-
-    def peak(self) -> int:
-        return status_bytes("VmHWM")
-
-    def reset(self) -> None:
-        CLEAR_REFS.write_text(RESET_PEAK)
-
-
-class NoMeter(Meter):
-    """Where peaks cannot be reset."""
-
-    method = None
-
-    def now(self) -> None:
-        return None
-
-    def peak(self) -> None:
-        return None
-
-    def reset(self) -> None:
-        pass
-
-
-class CudaMeter(Meter):
-    """Tensors on a GPU, by torch's allocator."""
-
-    method = "torch.cuda"
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def now(self) -> int:
-        return torch.cuda.memory_allocated(self.device)
-
-    def peak(self) -> int:
-        return torch.cuda.max_memory_allocated(self.device)
-
-    def reset(self) -> None:
-        torch.cuda.reset_peak_memory_stats(self.device)
+    now: Callable[[], int | None]
+    peak: Callable[[], int | None]
+    reset: Callable[[], object]
 
 
 def meter(device: torch.device) -> Meter:
-    """What reads memory where `device` computes."""
+    """The meter for the memory that `device` computes in: torch's allocator on a GPU, resident pages on the CPU."""
     if device.type == "cuda":
-        return CudaMeter(device)
-    return ResidentMeter() if CLEAR_REFS.exists() and STATUS.exists() else NoMeter()
+        return Meter(
+            method="torch.cuda",
+            now=partial(torch.cuda.memory_allocated, device),
+            peak=partial(torch.cuda.max_memory_allocated, device),
+            reset=partial(torch.cuda.reset_peak_memory_stats, device),
+        )
+    if CLEAR_REFS.exists() and STATUS.exists():
+        return Meter(
+            method="VmHWM",
+            now=partial(status_bytes, "VmRSS"),
+            peak=partial(status_bytes, "VmHWM"),
+            reset=partial(CLEAR_REFS.write_text, RESET_PEAK),
+        )
+    return Meter(method=None, now=lambda: None, peak=lambda: None, reset=lambda: None)
 
 
 def status_bytes(field: str) -> int:
@@ -90,7 +51,7 @@ def status_bytes(field: str) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """What this process could still take: of the GPU; or of the machine, its control group and its address space."""
+    """Memory that this process could still take: on the GPU, or on the machine within its cgroup and address space."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     room = [available_bytes()]

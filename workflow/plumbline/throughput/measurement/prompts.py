@@ -1,4 +1,4 @@
-"""Prompts: row i depends on the seed, i and the length only, whatever model, engine or batch it is for."""
+"""Prompts: row i depends only on the seed, i and the length, not on the model, engine or batch."""
 
 import hashlib
 from pathlib import Path
@@ -12,8 +12,8 @@ from plumbline.throughput.models.weights import opened
 def prompts(text_file: Path, vocabulary: int, batch: int, prompt: int, seed: int) -> Tensor:
     """`batch` prompts of `prompt` tokens, int64 (batch, prompt).
 
-    Pieces of the evaluation text, going on at its start behind its end; tokens drawn at random where there is no text,
-    or where the model, having fewer than `vocabulary` ids, does not know them all.
+    Pieces of the evaluation text, which wraps around at its end; random tokens where there is no text, or where the
+    text has ids outside the model's `vocabulary`.
     """
     with opened(text_file) as file:
         text = file.get_tensor("evaluation").flatten() if "evaluation" in file.keys() else None  # noqa: SIM118
@@ -26,5 +26,5 @@ def prompts(text_file: Path, vocabulary: int, batch: int, prompt: int, seed: int
 
 
 def _number(seed: int, row: int, prompt: int) -> int:
-    """63 bits that belong to a row."""
+    """63 pseudorandom bits for a row."""
     return int.from_bytes(hashlib.sha256(f"{seed} {row} {prompt}".encode()).digest()[:8], "big") >> 1

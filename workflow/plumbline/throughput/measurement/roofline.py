@@ -1,4 +1,4 @@
-"""How near a trial came to what the machine can do: model bandwidth and FLOP utilisation, and share of the ceiling."""
+"""How close a trial came to the machine's limits: bandwidth and FLOP utilisation, and share of the ceiling."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from plumbline.throughput.models.manifest import Shapes
 
 
 class Step(NamedTuple):
-    """What a decode step must move and compute at least, in the mean over a call's steps; and what is kept."""
+    """The least that a decode step must move and compute, averaged over a call's steps, and the final cache size."""
 
     bytes: float
     flops: float
@@ -19,7 +19,7 @@ class Step(NamedTuple):
 
 
 def decode_step(weights: Sequence[Tensor], shapes: Shapes, shape: Shape, itemsize: int) -> Step:
-    """Of a step for all rows of `shape`, with numbers of `itemsize` bytes.
+    """A decode step for all rows of `shape`, with numbers of `itemsize` bytes.
 
     Bytes: every weight once, by its storage, and the keys and values of every row's tokens so far. FLOPs: two for each
     weight and row, and for each row, layer, head and token so far two dot products of the head's size (query with
@@ -47,10 +47,10 @@ def roofline(
     flops: float | None,
     tokens_per_second: float | None,
 ) -> dict[str, Any]:
-    """Ceiling, what binds, MBU, MFU and share of the ceiling of a decode step for `batch` rows.
+    """Ceiling, which limit binds, MBU, MFU and share of the ceiling of a decode step for `batch` rows, as JSON.
 
     A step that moves `step_bytes` and computes `step_flops` takes at least max(bytes / bandwidth, FLOPs / peak)
-    seconds (Williams et al. 2009, "Roofline"). Null where a limit or the rate of decoding is not known.
+    seconds (Williams et al. 2009, "Roofline"). What needs an unknown limit or an unknown decode rate is left out.
     """
     found: dict[str, Any] = {
         "decode_step_bytes": step_bytes,

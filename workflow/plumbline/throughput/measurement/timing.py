@@ -1,4 +1,4 @@
-"""When calls are steady, how many are timed, and what their seconds say."""
+"""Clocks and warm-up of timed calls, and statistics of their seconds."""
 
 import gc
 import time
@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from plumbline.core.statistics.contrasts import bootstrap_interval
+from plumbline.core.statistics.rates import rate_interval
 from plumbline.throughput.settings import TrialTiming
 
 STEADY_CALLS, STEADY_SHARE = 3, 0.05
 OUTLIER_DEVIATIONS = 3.0
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 HOPELESS = 1.5
-"""Where a normal interval is so many times too wide, the bootstrap's is too wide as well."""
+"""If a normal interval is this many times too wide, the bootstrap's is too wide as well."""
 
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Collects garbage now and not until the block ends."""
+    """Collects garbage now, and then not until the block ends."""
     gc.collect()
     gc.disable()
     try:
@@ -33,12 +33,12 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 def synchroniser(device: torch.device) -> Callable[[], None]:
-    """What waits until the device has done all it was given."""
+    """A function that waits until the device has finished its work."""
     return partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
 
 
 def clocked(call: Callable[[], object], synchronise: Callable[[], None]) -> float:
-    """Seconds that `call` takes, the device waited for before each look at the clock."""
+    """Seconds that `call` takes; the device is synchronised before the clock is read."""
     synchronise()
     began = time.perf_counter()
     call()
@@ -53,7 +53,7 @@ def is_steady(seconds: Sequence[float]) -> bool:
 
 
 def warm_up(call: Callable[[], float], timing: TrialTiming) -> list[float]:
-    """Seconds of calls, until they are steady, or as many or as long as `timing` allows; three unless it forbids."""
+    """Seconds of calls until they are steady or `timing` allows no more; at least three where it allows them."""
     seconds: list[float] = []
     while len(seconds) < timing.warmup_at_most and not is_steady(seconds):
         if len(seconds) >= STEADY_CALLS and sum(seconds) > timing.seconds:
@@ -62,21 +62,13 @@ def warm_up(call: Callable[[], float], timing: TrialTiming) -> list[float]:
     return seconds
 
 
-def rate_interval(seconds: Sequence[float], tokens: int) -> tuple[float, float] | None:
-    """Bootstrap 95% interval of Σ tokens / Σ seconds, for batches of `tokens` each; None for fewer than two."""
-    if len(seconds) < 2:
-        return None
-    low, high = bootstrap_interval(seconds)
-    return float(tokens / high), float(tokens / low)
-
-
 def is_precise(seconds: Sequence[float], precision: float) -> bool:
     """Whether both ends of the rate's 95% interval are within this share of it."""
     if len(seconds) < 2 or HOPELESS * precision < 1.96 * stdev(seconds) / len(seconds) ** 0.5 / fmean(seconds):
         return False  # by a normal interval, which takes microseconds
-    interval = rate_interval(seconds, 1)
+    low, high = rate_interval(np.column_stack([seconds, np.ones(len(seconds))]))
     rate = len(seconds) / sum(seconds)
-    return interval is not None and max(rate - interval[0], interval[1] - rate) <= precision * rate
+    return max(rate - low, high - rate) <= precision * rate
 
 
 def drift(values: ArrayLike) -> float | None:

@@ -1,33 +1,37 @@
-"""One trial, from the choice of how to compute to the last figure; runs in a process of its own."""
+"""One trial, from choosing how to compute to the last number. Runs in a process of its own."""
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from plumbline.core.measure.machine import describe_machine
-from plumbline.core.run.child import in_child, limit_address_space
 from plumbline.core.run.device import device_name, memory_errors, torch_device
+from plumbline.core.run.processes import in_child, limit_address_space
 from plumbline.core.run.progress import Progress
-from plumbline.core.run.record import Outcome, OutcomeError, machine_name
-from plumbline.throughput.engines.interface import DTYPES, Choice, Engine, Shape, load
+from plumbline.core.run.record import Outcome, OutcomeError, hardware
+from plumbline.core.statistics.rates import rate_interval
+from plumbline.throughput.engines.interface import DTYPES, Engine, Shape, load
+from plumbline.throughput.grid import Cell
 from plumbline.throughput.measurement import agreement, latency, timing
-from plumbline.throughput.measurement import autotune as choosing
+from plumbline.throughput.measurement.autotune import alternatives, autotune, check_dtype, initial_config
 from plumbline.throughput.measurement.energy import counters
 from plumbline.throughput.measurement.memory import free_bytes, meter
-from plumbline.throughput.measurement.pace import Batch, Pace, time_batches, which_count
+from plumbline.throughput.measurement.pace import Pace, TimedCall, time_batches, which_count
 from plumbline.throughput.measurement.prompts import prompts
 from plumbline.throughput.measurement.roofline import decode_step, roofline
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.settings import Cell, ChoiceSettings, TrialTiming
+from plumbline.throughput.record import Batch, Energy, Memory, TriedConfig
+from plumbline.throughput.settings import AutotuneSettings, EngineConfig, TrialTiming
 
 log = logging.getLogger("plumbline")
 PHASES = 7
-"""Choosing, loading, the first call, warming up, timing, each token, memory."""
+"""Autotuning, loading, the first call, warm-up, timing, latency, memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,7 @@ class Request:
     """What a trial measures, and what it needs for that."""
 
     cell: Cell
-    choice: ChoiceSettings
+    autotune: AutotuneSettings
     timing: TrialTiming
     seed: int
     manifest: Manifest
@@ -52,8 +56,8 @@ class Request:
 
 
 def run(request: Request) -> dict[str, Any]:
-    """Outcome, message and findings of a trial; of one that did not end well, the findings so far."""
-    torch.set_num_threads(1)  # threads come when the process that probes has been made
+    """Outcome, message and findings of a trial, as JSON; of a failed trial, the findings so far."""
+    torch.set_num_threads(1)  # further threads start once the process that tunes has been forked
     findings: dict[str, Any] = {}
     outcome, message = Outcome.OK, None
     with Progress(PHASES, "phases") as progress:
@@ -66,112 +70,101 @@ def run(request: Request) -> dict[str, Any]:
             free = free_bytes(torch.device("cuda" if findings.get("device", "cpu") != "cpu" else "cpu"))
             limit = request.timing.memory_limit_bytes
             within = "" if limit is None else f" within throughput.timing.memory_limit_bytes of {limit:,}"
-            outcome, message = Outcome.OUT_OF_MEMORY, f"{request.cell.shown}: {error}; {free:,} bytes were free{within}"
+            message = f"{request.cell.description}: {error}; {free:,} bytes were free{within}"
+            outcome = Outcome.OUT_OF_MEMORY
     return {"outcome": outcome.value, "message": message, "findings": findings}
 
 
-def prepared(device: str, choice: ChoiceSettings, memory_limit_bytes: int | None) -> torch.device:
-    """The device, ready to be used by this process: with the type of numbers asked for, within the limit of memory.
-
-    Raises UserError for a device that is not there or lacks the type.
-    """
-    found = torch_device(device)
-    choosing.check_dtype(choice.dtype, found)
-    if memory_limit_bytes is not None and found.type == "cpu":
-        limit_address_space(memory_limit_bytes)
-    return found
-
-
 class Trial:
-    """A trial under way; its methods are its phases, and what they find goes into `findings`."""
+    """A running trial. Its methods are its phases; what they find goes into `findings`, as JSON."""
 
     def __init__(self, request: Request, findings: dict[str, Any], progress: Progress) -> None:
         self.request, self.findings, self.progress = request, findings, progress
         self.manifest, self.shape, self.timing = request.manifest, request.shape, request.timing
         if self.manifest.shapes is None:
-            raise OutcomeError(Outcome.UNAVAILABLE, f"{self.manifest.variant}: its manifest says nothing of its shapes")
+            raise OutcomeError(Outcome.UNAVAILABLE, f"{self.manifest.variant}: its manifest has no shapes")
         self.vocabulary = self.manifest.shapes.vocabulary
         self.reference = agreement.read_reference(request.reference, self.shape)
         self.prompts = prompts(request.text, self.vocabulary, self.shape.batch, self.shape.prompt, request.seed)
 
     def run(self) -> None:
-        """All phases, in their order."""
+        """Runs all phases in order."""
         engine_class = load(self.request.cell.engine)
         engine_class.prepare(self.manifest)
-        choice = self.choose(engine_class)
-        self.device = prepared(self.request.device, self.request.choice, self.timing.memory_limit_bytes)
+        config = self.autotune(engine_class)
+        self.device = self._device()
         self.synchronise = timing.synchroniser(self.device)
         self.findings["device"] = device_name(self.device)
-        torch.set_num_threads(choice.threads)
-        self.load(engine_class, choice)
+        torch.set_num_threads(config.threads)
+        self.load(engine_class, config)
         self.call_first()
         with timing.no_garbage_collection():
             self.warm_up()
             self.time()
-            self.follow()
-        self.weigh()
-        self.compare()
+            self.measure_latency()
+        self.measure_memory()
+        self.compare_with_limits()
         self.engine.close()
 
-    def choose(self, engine_class: type[Engine]) -> Choice:
-        """How to compute, found out in a process of its own: what it takes would count in this one's memory."""
-        settings = self.request.choice
-        first = choosing.first_choice(settings, engine_class)
-        found: dict[str, Any] = {"choice": asdict(first), "probe": []}
+    def autotune(self, engine_class: type[Engine]) -> EngineConfig:
+        """How to compute. Tuned in a process of its own, whose memory does not count as the trial's."""
+        settings = self.request.autotune
+        first = initial_config(settings, engine_class)
+        found: dict[str, Any] = {"engine_config": first.model_dump(), "tried_configs": []}
         if "auto" in (settings.dtype, settings.attention, settings.threads, settings.compile):
             try:
-                found = in_child(partial(self._probe, first, engine_class))
-            except MemoryError as error:  # two engines at once did not fit; whether one does is seen next
-                found["probe"] = [asdict(first) | {"seconds": None, "equal": None, "note": f"out of memory: {error}"}]
+                found = in_child(partial(self._autotune, first, engine_class))
+            except MemoryError as error:  # two engines did not fit side by side; one of them may
+                note = f"out of memory: {error}"
+                tried = TriedConfig(**first.model_dump(), seconds=None, equal=None, note=note)
+                found["tried_configs"] = [tried.model_dump()]
         self.findings |= found
         self.progress.advance()
-        return Choice(**found["choice"])
+        return EngineConfig.model_validate(found["engine_config"])
 
-    def _probe(self, first: Choice, engine_class: type[Engine]) -> dict[str, Any]:
-        device = prepared(self.request.device, self.request.choice, self.timing.memory_limit_bytes)
-        best, probe = choosing.choose(
+    def _autotune(self, first: EngineConfig, engine_class: type[Engine]) -> dict[str, Any]:
+        device = self._device()
+        best, tried = autotune(
             first,
-            choosing.alternatives(self.request.choice, engine_class, device),
-            make=lambda choice: engine_class(self.manifest, device, choice, self.shape),
+            alternatives(self.request.autotune, engine_class, device),
+            make=lambda config: engine_class(self.manifest, device, config, self.shape),
             run=self._generate,
             check=self._check,
             synchronise=timing.synchroniser(device),
-            probe_seconds=self.request.choice.probe_seconds,
+            probe_seconds=self.request.autotune.probe_seconds,
         )
-        return {"choice": asdict(best), "probe": probe}
+        return {"engine_config": best.model_dump(), "tried_configs": [each.model_dump() for each in tried]}
 
-    def load(self, engine_class: type[Engine], choice: Choice) -> None:
+    def load(self, engine_class: type[Engine], config: EngineConfig) -> None:
         """Loads the model."""
-        limits = self.limits_known()
-        fastest = limits["pace_seconds"].get(str(choice.threads)) if limits else None
-        self.pace = Pace(self.device, choice.threads, fastest)
+        self.config = config
+        limits = self.known_limits()
+        fastest = limits["pace_seconds"].get(str(config.threads)) if limits else None
+        self.pace = Pace(self.device, config.threads, fastest)
         self.meter = meter(self.device)
         self.meter.reset()
         before = self.meter.now()
 
         def load() -> None:
-            self.engine = engine_class(self.manifest, self.device, choice, self.shape)
+            self.engine = engine_class(self.manifest, self.device, config, self.shape)
 
         self.findings["load_seconds"] = timing.clocked(load, self.synchronise)
-        self.findings["memory"] = {
-            "before_load_bytes": before,
-            "after_load_bytes": self.meter.now(),
-            "load_peak_bytes": self.meter.peak(),
-            "prefill_peak_bytes": None,
-            "decode_peak_bytes": None,
-            "method": self.meter.method,
-            "reserved_peak_bytes": None,
-            "allocated_peak_bytes": None,
-        }
+        self.memory = Memory(
+            before_load_bytes=before,
+            after_load_bytes=self.meter.now(),
+            load_peak_bytes=self.meter.peak(),
+            method=self.meter.method,
+        )
+        self.findings["memory"] = self.memory.model_dump()
         self.progress.advance()
 
-    def limits_known(self) -> dict[str, Any] | None:
-        """The limits, where they are of the machine and the device that the trial runs on."""
-        here = machine_name({"machine": describe_machine(), "device": device_name(self.device)})
-        return self.request.limits if machine_name(self.request.limits) == here else None
+    def known_limits(self) -> dict[str, Any] | None:
+        """The limits, if they were measured on the machine and the device that the trial runs on."""
+        limits, here = self.request.limits, hardware(describe_machine(), device_name(self.device))
+        return limits if hardware(limits["machine"], limits["device"]) == here else None
 
     def call_first(self) -> None:
-        """The first call. Raises OutcomeError when its tokens are not what they must be."""
+        """Runs the first call. Raises OutcomeError when its tokens are wrong."""
         self.findings["cold_call_seconds"] = self._clocked()
         self.tokens = self.last
         if not torch.isfinite(self.engine.logits(self.prompts)).all():
@@ -186,50 +179,55 @@ class Trial:
         self.progress.advance()
 
     def warm_up(self) -> None:
-        """Calls until they take the same time."""
+        """Calls the engine until the calls take equally long."""
         calls = timing.warm_up(self._clocked, self.timing)
         cold = self.findings["cold_call_seconds"]
-        if self.findings["choice"]["compile"]:
+        if self.config.compile:
             self.findings["compile_seconds"] = max(0.0, cold - min(calls))
         self.findings |= {"warmup_calls": len(calls), "warmup_steady": timing.is_steady(calls)}
         log.info("cold call %.4g s, warm-up %s s", cold, " ".join(f"{seconds:.4g}" for seconds in calls))
         self.progress.advance()
 
     def time(self) -> None:
-        """The timed batches. Raises OutcomeError when one of them was wrong, with all of them in the findings."""
-        batches: list[dict[str, Any]] = []
-        timed: list[Batch] = []
+        """Times batches. Raises OutcomeError when one of them was wrong, with all of them in the findings."""
+        calls: list[TimedCall] = []
+        checks: list[tuple[int, str | None]] = []
         energy = counters(self.device)
         before = energy.read() if energy else []
-        for batch in time_batches(self._clocked, self.pace, self.timing):
-            timed.append(batch)
-            batches.append({**batch._asdict(), **self._looked_at()})
-            words = (batch.seconds, 1e6 * batch.pace_seconds, batches[-1]["message"] or "ok")
-            log.info("batch %d: %.6g s, pace %.4g us, %s", len(batches), *words)
+        for call in time_batches(self._clocked, self.pace, self.timing):
+            calls.append(call)
+            checks.append(self._check_last())
+            pace, result = 1e6 * call.pace_seconds, checks[-1][1] or "ok"
+            log.info("batch %d: %.6g s, pace %.4g us, %s", len(calls), call.seconds, pace, result)
         after = energy.read() if energy else []
-        slowed, counts = which_count(timed, self.pace, self.timing)
-        batches = [batch | {"counts": each} for batch, each in zip(batches, counts, strict=True)]
-        found = {"fastest_pace_seconds": self.pace.fastest, "slowed": slowed}
-        found["slowed_batches"] = len(timed) - len(self.pace.at_full(timed, self.timing.pace_tolerance))
-        self.findings |= {"batches": batches, **found, **speed(batches, self.timing.precision)}
-        produced = sum(batch["tokens"] for batch in batches if batch["ok"])
+        slowed, counts = which_count(calls, self.pace, self.timing)
+        batches = [
+            Batch(**call._asdict(), tokens=tokens, ok=message is None, message=message, counts=count)
+            for call, (tokens, message), count in zip(calls, checks, counts, strict=True)
+        ]
+        self.findings |= {"fastest_pace_seconds": self.pace.fastest, "slowed": slowed}
+        self.findings["slowed_batches"] = len(calls) - len(self.pace.at_full(calls, self.timing.pace_tolerance))
+        self.findings["batches"] = [batch.model_dump() for batch in batches]
+        self.findings |= speed(batches, self.timing.precision)
+        produced = sum(batch.tokens for batch in batches if batch.ok)
         if energy and produced:
             joules = energy.between(before, after)
-            self.findings["energy"] = {"method": energy.method, "joules": joules, "joules_per_token": joules / produced}
-        failed = [batch["message"] for batch in batches if not batch["ok"]]
+            used = Energy(method=energy.method, joules=joules, joules_per_token=joules / produced)
+            self.findings["energy"] = used.model_dump()
+        failed = [batch.message for batch in batches if not batch.ok]
         if failed:
             raise OutcomeError(Outcome.INVALID_OUTPUT, f"{len(failed)} of {len(batches)} batches: {failed[0]}")
         self.progress.advance()
 
-    def follow(self) -> None:
-        """A pass of its own in which each token's time is taken."""
+    def measure_latency(self) -> None:
+        """Takes the time of each token, in calls of their own."""
         generate, tolerance = partial(self.engine.generate, self.prompts), self.timing.pace_tolerance
         stamps, slowed = latency.stamps(generate, self.shape, self.synchronise, self.pace, tolerance)
         self.findings |= {"latency_slowed": slowed, **latency.latencies(stamps, self.shape)}
         self.progress.advance()
 
-    def weigh(self) -> None:
-        """A pass of its own in which memory is looked at."""
+    def measure_memory(self) -> None:
+        """Reads the peak memory of prefill and decode, in a call of its own."""
         first: list[int | None] = []
 
         def at_token() -> None:
@@ -241,23 +239,22 @@ class Trial:
         self.engine.generate(self.prompts, self.shape.generated, at_token)
         self.synchronise()
         prefill, decode = first[0] if first else None, self.meter.peak()
-        memory = self.findings["memory"]
-        memory |= {"prefill_peak_bytes": prefill, "decode_peak_bytes": decode}
+        known = {"prefill_peak_bytes": prefill, "decode_peak_bytes": decode}
         peaks = [peak for peak in (prefill, decode) if peak is not None]
         if peaks:
             self.findings["peak_bytes"] = max(peaks)
-            self.findings["activation_bytes"] = max(peaks) - memory["after_load_bytes"]
+            self.findings["activation_bytes"] = max(peaks) - (self.memory.after_load_bytes or 0)
         if self.device.type == "cuda":
-            memory["allocated_peak_bytes"] = max(peaks)
-            memory["reserved_peak_bytes"] = torch.cuda.max_memory_reserved(self.device)
+            known["allocated_peak_bytes"] = max(peaks)
+            known["reserved_peak_bytes"] = torch.cuda.max_memory_reserved(self.device)
+        self.findings["memory"] |= known
         self.progress.advance()
 
-    def compare(self) -> None:
-        """What was found against what the machine can do."""
-        found, limits = self.findings, self.limits_known()
+    def compare_with_limits(self) -> None:
+        """Compares what was measured with what the machine can do."""
+        found, limits = self.findings, self.known_limits()
         assert self.manifest.shapes is not None
-        dtype = found["choice"]["dtype"]
-        itemsize = DTYPES[dtype].itemsize
+        itemsize = DTYPES[self.config.dtype].itemsize
         step = decode_step(self.engine.weights(), self.manifest.shapes, self.shape, itemsize)
         found["kv_bytes"] = step.kv_bytes
         if self.manifest.parameters is not None:
@@ -265,21 +262,33 @@ class Trial:
             if "peak_bytes" in found:
                 found["memory_overhead"] = found["peak_bytes"] / (found["weights_bytes"] + step.kv_bytes)
         if not limits:
-            log.warning("the limits are those of %s: no share of a ceiling", machine_name(self.request.limits))
+            elsewhere = hardware(self.request.limits["machine"], self.request.limits["device"])
+            log.warning("the limits were measured on %s, so the trial has no share of a ceiling", elsewhere)
         found |= roofline(
             batch=self.shape.batch,
             step_bytes=step.bytes,
             step_flops=step.flops,
             bandwidth=limits["bandwidth_bytes_per_second"] if limits else None,
-            flops=limits["matmul_flops_per_second"].get(dtype) if limits else None,
+            flops=limits["matmul_flops_per_second"].get(self.config.dtype) if limits else None,
             tokens_per_second=found.get("decode_tokens_per_second"),
         )
+
+    def _device(self) -> torch.device:
+        """The device. On the CPU, limits this process to `memory_limit_bytes`.
+
+        Raises UserError for a device that does not exist or lacks the dtype.
+        """
+        device = torch_device(self.request.device)
+        check_dtype(self.request.autotune.dtype, device)
+        if self.timing.memory_limit_bytes is not None and device.type == "cpu":
+            limit_address_space(self.timing.memory_limit_bytes)
+        return device
 
     def _generate(self, engine: Engine) -> Tensor:
         return engine.generate(self.prompts, self.shape.generated)
 
     def _clocked(self) -> float:
-        """Seconds of a call, whose tokens are kept to be looked at."""
+        """Seconds of a call, whose tokens are kept to be checked."""
 
         def call() -> None:
             self.last = self._generate(self.engine)
@@ -287,24 +296,24 @@ class Trial:
         return timing.clocked(call, self.synchronise)
 
     def _check(self, tokens: Tensor) -> agreement.Agreement:
-        return agreement.compare(tokens, self.reference, self.vocabulary, self.request.choice.tie_margin)
+        return agreement.check_tokens(tokens, self.reference, self.vocabulary, self.request.autotune.tie_margin)
 
-    def _looked_at(self) -> dict[str, Any]:
-        """How many tokens the last call produced, and whether they were right."""
+    def _check_last(self) -> tuple[int, str | None]:
+        """How many tokens the last call produced, and what is wrong with them, if anything."""
         try:
             if not torch.equal(self.last, self.tokens):  # those have been checked
                 self._check(self.last)
         except OutcomeError as found:
-            return {"tokens": self.last.numel(), "ok": False, "message": str(found)}
-        return {"tokens": self.last.numel(), "ok": True, "message": None}
+            return self.last.numel(), str(found)
+        return self.last.numel(), None
 
 
-def speed(batches: list[dict[str, Any]], precision: float) -> dict[str, Any]:
-    """What the timed batches say; tokens, rate and interval are of those that were right and count."""
-    right = [batch for batch in batches if batch["ok"]]
-    good = [batch for batch in right if batch["counts"]]
-    seconds = [batch["seconds"] for batch in good]
-    tokens = sum(batch["tokens"] for batch in good)
+def speed(batches: list[Batch], precision: float) -> dict[str, Any]:
+    """What the timed batches say, as JSON; tokens, rate and interval are of the batches that are right and count."""
+    right = [batch for batch in batches if batch.ok]
+    good = [batch for batch in right if batch.counts]
+    seconds = [batch.seconds for batch in good]
+    tokens = sum(batch.tokens for batch in good)
     found: dict[str, Any] = {
         "successful_batches": len(right),
         "failed_batches": len(batches) - len(right),
@@ -313,11 +322,12 @@ def speed(batches: list[dict[str, Any]], precision: float) -> dict[str, Any]:
     if not good:
         return found
     rate = tokens / sum(seconds)
-    interval = timing.rate_interval(seconds, good[0]["tokens"])
+    low, high = rate_interval(np.array([[batch.seconds, batch.tokens] for batch in good]))
+    several = len(good) > 1
     return found | {
         "tokens_per_second": rate,
-        "interval": interval and list(interval),
-        "interval_share": interval and (interval[1] - interval[0]) / 2 / rate,
+        "interval": [low, high] if several else None,
+        "interval_share": (high - low) / 2 / rate if several else None,
         "converged": timing.is_precise(seconds, precision),
         "drift_share": timing.drift(seconds),
         "drifted": timing.has_drifted(seconds, precision),

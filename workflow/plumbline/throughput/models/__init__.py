@@ -1,1 +1,1 @@
-"""Models: where they come from, how they are compressed, and how they are loaded."""
+"""Models: where they come from, how they are described, and how they are loaded."""

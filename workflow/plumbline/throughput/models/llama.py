@@ -1,4 +1,4 @@
-"""Weights of a Llama-shaped decoder, laid out for fast products: fused, and in the order that each product reads."""
+"""Weights of a Llama-shaped decoder, laid out for fast products: fused, and in the order each product reads them."""
 
 import itertools
 import math
@@ -15,29 +15,29 @@ from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.throughput.models.weights import read_config
 
 LARGE_BYTES = 2**20
-"""A weight below this stays in a core's cache, where a call costs more than reading it."""
+"""A weight smaller than this stays in a core's cache, and calling the kernel costs more than reading it."""
 PARTS = 16
-"""Equal shares of a large weight's outputs, at most, that threads may share them."""
+"""Largest number of equal parts that a large weight's outputs are split into, for threads to share."""
 
 Block = tuple[slice | None, Tensor, slice]
-"""Columns of x V, or None for the whole of x; weights as `_Source.laid_out` has them; columns of the output."""
+"""Columns of x V, or None for all of x; weights as laid out by `_Source.laid_out`; columns of the output."""
 
 
 @dataclass(frozen=True)
 class Product:
-    """One linear layer or several that read the same input: x W, or (x V) U with the V fused and the U in blocks."""
+    """One or several linear layers that read the same input: x W, or (x V) U with V fused and U in blocks."""
 
     width: int
-    """Of the output."""
+    """Width of the output."""
     first: Tensor | None
-    """The fused V, whose outputs are all ranks side by side; None without low rank."""
+    """The fused V, with the outputs of all ranks side by side; None without low rank."""
     ranks: int
-    """How many these are."""
+    """Sum of the ranks."""
     blocks: list[Block]
     bias: Tensor | None
 
     def bound(self, x: Tensor, y: Tensor, *, add: bool = False) -> list[Callable[[], Tensor]]:
-        """Calls that together set y (rows, width) to the product of x (rows, in), or with `add` add it to y."""
+        """Calls that set y (rows, width) to the product of x (rows, in), or with `add` add it to y."""
         calls: list[Callable[[], Tensor]] = []
         if self.first is not None:
             inner = x.new_empty(x.shape[0], self.ranks)
@@ -55,7 +55,7 @@ class Product:
 
 
 def _product(x: Tensor, weight: Tensor, y: Tensor, *, add: bool) -> Callable[[], Tensor]:
-    """A call that sets y (rows, out) to x (rows, in) · weight, (in, out) or parts (parts, some out, in), or adds it."""
+    """A call that sets y (rows, out) to x (rows, in) · weight (in, out) or (parts, out / parts, in), or adds it."""
     if weight.dim() == 3:
         spread, by_part = x.T.expand(len(weight), *x.T.shape), y.T.unflatten(0, weight.shape[:2])
         if add:
@@ -76,7 +76,7 @@ class Layer:
 
     attention_norm: Tensor
     qkv: Product
-    """Queries, keys, values side by side; in queries and keys a head's rotary pairs are neighbours."""
+    """Queries, keys and values side by side; in queries and keys a head's rotary pairs are adjacent."""
     attention_out: Product
     mlp_norm: Tensor
     gate_up: Product
@@ -85,7 +85,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Llama:
-    """The model. Norm weights are scaled by √width, for a norm that divides by the length of the vector."""
+    """The model. Norm weights are scaled by √width, since the norm divides by the vector's length."""
 
     heads: int
     kv_heads: int
@@ -100,7 +100,7 @@ class Llama:
     head: Product
 
     def weights(self) -> list[Tensor]:
-        """Every weight that a decode step reads whole."""
+        """Every weight that a decode step reads in full."""
         found = [self.norm, *self.head.weights()]
         for layer in self.layers:
             products = (layer.qkv, layer.attention_out, layer.gate_up, layer.down)
@@ -110,10 +110,10 @@ class Llama:
 
 
 def read_llama(folder: Path, tensors: dict[str, Tensor], *, one_row: bool) -> Llama:
-    """The model in `folder` from its `tensors`, which are used up. `one_row`: for products of single rows.
+    """The model in `folder`, built from its `tensors`, which are consumed. `one_row`: for products of single rows.
 
-    Raises OutcomeError with outcome `unavailable` for an architecture other than this, UserError when weights are
-    missing or of another shape than config.json says.
+    Raises OutcomeError with outcome `unavailable` for another architecture, UserError when weights are missing or
+    differ in shape from config.json.
     """
     config = read_config(folder)
     theta = _supported(config)
@@ -152,7 +152,7 @@ def read_llama(folder: Path, tensors: dict[str, Tensor], *, one_row: bool) -> Ll
 
 
 def _supported(config: dict[str, Any]) -> float:
-    """θ of the rotary positions, once all that is done otherwise in another architecture is ruled out."""
+    """θ of the rotary embeddings. Raises OutcomeError for an architecture that computes differently."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     found = {
@@ -162,12 +162,12 @@ def _supported(config: dict[str, Any]) -> float:
     }
     for name, (value, known) in found.items():
         if value != known:
-            raise OutcomeError(Outcome.UNAVAILABLE, f"engine lean knows {name} {known} only, not {value}")
+            raise OutcomeError(Outcome.UNAVAILABLE, f"engine lean only supports {name} {known}, not {value}")
     return float(rope.get("rope_theta", config.get("rope_theta", 10_000.0)))
 
 
 class _Part(NamedTuple):
-    """A linear layer as the files have it: `second`, behind `first` where it is of low rank."""
+    """A linear layer as stored: `second`, preceded by `first` if it is low-rank."""
 
     first: Tensor | None
     second: Tensor
@@ -175,7 +175,7 @@ class _Part(NamedTuple):
 
 
 class _Source:
-    """The tensors of the files, taken out one by one so that two copies never stand side by side for long."""
+    """The stored tensors, taken out one by one so that two copies never coexist for long."""
 
     def __init__(self, folder: Path, tensors: dict[str, Tensor], one_row: bool) -> None:
         self._folder, self._tensors, self._one_row = folder, tensors, one_row
@@ -189,11 +189,11 @@ class _Source:
         return tensor
 
     def laid_out(self, weight: Tensor) -> Tensor:
-        """A weight (out, in) as (in, out), or for single rows on the CPU as it is read fastest there.
+        """A weight (out, in) as (in, out); for single rows on the CPU, in the layout that is read fastest there.
 
-        Small, or not to be parted: the outputs of an input side by side. Large: as it is, in equal parts (parts, some
-        out, in): of a batch of products torch gives each thread some, where it gives a product of one row to a single
-        thread.
+        Small or indivisible weights: contiguous as (in, out). Large ones: unchanged, in equal parts
+        (parts, out / parts, in), because torch splits a batch of products between threads, but not a product of one
+        row.
         """
         if not self._one_row or weight.device.type != "cpu" or weight.dtype != torch.float32:
             return weight.T
@@ -203,7 +203,7 @@ class _Source:
         return weight.contiguous().unflatten(0, (parts, -1))
 
     def product(self, names: dict[str, int], width: int, order: dict[str, Tensor] | None = None) -> Product:
-        """Linear layers that read the same `width` inputs as one: their names and how many outputs each has.
+        """Fuses linear layers that read the same `width` inputs. names: name -> number of outputs.
 
         `order` permutes a layer's outputs.
         """
@@ -230,7 +230,7 @@ class _Source:
         return Product(ends[-1], first, at, blocks, bias)
 
     def _part(self, name: str, width: int, outputs: int, order: Tensor | None) -> "_Part":
-        """The layer `name` as the files have it, dense or of low rank, its outputs in `order`."""
+        """The layer `name` as stored, dense or low-rank, with its outputs in `order`."""
         if f"{name}.0.weight" in self._tensors:
             rank = len(self._tensors[f"{name}.0.weight"])
             first, second = self.take(f"{name}.0.weight", (rank, width)), self.take(f"{name}.1.weight", (outputs, rank))

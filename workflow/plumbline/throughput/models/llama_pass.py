@@ -1,4 +1,4 @@
-"""A pass of a Llama-shaped decoder over some rows, through buffers that are made once."""
+"""A forward pass of a Llama-shaped decoder, through buffers that are allocated once."""
 
 import math
 from collections.abc import Callable
@@ -22,14 +22,14 @@ class Cache:
         frequencies = 1.0 / model.theta ** (torch.arange(0, size, 2, dtype=torch.float32) / size)
         angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies)
         self.turns = torch.polar(torch.ones_like(angles), angles)[:, None].to(embedding.device)
-        """(positions, 1, size / 2), complex: a turn is a product (Su et al. 2021, "RoFormer", section 3.4.2)."""
+        """(positions, 1, size / 2), complex: a rotation is a product (Su et al. 2021, "RoFormer", section 3.4.2)."""
 
     def places(self, start: int, length: int) -> tuple[Tensor, ...]:
-        """For each layer, where keys and values go: (2, batch, kv heads, length, head size)."""
+        """Where each layer's keys and values go: (2, batch, kv heads, length, head size)."""
         return self._content.narrow(4, start, length).unbind(0)
 
     def by_row(self, stop: int) -> tuple[Tensor, ...]:
-        """Keys, then values, of each layer in turn, of the first positions: (batch, kv heads, stop, head size)."""
+        """Keys and values of each layer in turn, up to `stop`: (batch, kv heads, stop, head size)."""
         return self._by_row.narrow(3, 0, stop).unbind(0)
 
     def by_head(self, stop: int) -> tuple[Tensor, ...]:
@@ -38,9 +38,9 @@ class Cache:
 
 
 class Pass:
-    """`length` tokens of each of `batch` rows go through the model; `run` leaves `logits` (batch, vocabulary).
+    """A pass over `length` tokens of each of `batch` rows; `run` sets `logits` (batch, vocabulary).
 
-    Attention over a prompt is torch's fused kernel; that of a single token is two products where `eager` says so.
+    Attention over a prompt uses torch's fused kernel; a single token's uses two products if `eager`.
     """
 
     def __init__(self, model: Llama, cache: Cache, batch: int, length: int, *, eager: bool) -> None:
@@ -54,7 +54,7 @@ class Pass:
         qkv, gate_up = empty(rows, queries + 2 * model.kv_heads * size), empty(rows, 2 * model.hidden)
         self.logits = empty(batch, model.head.width)
 
-        # Positions turn in float32; where the projections are that already, they turn in place.
+        # Rotary embeddings are applied in float32; in place if the projections already are.
         self._qkv, self._wide = qkv, qkv.float()
         pairs = self._wide.view(batch, length, -1, size // 2, 2)[:, :, : model.heads + model.kv_heads]
         self._pairs = torch.view_as_complex(pairs)
@@ -64,7 +64,7 @@ class Pass:
         if length > 1:
             self._q = self._scaled.view(batch, length, model.heads, size).transpose(1, 2)
             self._mixed = mixed.view(batch, length, model.heads, size).transpose(1, 2)
-        else:  # the queries that share a key stand in the place of positions
+        else:  # the queries that share a key take the place of positions
             shape = (batch * model.kv_heads,) if self._by_head else (batch, model.kv_heads)
             self._q, self._mixed = self._scaled.view(*shape, -1, size), mixed.view(*shape, -1, size)
 
@@ -87,7 +87,7 @@ class Pass:
         self._head = [norm.bound(last, model.norm, normed_last), *model.head.bound(normed_last, self.logits)]
 
     def run(self, tokens: Tensor, start: int) -> None:
-        """Reads `tokens` (batch · length) at positions from `start` on, behind what is in the cache."""
+        """Processes `tokens` (batch · length) at positions from `start` on, after what is in the cache."""
         stop = start + self._length
         turns = self._cache.turns[start:stop]
         known = self._cache.by_head(stop) if self._by_head else self._cache.by_row(stop)
@@ -119,7 +119,7 @@ class Pass:
 
 
 class _Norm:
-    """x / √(|x|² + width ε) · weight: RMSNorm (Zhang and Sennrich 2019) where weights are scaled by √width."""
+    """x / √(|x|² + width ε) · weight: RMSNorm (Zhang and Sennrich 2019) with weights scaled by √width."""
 
     def __init__(self, rows: int, width: int, epsilon: float, device: torch.device) -> None:
         self._lengths = torch.empty(rows, 1, device=device)

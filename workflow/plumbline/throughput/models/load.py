@@ -1,4 +1,4 @@
-"""Models in memory: as transformers' own with low-rank layers where the manifest says so, or as bare tensors."""
+"""Loads models: as transformers models, with low-rank layers where the manifest has some, or as bare tensors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
 
 
 def load_tensors(manifest: Manifest, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-    """The weights of a variant by their names in its files, those that are floats as `dtype`.
+    """The weights of a variant by their names in its files, floating-point ones as `dtype`.
 
-    A head tied to the embedding stands there under the embedding's name only. The tensors are in memory of their own,
-    not mapped from the file, so that memory and speed do not depend on what the page cache holds. Raises UserError for
-    a damaged file.
+    A head tied to the embedding appears under the embedding's name only. The tensors are copied into memory, not
+    mapped from the file, so that memory and speed do not depend on the page cache. Raises UserError for a damaged file.
     """
     tensors = {}
     for name, path in stored(Path(manifest.folder)).items():
@@ -37,10 +36,10 @@ def load_transformers(
 ) -> "PreTrainedModel":
     """The variant as a transformers model, for inference. `attention`: sdpa | eager.
 
-    Its generation_config is an empty one: greedy, and without an end-of-text token.
+    Its generation_config is empty: greedy, and without an end-of-text token.
 
     Raises UserError for a folder without config.json, a damaged weight file, an architecture that transformers does
-    not know, or weights that lack some of it.
+    not support, or missing weights.
     """
     folder = Path(manifest.folder)
     config, model_class = _architecture(folder)
@@ -65,15 +64,15 @@ def load_transformers(
             first = sorted(name if isinstance(name, str) else name[0] for name in names)[0]
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise UserError(f"{folder}: {what} {first}{more}, which its config.json asks for; save the model again")
-    # Else `generate` would end texts, sample or punish repetition as the folder's configurations say.
+    # Otherwise `generate` would stop, sample or penalise repetition as the folder's configuration says.
     model.generation_config = transformers.GenerationConfig()
     return model.to(device).eval().requires_grad_(False)
 
 
 def shapes_of(config: Any, place: str) -> Shapes:
-    """What the manifest says of an architecture, from transformers' configuration of it.
+    """An architecture's shapes, from transformers' configuration.
 
-    Raises UserError, naming `place`, when the configuration has no number for something.
+    Raises UserError, naming `place`, when the configuration lacks one of them.
     """
     text = config.get_text_config()
     width, heads = _number(text, "hidden_size", place), _number(text, "num_attention_heads", place)
@@ -93,20 +92,20 @@ def _number(config: Any, key: str, place: str) -> int:
     found = getattr(config, key, None)
     if not isinstance(found, int):
         raise UserError(
-            f"{place}/config.json: {key} is no number (given: {found!r}); this architecture cannot be measured"
+            f"{place}/config.json: {key} is not a number (given: {found!r}); this architecture cannot be measured"
         )
     return found
 
 
 def import_transformers(manifest: Manifest) -> None:
-    """Imports what `load_transformers` would, seconds' worth, so that forks of this process have it."""
+    """Imports what `load_transformers` needs, which takes seconds, so that forks of this process need not."""
     _architecture(Path(manifest.folder))
 
 
 def _architecture(folder: Path) -> tuple[Any, Any]:
     """The configuration and the class of the causal language model in `folder`."""
     read_config(folder)
-    import transformers  # takes seconds, which whoever needs no more than load_tensors is spared
+    import transformers  # takes seconds, and load_tensors does not need it
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     transformers.utils.logging.disable_progress_bar()
@@ -118,14 +117,14 @@ def _architecture(folder: Path) -> tuple[Any, Any]:
         return config, MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     except KeyError:
         raise UserError(
-            f"{folder}/config.json: transformers knows no causal language model of type {config.model_type!r}"
+            f"{folder}/config.json: transformers has no causal language model of type {config.model_type!r}"
         ) from None
 
 
 def _with_low_rank(model_class: Any, layers: Sequence[CompressedLayer], names: frozenset[str]) -> Any:
-    """`model_class` with `layers` as two linear ones each; those have a bias whose bias is among `names`.
+    """`model_class` with each of `layers` replaced by two linear layers, with a bias where `names` has one.
 
-    A class, so that transformers' own loading fills it: the name stays, since transformers looks things up by it.
+    It is a class so that transformers' own loading fills it, and keeps the name because transformers looks it up.
     """
 
     def init(self: nn.Module, config: Any, *args: Any, **kwargs: Any) -> None:
@@ -133,14 +132,14 @@ def _with_low_rank(model_class: Any, layers: Sequence[CompressedLayer], names: f
         for layer in layers:
             bias = f"{layer.name}.1.bias" in names
             self.set_submodule(layer.name, LowRank(layer.rows, layer.columns, layer.rank, bias=bias))
-            # Some architectures draw weights for a part by the names of its layers, before the files fill them.
+            # Some architectures initialise a module by the names of its layers, before the files fill them.
             setattr(self.get_submodule(layer.name.rpartition(".")[0]), "_is_hf_initialized", True)  # noqa: B010
 
     return type(model_class.__name__, (model_class,), {"__init__": init, "__module__": model_class.__module__})
 
 
 class LowRank(nn.Sequential):
-    """A linear layer (rows, columns) as one of (rank, columns) and then one of (rows, rank)."""
+    """A linear layer (rows, columns) factored into (rank, columns) and (rows, rank)."""
 
     def __init__(self, rows: int, columns: int, rank: int, *, bias: bool) -> None:
         super().__init__(nn.Linear(columns, rank, bias=False), nn.Linear(rank, rows, bias=bias))

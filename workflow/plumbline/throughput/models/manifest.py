@@ -1,4 +1,4 @@
-"""The manifest of a variant: what stands in manifest.json of its folder, read by whoever loads it. Light to import."""
+"""The manifest of a variant: the manifest.json in its folder. Light to import."""
 
 from pathlib import Path
 
@@ -15,15 +15,15 @@ class CompressedLayer(Settings):
     columns: int
     rank: int
     error: float
-    """‖W − UV‖ in the norm that the method minimises: Frobenius, or as calibration text and its loss feel it."""
+    """‖W − UV‖ in the norm that the method minimises: Frobenius, or weighted by calibration inputs and gradients."""
     discarded: float
-    """√Σσ² of the singular values left out: what the error must be."""
+    """√Σσ² of the discarded singular values, which the error must equal."""
     norm: float
-    """Of W in the same norm."""
+    """Norm of W in the same norm."""
 
 
 class Calibration(Settings):
-    """Inputs that whitening was measured on."""
+    """Inputs that whitening was calibrated on."""
 
     source: str
     """`text`, or `random tokens` for a model that has no tokenizer."""
@@ -31,7 +31,7 @@ class Calibration(Settings):
 
 
 class Shapes(Settings):
-    """What a loader or an estimate needs to know of an architecture."""
+    """The sizes of an architecture that loaders and estimates need."""
 
     kind: str
     """transformers' model_type."""
@@ -45,34 +45,34 @@ class Shapes(Settings):
 
 
 class Manifest(Settings):
-    """A variant: where its weights are, what was done to them, and how good it is."""
+    """A variant: where its weights are, how it was compressed, and its perplexity."""
 
     outcome: Outcome = Outcome.OK
-    """`unavailable` or `invalid_output` where there is nothing to measure; its trials then have the same."""
+    """`unavailable` or `invalid_output` if there is nothing to measure; its trials then have the same outcome."""
     message: str | None = None
     variant: str
     method: str
-    """none (the base) | plain | whitened | own."""
+    """none (the base) | plain | whitened | user."""
     ratio: float | None = None
-    """Share of parameters kept, per linear layer; of one's own without a ratio, of all parameters."""
+    """Share of each linear layer's parameters kept; of a user-supplied model without a ratio, of all parameters."""
     folder: str = ""
-    """With config.json and *.safetensors; relative paths are from the folder Snakemake runs in."""
+    """Folder with config.json and *.safetensors; relative to the folder Snakemake runs in."""
     weights: str = ""
     """trained | hub | path | random."""
     revision: str | None = None
     sha256: str | None = None
-    """Over the weight files' contents."""
+    """SHA-256 of the weight files' contents."""
     parent: str | None = None
-    """The base's sha256."""
+    """`sha256` of the base model."""
     parameters: int | None = None
     shapes: Shapes | None = None
     layers: list[CompressedLayer] = []
     calibration: Calibration | None = None
     perplexity: float | None = None
-    """On held-out text, in float32; None without a tokenizer, or where it is not finite."""
+    """Perplexity on held-out text, in float32; None without a tokenizer, or if it is not finite."""
     evaluation_tokens: int | None = None
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest at `path`. Raises UserError when it is none."""
+    """The manifest at `path`. Raises UserError when it is not one."""
     return validated(Manifest, read_json(path), str(path))

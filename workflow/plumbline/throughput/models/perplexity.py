@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LOGITS_BYTES = 2**28
-"""Memory that the logits of a batch may take."""
+"""Memory that the logits of a batch may take, in bytes."""
 LARGEST_MEAN = math.log(torch.finfo(torch.float64).max)
-"""In nats: exp of more is no float."""
+"""In nats: the exponential of more overflows."""
 
 
 def quality(model: "PreTrainedModel", evaluation: Tensor | None) -> dict[str, Any]:
-    """Fields of the manifest that say how good a model is, with outcome invalid_output where it computes no numbers."""
+    """A manifest's perplexity fields, with outcome invalid_output if weights or perplexity are not finite."""
     bad = next((name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())), None)
     if bad is not None:
-        return {"outcome": Outcome.INVALID_OUTPUT, "message": f"weights that are not finite, the first in {bad}"}
+        return {"outcome": Outcome.INVALID_OUTPUT, "message": f"weights are not finite, the first in {bad}"}
     if evaluation is None:
         return {}
     found = perplexity(model, evaluation)
@@ -33,9 +33,9 @@ def quality(model: "PreTrainedModel", evaluation: Tensor | None) -> dict[str, An
 
 @torch.inference_mode()
 def perplexity(model: "PreTrainedModel", windows: Tensor) -> float:
-    """exp(Σ nll / tokens) over all tokens of `windows` (count, window) but the first of each, which follows nothing.
+    """exp(Σ nll / tokens) over `windows` (count, window), without the first token of each, which nothing predicts.
 
-    The sum is in float64. NaN or infinite where a logit is not finite.
+    The sum is in float64. NaN or infinite if a logit is not finite.
     """
     total = torch.zeros((), dtype=torch.float64)
     for batch in windows.split(batch_windows(model, windows.shape[1])):
@@ -48,10 +48,10 @@ def perplexity(model: "PreTrainedModel", windows: Tensor) -> float:
 
 
 def scored_tokens(windows: Tensor) -> int:
-    """How many tokens of `windows` are predicted."""
+    """Number of predicted tokens in `windows`."""
     return windows.shape[0] * (windows.shape[1] - 1)
 
 
 def batch_windows(model: "PreTrainedModel", window: int) -> int:
-    """How many windows a batch may have."""
+    """Largest number of windows per batch."""
     return max(1, LOGITS_BYTES // (4 * window * model.config.get_text_config().vocab_size))

@@ -1,4 +1,4 @@
-"""A Llama-shaped model with weights drawn from a seed, as a folder: for shapes too large to ship."""
+"""Writes a Llama-shaped model with random weights, for shapes that are too large to ship."""
 
 import math
 from collections.abc import Iterator
@@ -18,14 +18,14 @@ from plumbline.throughput.settings import Architecture
 INITIAL_STD = 0.02
 NORM_EPSILON = 1e-6
 FILE_BYTES = 2**30
-"""A file of weights holds about so many at most, and memory holds no more than one file."""
+"""Rough size limit of a weight file, and of the weights in memory at a time."""
 
 Weights = dict[str, tuple[int, ...]]
 """Names and shapes."""
 
 
 def write_model(folder: Path, architecture: Architecture, seed: int) -> None:
-    """Writes config.json and the weights to `folder`, in one file or, beyond FILE_BYTES, several with an index.
+    """Writes config.json and the weights to `folder`: one file, or several with an index beyond FILE_BYTES.
 
     Matrices are normal with standard deviation 0.02, norms are one. The same seed gives the same bytes.
     """
@@ -47,7 +47,7 @@ def write_model(folder: Path, architecture: Architecture, seed: int) -> None:
 
 
 def weights_of(architecture: Architecture) -> Weights:
-    """Name and shape of every weight, as transformers' LlamaForCausalLM has them; a tied head is not among them."""
+    """Name and shape of every weight of transformers' LlamaForCausalLM; a tied head is left out."""
     width, hidden, vocabulary = architecture.width, architecture.hidden, architecture.vocabulary
     head_size = width // architecture.heads
     key_width = head_size * (architecture.kv_heads or architecture.heads)
@@ -72,7 +72,7 @@ def weights_of(architecture: Architecture) -> Weights:
 
 
 def shapes_of(architecture: Architecture) -> Shapes:
-    """What the manifest says of it."""
+    """The architecture's shapes, for the manifest."""
     return Shapes(
         kind="llama",
         vocabulary=architecture.vocabulary,
@@ -86,12 +86,12 @@ def shapes_of(architecture: Architecture) -> Shapes:
 
 
 def parameters_of(architecture: Architecture) -> int:
-    """How many weights it has."""
+    """Number of weights."""
     return sum(math.prod(shape) for shape in weights_of(architecture).values())
 
 
 def config_of(architecture: Architecture) -> dict[str, Any]:
-    """config.json of it."""
+    """The architecture's config.json."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

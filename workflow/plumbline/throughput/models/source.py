@@ -1,4 +1,4 @@
-"""Where the base model comes from, as a folder on this machine."""
+"""Finds the base model's folder on this machine."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from plumbline.throughput.models.weights import read_config
 from plumbline.throughput.settings import HubModel
 
 FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
-"""What is fetched from the hub: no pickles, no weights for other libraries."""
+"""Files to fetch from the hub: no pickles, no weights for other libraries."""
 
 
 class Source(NamedTuple):
@@ -18,27 +18,27 @@ class Source(NamedTuple):
     weights: str
     """trained | hub | path."""
     revision: str | None
-    """The commit, for a model from the hub."""
+    """The commit of a model from the hub."""
 
 
 def trained(best: list[Path]) -> Source:
-    """The best model of the study lr_sweep, by the manifest in its folder."""
+    """The best model of the study lr_sweep, given the manifest in its folder."""
     if len(best) != 1:
-        raise UserError("--best: wants the manifest of the best model, since throughput.model.source is 'trained'")
+        raise UserError("--best: needs the manifest of the best model, since throughput.model.source is 'trained'")
     return _checked(best[0].parent, "trained", None)
 
 
 def path(folder: str | None) -> Source:
-    """A folder as transformers saves it."""
+    """A folder written by transformers."""
     if folder is None or not Path(folder).is_dir():
         raise UserError(f"throughput.model.path: {folder} is not a directory; name one that transformers saved")
     return _checked(Path(folder), "path", None)
 
 
 def hub(settings: HubModel) -> Source:
-    """A model on the hub, fetched to huggingface's cache unless it is there, or a local folder laid out like one.
+    """A model on the hub, fetched into huggingface's cache unless it is there, or a local folder with the same files.
 
-    Raises UserError when the hub does not give it, or when a revision is asked of a folder.
+    Raises UserError when the hub does not provide it, or when a revision is given for a local folder.
     """
     from huggingface_hub import snapshot_download
 

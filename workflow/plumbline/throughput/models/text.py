@@ -1,4 +1,4 @@
-"""Text as windows of tokens: for calibration, perplexity and prompts."""
+"""Text as windows of tokens, for calibration, perplexity and prompts."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -26,13 +26,13 @@ TOKENIZER_FILES = (
 )
 VOCABULARIES = (TOKENIZER, "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
 SPREAD = 4
-"""So many times the tokens that are needed are read, so that the windows come from more documents."""
+"""Read this many times the tokens needed, so that windows come from more documents."""
 
 Encoder = Callable[[str], list[int]]
 
 
 def encoder(folder: Path) -> Encoder:
-    """What turns a text into the ids of the model in `folder`, its end-of-text id behind them where it has one.
+    """A function that encodes a text for the model in `folder`, followed by the end-of-text id if there is one.
 
     Raises UserError when the folder has no tokenizer, or a damaged one.
     """
@@ -48,13 +48,13 @@ def _fast(path: Path) -> Encoder:
 
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001 - the library raises nothing more special
+    except Exception as error:  # noqa: BLE001 - the library raises nothing more specific
         raise UserError(f"{path}: is not a tokenizer ({_line(error)}); copy the model's own again") from None
     return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def _slow(folder: Path) -> Encoder:
-    """A tokenizer that only transformers can read."""
+    """A tokenizer in a format that only transformers can read."""
     from transformers import AutoTokenizer
 
     try:
@@ -65,7 +65,7 @@ def _slow(folder: Path) -> Encoder:
 
 
 def end_of_text(folder: Path) -> list[int]:
-    """The id that the model ends a text with; empty where neither of its configurations names one."""
+    """The model's end-of-text id; empty if neither of its configurations names one."""
     for name in ("generation_config.json", "config.json"):
         if (folder / name).exists():
             found = read_json(folder / name).get("eos_token_id")
@@ -76,7 +76,7 @@ def end_of_text(folder: Path) -> list[int]:
 
 
 def same_vocabulary(folder: Path, other: Path) -> bool:
-    """Whether two models give the same ids to the same tokens, as far as their tokenizer.json say."""
+    """Whether two models map the same tokens to the same ids, as far as their tokenizer.json tells."""
     if not (folder / TOKENIZER).exists() or not (other / TOKENIZER).exists():
         return True
     return _vocabulary(folder / TOKENIZER) == _vocabulary(other / TOKENIZER)
@@ -88,9 +88,9 @@ def _vocabulary(path: Path) -> Any:
 
 
 def corpus_documents(manifest: Path, validation: bool, seed: int) -> Iterator[str]:
-    """The training or the validation documents of a corpus of the study lr_sweep, in an order drawn from the seed.
+    """The training or validation documents of a corpus of the study lr_sweep, in an order drawn from the seed.
 
-    Reads documents.parquet beside `manifest`, columns text and validation, a row group at a time. Raises UserError
+    Reads documents.parquet beside `manifest` (columns text and validation), one row group at a time. Raises UserError
     when it is damaged.
     """
     import pyarrow as pa
@@ -122,9 +122,9 @@ def file_documents(paths: Iterable[Path]) -> Iterator[str]:
 
 
 def windows(documents: Iterable[str], encode: Encoder, count: int, window: int, place: str) -> Tensor:
-    """`count` windows of `window` tokens, int64 (count, window), evenly spaced over the documents in a row.
+    """`count` windows of `window` tokens, int64 (count, window), evenly spaced over the concatenated documents.
 
-    place: what the documents are, for messages. Raises UserError when they have fewer tokens.
+    place: the config key of the documents, for messages. Raises UserError when they have too few tokens.
     """
     wanted, ids = count * window, list[int]()
     for text in documents:
@@ -135,14 +135,14 @@ def windows(documents: Iterable[str], encode: Encoder, count: int, window: int, 
     if have < count:
         raise UserError(
             f"{place}: {len(ids)} tokens, fewer than {count} windows of {window} need ({wanted});"
-            f" give more text, or lower {place}_windows or throughput.text.window"
+            f" add text, or lower {place}_windows or throughput.text.window"
         )
     chosen = torch.arange(count) * have // count
     return torch.tensor(ids[: have * window], dtype=torch.int64).view(have, window)[chosen]
 
 
 def random_windows(vocabulary: int, count: int, window: int, seed: int) -> Tensor:
-    """`count` windows of tokens drawn at random, int64 (count, window)."""
+    """`count` windows of random tokens, int64 (count, window)."""
     draw = torch.Generator().manual_seed(seed)
     return torch.randint(vocabulary, (count, window), generator=draw)
 

@@ -1,4 +1,4 @@
-"""The weight files of a model folder: which they are, what is in them, their hash. Light to import."""
+"""The weight files of a model folder: their names, contents and hash. Light to import."""
 
 import hashlib
 import json
@@ -20,9 +20,9 @@ CHUNK_BYTES = 2**24
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that hold a model's weights, sorted: those of the index where there is one.
+    """The safetensors files with a model's weights, sorted; those of the index if there is one.
 
-    Raises UserError when there are none, or when one of the index is missing.
+    Raises UserError when there are none, or when a file of the index is missing.
     """
     if (folder / INDEX).exists():
         names = sorted(set(_index(folder).values()))
@@ -53,13 +53,13 @@ def opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
-        raise UserError(f"{path}: is not a complete safetensors file ({error}); copy or make it again") from None
+        raise UserError(f"{path}: is not a complete safetensors file ({error}); copy or write it again") from None
     except FileNotFoundError:
         raise UserError(f"{path}: does not exist") from None
 
 
 def stored(folder: Path) -> dict[str, Path]:
-    """Name of every tensor of a model -> the file that holds it. Raises UserError for a damaged file."""
+    """Tensor name -> file that holds it. Raises UserError for a damaged file."""
     found: dict[str, Path] = {}
     for path in weight_files(folder):
         with opened(path) as file:
@@ -68,7 +68,7 @@ def stored(folder: Path) -> dict[str, Path]:
 
 
 def stored_types(folder: Path) -> dict[str, torch.dtype]:
-    """Name of every tensor of a model -> the type of its numbers in the file, matrices before the rest."""
+    """Tensor name -> dtype in the file, matrices first."""
     found: dict[str, tuple[bool, torch.dtype]] = {}
     for name, path in stored(folder).items():
         with opened(path) as file:
@@ -81,7 +81,7 @@ def stored_types(folder: Path) -> dict[str, torch.dtype]:
 
 
 def sha256_of(folder: Path) -> str:
-    """SHA-256 over the contents of a model's weight files, in the order of their names."""
+    """SHA-256 of the contents of a model's weight files, in the order of their names."""
     digest = hashlib.sha256()
     for path in weight_files(folder):
         with path.open("rb") as stream:
@@ -91,11 +91,11 @@ def sha256_of(folder: Path) -> str:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model folder. Raises UserError when it is missing or no JSON object."""
+    """config.json of a model folder. Raises UserError when it is missing or not a JSON object."""
     path = folder / CONFIG
     if not path.exists():
         raise UserError(f"{folder}: has no {CONFIG}; name a folder that transformers saved")
     config = read_json(path)
     if not isinstance(config, dict):
-        raise UserError(f"{path}: is not valid JSON object ({json.dumps(config)[:40]}); save the model again")
+        raise UserError(f"{path}: is not a JSON object ({json.dumps(config)[:40]}); save the model again")
     return config

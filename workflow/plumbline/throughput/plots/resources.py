@@ -9,46 +9,42 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from plumbline.core.present.formatting import outcome_label
+from plumbline.core.present.panels import DASHES, error_bars, legend_below, notes_on_top, panels
 from plumbline.core.present.plotting import FAULT, GREY, LABEL_POINTS, PALETTE, message_figure
-from plumbline.throughput.analysis.records import outcome_text
 from plumbline.throughput.plots.panels import (
-    DASHES,
-    DISTURBED,
     KEPT,
+    NOISY,
     PALE,
-    Tables,
-    disturbed_entry,
-    errors,
     failed_row,
-    legend_below,
-    panels,
+    largest,
+    noisy_entry,
     points,
     row_label,
     rows_figure,
-    shown,
     slice_title,
     slices,
-    title_notes,
 )
+from plumbline.throughput.plots.results import Results
 
 PARTS = {
     "weights": ("Weights", PALETTE[0]),
     "kv": ("KV cache", PALETTE[1]),
-    "loaded": ("Held after loading, beside the weights", "#D5D5D5"),
-    "rest": ("Further peak of generating", PALETTE[5]),
+    "loaded": ("Held after loading, besides weights", "#D5D5D5"),
+    "rest": ("Added while generating", PALETTE[5]),
 }
 LIMITS = {"bandwidth": ("Memory bandwidth", PALETTE[0], "o"), "compute": ("Matmul rate", PALETTE[1], "s")}
 
 
-def memory(tables: Tables) -> Figure:
-    """Peak memory against the batch size: a bar per variant, in parts; a panel per engine and lengths."""
-    groups, note = shown(slices(tables.trials, "batch"))
+def memory(results: Results) -> Figure:
+    """Peak memory against batch size: a stacked bar per variant, a panel per engine and lengths."""
+    groups, note = largest(slices(results.trials, "batch"))
     figure, axes = panels(len(groups), 2.9)
     values = pd.concat(groups)["peak_bytes"].max()
     size, unit = (1e9, "GB") if values >= 3e9 else (1e6, "MB")
     for panel, group in zip(axes, groups, strict=True):
         panel.set_title(slice_title(group, "batch"), fontsize=8, loc="left")
-        _memory_bars(panel, tables, group, size, small=len(groups) > 1)
+        _memory_bars(panel, results, group, size, small=len(groups) > 1)
         panel.set_xlabel(f"{KEPT}, by batch size")
     for panel in axes[:: min(len(axes), 2)]:
         panel.set_ylabel(f"Peak memory ({unit})")
@@ -56,15 +52,15 @@ def memory(tables: Tables) -> Figure:
         Line2D([], [], ls="", marker="s", ms=6, mew=0, color=colour, label=label) for label, colour in PARTS.values()
     ]
     legend_below(figure, patches, columns=4)
-    title_notes(figure, tables, note)
+    notes_on_top(figure, results.machine_note, note)
     return figure
 
 
-def ceiling(tables: Tables) -> Figure:
-    """Share of the ceiling that each trial reaches, and which limit sets it."""
-    trials = tables.trials
+def ceiling(results: Results) -> Figure:
+    """Share of its ceiling that each trial reaches, and which limit sets the ceiling."""
+    trials = results.trials
     if trials["ceiling_share"].isna().all() and (trials["outcome"] == "ok").any():
-        return message_figure("No trial has a ceiling: the machine's limits are not known.")
+        return message_figure("No trial has a ceiling: this machine's limits were not measured.")
     figure, axes = rows_figure(len(trials))
     seen: dict[str, None] = {}
     for place, (_, row) in enumerate(trials.iterrows()):
@@ -75,11 +71,12 @@ def ceiling(tables: Tables) -> Figure:
             continue
         _, colour, marker = LIMITS.get(row["binds"], (row["binds"], GREY, "D"))
         seen[row["binds"]] = None
-        bars = errors(row.to_frame().T, "ceiling_share", scale=100)
-        look: dict[str, Any] = {"color": colour, "marker": marker, "ls": ""}
-        points(axes, [100 * row["ceiling_share"]], [place], look, [row["disturbed"]], xerr=bars)
+        bars = error_bars(row.to_frame().T, "ceiling_share", scale=100)
+        style: dict[str, Any] = {"color": colour, "marker": marker, "ls": ""}
+        points(axes, [100 * row["ceiling_share"]], [place], style, [row["noisy"]], xerr=bars)
         axes.plot([0, 100 * row["ceiling_share"]], [place, place], color=colour, lw=0.6, alpha=0.5, zorder=2)
-    axes.set_yticks(range(len(trials)), [row_label(tables, row) for _, row in trials.iterrows()], fontsize=LABEL_POINTS)
+    labels = [row_label(results, row) for _, row in trials.iterrows()]
+    axes.set_yticks(range(len(trials)), labels, fontsize=LABEL_POINTS)
     ends = trials[["ceiling_share", "ceiling_share_high"]].to_numpy(dtype=np.float64)
     highest = 100 * np.nan_to_num(ends).max()
     axes.set_xlim(0, max(105.0, 1.06 * highest))
@@ -89,16 +86,16 @@ def ceiling(tables: Tables) -> Figure:
         if name in LIMITS
     ]
     handles.append(axes.axvline(100, color="black", ls=DASHES, lw=0.9, zorder=1, label="Ceiling"))
-    handles += disturbed_entry(trials)
-    axes.set_xlabel("Share of the ceiling (%)")
+    handles += noisy_entry(trials)
+    axes.set_xlabel("Share of the ceiling reached (%)")
     legend_below(figure, handles, title="What sets the ceiling" if seen else None)
-    title_notes(figure, tables)
+    notes_on_top(figure, results.machine_note)
     return figure
 
 
-def phases(tables: Tables) -> Figure:
-    """Seconds of one call, split in prefill (to the first token) and decode (the further ones), a bar per trial."""
-    trials = tables.trials
+def phases(results: Results) -> Figure:
+    """Time of one call, split into prefill (until the first token) and decode (the other tokens), a bar per trial."""
+    trials = results.trials
     figure, axes = rows_figure(len(trials))
     prefill = 1e3 * trials["time_to_first_token_seconds"].to_numpy(dtype=np.float64)
     steps = trials["generated"].to_numpy(dtype=np.float64) - 1
@@ -118,41 +115,41 @@ def phases(tables: Tables) -> Figure:
     known = ~np.isnan(total)
     handles: list[Any] = []
     for name, starts, lengths, colour in (
-        ("Prefill, to the first token", np.zeros(len(trials)), prefill, PALETTE[1]),
-        ("Decode, the further tokens", prefill, decode, PALETTE[0]),
+        ("Prefill, until the first token", np.zeros(len(trials)), prefill, PALETTE[1]),
+        ("Decode, the other tokens", prefill, decode, PALETTE[0]),
     ):
-        look: dict[str, Any] = {"color": colour, "height": 0.74, "lw": 0, "label": name}
-        bars = axes.barh(rows[known], lengths[known], left=starts[known], **look)
+        style: dict[str, Any] = {"color": colour, "height": 0.74, "lw": 0, "label": name}
+        bars = axes.barh(rows[known], lengths[known], left=starts[known], **style)
         handles.append(Patch(color=colour, lw=0, label=name))
-        for bar, disturbed in zip(bars, trials["disturbed"].to_numpy()[known], strict=True):
-            bar.set_alpha(PALE if disturbed else None)
-    axes.set_yticks(rows, [row_label(tables, row) for _, row in trials.iterrows()], fontsize=LABEL_POINTS)
+        for bar, noisy in zip(bars, trials["noisy"].to_numpy()[known], strict=True):
+            bar.set_alpha(PALE if noisy else None)
+    axes.set_yticks(rows, [row_label(results, row) for _, row in trials.iterrows()], fontsize=LABEL_POINTS)
     axes.set_xlim(0, 1.24 * total[known].max() if known.any() else 1.0)
     if not known.any():
         axes.set_xticks([])
-    axes.set_xlabel("Milliseconds of one call")
-    if (known & (trials["disturbed"] != "").to_numpy()).any():
-        handles.append(Patch(color=GREY, alpha=PALE, lw=0, label=f"Pale: {DISTURBED[0].lower()}{DISTURBED[1:]}"))
+    axes.set_xlabel("Time of one call (ms)")
+    if (known & (trials["noisy"] != "").to_numpy()).any():
+        handles.append(Patch(color=GREY, alpha=PALE, lw=0, label=f"Pale: {NOISY[0].lower()}{NOISY[1:]}"))
     legend_below(figure, handles if known.any() else [])
-    title_notes(figure, tables)
+    notes_on_top(figure, results.machine_note)
     return figure
 
 
-def _memory_bars(axes: Axes, tables: Tables, group: pd.DataFrame, size: float, *, small: bool) -> None:
-    names = [name for name in tables.looks if name in set(group["variant"])]
+def _memory_bars(axes: Axes, results: Results, group: pd.DataFrame, size: float, *, small: bool) -> None:
+    names = [name for name in results.styles if name in set(group["variant"])]
     batches = sorted(group["batch"].unique())
     step = len(names) + 1
     places, labels = [], []
     highest = group["peak_bytes"].max() / size
     for number, batch in enumerate(batches):
         for index, name in enumerate(names):
-            mine = group[(group["batch"] == batch) & (group["variant"] == name)]
-            if mine.empty:
+            trial = group[(group["batch"] == batch) & (group["variant"] == name)]
+            if trial.empty:
                 continue
             place = number * step + index
             places.append(place)
-            labels.append(tables.labels[name].replace(" (base)", ""))
-            _memory_bar(axes, place, mine.iloc[0], size)
+            labels.append(results.labels[name].replace(" (base)", ""))
+            _memory_bar(axes, place, trial.iloc[0], size)
         axes.annotate(
             f"batch {batch:,}", (number * step + (len(names) - 1) / 2, 1), xycoords=axes.get_xaxis_transform(),
             xytext=(0, -2), textcoords="offset points", ha="center", va="top", fontsize=7,
@@ -173,10 +170,10 @@ def _memory_bars(axes: Axes, tables: Tables, group: pd.DataFrame, size: float, *
 
 def _memory_bar(axes: Axes, place: float, row: pd.Series, size: float) -> None:
     if row["outcome"] != "ok" or np.isnan(row["peak_bytes"]):
-        text = outcome_text(row["outcome"]) if row["outcome"] != "ok" else "unknown"
-        look: dict[str, Any] = {"color": FAULT, "fontsize": LABEL_POINTS, "ha": "center", "va": "bottom"}
+        text = outcome_label(row["outcome"]) if row["outcome"] != "ok" else "unknown"
+        style: dict[str, Any] = {"color": FAULT, "fontsize": LABEL_POINTS, "ha": "center", "va": "bottom"}
         axes.annotate(
-            f"× {text}", (place, 0), xytext=(0, 3), textcoords="offset points", rotation=90, **look,
+            f"× {text}", (place, 0), xytext=(0, 3), textcoords="offset points", rotation=90, **style,
         )  # fmt: skip
         return
     bottom = 0.0
@@ -186,9 +183,9 @@ def _memory_bar(axes: Axes, place: float, row: pd.Series, size: float) -> None:
 
 
 def memory_parts(row: pd.Series) -> dict[str, float]:
-    """A trial's peak bytes in parts: weights, KV cache, held after loading beside the weights, and the rest.
+    """A trial's peak bytes in parts: weights, KV cache, other memory held after loading, and the rest.
 
-    They add up to the peak: where the weights and the cache are counted larger than the peak was, they are cut.
+    The parts add up to the peak: where weights and cache are larger than the measured peak, they are clipped.
     """
     left = float(row["peak_bytes"])
     parts = {}

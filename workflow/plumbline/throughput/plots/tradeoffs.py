@@ -1,4 +1,4 @@
-"""Figures of quality: perplexity against speed, and against how much is kept."""
+"""Figures of quality: perplexity against speed, and against the share of parameters kept."""
 
 import textwrap
 from typing import Any
@@ -9,43 +9,38 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from plumbline.core.present.formatting import outcome_label
+from plumbline.core.present.panels import DASHES, error_bars, legend_below, log_axis, notes_on_top, panels
 from plumbline.core.present.plotting import GREY, LABEL_POINTS, MARKERS, PALETTE, message_figure
 from plumbline.throughput.analysis.frames import CELL
-from plumbline.throughput.analysis.records import outcome_text
 from plumbline.throughput.plots.panels import (
-    DASHES,
     KEPT,
-    Tables,
     by_variant,
-    disturbed_entry,
-    errors,
-    legend_below,
-    log_axis,
-    panels,
+    largest,
+    noisy_entry,
     points,
-    shown,
-    title_notes,
     variant_entries,
 )
+from plumbline.throughput.plots.results import Results
 from plumbline.throughput.settings import BASE
 
-NO_PERPLEXITY = "No variant has a perplexity: there was no tokenizer, or no text."
+NO_PERPLEXITY = "No variant has a perplexity: there is no tokenizer or no text."
 PERPLEXITY = "Perplexity on held-out text"
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "whitened": ("Whitened SVD", {"ls": "-", "ms": 4.5, "mew": 0.4, "mec": "white", "zorder": 4}),
     "plain": ("Plain SVD", {"ls": "-", "ms": 7.5, "mew": 1.1, "mfc": "none", "zorder": 3}),
-    "own": ("Your own (ratio as named)", {"ls": "", "ms": 5, "mew": 0.4, "mec": "white", "zorder": 5}),
+    "user": ("User-supplied (ratio by name)", {"ls": "", "ms": 5, "mew": 0.4, "mec": "white", "zorder": 5}),
 }
-"""Method -> what the legend says, and its line: plain is large and hollow, so that neither hides the other."""
+"""Method -> its legend entry and line style; plain is large and hollow, so that neither method hides the other."""
 
 
-def pareto(tables: Tables) -> Figure:
+def pareto(results: Results) -> Figure:
     """Perplexity against tokens per second, a panel per cell of the main engine, with the Pareto front.
 
-    The line joins the variants that no other beats in both. Variants without a speed or a perplexity have no place
-    on the axes: they are named below them.
+    The line joins the variants that no other variant beats in both. Variants without a speed or a perplexity are
+    listed below the axes.
     """
-    trials = tables.trials[tables.trials["engine"] == tables.main_engine]
+    trials = results.trials[results.trials["engine"] == results.main_engine]
     if trials["perplexity"].isna().all():
         return message_figure(NO_PERPLEXITY)
     placed = trials["perplexity"].notna() & (trials["outcome"] == "ok")
@@ -53,32 +48,32 @@ def pareto(tables: Tables) -> Figure:
     if not cells:
         return message_figure("No trial has both a perplexity and a speed.")
     most = max(len(group) for group in cells)
-    groups, note = shown([group for group in cells if len(group) == most])
+    groups, note = largest([group for group in cells if len(group) == most])
     figure, axes = panels(len(groups))
     for panel, group in zip(axes, groups, strict=True):
-        _points(panel, tables, group[placed[group.index]])
+        _points(panel, results, group[placed[group.index]])
         head = group.iloc[0]
         title = f"{head['engine']}, batch {head['batch']}, prompt {head['prompt']}, generated {head['generated']}"
         panel.set_title(title, fontsize=8, loc="left")
-        panel.set_xlabel("\n".join(["Tokens per second", *_left_out(tables, group[~placed[group.index]])]))
+        panel.set_xlabel("\n".join(["Tokens per second", *_missing(results, group[~placed[group.index]])]))
     for panel in axes[:: min(len(axes), 2)]:
         panel.set_ylabel(PERPLEXITY)
     drawn = pd.concat([group[placed[group.index]] for group in groups])
     names = list(drawn["variant"])
     front = Line2D([], [], color=GREY, lw=1.0, ls="-", label="Pareto front")
-    handles = [*variant_entries(tables, names, ls=""), front, *disturbed_entry(drawn)]
+    handles = [*variant_entries(results, names, ls=""), front, *noisy_entry(drawn)]
     legend_below(figure, handles, title=KEPT)
-    title_notes(figure, tables, note)
-    figure.draw_without_rendering()  # the layout must stand before labels are placed in it
+    notes_on_top(figure, results.machine_note, note)
+    figure.draw_without_rendering()  # labels are placed in the settled layout
     figure.set_layout_engine("none")
     for panel, group in zip(axes, groups, strict=True):
-        _name(panel, tables, group[placed[group.index]])
+        _label(panel, results, group[placed[group.index]])
     return figure
 
 
-def compression(tables: Tables) -> Figure:
-    """Perplexity against the share of parameters kept, a line per method, the base as a dashed line."""
-    variants = tables.variants
+def compression(results: Results) -> Figure:
+    """Perplexity against the share of parameters kept, a line per method, with the base as a dashed line."""
+    variants = results.variants
     known = variants[variants["perplexity"].notna()]
     if known.empty:
         return message_figure(NO_PERPLEXITY)
@@ -91,8 +86,8 @@ def compression(tables: Tables) -> Figure:
         group = others[others["method"] == method].sort_values("ratio")
         if group.empty:
             continue
-        look = {"color": PALETTE[number], "marker": MARKERS[number], "label": label, **how}
-        handles += axes.plot(group["ratio"], group["perplexity"], **look)
+        style = {"color": PALETTE[number], "marker": MARKERS[number], "label": label, **how}
+        handles += axes.plot(group["ratio"], group["perplexity"], **style)
     base = known.loc[known["variant"] == BASE, "perplexity"]
     if len(base):
         label = f"Base ({base.iloc[0]:,.2f})"
@@ -108,7 +103,7 @@ def compression(tables: Tables) -> Figure:
 
 
 def pareto_front(speed: np.ndarray, perplexity: np.ndarray) -> np.ndarray:
-    """Indices of the points that no other beats: as fast, and of lower perplexity, or the reverse; by rising speed.
+    """Indices of the points that no other point beats in both speed and perplexity, by rising speed.
 
     Of equal points the first is kept.
     """
@@ -117,25 +112,27 @@ def pareto_front(speed: np.ndarray, perplexity: np.ndarray) -> np.ndarray:
     return order[perplexity[order] < best][::-1]
 
 
-def _points(axes: Axes, tables: Tables, group: pd.DataFrame) -> None:
+def _points(axes: Axes, results: Results, group: pd.DataFrame) -> None:
     axes.grid(axis="both")
     axes.set_axisbelow(True)
     speed, perplexity = _coordinates(group)
     front = pareto_front(speed, perplexity)
     axes.step(speed[front], perplexity[front], where="pre", color=GREY, lw=1.0, zorder=2)
-    for variant, mine in by_variant(tables, group):
-        look = tables.looks[variant] | {"ls": "", "ms": 5}
-        points(axes, mine["tokens_per_second"], mine["perplexity"], look, mine["disturbed"], xerr=errors(mine))
-    ends = np.concatenate([speed - errors(group)[0], speed + errors(group)[1]])
+    for variant, trials in by_variant(results, group):
+        style = results.styles[variant] | {"ls": "", "ms": 5}
+        x, y = trials["tokens_per_second"], trials["perplexity"]
+        points(axes, x, y, style, trials["noisy"], xerr=error_bars(trials, "tokens_per_second"))
+    below, above = error_bars(group, "tokens_per_second")
+    ends = np.concatenate([speed - below, speed + above])
     width = max(float(np.ptp(ends)), 0.02 * float(ends.max()))
-    axes.set_xlim(ends.min() - 0.08 * width, ends.max() + 0.2 * width)  # names stand right of the points
+    axes.set_xlim(ends.min() - 0.08 * width, ends.max() + 0.2 * width)  # room for labels right of the points
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
     axes.locator_params(axis="x", nbins=5)
     _room(axes, perplexity)
 
 
-def _name(axes: Axes, tables: Tables, group: pd.DataFrame) -> None:
-    """Names every point right below it, where neither the front nor an interval is; names that would meet move down."""
+def _label(axes: Axes, results: Results, group: pd.DataFrame) -> None:
+    """Labels every point at its lower right, clear of front and interval; labels that would overlap move down."""
     to_points = 72 / axes.figure.dpi
     highest = float("inf")
     named = zip(group["variant"], *_coordinates(group), strict=True)
@@ -145,7 +142,7 @@ def _name(axes: Axes, tables: Tables, group: pd.DataFrame) -> None:
         highest = top - 1.3 * LABEL_POINTS
         leader = {"arrowstyle": "-", "color": GREY, "lw": 0.4, "shrinkA": 0, "shrinkB": 2, "relpos": (0, 1)}
         axes.annotate(
-            tables.labels[variant],
+            results.labels[variant],
             (speed, perplexity),
             xytext=(4, top - height),
             textcoords="offset points",
@@ -157,7 +154,7 @@ def _name(axes: Axes, tables: Tables, group: pd.DataFrame) -> None:
 
 
 def _room(axes: Axes, perplexity: np.ndarray) -> None:
-    """A log axis of perplexities with room below for names."""
+    """A log axis of perplexities with room below for labels."""
     ratio = max(perplexity.max() / perplexity.min(), 1.3)
     axes.set_yscale("log")
     axes.set_ylim(perplexity.min() / ratio**0.16, perplexity.max() * ratio**0.1)
@@ -168,22 +165,22 @@ def _coordinates(group: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return group["tokens_per_second"].to_numpy(dtype=np.float64), group["perplexity"].to_numpy(dtype=np.float64)
 
 
-def _left_out(tables: Tables, group: pd.DataFrame) -> list[str]:
-    """Lines that name the variants without a place on the axes, and why."""
-    why = ["no perplexity" if outcome == "ok" else outcome_text(outcome) for outcome in group["outcome"]]
-    named = zip(why, (tables.labels[variant] for variant in group["variant"]), strict=True)
-    return _not_placed(list(named), 56)
+def _missing(results: Results, group: pd.DataFrame) -> list[str]:
+    """Lines that list the variants missing from the axes, and why."""
+    why = ["no perplexity" if outcome == "ok" else outcome_label(outcome) for outcome in group["outcome"]]
+    named = zip(why, (results.labels[variant] for variant in group["variant"]), strict=True)
+    return _not_shown(list(named), 56)
 
 
 def _without(variants: pd.DataFrame) -> list[str]:
-    """Lines that name the variants without a perplexity, and why."""
-    why = ["no perplexity" if outcome == "ok" else outcome_text(outcome) for outcome in variants["outcome"]]
-    return _not_placed(list(zip(why, variants["variant"], strict=True)), 110)
+    """Lines that list the variants without a perplexity, and why."""
+    why = ["no perplexity" if outcome == "ok" else outcome_label(outcome) for outcome in variants["outcome"]]
+    return _not_shown(list(zip(why, variants["variant"], strict=True)), 110)
 
 
-def _not_placed(named: list[tuple[str, str]], width: int) -> list[str]:
-    """Names by reason, in lines of at most so many signs: `Not placed: OOM: 1 (base), 0.8; timeout: 0.4`."""
+def _not_shown(named: list[tuple[str, str]], width: int) -> list[str]:
+    """Names by reason, in lines of at most `width` characters: `Not shown: OOM: 1 (base), 0.8; timed out: 0.4`."""
     if not named:
         return []
     reasons = {why: ", ".join(name for other, name in named if other == why) for why, _ in named}
-    return textwrap.wrap("Not placed: " + "; ".join(f"{why}: {names}" for why, names in reasons.items()), width)
+    return textwrap.wrap("Not shown: " + "; ".join(f"{why}: {names}" for why, names in reasons.items()), width)

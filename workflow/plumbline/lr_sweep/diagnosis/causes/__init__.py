@@ -1,1 +1,1 @@
-"""One module per cause of a slow run; its name, the function's and the cause's are the same."""
+"""One module per cause of slow training; the module, its function and the cause share one name."""

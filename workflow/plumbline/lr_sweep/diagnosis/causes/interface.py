@@ -1,4 +1,4 @@
-"""What a cause is: a function from a trial's evidence, this machine and a probe to a finding, or None."""
+"""A cause is a function from a trial's evidence, this machine and a step timer to a finding, or None."""
 
 import importlib
 from collections.abc import Callable
@@ -12,36 +12,36 @@ from plumbline.lr_sweep.diagnosis.machine import Machine
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A cause found at work in one trial."""
+    """A cause that slowed down one trial."""
 
     seconds_lost: float
     evidence: str
-    """What was seen, with its numbers."""
+    """What was observed, with its numbers."""
     advice: str
     counterfactual: str | None = None
-    """What was measured now, with and without the cause."""
+    """A measurement made now, with and without the cause."""
     in_compute: float = 0.0
-    """Of the seconds lost, those in forward, backward and optimizer that the replayed step need not have."""
+    """The part of the lost seconds that was spent in forward, backward and optimizer, beyond the replayed step."""
 
 
-class Probe(Protocol):
-    """Measures now, on this machine. None: cannot be measured here within the time there is."""
+class StepTimer(Protocol):
+    """Measures steps now, on this machine; None when that is not possible here or within the time budget."""
 
     def step_seconds(self, trial: TrialEvidence) -> float | None:
-        """Seconds of one eager optimizer step, run as the trial runs it; to ask what if, give it a changed trial."""
+        """Seconds of one eager step with the trial's settings. For a counterfactual, pass a modified trial."""
 
     def ceiling(self, trial: TrialEvidence) -> float | None:
-        """Floating-point operations a second of a large matrix product, run as the trial runs."""
+        """Floating-point operations per second of a large matrix product with the trial's settings."""
 
 
-Cause = Callable[[TrialEvidence, Machine, Probe], Finding | None]
+Cause = Callable[[TrialEvidence, Machine, StepTimer], Finding | None]
 
 OVERHEAD_SHARES = {"validation": 0.15, "checkpoint": 0.05, "logging": 0.05, "data_wait": 0.05}
-"""Share of the training loop that each span may take before it counts as a loss."""
+"""Share of the training loop that each span may take before it counts as lost time."""
 
 
 def overhead(trial: TrialEvidence, span: str, advice: str) -> Finding | None:
-    """The time in `span` beyond the share it may take, as a loss; None below it."""
+    """A finding for the time in `span` beyond its allowed share; None below that."""
     seconds, whole, steps = trial.spans.get(span, 0.0), trial.training_seconds, max(trial.done, 1)
     lost = seconds - OVERHEAD_SHARES[span] * whole
     if lost <= 0:
@@ -49,27 +49,27 @@ def overhead(trial: TrialEvidence, span: str, advice: str) -> Finding | None:
     return Finding(
         seconds_lost=lost,
         evidence=f"{span} took {seconds:.1f} s of {whole:.1f} s ({seconds / whole:.0%}),"
-        f" {milliseconds(seconds / steps)} a step beside {milliseconds(trial.compute_seconds / steps)} of computing",
+        f" {milliseconds(seconds / steps)} per step next to {milliseconds(trial.compute_seconds / steps)} of compute",
         advice=advice,
     )
 
 
-class Comparison(NamedTuple):
-    """Seconds of a step as it is, and as it would be otherwise."""
+class StepTimes(NamedTuple):
+    """Seconds of a step of the trial, and of the alternative."""
 
-    own: float
-    other: float
+    actual: float
+    alternative: float
 
     @property
     def saved(self) -> float:
-        """Share of the step that the other way saves; below 0 where it costs."""
-        return 1 - self.other / self.own
+        """Share of the step that the alternative saves; negative when it is slower."""
+        return 1 - self.alternative / self.actual
 
 
-def compare(probe: Probe, trial: TrialEvidence, other: TrialEvidence) -> Comparison | None:
-    """A step of `trial` against one of `other`, measured now; None when one of them cannot be measured."""
-    own, otherwise = probe.step_seconds(trial), probe.step_seconds(other)
-    return None if own is None or otherwise is None else Comparison(own, otherwise)
+def step_times(timer: StepTimer, trial: TrialEvidence, alternative: TrialEvidence) -> StepTimes | None:
+    """A step of `trial` and one of `alternative`, measured now; None when either cannot be measured."""
+    actual, other = timer.step_seconds(trial), timer.step_seconds(alternative)
+    return None if actual is None or other is None else StepTimes(actual, other)
 
 
 def milliseconds(seconds: float) -> str:
@@ -78,12 +78,12 @@ def milliseconds(seconds: float) -> str:
 
 
 def names() -> list[str]:
-    """The causes of this folder, sorted, found by their files."""
+    """The causes in this folder, sorted: one per file."""
     files = Path(__file__).parent.glob("*.py")
     return sorted(file.stem for file in files if file.stem not in ("__init__", "interface"))
 
 
 def load(name: str) -> Cause:
-    """The cause `name` of this folder."""
+    """The cause `name`."""
     cause: Cause = getattr(importlib.import_module(f"{__package__}.{name}"), name)
     return cause

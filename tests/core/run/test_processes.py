@@ -13,7 +13,7 @@ import pytest
 
 from plumbline.core.errors import UserError
 from plumbline.core.run import progress
-from plumbline.core.run.child import ChildFault, TimeUpError, in_child, limit_address_space
+from plumbline.core.run.processes import ChildFault, TimeUpError, in_child, limit_address_space
 from plumbline.core.run.record import Outcome, OutcomeError
 
 MEBIBYTE = 1 << 20
@@ -149,7 +149,7 @@ def test_log_journal_and_output_of_the_child_go_on(tmp_path, capfd):
 
 def test_child_dies_with_its_parent(tmp_path):
     program = (
-        "import os, sys, time; from pathlib import Path; from plumbline.core.run.child import in_child\n"
+        "import os, sys, time; from pathlib import Path; from plumbline.core.run.processes import in_child\n"
         "in_child(lambda: (Path(sys.argv[1]).write_text(str(os.getpid())), time.sleep(60)))"
     )
     pid_file = tmp_path / "pid"
@@ -187,7 +187,7 @@ def memory_group():
 
 def test_child_that_the_kernel_kills_for_lack_of_memory_is_a_memory_error(memory_group):
     program = (
-        "import sys; from pathlib import Path; from plumbline.core.run.child import in_child\n"
+        "import sys; from pathlib import Path; from plumbline.core.run.processes import in_child\n"
         "Path(sys.argv[1], 'cgroup.procs').write_text('0')\n"
         "try: in_child(lambda: len(bytes(1 << 20) * 500))\n"
         "except MemoryError as error: print('MemoryError:', error)"

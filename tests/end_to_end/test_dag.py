@@ -1,0 +1,59 @@
+"""The jobs that Snakemake plans are the plan's targets: same files, same edges, same logs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from house import House, build
+from plumbline import config as configuration
+
+EVERYTHING = {
+    "ablation": {"shards": 3},
+    "lr_sweep": {"extend": False},
+    "throughput": {"timing": {"max_batch": True, "skip_larger_after_oom": True}},
+}
+OWN_TARGETS = {"all", *configuration.STUDIES}
+RESULTS = Path("results")
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory) -> House:
+    return build(tmp_path_factory.mktemp("dag") / "house", "all")
+
+
+def planned_jobs(house: House) -> list[tuple[str, dict[str, set[str]]]]:
+    """Rule, and the paths that it lists under each directive, of every job of a dry run."""
+    _, *parts = re.split(r"^(?:local)?(?:rule|checkpoint) (\w+):$", house.snakemake("--dry-run"), flags=re.MULTILINE)
+    jobs = []
+    for rule, text in zip(parts[::2], parts[1::2], strict=True):
+        lines = re.findall(r"^    (input|output|log): (.*)$", text, flags=re.MULTILINE)
+        jobs.append((rule, {directive: set(paths.split(", ")) for directive, paths in lines}))
+    return jobs
+
+
+@pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["default", "everything"])
+def test_snakemake_builds_the_dag_of_the_plan(house, settings):
+    house.configure(settings)
+    config = configuration.load([house.root / "config.yaml", house.root / "tiny.yaml"])
+    targets = {str(target.file(RESULTS)): target for target in config.plan()}
+    jobs = [(rule, found) for rule, found in planned_jobs(house) if rule not in OWN_TARGETS]
+    for rule, found in jobs:
+        (target,) = (targets[path] for path in found["output"] if path in targets)
+        assert rule.removesuffix("_shard") == f"{target.study}_{target.stage}"
+        assert found["output"] == set(map(str, target.files(RESULTS)))
+        assert found["log"] == {str(RESULTS / target.study / target.log)}
+        if not any(need.optional for need in target.needs):  # else the rounds of the sweep decide
+            inputs = {path for paths in target.inputs(RESULTS).values() for path in paths}
+            unread = {"<TBD>"} if target.contents else set()  # here nothing has run, so no content is there
+            assert found.get("input", set()) == inputs | unread
+    made = {path for _, found in jobs for path in found["output"] if path in targets}
+    assert made == {path for path, target in targets.items() if not target.optional}
+
+
+def test_every_study_has_a_target_that_all_includes(house):
+    house.configure({})
+    jobs = dict(planned_jobs(house))
+    for study in configuration.STUDIES:
+        alone = House(house.root, study)
+        assert dict(planned_jobs(alone))[study]["input"] <= jobs["all"]["input"]

@@ -1,0 +1,38 @@
+"""What the study adds to the command line: `plumbline compare A B`."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from plumbline.core.present.answer import Answer
+
+
+def compare(first: Path, second: Path, threshold: float | None) -> Answer:
+    """Which trials differ between two results folders by more than `threshold`, None: the noise between processes."""
+    from plumbline.throughput.analysis import compare as comparing
+    from plumbline.throughput.analysis.records import NOISE
+
+    comparison = comparing.compare(first, second, NOISE if threshold is None else threshold)
+    rows = comparing.differing(comparison)
+    lines: list[str | Table] = [
+        f"{comparison['first']} → {comparison['second']}",
+        *comparing.on_models(comparison),
+        *([_table(rows)] if rows else []),
+        *comparing.in_words(comparison),
+    ]
+    return Answer(comparison, lines, comparing.exit_status(comparison))
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("trial", "", "ratio", "95% interval", "tokens/s before", "after", ""):
+        table.add_column(heading, justify="left" if heading in ("trial", "") else "right", no_wrap=True)
+    for row in rows:
+        ends = "–" if row["low"] is None else f"[{row['low']:.3f}, {row['high']:.3f}]"
+        ratio = "–" if row["ratio"] is None else f"{row['ratio']:.3f}"
+        rates = [row[f"{side}_tokens_per_second"] for side in ("first", "second")]
+        shown = ["–" if rate is None else f"{rate:,.1f}" for rate in rates]
+        table.add_row(row["trial"], row["direction"], ratio, escape(ends), *shown, escape("; ".join(row["notes"])))
+    return table
