@@ -23,7 +23,7 @@ MIN_ROUNDS = 20
 CHECK_GROWTH = 1.15
 """Precision is checked again when there are so many times the rounds: a bootstrap costs as much as a fast round."""
 CHECKS = 2
-"""Checks in a row that that must find every interval narrow: stopping at the first favours intervals that are too narrow."""
+"""Checks in a row that must find every interval narrow: stopping at the first would favour too narrow ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
