@@ -44,6 +44,7 @@ TINY = {
             {"variants": ["base"], "engines": ["generate"], "batch": [2], "generated": [6]},
         ],
         "timing": {"seconds": 0.05, "min_batches": 3},
+        "comparison": {"seconds": 0.3},
         "autotune": {"threads": 1, "dtype": "float32"},
         "limits": {"seconds": 0.02},
     },

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from plumbline.core.measure.interleave import CONTROL, MIN_ROUNDS, Candidate, interleave
-from plumbline.core.statistics.rounds import Verdict
+from plumbline.core.statistics.rounds import Verdict, verdict
 
 
 class NoisyMachine:
@@ -32,18 +32,17 @@ def compare(seed: int, speedup: float, **options):
 
 def verdicts(speedup: float) -> list[Verdict]:
     found = [compare(seed, speedup) for seed in range(20)]
-    return [rounds.ratio("other").verdict(rounds.ratio(CONTROL)) for rounds in found]
+    return [verdict(rounds.ratio("other"), rounds.ratio(CONTROL)) for rounds in found]
 
 
 def test_a_candidate_against_itself_is_never_called_faster_or_slower_in_20_repeats():
     assert {Verdict.FASTER, Verdict.SLOWER}.isdisjoint(verdicts(1.0))
 
 
-@pytest.mark.parametrize(("speedup", "verdict"), [(1.05, Verdict.FASTER), (1 / 1.05, Verdict.SLOWER)])
-def test_a_true_difference_of_5_percent_is_found_in_19_of_20_repeats(speedup, verdict):
+@pytest.mark.parametrize(("speedup", "expected"), [(1.05, Verdict.FASTER), (1 / 1.05, Verdict.SLOWER)])
+def test_a_true_difference_of_5_percent_is_found_in_19_of_20_repeats(speedup, expected):
     found = verdicts(speedup)
-    assert found.count(verdict) >= 19 or {verdict, Verdict.INCONCLUSIVE} >= set(found), found
-    assert found.count(verdict) >= 17, found
+    assert found.count(expected) >= 19, found
 
 
 def test_one_after_another_the_same_machine_gives_the_wrong_sign():

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.core.statistics.rounds import RoundRatio, round_ratio
+from plumbline.core.statistics.rates import Ratio, ratio_over_rounds
 
 Array = NDArray[np.float64]
 CONTROL = "control"
@@ -24,6 +24,8 @@ CHECK_GROWTH = 1.15
 """Precision is checked again when there are so many times the rounds: a bootstrap costs as much as a fast round."""
 CHECKS = 2
 """Checks in a row that must find every interval narrow: stopping at the first would favour too narrow ones."""
+HOPELESS = 1.5
+"""If an interval by normal theory is this many times too wide, the bootstrap's is too wide as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +50,24 @@ class Rounds:
     precise: bool
     """Whether every ratio's interval reached the precision asked for before the time was used up."""
 
-    def ratio(self, name: str) -> RoundRatio:
+    def ratio(self, name: str) -> Ratio:
         """How many times as fast `name` is as the baseline: as both its turns of a round, in the geometric mean.
 
         Of the control: one turn against the other.
         """
+        return ratio_over_rounds(*self._sides(name))
+
+    def is_precise(self, precision: float) -> bool:
+        """Whether half of every ratio's interval is at most this share."""
+        others = self.names[1:]
+        if any(_normal_half_width(*self._sides(name)) > HOPELESS * precision for name in others):
+            return False  # takes microseconds, where the bootstrap of many rounds takes tenths of a second
+        return all(self.ratio(name).half_width <= precision for name in others)
+
+    def _sides(self, name: str) -> tuple[Array, Array]:
+        """Seconds of the baseline and of `name` in each round."""
         baseline = self.seconds[:, 0] if name == CONTROL else np.sqrt(self.seconds[:, 0] * self.seconds[:, 1])
-        return round_ratio(baseline, self.seconds[:, self.names.index(name)])
+        return baseline, self.seconds[:, self.names.index(name)]
 
 
 def interleave(
@@ -92,7 +105,7 @@ def interleave(
         if len(rows) >= check_at:
             check_at = int(np.ceil(check_at * CHECK_GROWTH))
             found = Rounds(names=names, seconds=np.array(rows), orders=np.array(orders), precise=False)
-            narrow = narrow + 1 if all(found.ratio(name).half_width <= precision for name in names[1:]) else 0
+            narrow = narrow + 1 if found.is_precise(precision) else 0
     return Rounds(names=names, seconds=np.array(rows), orders=np.array(orders), precise=narrow == CHECKS)
 
 
@@ -103,3 +116,8 @@ def _turn(candidate: Candidate, slice_seconds: float) -> float:
         spent += candidate.run()
         runs += 1
     return spent / (runs * candidate.work)
+
+
+def _normal_half_width(baseline: Array, candidate: Array) -> float:
+    """Half the 95% interval of the median log ratio, for normal and independent rounds."""
+    return float(1.96 * 1.2533 * np.std(np.log(baseline / candidate)) / len(baseline) ** 0.5)
