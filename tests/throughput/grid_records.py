@@ -126,9 +126,9 @@ def comparison(
         "outcome": "ok", "message": None, "seconds": 9.0, "device": "cpu", "model": "small", "question": question,
         "spec": {"comparison": {"precision": 0.02, "seconds": 8.0}, "code": "c", "inputs": "i"},
         "machine": {"cpu_model": "Xeon", "cores": CORES, "gpus": [], "versions": {"torch": "2.13"}},
-        "batch": batch, "prompt": 4, "generated": 32, "baseline": baseline, "arrangement": "together",
+        "batch": batch, "prompt": 4, "generated": 32, "baseline": baseline,
         "candidates": candidates, "left_out": [],
-        "rounds": [{"names": names, "seconds": seconds.tolist(), "precise": True,
+        "rounds": [{"arrangement": "together", "names": names, "seconds": seconds.tolist(), "precise": True,
                     "waiting_shares": dict.fromkeys([baseline, *ratios], 0.0),
                     "orders": [rng.permutation(len(names)).tolist() for _ in range(rounds)]}],
     }  # fmt: skip
@@ -148,7 +148,7 @@ def comparisons() -> list[ComparisonRecord]:
 
 def without_speed(question: str = "variants", **changes: Any) -> ComparisonRecord:
     """A comparison whose baseline has no speed."""
-    nothing: dict[str, Any] = {"rounds": [], "candidates": [], "arrangement": None, "device": None}
+    nothing: dict[str, Any] = {"rounds": [], "candidates": [], "device": None}
     said = {"outcome": "unavailable", "message": "the baseline has no speed: out_of_memory"}
     return ComparisonRecord.model_validate(comparison({"lean": 1.0}, question).to_json() | nothing | said | changes)
 

@@ -57,8 +57,9 @@ def run(made, tmp_path):
 
 def test_an_engine_that_does_everything_twice_is_slower_and_the_baseline_ran_twice_a_round(run) -> None:
     record = run("engines", {"engine": f"{WRONG}:Twice"}, comparison={"seconds": 2.0, "precision": 0.02})
-    assert (record.outcome, record.arrangement, record.baseline) == ("ok", "together", "lean")
+    assert (record.outcome, record.baseline) == ("ok", "lean")
     (rounds,) = record.rounds
+    assert rounds.arrangement == "together"
     assert rounds.names == ["lean", "control", "Twice"]
     assert len(rounds.seconds) == len(rounds.orders) >= MIN_ROUNDS
     assert {tuple(sorted(order)) for order in rounds.orders} == {(0, 1, 2)}
@@ -111,10 +112,18 @@ def test_candidates_that_do_not_fit_side_by_side_are_compared_with_the_baseline_
 ) -> None:
     others = [{"variant": name, "engine": f"{WRONG}:{engine}"} for name in ("a", "b")]
     record = run("variants", *others)
-    assert (record.outcome, record.arrangement) == ("ok", arrangement)
+    assert record.outcome == "ok"
+    assert [part.arrangement for part in record.rounds] == [arrangement] * 2
     assert [part.names for part in record.rounds] == [["base", "control", name] for name in ("a", "b")]
     assert list(speedups_frame([record])["candidate"]) == ["a", "b"]
     assert set(rivals(record, "a")) <= {"base", "b"}
+
+
+def test_a_candidate_that_does_not_even_fit_alone_is_left_out(run) -> None:
+    record = run("engines", {"engine": f"{WRONG}:Twice"}, {"engine": f"{WRONG}:Huge"})
+    assert record.outcome == "ok"
+    assert [part.names for part in record.rounds] == [["lean", "control", "Twice"]]
+    assert [(each.name, each.outcome, each.message) for each in record.left_out] == [("Huge", "out_of_memory", "full")]
 
 
 def test_variants_compute_as_the_base_and_engines_in_their_own_way_with_its_threads(run) -> None:

@@ -399,6 +399,7 @@ def test_pairs_and_the_time_used_up_are_said(tmp_path: Path) -> None:
     columns = {name: whole["rounds"][0]["names"].index(name) for name in ("whitened-0.8", "whitened-0.2")}
     parts = [
         {
+            "arrangement": "pairs",
             "names": ["base", "control", name],
             "seconds": [[row[0], row[1], row[column]] for row in whole["rounds"][0]["seconds"]],
             "orders": [[0, 1, 2]] * 100,
@@ -407,7 +408,7 @@ def test_pairs_and_the_time_used_up_are_said(tmp_path: Path) -> None:
         }
         for name, column in columns.items()
     ]
-    record = ComparisonRecord.model_validate(whole | {"rounds": parts, "arrangement": "pairs"})
+    record = ComparisonRecord.model_validate(whole | {"rounds": parts})
     assert rivals(record, "whitened-0.2") == []
     text = answers(summarized([trial()], manifests(), tmp_path, [record]))
     assert "100 rounds pair by pair, because memory did not hold all;" in text

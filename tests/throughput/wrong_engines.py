@@ -120,3 +120,9 @@ class OneAtATime(TwoAtATime):
     """So large that memory holds one."""
 
     limit = 1
+
+
+class Huge(TwoAtATime):
+    """So large that memory holds none."""
+
+    limit = 0

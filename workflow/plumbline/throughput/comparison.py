@@ -16,7 +16,7 @@ from plumbline.core.run.stage import stage
 from plumbline.throughput.grid import Cell, Contest, Question
 from plumbline.throughput.measurement.entry import Entry
 from plumbline.throughput.models.manifest import read_manifest
-from plumbline.throughput.record import Arrangement, ComparisonRecord, TrialRecord
+from plumbline.throughput.record import Arrangement, ComparisonRecord, LeftOut, TrialRecord
 from plumbline.throughput.settings import ComparisonSettings, EngineConfig, TrialTiming
 
 log = logging.getLogger("plumbline")
@@ -95,7 +95,8 @@ def config_of(question: Question, record: TrialRecord, base: TrialRecord) -> Eng
 
 def _without_speed(question: Question, cell: Cell, record: TrialRecord) -> dict[str, Any]:
     message = record.message or record.outcome.value
-    return {"name": name_of(question, cell), "trial": record.trial, "outcome": record.outcome, "message": message}
+    lost = LeftOut(name=name_of(question, cell), trial=record.trial, outcome=record.outcome, message=message)
+    return lost.model_dump(mode="json")
 
 
 def _parts(spec: ComparisonSpec, entries: list[Entry], text: Path) -> Iterator[dict[str, Any]]:
@@ -116,7 +117,13 @@ def _parts(spec: ComparisonSpec, entries: list[Entry], text: Path) -> Iterator[d
             yield _measured(spec, [base, entry], text, "pairs", share=len(others))
         except MemoryError as error:
             log.info("%s does not fit beside the baseline: %s", entry.name, error)
-            yield _measured(spec, [base, entry], text, "reloads", share=len(others))
+            try:
+                yield _measured(spec, [base, entry], text, "reloads", share=len(others))
+            except MemoryError as alone:
+                lost = LeftOut(
+                    name=entry.name, trial=entry.cell.trial, outcome=Outcome.OUT_OF_MEMORY, message=str(alone)
+                )
+                yield {"left_out": [lost.model_dump(mode="json")], "rounds": None}
 
 
 def _measured(
@@ -130,14 +137,16 @@ def _measured(
         found = in_child(partial(_interleave, spec, settings, entries, text, arrangement == "reloads"), seconds=limit)
     except TimeUpError as error:
         raise OutcomeError(Outcome.TIMEOUT, str(error)) from None
-    return {"arrangement": arrangement, **found}
+    if found["rounds"] is not None:
+        found["rounds"]["arrangement"] = arrangement
+    return found
 
 
 def _add(findings: dict[str, Any], part: dict[str, Any]) -> None:
     """Adds what one process found; the baseline's entry is that of the first."""
-    findings["device"], findings["arrangement"] = part["device"], part["arrangement"]
     findings["left_out"] += part["left_out"]
     if part["rounds"] is not None:
+        findings["device"] = part["device"]
         known = {each["name"] for each in findings.setdefault("candidates", [])}
         findings["candidates"] += [each for each in part["candidates"] if each["name"] not in known]
         findings["rounds"] = [*findings.get("rounds", []), part["rounds"]]

@@ -172,9 +172,15 @@ class LeftOut(Recorded):
     message: str
 
 
+Arrangement = Literal["together", "pairs", "reloads"]
+
+
 class Interleaved(Recorded):
     """Rounds that some candidates took turns in, raw."""
 
+    arrangement: Arrangement
+    """`together`: all candidates were loaded in one process. `pairs`: this one shared a process with the baseline
+    alone, since memory did not suffice for more. `reloads`: both were loaded again for every turn."""
     names: list[str]
     """The baseline, `control` (the baseline again), and the other candidates."""
     seconds: list[list[float]]
@@ -195,9 +201,6 @@ class Interleaved(Recorded):
         return self
 
 
-Arrangement = Literal["together", "pairs", "reloads"]
-
-
 class ComparisonRecord(Record):
     """One comparison: its candidates, and the rounds in which they took turns."""
 
@@ -210,9 +213,6 @@ class ComparisonRecord(Record):
     generated: int
     baseline: str
     """Name of the candidate that the others are compared with."""
-    arrangement: Arrangement | None = None
-    """`together`: all were loaded in one process. `pairs`: each shared one with the baseline alone, since memory did
-    not suffice for more. `reloads`: as pairs, and each was loaded again for every turn."""
     candidates: list[ComparedCandidate] = []
     """The baseline first."""
     left_out: list[LeftOut] = []

@@ -19,6 +19,11 @@ from plumbline.throughput.grid import main_engine
 from plumbline.throughput.record import ComparisonRecord, MaxBatchRecord, TrialRecord
 from plumbline.throughput.settings import BASE
 
+ARRANGEMENTS = {
+    "together": "in one process",
+    "pairs": "pair by pair, because memory did not hold all",
+    "reloads": "pair by pair and loaded anew for every turn, because memory did not hold two",
+}
 NEAR = 0.7
 """Share of a ceiling from which on the limit that sets it counts as the bottleneck."""
 
@@ -53,11 +58,7 @@ def _comparisons(comparisons: Sequence[ComparisonRecord], speedups: pd.DataFrame
         controls = rows.drop_duplicates("control")
         reached = ", ".join(ratio_text(row, "control") for _, row in controls.iterrows())
         rounds = " and ".join(f"{count:,}" for count in dict.fromkeys(rows["rounds"]))
-        how = {
-            "together": "in one process",
-            "pairs": "pair by pair, because memory did not hold all",
-            "reloads": "pair by pair, loaded anew for every turn, because memory did not hold two",
-        }[str(record.arrangement)]
+        how = " and ".join(ARRANGEMENTS[name] for name in dict.fromkeys(rows["arrangement"]))
         text = f"Comparison {record.trial}: {rounds} rounds {how}; {record.baseline} against itself (A/A) {reached}"
         if not rows["precise"].all():
             share = f"{record.spec['comparison']['precision']:.0%}" if "comparison" in record.spec else "the precision"

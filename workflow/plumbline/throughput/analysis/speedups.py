@@ -76,7 +76,7 @@ def _rows(record: ComparisonRecord) -> Iterator[dict[str, Any]]:
             row |= {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
             row |= {"verdict": verdict(ratio, control).value}
             row |= {"control": control.value, "control_low": control.low, "control_high": control.high}
-            row |= {"rounds": len(part.seconds), "precise": part.precise, "arrangement": record.arrangement}
+            row |= {"rounds": len(part.seconds), "precise": part.precise, "arrangement": part.arrangement}
             yield row | candidate.engine_config.model_dump(include={"dtype", "attention", "threads"})
 
 

@@ -110,6 +110,7 @@ def _rounds(request: Request, loaded: Sequence["Loaded"]) -> Interleaved:
         )
     log.info("%d rounds of %s: precise: %s", len(rounds.seconds), ", ".join(rounds.names), rounds.precise)
     return Interleaved(
+        arrangement="reloads" if request.reload else "together",
         names=rounds.names,
         seconds=rounds.seconds.tolist(),
         orders=rounds.orders.tolist(),
