@@ -64,10 +64,21 @@ def test_engines_give_the_same_tokens_and_every_token_is_counted(measured):
     ours, theirs = found["base/lean/b2-p4-g6"], found["base/generate/b2-p4-g6"]
     assert ours["tokens_sha256"] == theirs["tokens_sha256"] == ours["reference_sha256"]
     for record in (ours, theirs):
-        counted = [batch for batch in record["batches"] if batch["counts"]]
-        assert record["tokens_generated"] == 2 * 6 * len(counted) > 0
-        seconds = sum(batch["seconds"] for batch in counted)
+        assert record["tokens_generated"] == 2 * 6 * len(record["batches"]) > 0
+        seconds = sum(batch["seconds"] for batch in record["batches"])
         assert record["tokens_per_second"] == pytest.approx(record["tokens_generated"] / seconds)
+
+
+def test_comparisons_name_what_they_leave_out(measured):
+    folder = measured.study / "comparisons"
+    found = {str(path.relative_to(folder)): json.loads(path.read_text()) for path in folder.rglob("*.json")}
+    assert set(found) == {f"variants/lean/b{batch}-p4-g6.json" for batch in (1, 2)} | {"engines/base/b2-p4-g6.json"}
+    for name, record in found.items():
+        assert record["outcome"] == "ok"
+        assert len(record["rounds"][0]["seconds"]) >= 20
+        lost = {each["name"]: each["outcome"] for each in record["left_out"]}
+        assert lost == ({"broken": "invalid_output", "missing": "unavailable"} if "variants" in name else {})
+    assert (measured.study / "speedups.csv").read_text().count("variants/lean/") == 2
 
 
 def test_lines_for_existing_scripts_are_there_for_every_trial(measured):
@@ -84,7 +95,8 @@ def test_second_run_does_nothing_and_only_a_deleted_trial_runs_again(measured):
     trial.unlink()
     waiting = measured.waiting()
     trial.write_bytes(kept)
-    assert waiting == {"throughput_measure": 1, "throughput_summarize": 1, "throughput_figures": 1}
+    again = {"throughput_measure": 1, "throughput_comparison": 2}
+    assert waiting == again | {"throughput_summarize": 1, "throughput_figures": 1}
 
 
 def test_edited_engine_makes_only_its_own_trials_stale(measured):
@@ -93,7 +105,8 @@ def test_edited_engine_makes_only_its_own_trials_stale(measured):
     path.write_text(text + "\nEDITED = True\n")
     waiting = measured.waiting()
     path.write_text(text)
-    assert waiting == {"throughput_measure": 1, "throughput_summarize": 1, "throughput_figures": 1}
+    again = {"throughput_measure": 1, "throughput_comparison": 1}
+    assert waiting == again | {"throughput_summarize": 1, "throughput_figures": 1}
 
 
 def test_added_cell_runs_alone(measured):

@@ -1,6 +1,6 @@
 """Plausible variants and trials, drawn at random, for the tests of the study's tables, figures and comparisons."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -10,7 +10,7 @@ import numpy as np
 from plumbline.core.files import write_json
 from plumbline.core.run.record import Record
 from plumbline.throughput.models.manifest import Calibration, Manifest
-from plumbline.throughput.record import TrialRecord
+from plumbline.throughput.record import ComparisonRecord, TrialRecord
 
 RATIOS = (0.8, 0.6, 0.4, 0.2)
 ENGINES = ("generate", "static", "continuous")
@@ -69,7 +69,7 @@ def trial(
         "load_seconds": 0.02, "cold_call_seconds": 0.05, "compile_seconds": None, "warmup_calls": 5,
         "warmup_steady": True,
         "batches": [timed_batch(float(each), batch * generated) for each in seconds],
-        "fastest_pace_seconds": 2e-4, "slowed": False, "slowed_batches": 0, "latency_slowed": False,
+        "latency_seconds_ratio": 1.01, "latency_agrees": True,
         "successful_batches": 30, "failed_batches": 0, "tokens_generated": 30 * batch * generated,
         "tokens_per_second": float(rate), "interval": [float(rate * 0.97), float(rate * 1.03)], "interval_share": 0.03,
         "converged": True, "drift_share": 0.001, "drifted": False, "outliers": 0,
@@ -94,9 +94,63 @@ def trial(
 
 def timed_batch(seconds: float, tokens: int, **changes: Any) -> dict[str, Any]:
     """A batch of a record."""
-    return {"seconds": seconds, "tokens": tokens, "pace_seconds": 2e-4, "counts": True, "ok": True, "message": None} | (
-        changes
-    )
+    return {"seconds": seconds, "tokens": tokens, "ok": True, "message": None} | (changes)
+
+
+def comparison(
+    ratios: Mapping[str, float], question: str = "variants", batch: int = 1, *, control: float = 1.0, **changes: Any
+) -> ComparisonRecord:
+    """A comparison whose candidates are so many times as fast as the baseline, `base` or `generate`.
+
+    control: how many times as fast the baseline's second turn is; `noise` is the spread of a turn.
+    """
+    noise, rounds = changes.pop("noise", 0.02), changes.pop("rounds", 100)
+    baseline = "base" if question == "variants" else "generate"
+    names, speeds = [baseline, "control", *ratios], [1.0, control, *ratios.values()]
+    rng = np.random.default_rng([batch, *(crc32(name.encode()) for name in names)])
+    of_round = rng.lognormal(0, 0.3, (rounds, 1))  # the machine's speed, which all candidates share
+    seconds = 0.01 * of_round * rng.lognormal(0, noise, (rounds, len(names))) / np.array(speeds)
+    if noise == 0:
+        seconds = 0.01 / np.tile(speeds, (rounds, 1))
+    lengths = f"b{batch}-p4-g32"
+    config = {"dtype": "float32", "attention": "sdpa", "threads": 1, "compile": False}
+    candidates = []
+    for name in (baseline, *ratios):
+        variant, engine = (name, "lean") if question == "variants" else ("base", name)
+        candidates.append(
+            {"name": name, "trial": f"{variant}/{engine}/{lengths}", "variant": variant, "engine": engine,
+             "engine_config": config, "tokens_sha256": "t", "rows_equal": batch, "rows_tied": 0}
+        )  # fmt: skip
+    whole = HEAD | {
+        "stage": "comparison", "trial": f"{question}/{'lean' if question == 'variants' else 'base'}/{lengths}",
+        "outcome": "ok", "message": None, "seconds": 9.0, "device": "cpu", "model": "small", "question": question,
+        "spec": {"comparison": {"precision": 0.02, "seconds": 8.0}, "code": "c", "inputs": "i"},
+        "machine": {"cpu_model": "Xeon", "cores": CORES, "gpus": [], "versions": {"torch": "2.13"}},
+        "batch": batch, "prompt": 4, "generated": 32, "baseline": baseline,
+        "candidates": candidates, "left_out": [],
+        "rounds": [{"arrangement": "together", "names": names, "seconds": seconds.tolist(), "precise": True,
+                    "waiting_shares": dict.fromkeys([baseline, *ratios], 0.0),
+                    "orders": [rng.permutation(len(names)).tolist() for _ in range(rounds)]}],
+    }  # fmt: skip
+    return ComparisonRecord.model_validate(whole | changes)
+
+
+def comparisons() -> list[ComparisonRecord]:
+    """Those of the default grid: low-rank variants are slower at batch 1 and faster at 64; `lean` is eight times as
+    fast as `generate`."""
+    by_batch = {1: (0.91, 0.93, 0.955, 1.0), 8: (1.0, 1.01, 1.05, 1.07), 64: (1.03, 1.06, 1.1, 1.14)}
+    found = [
+        comparison({f"whitened-{ratio}": speed for ratio, speed in zip(RATIOS, speeds, strict=True)}, batch=batch)
+        for batch, speeds in by_batch.items()
+    ]
+    return [comparison({"lean": 8.0, "static": 1.6, "continuous": 0.6}, "engines"), *found]
+
+
+def without_speed(question: str = "variants", **changes: Any) -> ComparisonRecord:
+    """A comparison whose baseline has no speed."""
+    nothing: dict[str, Any] = {"rounds": [], "candidates": [], "device": None}
+    said = {"outcome": "unavailable", "message": "the baseline has no speed: out_of_memory"}
+    return ComparisonRecord.model_validate(comparison({"lean": 1.0}, question).to_json() | nothing | said | changes)
 
 
 def changed(record: TrialRecord, **changes: Any) -> TrialRecord:

@@ -16,10 +16,22 @@ from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.plots.resources import memory_parts
 from plumbline.throughput.plots.results import Results
 from plumbline.throughput.plots.tradeoffs import pareto_front
-from plumbline.throughput.record import TrialRecord
+from plumbline.throughput.record import ComparisonRecord, TrialRecord
 from plumbline.throughput.settings import FIGURES
 from plumbline.throughput.summarize import SummarizeSpec, summarize
-from throughput.grid_records import changed, failed, grid, manifest, manifests, trial, write, write_manifests
+from throughput.grid_records import (
+    changed,
+    comparison,
+    comparisons,
+    failed,
+    grid,
+    manifest,
+    manifests,
+    trial,
+    without_speed,
+    write,
+    write_manifests,
+)
 
 VARIANTS = ("base", "whitened-0.8", "whitened-0.2")
 WITH_FAILURES = [
@@ -29,18 +41,27 @@ WITH_FAILURES = [
     trial("whitened-0.2", "generate", 256),
     failed("timeout", "whitened-0.2", "generate", 512),
 ]
-CASES: dict[str, tuple[list[TrialRecord], list[Manifest]]] = {
-    "usual": (grid(), manifests()),
-    "some failed": (WITH_FAILURES, manifests()),
-    "only failures": ([failed("out_of_memory", "base", "lean", batch) for batch in (1, 8)], manifests()),
-    "one trial": ([trial()], [manifest()]),
-    "random weights": (grid(weights="random"), manifests(perplexity=None, evaluation_tokens=None)),
-    "noisy": ([changed(record, drifted=record.batch == 8) for record in grid()], manifests()),
+LOST = [
+    {"name": name, "trial": f"{name}/generate/b256-p4-g32", "outcome": "out_of_memory", "message": "9 GB"}
+    for name in VARIANTS[1:2]
+]
+POOR = [
+    comparison({"whitened-0.2": 1.2}, batch=64, left_out=LOST),
+    without_speed(),
+    without_speed("engines", trial="engines/base/b1-p4-g32"),
+]
+CASES: dict[str, tuple[list[TrialRecord], list[Manifest], list[ComparisonRecord]]] = {
+    "usual": (grid(), manifests(), comparisons()),
+    "some failed": (WITH_FAILURES, manifests(), POOR),
+    "only failures": ([failed("out_of_memory", "base", "lean", batch) for batch in (1, 8)], manifests(), POOR[1:]),
+    "one trial": ([trial()], [manifest()], []),
+    "random weights": (grid(weights="random"), manifests(perplexity=None, evaluation_tokens=None), comparisons()),
     "engine without a speed": (
         [*grid(), *(failed("unavailable", name, "paged", 2) for name in VARIANTS)],
         manifests(),
+        comparisons(),
     ),
-    "two machines": ([trial(), trial("base", "lean", 8, cpu="EPYC")], [manifest()]),
+    "two machines": ([trial(), trial("base", "lean", 8, cpu="EPYC")], [manifest()], []),
 }
 
 
@@ -52,11 +73,17 @@ def _closed() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
-    return {name: results_of(*case, tmp_path_factory.mktemp("case")) for name, case in CASES.items()}
+    return {name: results_of(*case, folder=tmp_path_factory.mktemp("case")) for name, case in CASES.items()}
 
 
-def results_of(records: list[TrialRecord], variants: list[Manifest], folder: Path) -> Results:
-    return Results(records=read_trials(write(records, folder)), manifests=variants)
+def results_of(
+    records: list[TrialRecord],
+    variants: list[Manifest],
+    compared: list[ComparisonRecord] | None = None,
+    *,
+    folder: Path,
+) -> Results:
+    return Results(records=read_trials(write(records, folder)), manifests=variants, comparisons=compared or [])
 
 
 def drawn(name: str, results: Results) -> Figure:
@@ -80,10 +107,12 @@ def said(figure: Figure) -> str:
 
 
 def test_every_figure_is_written_as_pdf_and_png(tmp_path: Path) -> None:
-    records = grid()[:6]
+    records = grid()
     written = write_manifests(manifests(), tmp_path / "models"), write(records, tmp_path / "trials")
     results, first = tmp_path / "results.json", tmp_path / "figures" / f"{FIGURES[0]}.pdf"
-    summarize(SummarizeSpec(**merge_fields(records)), *written, [], results)
+    compared = comparisons()
+    files = write(compared, tmp_path / "comparisons")
+    summarize(SummarizeSpec(**merge_fields([*records, *compared])), *written, files, [], results)
     figures(FiguresSpec(code="", inputs=""), results, first)
     expected = {f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
@@ -181,7 +210,23 @@ def test_pareto_front_holds_the_unbeaten_points() -> None:
 
 def test_pareto_labels_every_variant_and_lists_the_missing_ones(cases: dict[str, Results]) -> None:
     assert {"1 (base)", "0.8", "0.6", "0.4", "0.2"} <= set(said(drawn("pareto", cases["usual"])).splitlines())
-    assert "Not shown: OOM: 1 (base), 0.8" in said(drawn("pareto", cases["some failed"]))
+    assert "Not shown: OOM: 0.8" in said(drawn("pareto", cases["some failed"]))
+
+
+def test_pareto_front_goes_beyond_the_base_only_where_a_variant_is_proven_faster(cases: dict[str, Results]) -> None:
+    axes = drawn("pareto", cases["usual"]).axes
+    fronts = [next(line for line in each.lines if line.get_drawstyle() == "steps-pre") for each in axes[:3]]
+    assert [len(front.get_xdata()) for front in fronts] == [1, 3, 5]
+
+
+def test_pareto_shows_the_speed_relative_to_the_base_with_its_interval(cases: dict[str, Results]) -> None:
+    results = cases["usual"]
+    axes = drawn("pareto", results).axes[0]
+    assert axes.get_xlabel() == "Speed relative to the base"
+    row = results.speedups.set_index(["comparison", "candidate"]).loc["variants/lean/b1-p4-g32", "whitened-0.8"]
+    container = next(c for c in axes.containers if c.lines[0].get_xdata()[0] == row["ratio"])
+    bar = container.lines[2][0].get_segments()[0][:, 0]
+    np.testing.assert_allclose(bar, [row["ratio_low"], row["ratio_high"]])
 
 
 def test_memory_parts_add_up_to_the_peak(cases: dict[str, Results]) -> None:
@@ -197,14 +242,14 @@ def test_memory_parts_add_up_to_the_peak(cases: dict[str, Results]) -> None:
 
 def test_ceiling_says_which_limit_binds(tmp_path: Path) -> None:
     records = [trial(binds="bandwidth"), trial(batch=8, binds="compute", ceiling_share=1.3)]
-    figure = drawn("ceiling", results_of(records, [manifest()], tmp_path))
+    figure = drawn("ceiling", results_of(records, [manifest()], folder=tmp_path))
     assert {"Memory bandwidth", "Matmul rate"} <= set(said(figure).splitlines())
     assert figure.axes[0].get_xlim()[1] > 130
 
 
 def test_intervals_stay_inside_their_panel(tmp_path: Path) -> None:
     wide = [trial(interval=[1000.0, 20_000.0]), trial(batch=8)]
-    results = results_of(wide, [manifest()], tmp_path)
+    results = results_of(wide, [manifest()], folder=tmp_path)
     for name, scale in (("throughput_by_batch", 1.0), ("efficiency", 1e9 / (wide[0].peak_bytes or 0))):
         low, high = drawn(name, results).axes[0].get_ylim()
         assert low < 1000 * scale
@@ -222,46 +267,38 @@ def test_phases_of_a_single_generated_token_are_all_prefill(tmp_path: Path) -> N
         ("time_per_output_token_seconds", "ceiling_share", "mbu", "mfu", "decode_tokens_per_second")
     )
     record = trial(generated=1, time_to_first_token_seconds=0.002, **nothing)
-    assert "2 ms, 100% prefill" in said(drawn("phases", results_of([record], [manifest()], tmp_path)))
+    assert "2 ms, 100% prefill" in said(drawn("phases", results_of([record], [manifest()], folder=tmp_path)))
 
 
-def test_engines_are_ordered_by_speed_with_their_ratio(cases: dict[str, Results]) -> None:
+def test_engines_are_ordered_by_their_ratio_with_interval_and_verdict(cases: dict[str, Results]) -> None:
     figure = drawn("engines", cases["usual"])
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["lean", "static", "generate", "continuous"]
-    assert said(figure).count("× generate") == 3
+    text = said(figure)
+    assert [text.count(word) for word in ("faster", "slower", "A/A", "(the others are relative to it)")] == [2, 1, 1, 1]
 
 
-SPEED_FIGURES = ["throughput_by_batch", "throughput_by_length", "efficiency", "pareto", "ceiling", "phases"]
+def test_candidate_without_a_speed_is_a_row_of_the_engines(tmp_path: Path) -> None:
+    lost = {"name": "static", "trial": "base/static/b1-p4-g32", "outcome": "timeout", "message": "took 600 s"}
+    compared = comparison({"lean": 8.0}, "engines", left_out=[lost])
+    figure = drawn("engines", results_of([trial()], [manifest()], [compared], folder=tmp_path))
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["lean", "generate", "static"]
+    assert "timed out" in said(figure)
 
 
-@pytest.mark.parametrize("name", SPEED_FIGURES)
-def test_noisy_trials_are_marked_and_the_mark_is_explained(name: str, cases: dict[str, Results]) -> None:
-    assert "oisy measurement" in said(drawn(name, cases["noisy"]))
-    assert "oisy" not in said(drawn(name, cases["usual"]))
-    caption = (Path(__file__).parents[2] / "workflow" / "report" / f"throughput-{name}.rst").read_text()
-    assert "the machine was busy" in " ".join(caption.split())
-
-
-def test_only_noisy_points_are_hollow(cases: dict[str, Results]) -> None:
-    axes = drawn("throughput_by_batch", cases["noisy"]).axes[0]
-    marked = [line for line in axes.lines if line.get_marker() == "o" and line.get_linestyle() == "None"]
-    batches = {line.get_markerfacecolor(): list(line.get_xdata()) for line in marked}
-    assert batches == {"black": [1, 64], "white": [8]}
-
-
-def test_only_noisy_bars_are_pale(cases: dict[str, Results]) -> None:
-    results = cases["noisy"]
-    bars = drawn("phases", results).axes[0].patches
-    pale = [bar.get_alpha() is not None for bar in bars]
-    assert pale == [*(results.trials["noisy"] != "")] * 2
+def test_no_figure_marks_noise(cases: dict[str, Results], tmp_path: Path) -> None:
+    noisy = [changed(record, drifted=True) for record in grid()]
+    results = results_of(noisy, manifests(), comparisons(), folder=tmp_path)
+    for name in ("throughput_by_batch", "ceiling", "phases", "pareto"):
+        assert said(drawn(name, results)) == said(drawn(name, cases["usual"]))
 
 
 def test_intervals_of_engines_stay_inside_the_axes(tmp_path: Path) -> None:
-    records = [trial(interval=[10.0, 90_000.0]), trial("base", "static")]
-    low, high = drawn("engines", results_of(records, [manifest()], tmp_path)).axes[0].get_xlim()
-    assert low < 10
-    assert high > 90_000
+    wild = comparison({"lean": 8.0, "static": 0.1}, "engines", noise=1.0, rounds=20)
+    results = results_of([trial()], [manifest()], [wild], folder=tmp_path)
+    low, high = drawn("engines", results).axes[0].get_xlim()
+    assert low < results.speedups["ratio_low"].min()
+    assert high > results.speedups["ratio_high"].max()
 
 
 def test_engine_that_failed_everywhere_is_named_where_it_has_no_panel(cases: dict[str, Results]) -> None:
@@ -270,20 +307,15 @@ def test_engine_that_failed_everywhere_is_named_where_it_has_no_panel(cases: dic
     assert "no panel" not in said(drawn("throughput_by_batch", cases["usual"]))
 
 
-def test_panels_go_by_batch_then_lengths(tmp_path: Path) -> None:
-    places = [(8, 4, 32), (64, 4, 8), (8, 4, 8), (1, 16, 8)]
-    records = [trial(name, "lean", *place) for name in ("base", "whitened-0.2") for place in places]
-    figure = drawn("pareto", results_of(records, manifests(), tmp_path))
-    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_visible()]
-    assert titles == [
-        f"lean, batch {batch}, prompt {prompt}, generated {generated}" for batch, prompt, generated in sorted(places)
-    ]
+def test_pareto_has_a_panel_for_each_comparison(cases: dict[str, Results]) -> None:
+    titles = [axes.get_title(loc="left") for axes in drawn("pareto", cases["usual"]).axes if axes.get_visible()]
+    assert titles == [f"lean, batch {batch}, prompt 4, generated 32" for batch in (1, 8, 64)]
 
 
 def test_panel_without_a_speed_says_so_and_the_next_one_has_the_label(tmp_path: Path) -> None:
     records = [failed("out_of_memory", "base", "generate", batch) for batch in (1, 8)]
     records += [trial("base", "lean", batch) for batch in (1, 8)]
-    empty, full = drawn("throughput_by_batch", results_of(records, [manifest()], tmp_path)).axes
+    empty, full = drawn("throughput_by_batch", results_of(records, [manifest()], folder=tmp_path)).axes
     if full.get_title(loc="left").startswith("generate"):
         empty, full = full, empty
     assert [text.get_text() for text in empty.texts if "trial" in text.get_text()] == ["no trial succeeded"]
@@ -293,14 +325,15 @@ def test_panel_without_a_speed_says_so_and_the_next_one_has_the_label(tmp_path: 
 def test_legend_of_pareto_names_only_what_is_drawn(cases: dict[str, Results]) -> None:
     records = [trial(), trial("whitened-0.8"), failed("timeout", "whitened-0.2")]
     variants = [manifest(), manifest("whitened-0.8"), manifest("whitened-0.2")]
-    figure = drawn("pareto", Results(records=records, manifests=variants))
+    compared = [comparison({"whitened-0.8": 0.9})]
+    figure = drawn("pareto", Results(records=records, manifests=variants, comparisons=compared))
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["1 (base)", "0.8", "Pareto front"]
 
 
 def test_figures_and_summary_have_the_same_main_engine(tmp_path: Path) -> None:
     records = [trial("base", engine) for engine in ("static", "continuous")]
-    assert results_of(records, [manifest()], tmp_path).main_engine == "static"
+    assert results_of(records, [manifest()], folder=tmp_path).main_engine == "static"
 
 
 def test_plain_does_not_hide_whitened(cases: dict[str, Results]) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from plumbline.throughput import limits as module
-from plumbline.throughput.limits import LimitsSpec, bandwidth, cache_bytes, limits, matmul, thread_counts
+from plumbline.throughput.limits import LimitsSpec, bandwidth, cache_bytes, limits, matmul
 
 CPU = torch.device("cpu")
 
@@ -29,11 +29,6 @@ def test_file_holds_the_best_of_its_samples(tmp_path):
     assert set(found["matmul_flops_per_second"]) == {"float32", "bfloat16", "float16"}
     for dtype, rate in found["matmul_flops_per_second"].items():
         assert rate == max(sample["flops_per_second"] for sample in multiplied if sample["dtype"] == dtype)
-    paces = found["samples"]["pace"]
-    assert {sample["threads"] for sample in paces} == set(thread_counts(CPU))
-    for threads, seconds in found["pace_seconds"].items():
-        looks = sorted(sample["seconds"] for sample in paces if sample["threads"] == int(threads))
-        assert 0 < looks[0] <= seconds <= looks[len(looks) // 50 + 1]
     assert found["device"] == "cpu"
     assert found["machine"]["cores"] > 0
 

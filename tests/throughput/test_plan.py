@@ -25,7 +25,7 @@ def test_adding_a_cell_leaves_the_other_trials_current():
 def test_another_device_is_measured_again():
     before, after = specs(), specs(device="cuda")
     stale = {path.partition("/")[0] for path in before if after[path] != before[path]}
-    assert stale == {"limits", "measure", "summarize", "figures"}
+    assert stale == {"limits", "measure", "comparison", "summarize", "figures"}
 
 
 def test_reference_covers_the_grid():

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +10,27 @@ from merging import merge_fields
 from plumbline.core.errors import UserError
 from plumbline.core.run.record import Outcome
 from plumbline.throughput.analysis.evaluation import evaluation_lines, experiment_ids, oom_runs
-from plumbline.throughput.analysis.frames import contrasts_frame, main_cell, statistics_frame, trials_frame
-from plumbline.throughput.analysis.quality import noise_sources, noise_text
-from plumbline.throughput.analysis.records import main_engine, read_manifests, read_trials
+from plumbline.throughput.analysis.frames import main_cell, statistics_frame, trials_frame
+from plumbline.throughput.analysis.quality import is_noisy
+from plumbline.throughput.analysis.records import read_manifests, read_trials
+from plumbline.throughput.analysis.speedups import fastest, rivals, speedups_frame
+from plumbline.throughput.grid import main_engine
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.record import MaxBatchRecord, TrialRecord, TriedBatch
+from plumbline.throughput.record import ComparisonRecord, MaxBatchRecord, TrialRecord, TriedBatch
 from plumbline.throughput.settings import TABLES, EngineConfig
 from plumbline.throughput.summarize import SummarizeSpec, summarize
 from throughput.grid_records import (
     RATIOS,
     changed,
+    comparison,
+    comparisons,
     failed,
     grid,
     manifest,
     manifests,
     timed_batch,
     trial,
+    without_speed,
     write,
     write_manifests,
 )
@@ -37,7 +43,9 @@ SOURCE_FIELDS = {
 }  # fmt: skip
 
 
-def summarized(records: list[TrialRecord], variants: list[Manifest], folder: Path) -> Path:
+def summarized(
+    records: list[TrialRecord], variants: list[Manifest], folder: Path, compared: Sequence[ComparisonRecord] = ()
+) -> Path:
     tried = [
         TriedBatch(batch=b, fits=b < 5200, outcome=outcome, peak_bytes=None, seconds=1.0, message=None)
         for b, outcome in ((8192, Outcome.OUT_OF_MEMORY), (5120, Outcome.OK), (5200, Outcome.OUT_OF_MEMORY))
@@ -49,14 +57,14 @@ def summarized(records: list[TrialRecord], variants: list[Manifest], folder: Pat
     largest = [MaxBatchRecord(**head, **found, tried_batches=tried), MaxBatchRecord(**head, **none)]
     files = write(largest, folder / "max_batch")
     written = write_manifests(variants, folder / "models"), write(records, folder / "trials")
-    spec = SummarizeSpec(**merge_fields([*records, *largest]))
-    summarize(spec, *written, files, folder / "out" / "results.json")
+    spec = SummarizeSpec(**merge_fields([*records, *compared, *largest]))
+    summarize(spec, *written, write(compared, folder / "comparisons"), files, folder / "out" / "results.json")
     return folder / "out"
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return summarized(grid(), manifests(), tmp_path_factory.mktemp("whole"))
+    return summarized(grid(), manifests(), tmp_path_factory.mktemp("whole"), comparisons())
 
 
 def lines(folder: Path) -> list[TrialRecord]:
@@ -82,9 +90,8 @@ def test_numbers_of_a_line_are_those_of_its_record() -> None:
         timed_batch(0.2, 6),
         timed_batch(0.4, 6),
         timed_batch(9.0, 0, ok=False),
-        timed_batch(0.9, 6, counts=False),
     ]
-    changes |= {"tokens_per_second": 20.0, "interval": [19.0, 21.0], "successful_batches": 3}
+    changes |= {"tokens_per_second": 20.0, "interval": [19.0, 21.0], "successful_batches": 2}
     record = trial(batch=2, generated=3, batches=batches, **changes)
     (line,) = evaluation_lines([record], [manifest()])
     expected = {
@@ -148,45 +155,66 @@ def test_every_trial_has_a_row_with_its_numbers(whole: Path) -> None:
         )
 
 
-def test_statistics_of_a_variant_and_engine_are_over_its_cells() -> None:
-    def steady(variant: str, batch: int, seconds: float) -> TrialRecord:
-        batches = [timed_batch(seconds, batch * 10)] * 4
-        return trial(variant, "lean", batch, tokens_per_second=batch * 10 / seconds, batches=batches)
-
-    records = [steady("base", 1, 1.0), steady("base", 4, 1.0), steady("whitened-0.2", 1, 0.5)]
-    records += [steady("whitened-0.2", 4, 0.125), failed("out_of_memory", "whitened-0.2", "lean", 8)]
-    frame = statistics_frame(records, trials_frame(records, manifests())).set_index("variant")
-    row = frame.loc["whitened-0.2"]
-    assert [row[name] for name in ("trials", "ok", "out_of_memory", "cells_shared_with_base")] == [3, 2, 1, 2]
-    assert row["tokens_per_second_overall"] == pytest.approx(50 / 0.625)
-    assert (row["tokens_per_second_min"], row["tokens_per_second_max"]) == (20, 320)
-    assert row["speedup_over_base"] == pytest.approx(4)  # √(2 · 8)
-    assert (row["speedup_over_base_low"], row["speedup_over_base_high"]) == pytest.approx((4, 4))
-    assert frame.loc["base", "speedup_over_base"] == 1
+def test_statistics_of_a_variant_and_engine_are_over_its_cells(whole: Path) -> None:
+    rates = {1: 10.0, 4: 320.0}
+    records = [trial("base", "lean", batch, tokens_per_second=rate) for batch, rate in rates.items()]
+    records += [failed("out_of_memory", "base", "lean", 8)]
+    frame = statistics_frame(trials_frame(records, manifests()), speedups_frame([])).set_index("variant")
+    row = frame.loc["base"]
+    assert [row[name] for name in ("trials", "ok", "out_of_memory", "other_outcomes")] == [3, 2, 1, 0]
+    assert (row["tokens_per_second_min"], row["tokens_per_second_max"]) == (10, 320)
+    assert "tokens_per_second_overall" not in frame.columns  # it would weight cells by how many batches were timed
 
 
-def test_contrasts_are_against_generate_and_against_the_base() -> None:
-    records = [trial("base", engine) for engine in ("lean", "generate", "static")] + [trial("whitened-0.2")]
-    frame = contrasts_frame([*records, failed("timeout", "whitened-0.4")])
-    pairs = {
-        (row["kind"], row["trial"].partition("/b1")[0], row["baseline"].partition("/b1")[0])
-        for _, row in frame.iterrows()
-    }
-    assert pairs == {
-        ("engine", "base/lean", "base/generate"),
-        ("engine", "base/static", "base/generate"),
-        ("variant", "whitened-0.2/lean", "base/lean"),
-    }
-    row = frame[frame["trial"] == "base/lean/b1-p4-g32"].iloc[0]
-    rates = [sum(b.tokens for b in r.batches) / sum(b.seconds for b in r.batches) for r in records[:2]]
-    assert row["ratio"] == pytest.approx(rates[0] / rates[1])
+def test_successful_batches_mean_the_same_in_every_table(tmp_path: Path) -> None:
+    batches = [timed_batch(0.01, 32), timed_batch(0.01, 32), timed_batch(0.01, 0, ok=False)]
+    folder = summarized([trial(batches=batches, successful_batches=2)], [manifest()], tmp_path)
+    assert pd.read_csv(folder / "summary.csv")["successful_batches"].tolist() == [2]
+    assert [line["successful_batches"] for line in lines(folder)] == [2]
+
+
+def test_every_speedup_comes_from_a_comparison_with_interval_verdict_and_control(whole: Path) -> None:
+    found = pd.read_csv(whole / "speedups.csv").set_index(["comparison", "candidate"])
+    assert len(found) == 3 + 3 * 4
+    row = found.loc["engines/base/b1-p4-g32", "lean"]
+    assert (row["baseline"], row["verdict"], row["trial"]) == ("generate", "faster", "base/lean/b1-p4-g32")
+    assert row["ratio"] == pytest.approx(8.0, rel=0.02)
     assert row["ratio_low"] < row["ratio"] < row["ratio_high"]
+    assert row["control_low"] < 1 < row["control_high"]
+    small = found.loc["variants/lean/b1-p4-g32"]["verdict"]
+    assert dict(small) == {f"whitened-{r}": "slower" if r > 0.2 else "no difference" for r in RATIOS}
+    statistics = pd.read_csv(whole / "summary_statistics.csv").set_index(["variant", "engine"])
+    row = statistics.loc["whitened-0.8", "lean"]
+    assert (row["speedup"], row["speedup_verdict"]) == (pytest.approx(0.91, rel=0.01), "slower")
+    assert row["speedup_low"] < row["speedup"] < row["speedup_high"] < 1
+    assert row["speedup_cell"] == "b1-p4-g32"
+    assert statistics.loc["base", "lean"]["speedup_control"] == row["speedup_control"]
+    others = [name for name in statistics.columns if name.startswith("speedup")]
+    assert statistics.loc["base", "static"][others].isna().all()
+    table = (whole / "tables" / "variants.tex").read_text()
+    assert "A/A" in table
+    assert "slower" in table
+
+
+def test_rates_of_trials_make_no_speedup(tmp_path: Path) -> None:
+    """The base's trials ran while the machine was slow; interleaved, the variant is the slower one."""
+    records = [trial(slower=1.5), trial("whitened-0.8")]
+    folder = summarized(records, manifests(), tmp_path, [comparison({"whitened-0.8": 0.91})])
+    assert "reaches 0.91 [" in answers(folder)
+    assert "of base: slower" in answers(folder)
+    alone = summarized(records, manifests(), tmp_path / "alone")
+    assert "times the tokens per second" not in answers(alone)
+    assert pd.read_csv(alone / "summary_statistics.csv")["speedup"].isna().all()
 
 
 def test_main_cell_has_most_variants_at_the_smallest_batch() -> None:
-    assert main_cell(trials_frame(grid(), manifests())) == {"engine": "lean", "batch": 1, "prompt": 4, "generated": 32}
+    smallest = {"engine": "lean", "batch": 1, "prompt": 4, "generated": 32}
+    assert main_cell(trials_frame(grid(), manifests()), speedups_frame([])) == smallest
+    assert main_cell(trials_frame(grid(), manifests()), speedups_frame(comparisons())) == smallest
+    compared = speedups_frame([comparison({"whitened-0.2": 1.1}, batch=8)])
+    assert main_cell(trials_frame(grid(), manifests()), compared) == smallest | {"batch": 8}
     only = [failed("timeout", "base", "lean", 8)]
-    assert main_cell(trials_frame(only, manifests()))["batch"] == 8
+    assert main_cell(trials_frame(only, manifests()), speedups_frame([]))["batch"] == 8
 
 
 def test_results_hold_all_records_and_manifests_unchanged(whole: Path) -> None:
@@ -202,19 +230,20 @@ def test_results_hold_all_records_and_manifests_unchanged(whole: Path) -> None:
 def test_findings_name_the_fastest_engine_what_compression_buys_and_the_limit(whole: Path) -> None:
     text = answers(whole)
     for said in (
-        "base at b1-p4-g32: lean is the fastest of 4 engines, with 54",
-        "continuous reaches 0.6",
-        "times the tokens per second of generate",
-        "whitened-0.2 (ratio 0.2, 38% of all parameters) at b1-p4-g32 with engine lean reaches 1.03 [",
-        "times the tokens per second of the base: inconclusive, the interval is not all on one side of 3%;",
+        "base at b1-p4-g32: lean is the fastest of 4 engines.",
+        "base at b1-p4-g32: continuous reaches 0.60 [",
+        "times the tokens per second of generate: slower. In its own trial: ",
+        "Comparison engines/base/b1-p4-g32: 100 rounds in one process; generate against itself (A/A) ",
+        "whitened-0.2 (ratio 0.2, 38% of all parameters) with engine lean: at b1-p4-g32 it reaches 1.00 [",
+        "times the tokens per second of base: no difference beyond 3%; at b8-p4-g32 it reaches 1.07 [",
         "Memory of base at b1-p4-g32 with engine lean: weights and KV cache take 0.657 MB, 0.224% of the",
         "its perplexity is 41.95, the base's 30.40",
         "Whitened SVD has the lower perplexity at 4 of 4 ratios",
         "Neither limit is the bottleneck of any trial: overhead between the operations is.",
-        "64 times the batch size changes the rate by a factor of ",
+        " at 64 times the batch size (b64-p4-g32).",
         "Of 28 trials: 28 ok.",
         "The largest batch that fits, base/lean/p4-g32: at least 5,120; 5,200 did not fit.",
-        "None of 28 successful trials looks noisy",
+        "None of 28 successful trials is noisy",
         "No batch fits, base/static/p4-g32: out of memory (batch 1: 9 GB).",
     ):
         assert said in text, said
@@ -297,77 +326,93 @@ def test_unconverged_trials_are_named(tmp_path: Path) -> None:
     assert "did not reach the requested precision in base/lean/b1-p4-g32." in text
 
 
-def test_discarded_batches_are_reported(tmp_path: Path) -> None:
-    records = [trial(slowed_batches=7), trial(batch=8), trial(batch=64, slowed=True, slowed_batches=30)]
-    assert "7 of 90 batches were discarded" in answers(summarized(records, [manifest()], tmp_path / "some"))
-    assert "were discarded" not in answers(summarized(records[1:], [manifest()], tmp_path / "none"))
-
-
 def busy(record: TrialRecord, percent: float = 82.0) -> TrialRecord:
     return changed(record, machine=record.machine | {"cpu_pressure_some_avg10_percent": percent})
 
 
 @pytest.mark.parametrize(
-    ("record", "found", "counted"),
+    ("record", "noisy"),
     [
-        (busy(trial()), ["busy"], "waited for a CPU during 82% of the ten seconds"),
-        (busy(trial(), 19.0), [], ""),
-        (trial(slowed=True), ["slowed"], "during too few batches or during no call of the latency pass"),
-        (trial(latency_slowed=True), ["slowed"], "no call of the latency pass (base/lean/b1-p4-g32)"),
-        (trial(warmup_steady=False), ["unsteady"], "warm-up had not become steady when timing began (base/lean/b1"),
-        (trial(drifted=True), ["drifted"], "became faster or slower over time (base/lean/b1-p4-g32)"),
-        (trial(interval_share=0.1), ["wide"], "their interval reaches 10% to either side"),
-        (trial(interval_share=0.08, converged=False), [], ""),
-        (busy(trial(drifted=True)), ["busy", "drifted"], "1 of 2 successful trials: the machine was busy"),
+        (busy(trial()), True),
+        (busy(trial(), 19.0), False),
+        (trial(warmup_steady=False), True),
+        (trial(drifted=True), True),
+        (trial(interval_share=0.1), True),
+        (trial(interval_share=0.08, converged=False), False),
     ],
 )
-def test_noisy_trials_are_counted_first_and_get_no_verdict(
-    record: TrialRecord, found: list[str], counted: str, tmp_path: Path
-) -> None:
-    assert noise_sources(record) == found
-    folder = summarized([record, trial("whitened-0.2", slower=2.0)], manifests(), tmp_path)
+def test_noise_is_said_of_a_trial_and_decides_no_verdict(record: TrialRecord, noisy: bool, tmp_path: Path) -> None:
+    assert is_noisy(record) == noisy
+    compared = [comparison({"whitened-0.2": 1.14})]
+    folder = summarized([record, trial("whitened-0.2")], manifests(), tmp_path, compared)
     text = answers(folder)
     assert text.splitlines()[2] == "## How good the measurements are"
-    verdict = (
-        f"times the tokens per second of the base: inconclusive, the measurements are noisy ({noise_text(found)});"
-    )
-    assert (verdict in text) == bool(found)
-    assert counted in text
-    assert ("1 of 2 successful trials is noisy." in text) == bool(found)
-    summary = pd.read_csv(folder / "summary.csv", keep_default_na=False).set_index("trial")
-    assert summary.loc["base/lean/b1-p4-g32", "noisy"] == " ".join(found)
-    for name in TABLES:
-        assert ("(!)" in (folder / "tables" / f"{name}.tex").read_text()) == bool(found)
+    assert ("1 of 2 successful trials is noisy: the machine was busy" in text) == noisy
+    assert "times the tokens per second of base: faster" in text
+    summary = pd.read_csv(folder / "summary.csv").set_index("trial")
+    assert summary.loc["base/lean/b1-p4-g32", "noisy"] == noisy
 
 
 def test_requested_precision_decides_what_is_wide() -> None:
     record = trial(interval_share=0.1)
     record.spec["timing"]["precision"] = 0.05
-    assert noise_sources(record) == []
+    assert not is_noisy(record)
 
 
-def engines_said(records: list[TrialRecord], folder: Path) -> str:
-    return next(line for line in answers(summarized(records, [manifest()], folder)).splitlines() if " engines" in line)
+def test_latencies_that_do_not_match_the_batches_are_named(whole: Path, tmp_path: Path) -> None:
+    apart = trial(latency_seconds_ratio=1.25, latency_agrees=False)
+    text = answers(summarized([apart, trial(batch=8)], [manifest()], tmp_path))
+    assert "In 1 of 2 successful trials the calls of the token-latency pass took 125% of the time" in text
+    assert "(base/lean/b1-p4-g32)" in text
+    assert "token-latency pass" not in answers(whole)
 
 
 def test_only_an_engine_beyond_its_runner_up_is_the_fastest(tmp_path: Path) -> None:
-    lean, static = trial(), trial("base", "static")
-    assert "lean is the fastest of 2 engines" in engines_said([lean, static], tmp_path / "a")
-    close = changed(static, batches=lean.batches, tokens_per_second=0.999 * (lean.tokens_per_second or 0))
-    assert "lean is among the fastest of 2 engines, with" in engines_said([lean, close], tmp_path / "b")
-    drifting = summarized([lean, changed(static, drifted=True)], [manifest()], tmp_path / "c")
-    assert "but this is inconclusive: the measurements are noisy (the speed drifted)" in answers(drifting)
-    third = trial("base", "generate", drifted=True)
-    said = engines_said([lean, static, third], tmp_path / "d")
-    assert "lean is the fastest of 2 engines (too noisy to judge: generate)" in said
+    clear = comparison({"lean": 8.0, "static": 7.0}, "engines")
+    assert (fastest(clear), rivals(clear, "lean")) == ("lean", [])
+    close = comparison({"lean": 8.0, "static": 7.98}, "engines")
+    assert rivals(close, fastest(close)) == [{"lean": "static", "static": "lean"}[fastest(close)]]
+    text = answers(summarized([trial(), trial("base", "static")], [manifest()], tmp_path, [close]))
+    assert "is among the fastest of 3 engines; " in text
+    slow = comparison({"lean": 0.5}, "engines")
+    assert (fastest(slow), rivals(slow, "generate")) == ("generate", [])
 
 
-def test_no_difference_is_claimed_only_where_the_interval_is_within(tmp_path: Path) -> None:
-    base, same = trial(), trial("whitened-0.2")
-    same = changed(same, batches=base.batches)
-    text = answers(summarized([base, same], manifests(), tmp_path))
-    assert "times the tokens per second of the base: no difference beyond 3%;" in text
-    assert "by which two processes may differ" not in text
+def test_where_the_baseline_beats_itself_every_verdict_is_inconclusive(tmp_path: Path) -> None:
+    broken = comparison({"whitened-0.2": 1.3}, control=1.1)
+    assert list(speedups_frame([broken])["verdict"]) == ["inconclusive"]
+    text = answers(summarized([trial(), trial("whitened-0.2")], manifests(), tmp_path, [broken]))
+    assert "times the tokens per second of base: inconclusive" in text
+    assert "base against itself (A/A) 1.10 [" in text
+
+
+def test_left_out_candidates_and_missing_comparisons_are_named_with_their_reason(tmp_path: Path) -> None:
+    lost = {"name": "static", "trial": "base/static/b1-p4-g32", "outcome": "timeout", "message": "took 600 s"}
+    compared = [comparison({"lean": 8.0}, "engines", left_out=[lost]), without_speed()]
+    text = answers(summarized([trial()], [manifest()], tmp_path, compared))
+    assert "Left out of the comparison engines/base/b1-p4-g32: static: timeout (took 600 s)." in text
+    assert "No comparison variants/lean/b1-p4-g32: unavailable (the baseline has no speed: out_of_memory)." in text
+
+
+def test_pairs_and_the_time_used_up_are_said(tmp_path: Path) -> None:
+    whole = comparison({"whitened-0.8": 0.9, "whitened-0.2": 1.2}).to_json()
+    columns = {name: whole["rounds"][0]["names"].index(name) for name in ("whitened-0.8", "whitened-0.2")}
+    parts = [
+        {
+            "arrangement": "pairs",
+            "names": ["base", "control", name],
+            "seconds": [[row[0], row[1], row[column]] for row in whole["rounds"][0]["seconds"]],
+            "orders": [[0, 1, 2]] * 100,
+            "precise": False,
+            "waiting_shares": {},
+        }
+        for name, column in columns.items()
+    ]
+    record = ComparisonRecord.model_validate(whole | {"rounds": parts})
+    assert rivals(record, "whitened-0.2") == []
+    text = answers(summarized([trial()], manifests(), tmp_path, [record]))
+    assert "100 rounds pair by pair, because memory did not hold all;" in text
+    assert "The time was used up before every interval was within 2%." in text
 
 
 def test_main_engine_has_most_trials_and_the_first_wins_a_tie(tmp_path: Path) -> None:
@@ -379,19 +424,21 @@ def test_main_engine_has_most_trials_and_the_first_wins_a_tie(tmp_path: Path) ->
     assert json.loads((folder / "results.json").read_text())["analysis"]["main_cell"]["engine"] == "static"
 
 
-def test_other_dtypes_are_named_in_the_sentence_and_the_table(tmp_path: Path) -> None:
+def test_other_dtypes_of_trials_are_named(tmp_path: Path) -> None:
     half = trial("whitened-0.2")
     config = EngineConfig(dtype="bfloat16", attention="sdpa", threads=2, compile=False)
     half = changed(half, engine_config=config)
     folder = summarized([trial(), half], manifests(), tmp_path)
-    assert "tokens per second of the base (bfloat16 against float32)" in answers(folder)
+    assert "Not all trials compute in the same way (float32 with sdpa, bfloat16 with sdpa)" in answers(folder)
     assert "whitened-0.2 & lean & 1 & 4 & 32 & bfloat16 &" in (folder / "tables" / "throughput.tex").read_text()
 
 
 def test_ratio_of_a_user_folder_is_marked_as_its_name(tmp_path: Path) -> None:
     mine = changed(trial("whitened-0.2"), variant="mine", method="user", trial="mine")
     variant = manifest("whitened-0.2").model_copy(update={"variant": "mine", "method": "user"})
-    assert "mine (ratio 0.2 by its name, " in answers(summarized([trial(), mine], [manifest(), variant], tmp_path))
+    compared = [comparison({"mine": 1.1})]
+    folder = summarized([trial(), mine], [manifest(), variant], tmp_path, compared)
+    assert "mine (ratio 0.2 by its name, " in answers(folder)
 
 
 def test_a_range_of_one_value_is_one_value(tmp_path: Path) -> None:
@@ -400,9 +447,9 @@ def test_a_range_of_one_value_is_one_value(tmp_path: Path) -> None:
 
 
 def test_same_records_in_another_order_give_the_same_bytes(whole: Path, tmp_path: Path) -> None:
-    other = summarized(grid()[::-1], manifests()[::-1], tmp_path)
+    other = summarized(grid()[::-1], manifests()[::-1], tmp_path, comparisons()[::-1])
     names = [str(path.relative_to(whole)) for path in whole.rglob("*.*")]
-    assert len(names) == 7
+    assert len(names) == 8
     for name in names:
         if name != "evaluation_results.jsonl":
             assert (other / name).read_bytes() == (whole / name).read_bytes(), name

@@ -16,13 +16,12 @@ from plumbline.throughput.settings import Architecture, EngineConfig
 
 ARCHITECTURE = Architecture(vocabulary=97, context=64, width=32, hidden=48, layers=2, heads=4, kv_heads=2)
 AUTOTUNE = {"dtype": "float32", "attention": "sdpa", "threads": 1, "compile": "off"}
-TIMING = {"min_batches": 3, "max_batches": 4, "seconds": 0.05, "warmup_at_most": 3, "pace_tolerance": 1e6}
+TIMING = {"min_batches": 3, "max_batches": 4, "seconds": 0.05, "warmup_at_most": 3}
 LIMITS = {
     "machine": describe_machine(),
     "device": "cpu",
     "bandwidth_bytes_per_second": 1e10,
     "matmul_flops_per_second": {"float32": 1e11, "bfloat16": 2e11},
-    "pace_seconds": {"1": 1.0},
 }
 ROWS, PROMPT, LONGEST = 4, 5, 8
 
@@ -68,3 +67,11 @@ def spec(engine: str = "lean", *, autotune: Any = None, timing: Any = None, **ce
     cell = {"variant": "base", "engine": engine, "batch": 2, "prompt": PROMPT, "generated": LONGEST} | cell
     values = {"model": "tiny", "cell": cell, "autotune": AUTOTUNE | (autotune or {}), "timing": TIMING | (timing or {})}
     return {"code": "", "inputs": "", "seed": 0, "device": "cpu", **values}
+
+
+def comparison_spec(question: str, baseline: dict[str, Any], *others: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Of the stage `comparison`, whose cells differ from a trial's as given; short."""
+    cells = [spec(**{"engine": "lean", **cell})["cell"] for cell in (baseline, *others)]
+    values = {"model": "tiny", "question": question, "baseline": cells[0], "others": cells[1:], "tie_margin": 1e-4}
+    values |= {"comparison": {"seconds": 0.3, "precision": 0.2}, "timing": TIMING, "seed": 0, "device": "cpu"}
+    return {"code": "", "inputs": "", **values, **changes}

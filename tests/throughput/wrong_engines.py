@@ -71,6 +71,15 @@ class SaysNothing(Lean):
         return super().generate(prompts, count)
 
 
+class SlowWithTokens(Lean):
+    """Takes its time where it reports tokens."""
+
+    def generate(self, prompts, count, on_token=None):
+        if on_token:
+            time.sleep(0.05)
+        return super().generate(prompts, count, on_token)
+
+
 class SlowWithTwoThreads(Lean):
     """Takes its time unless it has one thread, and as eager it is wrong."""
 
@@ -81,3 +90,39 @@ class SlowWithTwoThreads(Lean):
         if self._config.attention == "eager":
             tokens[0, 0] = (tokens[0, 0] + 1) % 97
         return tokens
+
+
+class Twice(Lean):
+    """Does all its work twice."""
+
+    def generate(self, prompts, count, on_token=None):
+        super().generate(prompts, count)
+        return super().generate(prompts, count, on_token)
+
+
+class TwoAtATime(Lean):
+    """So large that memory holds two."""
+
+    limit, alive = 2, 0
+
+    def __init__(self, *arguments):
+        if TwoAtATime.alive >= self.limit:
+            raise MemoryError("full")
+        TwoAtATime.alive += 1
+        super().__init__(*arguments)
+
+    def close(self):
+        TwoAtATime.alive -= 1
+        super().close()
+
+
+class OneAtATime(TwoAtATime):
+    """So large that memory holds one."""
+
+    limit = 1
+
+
+class Huge(TwoAtATime):
+    """So large that memory holds none."""
+
+    limit = 0

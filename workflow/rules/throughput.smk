@@ -1,6 +1,8 @@
-# Study `throughput`: limits of the machine, a base model and its compressions -> one trial a cell -> tables, figures.
+# Study `throughput`: limits of the machine, a base model and its compressions -> one trial a cell -> comparisons of
+# cells -> tables, figures.
 # Needs: the study lr_sweep's best model and corpus, unless throughput.model and throughput.text name others.
-# Makes: results/machine.json, results/throughput/{models,references,trials,figures,tables}, evaluation_results.jsonl.
+# Makes: results/machine.json, results/throughput/{models,references,trials,comparisons,figures,tables}, speedups.csv,
+# evaluation_results.jsonl.
 import re
 
 from plumbline.throughput import settings as throughput_settings
@@ -147,6 +149,31 @@ rule throughput_measure:
         )
 
 
+rule throughput_comparison:
+    """Candidates that take turns in one process, which is what says faster or slower; measures, so it runs alone."""
+    input:
+        **inputs_of("throughput.comparison"),
+    output:
+        "<results>/throughput/comparisons/{question}/{of}/{cell}.json",
+    log:
+        "<results>/throughput/logs/comparison/{question}/{of}/{cell}.log",
+    benchmark:
+        "<results>/throughput/benchmarks/comparison/{question}/{of}/{cell}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: WHOLE_MACHINE
+    resources:
+        **WHOLE_NODE,
+    params:
+        spec=spec_of("throughput.comparison"),
+    shell:
+        command(
+            "throughput.comparison",
+            "--manifests {input.manifests:q} --references {input.references:q} --text {input.text:q}"
+            " --trials {input.trials:q} --output {output:q}",
+        )
+
+
 rule throughput_max_batch:
     """The largest batch that fits into memory; measures, so it runs alone."""
     input:
@@ -178,6 +205,7 @@ rule throughput_summarize:
         evaluation="<results>/throughput/evaluation_results.jsonl",
         summary="<results>/throughput/summary.csv",
         statistics="<results>/throughput/summary_statistics.csv",
+        speedups="<results>/throughput/speedups.csv",
         analysis="<results>/throughput/throughput_analysis.md",
         tables=expand("<results>/throughput/tables/{table}.tex", table=throughput_settings.TABLES),
     log:
@@ -189,7 +217,8 @@ rule throughput_summarize:
     shell:
         command(
             "throughput.summarize",
-            "--manifests {input.manifests:q} --trials {input.trials:q} --max-batch {input.max_batch:q}"
+            "--manifests {input.manifests:q} --trials {input.trials:q} --comparisons {input.comparisons:q}"
+            " --max-batch {input.max_batch:q}"
             " --output {output.results:q}",
         )
 

@@ -5,7 +5,6 @@ from plumbline.core.statistics.bootstrap import bootstrap_interval
 from plumbline.core.statistics.rates import (
     Ratio,
     block_length,
-    mean_ratio,
     rate,
     rate_interval,
     rate_ratio,
@@ -47,11 +46,6 @@ def test_sides_are_resampled_apart_so_that_the_same_batches_still_have_an_interv
     ratio = rate_ratio(same, same)
     assert ratio.value == 1
     assert ratio.low < 0.97 < 1.03 < ratio.high
-
-
-def test_mean_of_ratios_is_geometric() -> None:
-    one, two, eight = (batches([1 / value] * 3) for value in (1.0, 2.0, 8.0))
-    assert mean_ratio([(two, one), (eight, one)]).value == pytest.approx(4)
 
 
 def test_one_batch_gives_no_interval_and_no_direction() -> None:

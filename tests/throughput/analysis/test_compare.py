@@ -128,7 +128,7 @@ def test_noisy_pair_gets_no_verdict_and_is_marked(tmp_path: Path) -> None:
     comparison = compare(first, second, 0.03)
     (pair,) = (pair for pair in comparison["trials"] if pair["noisy"])
     assert (pair["trial"], pair["direction"]) == ("base/lean/b1-p4-g32", "unclear")
-    assert pair["notes"] == ["after: unsteady, drifted"]
+    assert pair["notes"] == ["noisy after"]
     status, text = said(first, second)
     assert status == 0
     assert "1 of 2 trials are noisy, before or after" in text

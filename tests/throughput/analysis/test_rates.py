@@ -2,8 +2,8 @@ from plumbline.throughput.analysis.rates import decoded, timed
 from throughput.grid_records import failed, timed_batch, trial
 
 
-def test_failed_batches_and_those_that_do_not_count_are_not_timed() -> None:
-    some = [timed_batch(1.0, 8), timed_batch(9.0, 0, ok=False), timed_batch(2.0, 8, counts=False), timed_batch(3.0, 8)]
+def test_failed_batches_are_not_timed() -> None:
+    some = [timed_batch(1.0, 8), timed_batch(9.0, 0, ok=False), timed_batch(3.0, 8)]
     assert timed(trial(batches=some)).tolist() == [[1.0, 8.0], [3.0, 8.0]]
     assert timed(failed()).shape == (0, 2)
 

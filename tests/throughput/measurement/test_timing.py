@@ -30,6 +30,28 @@ def test_warm_up_ends_at_either_cap_but_not_before_three_calls():
     assert timing.warm_up(series(*restless), LONG.model_copy(update={"seconds": 0.1})) == [3, 1, 3]
 
 
+def noisy(spread, seed=0):
+    draw = np.random.default_rng(seed)
+    return lambda: float(draw.lognormal(0, spread)) * 1e-3
+
+
+def test_batches_are_timed_until_the_interval_is_narrow_enough():
+    settings = TrialTiming(precision=0.03, min_batches=8, max_batches=200, seconds=60)
+    assert len(list(timing.time_batches(noisy(0.001), settings))) == 8
+    wild = list(timing.time_batches(noisy(0.1), settings))
+    assert 8 < len(wild) < 200
+    assert timing.is_precise(wild, 0.03)
+    assert not timing.is_precise(wild[:8], 0.03)
+
+
+def test_batches_end_at_either_cap_but_not_before_there_are_enough():
+    wild = {"precision": 0.001, "min_batches": 8}
+    assert len(list(timing.time_batches(noisy(1), TrialTiming(max_batches=20, seconds=60, **wild)))) == 20
+    assert len(list(timing.time_batches(series(1.0, 2.0), TrialTiming(seconds=0.1, **wild)))) == 8
+    alternating = itertools.cycle([0.1, 0.3]).__next__
+    assert len(list(timing.time_batches(alternating, TrialTiming(seconds=2.0, **wild)))) == 10
+
+
 def test_both_sides_of_the_interval_must_be_precise():
     seconds = [1.0] * 29 + [1.6]  # a slow one: the rate reaches further down than up
     low, high = rate_interval(np.array([[taken, 1.0] for taken in seconds]))

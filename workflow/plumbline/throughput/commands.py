@@ -12,9 +12,8 @@ from plumbline.core.present.answer import Answer
 def compare(first: Path, second: Path, threshold: float | None) -> Answer:
     """Which trials differ between two results folders by more than `threshold`, None: the noise between processes."""
     from plumbline.throughput.analysis import compare as comparing
-    from plumbline.throughput.analysis.records import NOISE
 
-    comparison = comparing.compare(first, second, NOISE if threshold is None else threshold)
+    comparison = comparing.compare(first, second, comparing.PROCESSES if threshold is None else threshold)
     rows = comparing.differing(comparison)
     lines: list[str | Table] = [
         f"{comparison['first']} → {comparison['second']}",

@@ -10,7 +10,7 @@ from plumbline.core.settings import validated
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.plots import resources, speed, tradeoffs
 from plumbline.throughput.plots.results import Results
-from plumbline.throughput.record import TrialRecord
+from plumbline.throughput.record import ComparisonRecord, TrialRecord
 from plumbline.throughput.settings import FIGURES
 
 DRAWINGS = {
@@ -38,7 +38,9 @@ def figures(spec: FiguresSpec, results: Path, output: Path) -> None:
     """
     records, merged = read_results(results, TrialRecord)
     manifests = [validated(Manifest, manifest, str(results)) for manifest in merged["manifests"]]
-    draw_figures(DRAWINGS, FIGURES, Results(records=records, manifests=manifests), output.parent)
+    comparisons = [validated(ComparisonRecord, values, str(results)) for values in merged["comparisons"]]
+    drawn = Results(records=records, manifests=manifests, comparisons=comparisons)
+    draw_figures(DRAWINGS, FIGURES, drawn, output.parent)
 
 
 if __name__ == "__main__":

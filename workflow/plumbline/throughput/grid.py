@@ -1,10 +1,16 @@
 """The grid: which trials the settings ask for. Light to import."""
 
 import itertools
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 from plumbline.core.registry import short_name
 from plumbline.throughput.settings import BASE, ThroughputSettings, compressed, user_supplied
+
+Question = Literal["variants", "engines"]
+REFERENCE_ENGINE = "generate"
+"""The engine that the others are compared with, where it is in the grid."""
 
 
 class Cell(NamedTuple):
@@ -35,6 +41,52 @@ def cells(settings: ThroughputSettings) -> list[Cell]:
         for values in itertools.product(names, block.engines, block.batch, block.prompt, block.generated):
             found[Cell(*values)] = None
     return list(found)
+
+
+class Contest(NamedTuple):
+    """What one comparison compares: cells of one batch and lengths."""
+
+    question: Question
+    baseline: Cell
+    others: list[Cell]
+
+    @property
+    def name(self) -> str:
+        """Its name in paths: variants/lean/b1-p4-g32, engines/base/b1-p4-g32."""
+        variant, engine, lengths = self.baseline.trial.split("/")
+        return f"{self.question}/{engine if self.question == 'variants' else variant}/{lengths}"
+
+
+def contests(grid: list[Cell]) -> Iterator[Contest]:
+    """The comparisons of a grid: its variants with the main engine, and its engines with the base, one per batch."""
+    engine = main_engine([cell.engine for cell in grid])
+    yield from _contests("variants", [cell for cell in grid if short_name(cell.engine) == engine])
+    yield from _contests("engines", [cell for cell in grid if cell.variant == BASE])
+
+
+def _contests(question: Question, grid: list[Cell]) -> Iterator[Contest]:
+    for batch in dict.fromkeys(cell.batch for cell in grid):
+        groups: dict[tuple[int, int], list[Cell]] = {}
+        for cell in grid:
+            if cell.batch == batch:
+                groups.setdefault((cell.prompt, cell.generated), []).append(cell)
+        group = max(groups.values(), key=len)
+        baseline = _baseline(question, group)
+        if baseline is not None and len(group) > 1:
+            yield Contest(question, baseline, [cell for cell in group if cell != baseline])
+
+
+def _baseline(question: Question, group: list[Cell]) -> Cell | None:
+    """The base; of engines `generate`, or the first by name where that is not among them."""
+    if question == "variants":
+        return next((cell for cell in group if cell.variant == BASE), None)
+    named = {short_name(cell.engine): cell for cell in group}
+    return named.get(REFERENCE_ENGINE, named[min(named)])
+
+
+def main_engine(engines: list[str]) -> str:
+    """The short name of the engine with most trials, given the engine of every trial; on a tie, the first of them."""
+    return Counter(short_name(engine) for engine in engines).most_common(1)[0][0]
 
 
 def measured(settings: ThroughputSettings) -> list[str]:

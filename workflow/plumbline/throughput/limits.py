@@ -1,4 +1,4 @@
-"""Stage `throughput.limits`: how fast this machine can read, copy and multiply, and its fastest pace."""
+"""Stage `throughput.limits`: how fast this machine can read, copy and multiply."""
 
 import itertools
 import time
@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +17,6 @@ from plumbline.core.run.device import device_name, torch_device
 from plumbline.core.run.stage import stage
 from plumbline.throughput.engines.interface import DTYPES
 from plumbline.throughput.measurement.autotune import threads_available
-from plumbline.throughput.measurement.pace import Pace
 from plumbline.throughput.measurement.timing import clocked, synchroniser
 from plumbline.throughput.settings import LimitsSettings
 
@@ -29,10 +27,6 @@ LEAST_BYTES = {"cpu": 128 * 2**20, "cuda": 2**30}
 ROW = 2048
 SMALLEST, LARGEST = 128, 8192
 """Sizes of the square matrices that are multiplied."""
-DISPLACED = 2**20
-"""Bytes to read before each measurement of the pace."""
-FAST = 0.01
-"""Quantile of the pace measurements that counts as the fastest; the minimum would be an accident."""
 PRODUCTS = 2
 """Timed products per size."""
 
@@ -50,11 +44,8 @@ def limits(spec: LimitsSpec, output: Path) -> None:
     """Writes the limits to `output`: bytes and operations per second, and the raw samples."""
     chosen = torch_device(spec.device)
     seconds = spec.limits.seconds
-    paces = list(pace(chosen, seconds))
     moved = list(bandwidth(chosen, seconds))
-    paces += pace(chosen, seconds)
     multiplied = [sample for dtype in DTYPES for sample in matmul(dtype, chosen, seconds)]
-    paces += pace(chosen, seconds)
     copies = [sample["bytes_per_second"] for sample in moved if sample["kind"] == "copy"]
     reads = [sample["bytes_per_second"] for sample in moved if sample["kind"] != "copy"]
     rates = {
@@ -69,13 +60,7 @@ def limits(spec: LimitsSpec, output: Path) -> None:
         "read_bytes_per_second": max(reads),
         "bandwidth_bytes_per_second": max(copies + reads),
         "matmul_flops_per_second": rates,
-        "pace_seconds": {
-            str(threads): float(
-                np.quantile([sample["seconds"] for sample in paces if sample["threads"] == threads], FAST)
-            )
-            for threads in thread_counts(chosen)
-        },
-        "samples": {"bandwidth": moved, "matmul": multiplied, "pace": paces},
+        "samples": {"bandwidth": moved, "matmul": multiplied},
         "spec": spec.model_dump(mode="json"),
     }
     write_json(output, found)
@@ -128,24 +113,6 @@ def matmul(dtype: str, device: torch.device, seconds: float) -> Iterator[dict[st
             if side == LARGEST or time.perf_counter() + next_takes > until:
                 break
             side *= 2
-
-
-def pace(device: torch.device, seconds: float) -> Iterator[dict[str, Any]]:
-    """Samples of the fixed work that trials are timed beside; `seconds` are split between the thread counts.
-
-    As in a trial, each sample follows work that fills the caches.
-    """
-    other = torch.ones(DISPLACED // 4, device=device)
-    counts = thread_counts(device)
-    for threads in counts:
-        torch.set_num_threads(threads)
-        work = Pace(device, threads)
-        until = time.perf_counter() + seconds / len(counts)
-        while True:
-            other.sum()
-            yield {"threads": threads, "seconds": work.measure()}
-            if time.perf_counter() > until:
-                break
 
 
 def thread_counts(device: torch.device) -> list[int]:

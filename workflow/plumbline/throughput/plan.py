@@ -10,7 +10,7 @@ from plumbline.core.plan.fingerprint import fingerprint
 from plumbline.core.plan.globs import matching
 from plumbline.core.plan.target import Content, Target, Targets, figures_target
 from plumbline.core.registry import module_of, short_name
-from plumbline.throughput.grid import Cell, cells, smaller
+from plumbline.throughput.grid import Cell, Contest, cells, contests, smaller
 from plumbline.throughput.settings import (
     BASE,
     FIGURES,
@@ -44,24 +44,27 @@ def plan(settings: ThroughputSettings, seed: int, upstream: Targets, device: str
         reads = models[cell.variant] | {"reference": [references[cell.variant]], "limits": [limits]}
         trials[cell] = _trial(settings, seed, device, cell, reads, trials)
     in_order = [trials[cell] for cell in grid]
+    compared = [_comparison(settings, seed, device, each, variants, references, trials) for each in contests(grid)]
     largest = list(_max_batch(settings, device, models, grid))
-    summary = _summary([*variants.values()], in_order, largest)
+    summary = _summary([*variants.values()], in_order, compared, largest)
     figures = figures_target("throughput", FIGURES, summary)
-    return [limits, *variants.values(), *references.values(), *trials.values(), *largest, summary, figures]
+    measured = [*references.values(), *trials.values(), *compared, *largest]
+    return [limits, *variants.values(), *measured, summary, figures]
 
 
-def _summary(variants: list[Target], trials: list[Target], largest: list[Target]) -> Target:
+def _summary(variants: list[Target], trials: list[Target], compared: list[Target], largest: list[Target]) -> Target:
     return _target(
         "summarize",
         "",
         "results.json",
         {},
-        reads={"manifests": variants, "trials": trials, "max_batch": largest},
-        merges=[*trials, *largest],
+        reads={"manifests": variants, "trials": trials, "comparisons": compared, "max_batch": largest},
+        merges=[*trials, *compared, *largest],
         beside={
             "evaluation": ["evaluation_results.jsonl"],
             "summary": ["summary.csv"],
             "statistics": ["summary_statistics.csv"],
+            "speedups": ["speedups.csv"],
             "analysis": ["throughput_analysis.md"],
             "tables": [f"tables/{table}.tex" for table in TABLES],
         },
@@ -175,6 +178,36 @@ def _trial(
         modules=[module_of(cell.engine, f"{HERE}.engines")],
         is_trial=True,
     )
+
+
+def _comparison(
+    settings: ThroughputSettings,
+    seed: int,
+    device: str,
+    contest: Contest,
+    variants: dict[str, Target],
+    references: dict[str, Target],
+    trials: dict[Cell, Target],
+) -> Target:
+    """Candidates interleaved in one process; how each computes, and whether it has a speed, its trial says."""
+    compared = [contest.baseline, *contest.others]
+    names = list(dict.fromkeys(cell.variant for cell in compared))
+    reads = {"manifests": [variants[name] for name in dict.fromkeys([BASE, *names])]}
+    reads |= {"references": [references[name] for name in names], "trials": [trials[cell] for cell in compared]}
+    values = {
+        "model": settings.model.display_name,
+        "question": contest.question,
+        "baseline": contest.baseline._asdict(),
+        "others": [cell._asdict() for cell in contest.others],
+        "comparison": settings.comparison.model_dump(),
+        "timing": settings.timing.model_dump(exclude={"max_batch"}),
+        "tie_margin": settings.autotune.tie_margin,
+        "seed": seed,
+        "device": device,
+    }
+    engines = list(dict.fromkeys(module_of(cell.engine, f"{HERE}.engines") for cell in compared))
+    output = f"comparisons/{contest.name}.json"
+    return _target("comparison", contest.name, output, values, reads=reads, modules=engines, is_trial=True)
 
 
 def _max_batch(

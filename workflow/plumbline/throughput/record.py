@@ -30,15 +30,11 @@ class Batch(Recorded):
     """A timed call."""
 
     seconds: float
-    pace_seconds: float
-    """Seconds of the fixed piece of work: the slower of the runs just before and just after the call."""
     tokens: int
     ok: bool
     """Whether the tokens were right."""
     message: str | None
     """Why they were not."""
-    counts: bool
-    """Whether rate and interval include the batch."""
 
 
 class Memory(Recorded):
@@ -86,10 +82,6 @@ class TrialRecord(Record):
     compile_seconds: float | None = None
     warmup_calls: int | None = None
     warmup_steady: bool | None = None
-    fastest_pace_seconds: float | None = None
-    slowed: bool | None = None
-    """Whether too few batches ran at the machine's full speed, so that none was discarded."""
-    slowed_batches: int | None = None
     batches: list[Batch] = []
     successful_batches: int | None = None
     """Batches with the right tokens."""
@@ -104,7 +96,10 @@ class TrialRecord(Record):
     drift_share: float | None = None
     drifted: bool | None = None
     outliers: int | None = None
-    latency_slowed: bool | None = None
+    latency_seconds_ratio: float | None = None
+    """Seconds of a call in the token-latency pass ÷ those of a timed batch."""
+    latency_agrees: bool | None = None
+    """Whether that is within 10% of 1, so that the latencies describe the timed batches."""
     time_to_first_token_seconds: float | None = None
     time_per_output_token_seconds: float | None = None
     inter_token_seconds: list[float] = []
@@ -151,6 +146,86 @@ class TrialRecord(Record):
     def config_value(self, name: str) -> Any:
         """A value of the engine's configuration; None where the trial did not get as far as choosing one."""
         return getattr(self.engine_config, name, None)
+
+
+class ComparedCandidate(Recorded):
+    """A candidate of a comparison: what ran, and how it computed."""
+
+    name: str
+    """The variant, or the engine, whichever is compared."""
+    trial: str
+    """The trial of the same cell."""
+    variant: str
+    engine: str
+    engine_config: EngineConfig
+    tokens_sha256: str
+    rows_equal: int
+    rows_tied: int
+
+
+class LeftOut(Recorded):
+    """A candidate without a speed."""
+
+    name: str
+    trial: str
+    outcome: Outcome
+    message: str
+
+
+Arrangement = Literal["together", "pairs", "reloads"]
+
+
+class Interleaved(Recorded):
+    """Rounds that some candidates took turns in, raw."""
+
+    arrangement: Arrangement
+    """`together`: all candidates were loaded in one process. `pairs`: this one shared a process with the baseline
+    alone, since memory did not suffice for more. `reloads`: both were loaded again for every turn."""
+    names: list[str]
+    """The baseline, `control` (the baseline again), and the other candidates."""
+    seconds: list[list[float]]
+    """Seconds of a call, without those in which it waited for a CPU: a row per round, a column per name."""
+    orders: list[list[int]]
+    """The order of each round: indices into `names`, first to last."""
+    precise: bool
+    """Whether all intervals were as narrow as asked for before the time was used up."""
+    waiting_shares: dict[str, float]
+    """Candidate -> share of its calls' wall-clock time that was waiting for a CPU and does not count; 0 where several
+    threads computed, or a GPU."""
+
+    @model_validator(mode="after")
+    def _is_a_table(self) -> Self:
+        widths = {len(row) for row in self.seconds} | {len(row) for row in self.orders}
+        if widths != {len(self.names)} or len(self.seconds) < 2:
+            raise ValueError("rounds need a column for each name, and at least two rows")
+        return self
+
+
+class ComparisonRecord(Record):
+    """One comparison: its candidates, and the rounds in which they took turns."""
+
+    study: Literal["throughput"] = "throughput"
+    stage: Literal["comparison"] = "comparison"
+    question: Literal["variants", "engines"]
+    model: str
+    batch: int
+    prompt: int
+    generated: int
+    baseline: str
+    """Name of the candidate that the others are compared with."""
+    candidates: list[ComparedCandidate] = []
+    """The baseline first."""
+    left_out: list[LeftOut] = []
+    rounds: list[Interleaved] = []
+    """One entry if together, one for each candidate beside the baseline if not."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        compared = {name for part in self.rounds for name in part.names}
+        missing = [each.name for each in self.candidates if each.name not in compared]
+        if self.ok and (len(self.candidates) < 2 or missing):
+            raise ValueError(f"outcome is ok, but no rounds of {', '.join(missing) or 'two candidates'}")
+        return self
 
 
 class TriedBatch(Recorded):

@@ -210,16 +210,11 @@ class TrialTiming(Settings):
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.03
     """Batches are timed until the 95% interval of the rate is within this share of it on both sides."""
     min_batches: Annotated[int, Field(ge=2)] = 8
-    """Smallest number of batches to time, however long they take; as many must be valid, while `patience` allows."""
+    """Smallest number of batches to time, however long they take."""
     max_batches: Annotated[int, Field(ge=2)] = 200
-    """Largest number of valid batches to time, however short they are."""
+    """Largest number of batches to time, however short they are."""
     seconds: PositiveFloat = 0.6
     """Time budget of the timed batches, in seconds, once `min_batches` are timed."""
-    pace_tolerance: PositiveFloat = 0.1
-    """A batch is discarded if a small fixed piece of work beside it ran slower than its fastest by more than this."""
-    patience: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 3.0
-    """Timing stops at this multiple of `seconds` or `max_batches`, discarded batches included. If fewer than half of
-    `min_batches` are valid by then, none is discarded."""
     warmup_at_most: PositiveInt = 20
     """Largest number of warm-up calls; warm-up ends sooner when three calls in a row are within 5%, or after
     `seconds`."""
@@ -242,6 +237,19 @@ class TimingSettings(TrialTiming):
 
     max_batch: bool = False
     """Whether to search for the largest batch that fits, for each variant, engine and length of the grid."""
+
+
+class ComparisonSettings(Settings):
+    """How candidates are compared: interleaved in one process, round after round in random order.
+
+    Compared are the variants with the engine that has most trials, and the engines with the base. Of cells that differ
+    only in their lengths one is compared: the one with most candidates, and the first of the grid where several are.
+    """
+
+    precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Rounds go on until half the 95% interval of every ratio is at most this share."""
+    seconds: PositiveFloat = 8.0
+    """Time budget of the rounds of one comparison, in seconds."""
 
 
 class LimitsSettings(Settings):
@@ -273,6 +281,8 @@ class ThroughputSettings(Settings):
     """How engines compute; `auto` tunes a setting in each trial."""
     timing: TimingSettings = TimingSettings()
     """How long trials are timed, and what they may use."""
+    comparison: ComparisonSettings = ComparisonSettings()
+    """How precisely variants and engines are compared, and how long that may take."""
     limits: LimitsSettings = LimitsSettings()
     """How long the machine's limits are measured."""
 

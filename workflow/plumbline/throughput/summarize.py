@@ -17,50 +17,64 @@ from plumbline.throughput.analysis.evaluation import evaluation_lines
 from plumbline.throughput.analysis.findings import findings
 from plumbline.throughput.analysis.formatting import rate_text, ratio_text
 from plumbline.throughput.analysis.frames import (
-    contrasts_frame,
     main_cell,
     statistics_frame,
     trials_frame,
     variants_frame,
 )
-from plumbline.throughput.analysis.records import cell_text, read_manifests, read_max_batches, read_trials
-
-NOISY_MARK = " (!)"
+from plumbline.throughput.analysis.records import (
+    cell_text,
+    read_comparisons,
+    read_manifests,
+    read_max_batches,
+    read_trials,
+)
+from plumbline.throughput.analysis.speedups import speedups_frame
+from plumbline.throughput.settings import BASE
 
 
 class SummarizeSpec(MergeSpec):
-    """What decides the summary: its code and the specs of the trials, variants and largest batches."""
+    """What decides the summary: its code and the specs of the trials, comparisons, variants and largest batches."""
 
 
 @stage
 def summarize(
-    spec: SummarizeSpec, manifests: list[Path], trials: list[Path], max_batch: list[Path], output: Path
+    spec: SummarizeSpec,
+    manifests: list[Path],
+    trials: list[Path],
+    comparisons: list[Path],
+    max_batch: list[Path],
+    output: Path,
 ) -> None:
     """Merges the records into `output` and writes everything computed from them beside it.
 
     evaluation_results.jsonl has a line per trial; summary.csv a row per trial with intervals; summary_statistics.csv a
-    row per variant and engine; tables/ LaTeX for papers; results.json the analysis and all records;
-    throughput_analysis.md the findings. Raises UserError when a record cannot be read or does not belong to the others.
+    row per variant and engine; speedups.csv a row per compared candidate; tables/ LaTeX for papers; results.json the
+    analysis and all records; throughput_analysis.md the findings. Raises UserError when a record cannot be read or does
+    not belong to the others.
     """
     records, variants, max_batches = read_trials(trials), read_manifests(manifests), read_max_batches(max_batch)
-    check_specs([*records, *max_batches], spec.records)
-    summary = trials_frame(records, variants)
-    by_variant = variants_frame(variants, records, summary)
-    contrasts = contrasts_frame(records)
+    compared = read_comparisons(comparisons)
+    check_specs([*records, *compared, *max_batches], spec.records)
+    summary, speedups = trials_frame(records, variants), speedups_frame(compared)
+    by_variant = variants_frame(variants, summary, speedups)
     lines = [json.dumps(line, ensure_ascii=False, allow_nan=False) for line in evaluation_lines(records, variants)]
     write_text(output.parent / "evaluation_results.jsonl", "".join(f"{line}\n" for line in lines))
     write_csv(summary, output.parent / "summary.csv")
-    write_csv(statistics_frame(records, summary), output.parent / "summary_statistics.csv")
-    note, place = machine_note(machines(records)), main_cell(summary)
+    write_csv(statistics_frame(summary, speedups), output.parent / "summary_statistics.csv")
+    write_csv(speedups, output.parent / "speedups.csv")
+    note, place = machine_note(machines([*records, *compared])), main_cell(summary, speedups)
     _write_tables(summary, by_variant, place, note, output.parent / "tables")
     write_results(
         output,
         records,
-        analysis={"main_cell": place, "contrasts": _rows(contrasts), "variants": _rows(by_variant)},
+        analysis={"main_cell": place, "speedups": _rows(speedups), "variants": _rows(by_variant)},
         manifests=[manifest.model_dump(mode="json") for manifest in variants],
+        comparisons=[record.to_json() for record in compared],
         max_batch=[record.to_json() for record in max_batches],
     )
-    write_text(output.parent / "throughput_analysis.md", findings(summary, by_variant, contrasts, records, max_batches))
+    text = findings(summary, by_variant, speedups, records, compared, max_batches)
+    write_text(output.parent / "throughput_analysis.md", text)
 
 
 def throughput_table(summary: pd.DataFrame) -> pd.DataFrame:
@@ -71,8 +85,7 @@ def throughput_table(summary: pd.DataFrame) -> pd.DataFrame:
         cells = {"Variant": row["variant"], "Engine": row["engine"]}
         cells |= {"Batch": str(row["batch"]), "Prompt": str(row["prompt"]), "Generated": str(row["generated"])}
         cells["Dtype"] = row["dtype"] if ok else MISSING
-        mark = NOISY_MARK if row["noisy"] else ""
-        cells["Tokens/s"] = rate_text(row) + mark if ok else str(row["outcome"]).replace("_", " ")
+        cells["Tokens/s"] = rate_text(row) if ok else str(row["outcome"]).replace("_", " ")
         cells["First token (ms)"] = _text(1e3 * row["time_to_first_token_seconds"], "{:,.2f}")
         cells["Peak (MB)"] = _text(row["peak_bytes"] / 1e6, "{:,.0f}")
         share = (100 * row[f"ceiling_share{end}"] for end in ("", "_low", "_high"))
@@ -92,8 +105,7 @@ def variants_table(by_variant: pd.DataFrame) -> pd.DataFrame:
         good = row["outcome"] == "ok"
         cells["Perplexity"] = _text(row["perplexity"], "{:,.2f}") if good else str(row["outcome"]).replace("_", " ")
         cells["Tokens/s"] = rate_text(row)
-        mark = NOISY_MARK if row["noisy"] else ""
-        cells["Relative to base"] = MISSING if math.isnan(row["speedup"]) else ratio_text(row, "speedup") + mark
+        cells["Relative to base"] = _relative(row)
         rows.append(cells)
     return pd.DataFrame(rows)
 
@@ -104,7 +116,7 @@ def _write_tables(
     caption = (
         "All trials: tokens per second with the bootstrap 95% interval over the batches of the trial's process, time "
         "until all rows have their first token, peak memory in 10^6 bytes, and share of the ceiling set by the "
-        f"machine's measured limits, with the interval over decode steps. {_mark_text(summary)}{note}"
+        f"machine's measured limits, with the interval over decode steps. {note}"
     )
     write_latex(
         throughput_table(summary),
@@ -118,21 +130,21 @@ def _write_tables(
     caption = (
         f"Variants. Ratio: share of each linear layer's parameters kept. Perplexity {over}, the same for all variants. "
         f"Tokens per second at {cell_text(place)} with engine {place['engine']}, with the bootstrap 95% interval over "
-        f"the batches of the process. {_mark_text(by_variant)}{note}"
+        f"the batches of the process. Relative to base: all variants interleaved there, with "
+        "the bootstrap 95% interval over rounds; A/A is the base against itself. {note}"
     )
     write_latex(
         variants_table(by_variant), folder / "variants.tex", caption=caption.strip(), label="tab:throughput-variants"
     )
 
 
-def _mark_text(frame: pd.DataFrame) -> str:
-    """What the mark means, if the table has one."""
-    if not (frame["noisy"] != "").any():
-        return ""
-    return (
-        f"{NOISY_MARK.strip()}: noisy, no verdict rests on it. The machine was busy or slowed, warm-up was not steady, "
-        "the speed drifted, or the batches scattered widely. "
-    )
+def _relative(row: pd.Series) -> str:
+    """`0.92 [0.90, 0.94] slower`; of the base, `1.00 [0.99, 1.01] A/A`."""
+    if not pd.isna(row["speedup"]):
+        return f"{ratio_text(row, 'speedup')} {row['speedup_verdict']}"
+    if row["variant"] == BASE and not pd.isna(row["speedup_control"]):
+        return f"{ratio_text(row, 'speedup_control')} A/A"
+    return MISSING
 
 
 def _text(value: float, form: str) -> str:

@@ -1,6 +1,6 @@
 """Rates of work, and how many times as fast one thing is as another, with bootstrap 95% intervals."""
 
-from collections.abc import Sequence
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -24,6 +24,11 @@ class Ratio:
     def as_json(self) -> dict[str, float | None]:
         """Plain JSON: null for NaN."""
         return {name: None if np.isnan(value) else value for name, value in asdict(self).items()}
+
+    @property
+    def half_width(self) -> float:
+        """Half the interval's width on a log scale: about the share by which the ratio may be off either way."""
+        return (math.log(self.high) - math.log(self.low)) / 2
 
     def direction(self, threshold: float) -> str:
         """`faster` or `slower` where the whole interval is beyond the threshold, `equal` where all of it is within.
@@ -55,27 +60,16 @@ def rate_interval(batches: Array) -> tuple[float, float]:
 
 
 def rate_ratio(first: Array, second: Array) -> Ratio:
-    """The rate of batches `first` (n, 2) over that of `second` (m, 2)."""
-    return mean_ratio([(first, second)])
+    """The rate of batches `first` (n, 2) over that of `second` (m, 2), which ran at another time.
 
-
-def mean_ratio(pairs: Sequence[tuple[Array, Array]]) -> Ratio:
-    """The geometric mean of the rate ratios of `pairs`, each of batches (n, 2) and (m, 2).
-
-    The interval is a percentile bootstrap of the log ratio. The two sides are resampled separately: they ran one after
-    the other in two processes, and no batch of one belongs to a batch of the other. It therefore covers the spread of
-    batches within the processes, and not how one process differs from the next. Raises ValueError for no pair.
+    The interval is a percentile bootstrap of the log ratio. The two sides are resampled separately: no batch of one
+    belongs to a batch of the other. It covers the spread of batches within the two processes, and not how the machine
+    changed between them; what is to be called faster is interleaved instead (`ratio_over_rounds`).
     """
-    if not pairs:
-        raise ValueError("a ratio needs at least one pair")
-    logs = np.log([rate(first) / rate(second) for first, second in pairs])
-    value = float(np.exp(logs.mean()))
-    if min(len(side) for pair in pairs for side in pair) < 2:
+    value = rate(first) / rate(second)
+    if min(len(first), len(second)) < 2:
         return Ratio(value=value, low=float("nan"), high=float("nan"))
-    total = np.zeros(RESAMPLES)
-    for index, (first, second) in enumerate(pairs):
-        total += _log_rates(first, seed=2 * index) - _log_rates(second, seed=2 * index + 1)
-    low, high = np.exp(percentile_interval(total / len(pairs)))
+    low, high = np.exp(percentile_interval(_log_rates(first, seed=0) - _log_rates(second, seed=1)))
     return Ratio(value=value, low=float(low), high=float(high))
 
 

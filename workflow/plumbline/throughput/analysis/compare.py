@@ -9,11 +9,13 @@ from plumbline.core.errors import UserError
 from plumbline.core.plan.target import differences
 from plumbline.core.run.record import Outcome, hardware
 from plumbline.core.statistics.rates import rate, rate_ratio
-from plumbline.throughput.analysis.quality import NOISE_SOURCES, noise_sources
+from plumbline.throughput.analysis.quality import NOISY, is_noisy
 from plumbline.throughput.analysis.rates import timed
 from plumbline.throughput.record import TrialRecord
 from plumbline.throughput.settings import EngineConfig
 
+PROCESSES = 0.03
+"""Two processes of one trial may differ by this share, so less than that is no difference."""
 DIRECTIONS = ("slower", "faster", "changed", "equal", "unclear", "unknown", "other model")
 DIGESTS = {"code": "code", "inputs": "what it reads"}
 """Fields of a spec that are digests: a report says that they differ, not how."""
@@ -96,12 +98,12 @@ def summary_lines(comparison: dict[str, Any]) -> Iterator[str]:
     yield (
         f"Slower or faster: the whole 95% interval of the ratio of tokens/s is beyond {threshold:.3g} "
         f"(above {1 + threshold:.3g} or below {1 / (1 + threshold):.3g}). It covers the spread of batches within the "
-        "two processes."
+        "two processes, but not how the machine changed between the two runs: what is faster at the same time, "
+        "speedups.csv says for the candidates of one run."
     )
     if noisy := sum(pair["noisy"] for pair in pairs):
         yield (
-            f"{noisy} of {len(pairs)} trials are noisy, before or after, and get no verdict on their speed. "
-            f"{'; '.join(f'{name}: {text}' for name, text in NOISE_SOURCES.items())}."
+            f"{noisy} of {len(pairs)} trials are noisy, before or after, and get no verdict on their speed: {NOISY}."
         )
     for key, where in (("only_in_first", comparison["first"]), ("only_in_second", comparison["second"])):
         if names := comparison[key]:
@@ -130,7 +132,7 @@ def _read(folder: Path) -> dict[str, TrialRecord]:
 
 def _pair(first: TrialRecord, second: TrialRecord, threshold: float) -> dict[str, Any]:
     """One trial on both sides: outcomes, rates, the ratio second over first, direction, and what else changed."""
-    pair: dict[str, Any] = {"trial": first.trial, "noisy": bool(noise_sources(first) or noise_sources(second))}
+    pair: dict[str, Any] = {"trial": first.trial, "noisy": is_noisy(first) or is_noisy(second)}
     rates = []
     for name, record in (("first", first), ("second", second)):
         batches = timed(record)
@@ -187,9 +189,8 @@ def _retrained(first: TrialRecord, second: TrialRecord) -> bool:
 
 
 def _noise(first: TrialRecord, second: TrialRecord) -> list[str]:
-    """Which side is noisy, and why."""
-    sides = (("before", noise_sources(first)), ("after", noise_sources(second)))
-    return [f"{side}: {', '.join(names)}" for side, names in sides if names]
+    """Which side is noisy."""
+    return [f"noisy {side}" for side, record in (("before", first), ("after", second)) if is_noisy(record)]
 
 
 def _notes(first: TrialRecord, second: TrialRecord) -> Iterator[str]:

@@ -6,7 +6,8 @@ from typing import Any
 
 from plumbline.core.run.record import Outcome
 from plumbline.throughput.analysis.rates import timed
-from plumbline.throughput.analysis.records import GIGABYTE, main_engine
+from plumbline.throughput.analysis.records import GIGABYTE
+from plumbline.throughput.grid import main_engine
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.record import TrialRecord
 from plumbline.throughput.settings import EngineConfig
@@ -17,7 +18,7 @@ def evaluation_lines(records: Sequence[TrialRecord], manifests: Sequence[Manifes
 
     Memory is in GB of 10^9 bytes. `total_peak_memory_gb` is the higher of the peaks of prefill and decode;
     `activation_memory_gb` is that minus what was held after loading. `failed_batches` counts each failed batch once;
-    `successful_batches`, rate, time and tokens are of the batches that count.
+    `successful_batches`, rate, time and tokens are of the batches with the right tokens.
     """
     folders = {manifest.variant: manifest.folder for manifest in manifests}
     base = next((manifest.folder for manifest in manifests if manifest.parent is None), None)

@@ -9,114 +9,104 @@ from plumbline.core.present.findings import findings_text
 from plumbline.core.present.formatting import bytes_text, percent, plural, reason
 from plumbline.core.run.record import Outcome
 from plumbline.core.run.records import machine_note, machines
-from plumbline.core.statistics.rates import Ratio, rate_ratio
+from plumbline.core.statistics.rounds import BAND, Verdict
 from plumbline.throughput.analysis.formatting import named, range_text, rate_text, ratio_text
-from plumbline.throughput.analysis.frames import CELL, main_cell
-from plumbline.throughput.analysis.quality import noise_text, quality_sentences
-from plumbline.throughput.analysis.rates import timed
-from plumbline.throughput.analysis.records import NOISE, cell_text, main_engine
-from plumbline.throughput.record import MaxBatchRecord, TrialRecord
+from plumbline.throughput.analysis.frames import main_cell
+from plumbline.throughput.analysis.quality import quality_sentences
+from plumbline.throughput.analysis.records import cell_text
+from plumbline.throughput.analysis.speedups import fastest, rivals
+from plumbline.throughput.grid import main_engine
+from plumbline.throughput.record import ComparisonRecord, MaxBatchRecord, TrialRecord
 from plumbline.throughput.settings import BASE
 
+ARRANGEMENTS = {
+    "together": "in one process",
+    "pairs": "pair by pair, because memory did not hold all",
+    "reloads": "pair by pair and loaded anew for every turn, because memory did not hold two",
+}
 NEAR = 0.7
 """Share of a ceiling from which on the limit that sets it counts as the bottleneck."""
-CELLS_AT_MOST = 8
 
 
 def findings(
     trials: pd.DataFrame,
     by_variant: pd.DataFrame,
-    contrasts: pd.DataFrame,
+    speedups: pd.DataFrame,
     records: Sequence[TrialRecord],
+    comparisons: Sequence[ComparisonRecord],
     max_batches: Sequence[MaxBatchRecord],
 ) -> str:
     """Markdown: measurement quality, engines, compression, limits, scaling, outcomes, caveats."""
     sections = {
-        "How good the measurements are": quality_sentences(trials),
-        "Which engine is fastest": _engines(trials, contrasts, records),
-        "What compression buys": _compression(by_variant, trials),
+        "How good the measurements are": [*quality_sentences(trials), *_comparisons(comparisons, speedups)],
+        "Which engine is fastest": _engines(trials, comparisons, speedups),
+        "What compression buys": _compression(by_variant, trials, speedups),
         "What limits the speed": _limits(trials),
         "How batch size and length matter": _scaling(trials),
-        "How the trials ended": _outcomes(trials, by_variant, max_batches),
+        "How the trials ended": _outcomes(trials, by_variant, comparisons, max_batches),
         "Caveats": _caveats(trials, records),
     }
     return findings_text("Findings of the throughput study", sections)
 
 
-def _engines(trials: pd.DataFrame, contrasts: pd.DataFrame, records: Sequence[TrialRecord]) -> Iterator[str]:
-    good = trials[trials["outcome"] == "ok"]
-    by_trial = {record.trial: record for record in records}
-    count = 0
-    for key, group in good.groupby(["variant", *CELL], sort=False):
-        if len(group) < 2:
+def _comparisons(comparisons: Sequence[ComparisonRecord], speedups: pd.DataFrame) -> Iterator[str]:
+    """How each comparison was made, and what its baseline reached against itself."""
+    for record in comparisons:
+        rows = speedups[speedups["comparison"] == record.trial]
+        if rows.empty:
             continue
-        count += 1
-        if count > CELLS_AT_MOST:
-            yield "Further cells with several engines are in summary.csv."
-            return
-        ordered = group.sort_values("tokens_per_second", ascending=False)
-        where = f"{key[0]} at {cell_text(ordered.iloc[0])}"
-        yield f"{where}: {_fastest(ordered, by_trial)}."
-        against = contrasts[(contrasts["kind"] == "engine") & contrasts["trial"].isin(group["trial"])]
-        for _, row in against.sort_values("ratio", ascending=False).iterrows():
-            yield f"{where}: {row['engine']} {_versus(row, row['baseline_engine'])}."
-    if not count:
-        yield "No cell has successful trials with more than one engine."
+        controls = rows.drop_duplicates("control")
+        reached = ", ".join(ratio_text(row, "control") for _, row in controls.iterrows())
+        rounds = " and ".join(f"{count:,}" for count in dict.fromkeys(rows["rounds"]))
+        how = " and ".join(ARRANGEMENTS[name] for name in dict.fromkeys(rows["arrangement"]))
+        text = f"Comparison {record.trial}: {rounds} rounds {how}; {record.baseline} against itself (A/A) {reached}"
+        if not rows["precise"].all():
+            share = f"{record.spec['comparison']['precision']:.0%}" if "comparison" in record.spec else "the precision"
+            text += f". The time was used up before every interval was within {share}"
+        yield f"{text}."
 
 
-def _fastest(ordered: pd.DataFrame, by_trial: dict[str, TrialRecord]) -> str:
-    """Which engine of a cell is fastest, given its trials by falling speed; noisy ones are not judged."""
-    judged = ordered[ordered["noisy"] == ""]
-    if len(judged) < 2:
-        sources = noise_text(" ".join(ordered["noisy"]).split())
-        first = f"{ordered['engine'].iloc[0]} was fastest with {rate_text(ordered.iloc[0])} tokens per second"
-        return f"{first}, but this is inconclusive: the measurements are noisy ({sources})"
-    best = judged.iloc[0]
-    batches = timed(by_trial[best["trial"]])
-    near = [
-        row["engine"]
-        for _, row in judged.iloc[1:].iterrows()
-        if rate_ratio(batches, timed(by_trial[row["trial"]])).direction(NOISE) != "faster"
-    ]
-    others = ", ".join(ordered.loc[ordered["noisy"] != "", "engine"])
-    of = f"{len(judged)} engines" + (f" (too noisy to judge: {others})" if others else "")
-    rate = f"{rate_text(best)} tokens per second"
+def _engines(trials: pd.DataFrame, comparisons: Sequence[ComparisonRecord], speedups: pd.DataFrame) -> Iterator[str]:
+    judged = [record for record in comparisons if record.question == "engines" and record.ok]
+    for record in judged:
+        where = f"{BASE} at {cell_text(record.model_dump())}"
+        yield f"{where}: {_fastest(record)}."
+        rows = speedups[speedups["comparison"] == record.trial].sort_values("ratio", ascending=False)
+        for _, row in rows.iterrows():
+            rate = trials.loc[trials["trial"] == row["trial"]].iloc[0]
+            yield f"{where}: {row['candidate']} {_versus(row)}. In its own trial: {rate_text(rate)} tokens per second."
+    if not judged:
+        yield "No engines were compared."
+
+
+def _fastest(record: ComparisonRecord) -> str:
+    best = fastest(record)
+    near, of = rivals(record, best), f"{len(record.candidates)} engines"
     if near:
-        return f"{best['engine']} is among the fastest of {of}, with {rate}; {', '.join(near)} may be as fast"
-    return f"{best['engine']} is the fastest of {of}, with {rate}"
+        return f"{best} is among the fastest of {of}; {', '.join(near)} may be as fast"
+    return f"{best} is the fastest of {of}"
 
 
-def _versus(row: pd.Series, baseline: str, name: str = "ratio") -> str:
-    """`reaches 2.31 [2.25, 2.40] times the tokens per second of generate`, and what keeps that from being a verdict."""
-    text = f"reaches {ratio_text(row, name)} times the tokens per second of {baseline}"
-    if row["dtypes"]:
-        text += f" ({row['dtypes']})"
-    if row["noisy"]:
-        return f"{text}: inconclusive, the measurements are noisy ({noise_text(row['noisy'].split())})"
-    direction = Ratio(value=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"]).direction(NOISE)
-    return (
-        text
-        + {
-            "faster": "",
-            "slower": "",
-            "equal": f": no difference beyond {NOISE:.0%}",
-            "unclear": f": inconclusive, the interval is not all on one side of {NOISE:.0%}",
-            "unknown": ": inconclusive, a single batch has no interval",
-        }[direction]
-    )
+def _versus(row: pd.Series) -> str:
+    """`reaches 2.31 [2.25, 2.40] times the tokens per second of generate: faster`."""
+    said = f"no difference beyond {BAND:.0%}" if row["verdict"] == Verdict.NO_DIFFERENCE else row["verdict"]
+    return f"reaches {ratio_text(row)} times the tokens per second of {row['baseline']}: {said}"
 
 
-def _compression(by_variant: pd.DataFrame, trials: pd.DataFrame) -> Iterator[str]:
+def _compression(by_variant: pd.DataFrame, trials: pd.DataFrame, speedups: pd.DataFrame) -> Iterator[str]:
     base = by_variant[by_variant["variant"] == BASE]
-    place = main_cell(trials)
     reference = base.iloc[0] if len(base) else None
-    where = f"at {cell_text(place)} with engine {place['engine']}"
+    compared = speedups[speedups["question"] == "variants"]
     for _, row in by_variant[by_variant["variant"] != BASE].iterrows():
-        if not math.isnan(row["speedup"]):
-            versus = _versus(row, "the base", "speedup")
-            yield f"{row['variant']}{_size(row, reference)} {where} {versus}{_perplexity(row, reference)}."
+        mine = compared[compared["variant"] == row["variant"]]
+        if len(mine):
+            cells = "; ".join(f"at {cell_text(each)} it {_versus(each)}" for _, each in mine.iterrows())
+            engine = mine["engine"].iloc[0]
+            yield f"{row['variant']}{_size(row, reference)} with engine {engine}: {cells}{_perplexity(row, reference)}."
+    place = main_cell(trials, speedups)
     for _, row in by_variant[by_variant["peak_bytes"] > 0].iterrows():
-        yield f"Memory of {row['variant']} {where}: {_memory(row, reference)}."
+        where = f"{row['variant']} at {cell_text(place)} with engine {place['engine']}"
+        yield f"Memory of {where}: {_memory(row, reference)}."
     yield from _methods(by_variant)
 
 
@@ -186,8 +176,6 @@ def _limits(trials: pd.DataFrame) -> Iterator[str]:
         )
     best = known.sort_values("ceiling_share", ascending=False).iloc[0]
     where = f"{best['trial']} comes closest to its ceiling, at {percent(best['ceiling_share'])}"
-    if best["noisy"]:
-        where += f" (noisy: {noise_text(best['noisy'].split())})"
     if best["ceiling_share"] > 1:
         yield f"{where}. That is above the measured limit: it reads from a cache, or the limit was measured too low."
     elif best["ceiling_share"] >= NEAR:
@@ -205,18 +193,19 @@ def _scaling(trials: pd.DataFrame) -> Iterator[str]:
             continue
         group = max(groups, key=lambda group: (group[axis].nunique(), -group[others[1]].iloc[0])).sort_values(axis)
         first, last = group.iloc[0], group.iloc[-1]
-        sources = [*first["noisy"].split(), *last["noisy"].split()]
-        doubt = f" This is inconclusive: the measurements are noisy ({noise_text(sources)})." if sources else ""
-        times = last["tokens_per_second"] / first["tokens_per_second"]
         yield (
-            f"{BASE} with {first['engine']}: {last[axis] / first[axis]:.3g} times the "
-            f"{'batch size' if axis == 'batch' else 'generated length'} changes the rate by a factor of {times:.3g}, "
-            f"from {rate_text(first)} tokens per second at {cell_text(first)} to {rate_text(last)} at "
-            f"{cell_text(last)}.{doubt}"
+            f"{BASE} with {first['engine']}: {rate_text(first)} tokens per second at {cell_text(first)}, and "
+            f"{rate_text(last)} at {last[axis] / first[axis]:.3g} times the "
+            f"{'batch size' if axis == 'batch' else 'generated length'} ({cell_text(last)})."
         )
 
 
-def _outcomes(trials: pd.DataFrame, by_variant: pd.DataFrame, max_batches: Sequence[MaxBatchRecord]) -> Iterator[str]:
+def _outcomes(
+    trials: pd.DataFrame,
+    by_variant: pd.DataFrame,
+    comparisons: Sequence[ComparisonRecord],
+    max_batches: Sequence[MaxBatchRecord],
+) -> Iterator[str]:
     counts = [(outcome.replace("_", " "), int((trials["outcome"] == outcome).sum())) for outcome in Outcome]
     parts = ", ".join(f"{count} {name}" for name, count in counts if count)
     yield f"Of {plural(len(trials), 'trial')}: {parts}."
@@ -224,6 +213,12 @@ def _outcomes(trials: pd.DataFrame, by_variant: pd.DataFrame, max_batches: Seque
         failed = frame[frame["outcome"] != "ok"]
         for (outcome, message), group in failed.groupby(["outcome", failed["message"].fillna("")], sort=False):
             yield f"{', '.join(group[title])}: {reason(str(outcome), str(message))}."
+    for compared in comparisons:
+        for lost in compared.left_out:
+            why = reason(lost.outcome, lost.message)
+            yield f"Left out of the comparison {compared.trial}: {lost.name}: {why}."
+        if not compared.ok:
+            yield f"No comparison {compared.trial}: {reason(compared.outcome, compared.message)}."
     for record in max_batches:
         if record.ok:
             yield f"The largest batch that fits, {record.trial}: {_bracket(record)}."
@@ -240,21 +235,16 @@ def _bracket(record: MaxBatchRecord) -> str:
 
 def _caveats(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> Iterator[str]:
     yield (
-        "Intervals cover the spread of batches within one process, and two processes of the same trial differ by more. "
-        f"A difference is therefore only reported where the whole interval is beyond {NOISE:.0%}, and ruled out only "
-        f"where the whole interval is within {NOISE:.0%}. `plumbline compare` of two runs shows how well this machine "
-        "repeats itself."
+        "Only comparisons say what is faster or slower: their candidates took turns in random order, with the same "
+        "dtype and threads. A verdict rests on the interval over rounds, widened by what the baseline reached against "
+        f"itself (A/A); a ratio within {BAND:.0%} of 1 is no difference. The interval of a trial's rate covers the "
+        "batches of one process. Trials run one after another on a machine whose speed changes, so their rates are not "
+        "compared."
     )
     good = trials[trials["outcome"] == "ok"]
     loose = good[good["converged"] == False]  # noqa: E712 a column of objects, where None is not known
     if len(loose):
         yield f"The interval did not reach the requested precision in {named(loose)}."
-    batches, slowed = good["successful_batches"].sum(), good.loc[good["slowed"] == False, "slowed_batches"].sum()  # noqa: E712
-    if slowed:
-        yield (
-            f"{slowed:,.0f} of {batches:,.0f} batches were discarded, because the machine ran slower beside them: a "
-            "small fixed piece of work that is timed between batches took longer."
-        )
     if "random" in set(trials["weights"]):
         yield "The weights are random: speed and memory are meaningful, the generated text is not."
     configs = good[["dtype", "attention"]].drop_duplicates()
@@ -262,7 +252,7 @@ def _caveats(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> Iterator[s
         parts = ", ".join(f"{row['dtype']} with {row['attention']}" for _, row in configs.iterrows())
         yield (
             f"Not all trials compute in the same way ({parts}): each used the fastest configuration that gave the same "
-            "tokens; summary.csv lists them."
+            "tokens; summary.csv lists them, and speedups.csv those of the comparisons."
         )
     if note := machine_note(machines(records)):
         yield note

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plumbline.core.registry import short_name
 from plumbline.core.run.record import hardware
 from plumbline.core.run.records import machine_note, machines
-from plumbline.core.statistics.rates import Ratio, mean_ratio, rate, rate_interval, rate_ratio
-from plumbline.throughput.analysis.quality import noise_sources
-from plumbline.throughput.analysis.rates import decoded, timed
-from plumbline.throughput.analysis.records import GIGABYTE, main_engine
+from plumbline.core.statistics.rates import rate_interval
+from plumbline.throughput.analysis.quality import is_noisy
+from plumbline.throughput.analysis.rates import decoded
+from plumbline.throughput.analysis.records import GIGABYTE, cell_text
+from plumbline.throughput.analysis.speedups import RATIO
+from plumbline.throughput.grid import main_engine
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.record import TrialRecord
 from plumbline.throughput.settings import BASE, EngineConfig
@@ -22,31 +23,26 @@ NUMBERS = (
     "time_per_output_token_seconds", "inter_token_p50_seconds", "inter_token_p90_seconds", "inter_token_p99_seconds",
     "prefill_tokens_per_second", "decode_tokens_per_second", "weights_bytes", "kv_bytes", "peak_bytes",
     "activation_bytes", "memory_overhead", "mbu", "mfu", "ceiling_tokens_per_second", "ceiling_share", "drift_share",
-    "interval_share",
+    "interval_share", "latency_seconds_ratio",
 )  # fmt: skip
 FACTS = (
     "successful_batches", "failed_batches", "tokens_generated", "converged", "warmup_steady", "drifted", "outliers",
-    "slowed", "slowed_batches", "latency_slowed", "binds", "device", "tokens_sha256", "rows_equal", "rows_tied",
+    "latency_agrees", "binds", "device", "tokens_sha256", "rows_equal", "rows_tied",
 )  # fmt: skip
 OF_MAIN_CELL = (
     "tokens_per_second", "tokens_per_second_low", "tokens_per_second_high", "peak_bytes", "weights_bytes", "kv_bytes",
 )  # fmt: skip
 """Columns that a variant's row copies from its trial in the main cell."""
-REFERENCE_ENGINE = "generate"
 CELL = ["batch", "prompt", "generated"]
-PLACE = ("variant", "engine", *CELL)
-"""Fields of a record that identify its trial."""
-ONE = Ratio(value=1.0, low=1.0, high=1.0)
-"""The base against itself."""
 
 
 def trials_frame(records: Sequence[TrialRecord], manifests: Sequence[Manifest]) -> pd.DataFrame:
     """One row per trial, whatever its outcome; what it did not measure is missing.
 
-    `tokens_per_second` is Σ tokens ÷ Σ seconds over the batches that count, with its bootstrap 95% interval in `_low`
-    and `_high`; `ceiling_share` has an interval over decode steps. Perplexity and parameters are the variant's.
-    `noisy` lists what makes a successful trial noisy (keys of NOISE_SOURCES); it is empty where nothing does.
-    `different_machines` says that not all trials ran on the same hardware, so speeds are not comparable.
+    `tokens_per_second` is Σ tokens ÷ Σ seconds over the batches with the right tokens, with its bootstrap 95% interval
+    in `_low` and `_high`; `ceiling_share` has an interval over decode steps. Perplexity and parameters are the
+    variant's. `noisy` is for information (see `is_noisy`). `different_machines` says that not all trials ran on the
+    same hardware, so speeds are not comparable.
     """
     known = {manifest.variant: manifest for manifest in manifests}
     different = bool(machine_note(machines(records)))
@@ -67,7 +63,7 @@ def trials_frame(records: Sequence[TrialRecord], manifests: Sequence[Manifest]) 
         row["tokens_per_second_per_gigabyte"] = row["tokens_per_second"] / (row["peak_bytes"] / GIGABYTE)
         row["joules_per_token"] = _number(record.energy.joules_per_token if record.energy else None)
         row |= {name: getattr(record, name) for name in FACTS}
-        row["noisy"] = _noisy(record) if record.ok else ""
+        row["noisy"] = record.ok and is_noisy(record)
         row["cpu_pressure_percent"] = _number(record.machine.get("cpu_pressure_some_avg10_percent"))
         row["perplexity"] = _number(manifest.perplexity if manifest else None)
         row["parameters"] = manifest.parameters if manifest else None
@@ -78,69 +74,52 @@ def trials_frame(records: Sequence[TrialRecord], manifests: Sequence[Manifest]) 
     return frame
 
 
-def variants_frame(manifests: Sequence[Manifest], records: Sequence[TrialRecord], trials: pd.DataFrame) -> pd.DataFrame:
-    """One row per variant: method, ratio, parameters, perplexity, and its speed relative to the base.
+def variants_frame(manifests: Sequence[Manifest], trials: pd.DataFrame, speedups: pd.DataFrame) -> pd.DataFrame:
+    """One row per variant: method, ratio, parameters, perplexity, and its figures in the main cell (see `main_cell`).
 
-    The speed is that of the main cell (see `main_cell`); `speedup` is the rate over the base's there, with its
-    interval in `_low` and `_high`, missing where the variant or the base has no successful trial there. `noisy` lists
-    what makes either noisy, `dtypes` what both compute in where that differs: `bfloat16 against float32`.
+    `speedup` is how many times as fast as the base it is there, by the comparison of the variants: see
+    `with_speedup`.
     """
-    place = main_cell(trials)
-    there = {record.variant: record for record in records if _is_at(record, place)}
-    base = there.get(BASE)
+    place = main_cell(trials, speedups)
+    there = _at(trials, place).set_index("variant")
     rows = []
     for manifest in manifests:
-        record = there.get(manifest.variant)
         row = manifest.model_dump(include={"variant", "method", "parameters", "outcome", "message"})
         row |= {"ratio": _number(manifest.ratio)}
         row |= {"perplexity": _number(manifest.perplexity), "evaluation_tokens": manifest.evaluation_tokens}
         row["calibration"] = manifest.calibration and manifest.calibration.source
-        trial = trials[trials["trial"] == (record.trial if record else None)]
         for name in OF_MAIN_CELL:
-            row[name] = float(trial[name].iloc[0]) if len(trial) else np.nan
-        sides = [side for side in (record, base) if side is not None]
-        row |= {"noisy": _noisy(*sides), "dtypes": _dtypes(*sides)}
-        speedup = _over(record, base)
-        row |= {"speedup": speedup.value, "speedup_low": speedup.low, "speedup_high": speedup.high}
+            row[name] = float(there[name].get(manifest.variant, np.nan))
         rows.append(row)
     frame = pd.DataFrame(rows)
     counts = ["parameters", "evaluation_tokens"]
     frame[counts] = frame[counts].astype("Int64")
-    return frame
+    return with_speedup(frame, place, speedups)
 
 
-def contrasts_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
-    """One row per pair of successful trials with the same batch and lengths: the ratio of their rates, with interval.
+def with_speedup(frame: pd.DataFrame, place: dict[str, Any], speedups: pd.DataFrame) -> pd.DataFrame:
+    """`frame`, a row per variant, with how many times as fast as the base each is at `place`.
 
-    `kind` engine: an engine against `generate` (where that has no speed, against the first by name) with the same
-    variant. `kind` variant: a variant against the base with the same engine. The interval covers the spread of the
-    batches within the two processes; `noisy` and `dtypes` are as in `variants_frame`.
+    `speedup` with its interval in `_low` and `_high`, its `_verdict`, and the A/A control of the comparison with its
+    interval in `_control`, `_control_low` and `_control_high`. Of the base, only the control. Missing where there is
+    no such comparison.
     """
-    good = {tuple(getattr(record, name) for name in PLACE): record for record in records if len(timed(record))}
-    rows = []
-    for (variant, engine, *cell), record in good.items():
-        alike = sorted(key[1] for key in good if (key[0], *key[2:]) == (variant, *cell))
-        reference = REFERENCE_ENGINE if REFERENCE_ENGINE in alike else alike[0]
-        for kind, key in (("engine", (variant, reference, *cell)), ("variant", (BASE, engine, *cell))):
-            if key in good and good[key] is not record:
-                ratio = rate_ratio(timed(record), timed(good[key]))
-                row = {"kind": kind, "trial": record.trial, "baseline": good[key].trial}
-                row |= dict(zip(PLACE, (variant, short_name(engine), *cell), strict=True))
-                row |= {"baseline_variant": key[0], "baseline_engine": short_name(key[1])}
-                row |= {"noisy": _noisy(record, good[key]), "dtypes": _dtypes(record, good[key])}
-                rows.append(row | {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high})
-    columns = ["kind", "trial", "baseline", *PLACE, "baseline_variant", "baseline_engine", "noisy", "dtypes"]
-    return pd.DataFrame(rows, columns=[*columns, "ratio", "ratio_low", "ratio_high"])
+    compared = _at(speedups[speedups["question"] == "variants"], place).set_index("candidate")
+    names = {name: name.replace("ratio", "speedup") if "ratio" in name else f"speedup_{name}" for name in RATIO}
+    found = compared[list(RATIO)].rename(columns=names)
+    if len(found):
+        controls = [name for name in found.columns if "control" in name]
+        found.loc[BASE, controls] = found[controls].iloc[0]
+    return frame.merge(found, how="left", left_on="variant", right_index=True)
 
 
-def statistics_frame(records: Sequence[TrialRecord], trials: pd.DataFrame) -> pd.DataFrame:
+def statistics_frame(trials: pd.DataFrame, speedups: pd.DataFrame) -> pd.DataFrame:
     """One row per variant and engine, over its batches and lengths.
 
-    Number of trials by outcome; tokens per second of all batches together (Σ tokens ÷ Σ seconds), and the minimum,
-    median and maximum over trials; lowest and highest peak memory; and `speedup_over_base`, the geometric mean over
-    the cells shared with the base, with its interval over batches.
+    Number of trials by outcome; minimum, median and maximum over trials of their tokens per second; lowest and highest
+    peak memory; and, with the engine of the main cell, the `speedup` there (see `with_speedup`), named `speedup_cell`.
     """
-    by_trial = {record.trial: record for record in records}
+    place = main_cell(trials, speedups)
     rows = []
     for (variant, engine), group in trials.groupby(["variant", "engine"], sort=False):
         good = group[group["outcome"] == "ok"]
@@ -148,29 +127,25 @@ def statistics_frame(records: Sequence[TrialRecord], trials: pd.DataFrame) -> pd
         row |= {"method": group["method"].iloc[0], "trials": len(group), "ok": len(good)}
         row |= {name: int((group["outcome"] == name).sum()) for name in ("out_of_memory", "timeout")}
         row["other_outcomes"] = len(group) - row["ok"] - row["out_of_memory"] - row["timeout"]
-        batches = [timed(by_trial[trial]) for trial in good["trial"]]
-        row["tokens_per_second_overall"] = rate(np.concatenate(batches)) if batches else np.nan
         for name in ("min", "median", "max"):
             row[f"tokens_per_second_{name}"] = good["tokens_per_second"].agg(name)
         row |= {"peak_bytes_min": good["peak_bytes"].min(), "peak_bytes_max": good["peak_bytes"].max()}
-        row["perplexity"] = group["perplexity"].iloc[0]
-        base = trials[(trials["variant"] == BASE) & (trials["engine"] == engine) & (trials["outcome"] == "ok")]
-        shared = good.merge(base, on=CELL, suffixes=("", "_base"))
-        pairs = zip(shared["trial"], shared["trial_base"], strict=True)
-        ratio = ONE if variant == BASE else _mean([(timed(by_trial[a]), timed(by_trial[b])) for a, b in pairs])
-        row |= {"cells_shared_with_base": len(shared), "speedup_over_base": ratio.value}
-        row |= {"speedup_over_base_low": ratio.low, "speedup_over_base_high": ratio.high}
-        rows.append(row)
-    return pd.DataFrame(rows)
+        rows.append(row | {"perplexity": group["perplexity"].iloc[0], "speedup_cell": cell_text(place)})
+    frame = with_speedup(pd.DataFrame(rows), place, speedups)
+    of_others = frame["engine"] != place["engine"]
+    frame.loc[of_others, [name for name in frame.columns if name.startswith("speedup")]] = None
+    return frame
 
 
-def main_cell(trials: pd.DataFrame) -> dict[str, Any]:
-    """Engine, batch, prompt and generated where most variants have a successful trial; on a tie, the smallest batch.
+def main_cell(trials: pd.DataFrame, speedups: pd.DataFrame) -> dict[str, Any]:
+    """Engine, batch, prompt and generated where most variants are compared; on a tie, the smallest batch.
 
-    Where no trial succeeded, the cell with most trials.
+    Where none is, the cell with most successful trials; where none succeeded, with most trials.
     """
-    among = trials[trials["outcome"] == "ok"]
-    counts = (among if len(among) else trials).groupby(["engine", *CELL]).size().reset_index(name="trials")
+    compared = speedups[speedups["question"] == "variants"]
+    good = trials[trials["outcome"] == "ok"]
+    among = next(frame for frame in (compared, good, trials) if len(frame))
+    counts = among.groupby(["engine", *CELL]).size().reset_index(name="trials")
     counts["other"] = counts["engine"] != main_engine(list(trials["engine"]))
     order = counts.sort_values(["trials", "other", *CELL, "engine"], ascending=[False, *[True] * 5])
     first = order.iloc[0]
@@ -184,30 +159,8 @@ def _ceiling_interval(record: TrialRecord) -> dict[str, float]:
     return {"ceiling_share_low": low / ceiling, "ceiling_share_high": high / ceiling}
 
 
-def _is_at(record: TrialRecord, place: dict[str, Any]) -> bool:
-    cell = {"engine": record.engine_name, **{name: getattr(record, name) for name in CELL}}
-    return record.ok and cell == place
-
-
-def _noisy(*records: TrialRecord) -> str:
-    """What makes any of the trials noisy: `busy drifted`."""
-    return " ".join(dict.fromkeys(name for record in records for name in noise_sources(record)))
-
-
-def _dtypes(*records: TrialRecord) -> str:
-    names = [str(record.config_value("dtype")) for record in records]
-    return " against ".join(names) if len(set(names)) > 1 else ""
-
-
-def _over(record: TrialRecord | None, base: TrialRecord | None) -> Ratio:
-    """The rate of a record over the base's; NaN where there is none, 1 without interval for the base itself."""
-    if record is None or base is None:
-        return _mean([])
-    return ONE if record is base else rate_ratio(timed(record), timed(base))
-
-
-def _mean(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Ratio:
-    return mean_ratio(pairs) if pairs else Ratio(value=np.nan, low=np.nan, high=np.nan)
+def _at(frame: pd.DataFrame, place: dict[str, Any]) -> pd.DataFrame:
+    return frame[np.logical_and.reduce([frame[name] == value for name, value in place.items()])]
 
 
 def _number(value: float | None) -> float:

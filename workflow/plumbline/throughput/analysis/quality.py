@@ -1,90 +1,54 @@
-"""Measurement quality: what makes a trial's speed too noisy for a verdict. Light to import."""
+"""Measurement quality of trials. It is for information: what is faster, comparisons say. Light to import."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from plumbline.core.present.formatting import plural
 from plumbline.throughput.analysis.formatting import named, range_text
-from plumbline.throughput.analysis.records import NOISE
 from plumbline.throughput.record import TrialRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
+PRECISION = 0.03
+"""The default of `timing.precision`, for records without one."""
 WIDE = 3.0
 """An interval this many times wider than the requested precision is far from converged."""
 PRESSURE_PERCENT = 20.0
 """CPU pressure in the ten seconds before a trial above which the machine was busy."""
-NOISE_SOURCES = {
-    "busy": "the machine was busy",
-    "slowed": "the machine was not at full speed",
-    "unsteady": "warm-up had not become steady",
-    "drifted": "the speed drifted",
-    "wide": "the batches scattered widely",
-}
-"""What makes a trial noisy, and how sentences put it."""
+NOISY = (
+    "the machine was busy when the trial began, warm-up had not become steady, the speed drifted, or the batches "
+    "scattered widely"
+)
 
 
-def noise_sources(record: TrialRecord) -> list[str]:
-    """The keys of NOISE_SOURCES that apply to a trial, by what its record says of the machine and the batches."""
-    precision = (record.spec.get("timing") or {}).get("precision") or NOISE
-    found = {
-        "busy": (record.machine.get("cpu_pressure_some_avg10_percent") or 0.0) > PRESSURE_PERCENT,
-        "slowed": record.slowed is True or record.latency_slowed is True,
-        "unsteady": record.warmup_steady is False,
-        "drifted": record.drifted is True,
-        "wide": (record.interval_share or 0.0) > WIDE * precision,
-    }
-    return [name for name in NOISE_SOURCES if found[name]]
-
-
-def noise_text(names: Sequence[str]) -> str:
-    """Noise sources in a sentence: `the machine was busy and the speed drifted`."""
-    texts = [text for name, text in NOISE_SOURCES.items() if name in names]
-    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+def is_noisy(record: TrialRecord) -> bool:
+    """Whether a trial's figures may be off by more than their intervals say: see NOISY."""
+    precision = (record.spec.get("timing") or {}).get("precision") or PRECISION
+    return (
+        (record.machine.get("cpu_pressure_some_avg10_percent") or 0.0) > PRESSURE_PERCENT
+        or record.warmup_steady is False
+        or record.drifted is True
+        or (record.interval_share or 0.0) > WIDE * precision
+    )
 
 
 def quality_sentences(trials: "pd.DataFrame") -> Iterator[str]:
-    """How many of the successful trials are noisy, and why, a sentence each."""
+    """How many of the successful trials are noisy, and in how many the latencies do not match the batches."""
     good = trials[trials["outcome"] == "ok"]
     if good.empty:
         return
-    noisy = good[good["noisy"] != ""]
     of = f"of {plural(len(good), 'successful trial')}"
-    if noisy.empty:
+    noisy = good[good["noisy"]]
+    if len(noisy):
+        yield f"{len(noisy)} {of} {'is' if len(noisy) == 1 else 'are'} noisy: {NOISY} ({named(noisy)})."
+    else:
+        yield f"None {of} is noisy, which would mean that {NOISY}."
+    apart = good[good["latency_agrees"] == False]  # noqa: E712 a column of objects, where None is not known
+    if len(apart):
         yield (
-            f"None {of} looks noisy: the machine ran at full speed and was not busy, warm-up became steady, the speed "
-            "did not drift, and the batches did not scatter widely."
+            f"In {len(apart)} {of} the calls of the token-latency pass took "
+            f"{range_text(apart['latency_seconds_ratio'])} of the time of the timed batches, off by more than 10% "
+            f"({named(apart)}). Their latencies, prefill and decode rates and shares of the ceiling do not describe "
+            "the timed batches."
         )
-        return
-    yield (
-        f"{len(noisy)} {of} {'is' if len(noisy) == 1 else 'are'} noisy. The figures draw them hollow or pale, and no "
-        "comparison with one of them gets a verdict."
-    )
-    for name in NOISE_SOURCES:
-        affected = good[good["noisy"].str.split().map(lambda names, name=name: name in names)]
-        if len(affected):
-            yield f"{len(affected)} {of}: {_details(name, affected)}."
-
-
-def _details(name: str, trials: "pd.DataFrame") -> str:
-    """What the trials with this noise source have in common, with its range."""
-    if name == "busy":
-        pressure = trials["cpu_pressure_percent"]
-        return (
-            f"the machine was busy when they began. Processes had waited for a CPU during {range_text(pressure / 100)} "
-            f"of the ten seconds before; more than {PRESSURE_PERCENT:.0f}% counts as busy"
-        )
-    if name == "slowed":
-        return (
-            "the machine ran at full speed, judged by a small fixed piece of work, during too few batches or during "
-            f"no call of the latency pass ({named(trials)})"
-        )
-    if name == "drifted":
-        return f"their batches became faster or slower over time ({named(trials)})"
-    if name == "wide":
-        return (
-            f"their interval reaches {range_text(trials['interval_share'])} to either side, more than {WIDE:.0f} times "
-            f"the requested precision ({named(trials)})"
-        )
-    return f"{NOISE_SOURCES[name]} when timing began ({named(trials)})"

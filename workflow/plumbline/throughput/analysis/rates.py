@@ -7,8 +7,8 @@ from plumbline.throughput.record import TrialRecord
 
 
 def timed(record: TrialRecord) -> Array:
-    """The record's batches that are right and count: (n, 2), seconds and tokens of each."""
-    good = [batch for batch in record.batches if batch.ok and batch.counts]
+    """The record's batches that are right: (n, 2), seconds and tokens of each."""
+    good = [batch for batch in record.batches if batch.ok]
     return np.array([[batch.seconds, batch.tokens] for batch in good], dtype=np.float64).reshape(-1, 2)
 
 

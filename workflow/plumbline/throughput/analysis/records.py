@@ -1,22 +1,16 @@
 """Trial records and manifests, read and sorted; and what they are called. Light to import."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from plumbline.core.registry import short_name
 from plumbline.core.run.records import read_records
+from plumbline.throughput.grid import main_engine
 from plumbline.throughput.models.manifest import Manifest, read_manifest
-from plumbline.throughput.record import MaxBatchRecord, TrialRecord
+from plumbline.throughput.record import ComparisonRecord, MaxBatchRecord, TrialRecord
 from plumbline.throughput.settings import BASE
 
 GIGABYTE = 1e9
-NOISE = 0.03
-"""Two processes of one trial may differ by this share, so less than that is no difference.
-
-An interval covers the batches of the two processes that were measured; a third would differ from both by more than it
-says. This share stands for that, which is why no correction for many trials is made."""
 
 
 def read_trials(paths: Sequence[Path]) -> list[TrialRecord]:
@@ -29,15 +23,16 @@ def read_trials(paths: Sequence[Path]) -> list[TrialRecord]:
     return sorted(records, key=lambda record: _order(record, main))
 
 
-def main_engine(engines: Sequence[str]) -> str:
-    """The short name of the engine with most trials, given the engine of every trial; on a tie, the first of them."""
-    return Counter(short_name(engine) for engine in engines).most_common(1)[0][0]
-
-
 def read_manifests(paths: Sequence[Path]) -> list[Manifest]:
     """The variants' manifests: the base's first, then by falling ratio. Raises UserError for a file that is not one."""
     manifests = [read_manifest(path) for path in paths]
     return sorted(manifests, key=lambda each: _variant_order(each.variant, each.ratio))
+
+
+def read_comparisons(paths: Sequence[Path]) -> list[ComparisonRecord]:
+    """The records of the stage comparison by question and cell. Raises UserError for a file that is not one."""
+    found = (ComparisonRecord.read(path) for path in paths)
+    return sorted(found, key=lambda each: (each.question, each.batch, each.prompt, each.generated, each.trial))
 
 
 def read_max_batches(paths: Sequence[Path]) -> list[MaxBatchRecord]:

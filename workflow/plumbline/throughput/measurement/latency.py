@@ -9,39 +9,38 @@ import numpy as np
 from torch import Tensor
 
 from plumbline.throughput.engines.interface import Shape
-from plumbline.throughput.measurement.pace import Pace, TimedCall
 
 log = logging.getLogger("plumbline")
 
 CALLS = 5
-SECONDS, PATIENT_SECONDS = 0.3, 0.9
-"""No further call starts after this time; after the longer one, where no call ran at full speed yet."""
+SECONDS = 0.3
+"""No further call starts after this time."""
+AGREES_WITHIN = 0.1
+"""Reading the clock at every token costs time, and so does what else the machine does: beyond this share of the timed
+batches' seconds, the latencies do not describe them."""
 
 
 def stamps(
-    generate: Callable[[int, Callable[[], None]], Tensor],
-    shape: Shape,
-    synchronise: Callable[[], None],
-    pace: Pace,
-    tolerance: float,
-) -> tuple[list[list[float]], bool]:
-    """Seconds from the start of a call to each of its tokens, for up to five calls; and whether they were slowed.
-
-    The calls during which the machine ran at full speed; where there was none, the first ones, which were slowed.
-    """
-    calls: list[tuple[TimedCall, list[float]]] = []
-    full: list[list[float]] = []
-    began, before = time.perf_counter(), pace.measure()
-    while len(full) < CALLS and (not calls or time.perf_counter() - began < (SECONDS if full else PATIENT_SECONDS)):
+    generate: Callable[[int, Callable[[], None]], Tensor], shape: Shape, synchronise: Callable[[], None]
+) -> list[list[float]]:
+    """Seconds from the start of a call to each of its tokens, for up to five calls."""
+    calls: list[list[float]] = []
+    began = time.perf_counter()
+    while not calls or (len(calls) < CALLS and time.perf_counter() - began < SECONDS):
         seen: list[float] = []
         synchronise()
         start = time.perf_counter()
         generate(shape.generated, lambda seen=seen: seen.append(time.perf_counter()))  # type: ignore[misc]
-        seconds, after = time.perf_counter() - start, pace.measure()
-        calls.append((TimedCall(seconds, max(before, after)), [stamp - start for stamp in seen]))
-        before = after
-        full = [each for call, each in calls if pace.is_full(call, tolerance)]
-    return (full, False) if full else ([each for _, each in calls[:CALLS]], True)
+        calls.append([stamp - start for stamp in seen])
+    return calls
+
+
+def agreement(calls: Sequence[Sequence[float]], batches: Sequence[float]) -> dict[str, Any]:
+    """How the calls' seconds compare with those of the timed `batches`, as JSON; empty without a token's stamp."""
+    if not all(calls):
+        return {}
+    ratio = float(np.mean([call[-1] for call in calls]) / np.mean(batches))
+    return {"latency_seconds_ratio": ratio, "latency_agrees": abs(ratio - 1) <= AGREES_WITHIN}
 
 
 def latencies(calls: Sequence[Sequence[float]], shape: Shape) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Clocks and warm-up of timed calls, and statistics of their seconds."""
 
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ OUTLIER_DEVIATIONS = 3.0
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 HOPELESS = 1.5
 """If a normal interval is this many times too wide, the bootstrap's is too wide as well."""
+CHECK_AGAIN = 1.25
+"""The interval is computed again at this many times as many batches, since that takes longer than a short batch."""
 
 
 @contextmanager
@@ -60,6 +63,26 @@ def warm_up(call: Callable[[], float], timing: TrialTiming) -> list[float]:
             break
         seconds.append(call())
     return seconds
+
+
+def time_batches(call: Callable[[], float], timing: TrialTiming) -> Iterator[float]:
+    """Seconds of calls, until their rate is known to `timing.precision` or a bound of `timing` is reached.
+
+    `call` returns its seconds.
+    """
+    seconds: list[float] = []
+    check_at = timing.min_batches
+    while len(seconds) < timing.max_batches:
+        seconds.append(call())
+        yield seconds[-1]
+        if len(seconds) < timing.min_batches:
+            continue
+        if sum(seconds) >= timing.seconds:
+            return
+        if len(seconds) >= check_at:
+            if is_precise(seconds, timing.precision):
+                return
+            check_at = math.ceil(CHECK_AGAIN * len(seconds))
 
 
 def is_precise(seconds: Sequence[float], precision: float) -> bool:

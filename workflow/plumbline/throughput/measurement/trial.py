@@ -22,7 +22,6 @@ from plumbline.throughput.measurement import agreement, latency, timing
 from plumbline.throughput.measurement.autotune import alternatives, autotune, check_dtype, initial_config
 from plumbline.throughput.measurement.energy import counters
 from plumbline.throughput.measurement.memory import free_bytes, meter
-from plumbline.throughput.measurement.pace import Pace, TimedCall, time_batches, which_count
 from plumbline.throughput.measurement.prompts import prompts
 from plumbline.throughput.measurement.roofline import decode_step, roofline
 from plumbline.throughput.models.manifest import Manifest
@@ -138,9 +137,6 @@ class Trial:
     def load(self, engine_class: type[Engine], config: EngineConfig) -> None:
         """Loads the model."""
         self.config = config
-        limits = self.known_limits()
-        fastest = limits["pace_seconds"].get(str(config.threads)) if limits else None
-        self.pace = Pace(self.device, config.threads, fastest)
         self.meter = meter(self.device)
         self.meter.reset()
         before = self.meter.now()
@@ -190,23 +186,14 @@ class Trial:
 
     def time(self) -> None:
         """Times batches. Raises OutcomeError when one of them was wrong, with all of them in the findings."""
-        calls: list[TimedCall] = []
-        checks: list[tuple[int, str | None]] = []
+        batches: list[Batch] = []
         energy = counters(self.device)
         before = energy.read() if energy else []
-        for call in time_batches(self._clocked, self.pace, self.timing):
-            calls.append(call)
-            checks.append(self._check_last())
-            pace, result = 1e6 * call.pace_seconds, checks[-1][1] or "ok"
-            log.info("batch %d: %.6g s, pace %.4g us, %s", len(calls), call.seconds, pace, result)
+        for seconds in timing.time_batches(self._clocked, self.timing):
+            tokens, message = self._check_last()
+            batches.append(Batch(seconds=seconds, tokens=tokens, ok=message is None, message=message))
+            log.info("batch %d: %.6g s, %s", len(batches), seconds, message or "ok")
         after = energy.read() if energy else []
-        slowed, counts = which_count(calls, self.pace, self.timing)
-        batches = [
-            Batch(**call._asdict(), tokens=tokens, ok=message is None, message=message, counts=count)
-            for call, (tokens, message), count in zip(calls, checks, counts, strict=True)
-        ]
-        self.findings |= {"fastest_pace_seconds": self.pace.fastest, "slowed": slowed}
-        self.findings["slowed_batches"] = len(calls) - len(self.pace.at_full(calls, self.timing.pace_tolerance))
         self.findings["batches"] = [batch.model_dump() for batch in batches]
         self.findings |= speed(batches, self.timing.precision)
         produced = sum(batch.tokens for batch in batches if batch.ok)
@@ -221,9 +208,9 @@ class Trial:
 
     def measure_latency(self) -> None:
         """Takes the time of each token, in calls of their own."""
-        generate, tolerance = partial(self.engine.generate, self.prompts), self.timing.pace_tolerance
-        stamps, slowed = latency.stamps(generate, self.shape, self.synchronise, self.pace, tolerance)
-        self.findings |= {"latency_slowed": slowed, **latency.latencies(stamps, self.shape)}
+        stamps = latency.stamps(partial(self.engine.generate, self.prompts), self.shape, self.synchronise)
+        batches = [batch["seconds"] for batch in self.findings["batches"]]
+        self.findings |= {**latency.agreement(stamps, batches), **latency.latencies(stamps, self.shape)}
         self.progress.advance()
 
     def measure_memory(self) -> None:
@@ -309,14 +296,13 @@ class Trial:
 
 
 def speed(batches: list[Batch], precision: float) -> dict[str, Any]:
-    """What the timed batches say, as JSON; tokens, rate and interval are of the batches that are right and count."""
-    right = [batch for batch in batches if batch.ok]
-    good = [batch for batch in right if batch.counts]
+    """What the timed batches say, as JSON; tokens, rate and interval are of the batches that are right."""
+    good = [batch for batch in batches if batch.ok]
     seconds = [batch.seconds for batch in good]
     tokens = sum(batch.tokens for batch in good)
     found: dict[str, Any] = {
-        "successful_batches": len(right),
-        "failed_batches": len(batches) - len(right),
+        "successful_batches": len(good),
+        "failed_batches": len(batches) - len(good),
         "tokens_generated": tokens,
     }
     if not good:

@@ -1,10 +1,9 @@
-"""What the study's figures share: slices of the grid, failed trials, noisy trials, and a row per trial."""
+"""What the study's figures share: slices of the grid, failed trials, points with intervals, and a row per trial."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,9 +16,6 @@ from plumbline.throughput.plots.results import Results
 
 PANELS_AT_MOST = 6
 KEPT = "Share of each layer's parameters kept"
-NOISY = "Noisy measurement"
-PALE = 0.35
-"""Opacity of the bars of noisy trials."""
 ROW_HEIGHT = 0.17
 """Inches of a row in figures with a row per trial."""
 MARK_POINTS = 8.0
@@ -118,24 +114,11 @@ def variant_entries(results: Results, names: Sequence[str], **style: Any) -> lis
     ]
 
 
-def points(axes: Axes, x: Any, y: Any, style: dict[str, Any], noisy: Any, **bars: Any) -> None:
-    """Points with error bars (`xerr` or `yerr`) and the line of `style`; hollow where `noisy` is not empty."""
-    line, size = style.get("ls", "-"), style.get("ms", 4.5)
-    axes.errorbar(x, y, color=style["color"], ls=line, capsize=1.5, elinewidth=0.8, lw=1.2, zorder=3, **bars)
-    hollow = np.asarray(noisy, dtype=object) != ""
-    across, up = np.asarray(x), np.asarray(y)
-    marks: dict[str, Any] = {"ls": "", "marker": style["marker"], "ms": size, "color": style["color"], "zorder": 4}
-    filled, empty = (~hollow, style["color"], "white", 0.4), (hollow, "white", style["color"], 1.0)
-    for chosen, inside, edge, width in (filled, empty):
-        if chosen.any():
-            axes.plot(across[chosen], up[chosen], mfc=inside, mec=edge, mew=width, **marks)
-
-
-def noisy_entry(trials: pd.DataFrame) -> list[Line2D]:
-    """The legend entry of hollow points, where one of the drawn trials is noisy."""
-    if not ((trials["outcome"] == "ok") & (trials["noisy"] != "")).any():
-        return []
-    return [Line2D([], [], color=GREY, marker="o", ls="", ms=4.5, mfc="white", mew=1.0, label=NOISY)]
+def points(axes: Axes, x: Any, y: Any, style: dict[str, Any], **bars: Any) -> None:
+    """Points with error bars (`xerr` or `yerr`) and the line of `style`."""
+    marks = {"marker": style["marker"], "ms": style.get("ms", 4.5), "mec": "white", "mew": 0.4}
+    line = {"color": style["color"], "ls": style.get("ls", "-"), "lw": 1.2}
+    axes.errorbar(x, y, **line, **marks, capsize=1.5, elinewidth=0.8, zorder=3, **bars)
 
 
 def by_variant(results: Results, group: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -14,11 +14,8 @@ from plumbline.core.present.panels import DASHES, error_bars, legend_below, note
 from plumbline.core.present.plotting import FAULT, GREY, LABEL_POINTS, PALETTE, message_figure
 from plumbline.throughput.plots.panels import (
     KEPT,
-    NOISY,
-    PALE,
     failed_row,
     largest,
-    noisy_entry,
     points,
     row_label,
     rows_figure,
@@ -73,7 +70,7 @@ def ceiling(results: Results) -> Figure:
         seen[row["binds"]] = None
         bars = error_bars(row.to_frame().T, "ceiling_share", scale=100)
         style: dict[str, Any] = {"color": colour, "marker": marker, "ls": ""}
-        points(axes, [100 * row["ceiling_share"]], [place], style, [row["noisy"]], xerr=bars)
+        points(axes, [100 * row["ceiling_share"]], [place], style, xerr=bars)
         axes.plot([0, 100 * row["ceiling_share"]], [place, place], color=colour, lw=0.6, alpha=0.5, zorder=2)
     labels = [row_label(results, row) for _, row in trials.iterrows()]
     axes.set_yticks(range(len(trials)), labels, fontsize=LABEL_POINTS)
@@ -86,7 +83,6 @@ def ceiling(results: Results) -> Figure:
         if name in LIMITS
     ]
     handles.append(axes.axvline(100, color="black", ls=DASHES, lw=0.9, zorder=1, label="Ceiling"))
-    handles += noisy_entry(trials)
     axes.set_xlabel("Share of the ceiling reached (%)")
     legend_below(figure, handles, title="What sets the ceiling" if seen else None)
     notes_on_top(figure, results.machine_note)
@@ -119,17 +115,13 @@ def phases(results: Results) -> Figure:
         ("Decode, the other tokens", prefill, decode, PALETTE[0]),
     ):
         style: dict[str, Any] = {"color": colour, "height": 0.74, "lw": 0, "label": name}
-        bars = axes.barh(rows[known], lengths[known], left=starts[known], **style)
+        axes.barh(rows[known], lengths[known], left=starts[known], **style)
         handles.append(Patch(color=colour, lw=0, label=name))
-        for bar, noisy in zip(bars, trials["noisy"].to_numpy()[known], strict=True):
-            bar.set_alpha(PALE if noisy else None)
     axes.set_yticks(rows, [row_label(results, row) for _, row in trials.iterrows()], fontsize=LABEL_POINTS)
     axes.set_xlim(0, 1.24 * total[known].max() if known.any() else 1.0)
     if not known.any():
         axes.set_xticks([])
     axes.set_xlabel("Time of one call (ms)")
-    if (known & (trials["noisy"] != "").to_numpy()).any():
-        handles.append(Patch(color=GREY, alpha=PALE, lw=0, label=f"Pale: {NOISY[0].lower()}{NOISY[1:]}"))
     legend_below(figure, handles if known.any() else [])
     notes_on_top(figure, results.machine_note)
     return figure

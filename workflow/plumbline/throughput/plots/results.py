@@ -10,10 +10,11 @@ import pandas as pd
 
 from plumbline.core.present.plotting import MARKERS
 from plumbline.core.run.records import machine_note, machines
-from plumbline.throughput.analysis.frames import contrasts_frame, trials_frame, variants_frame
-from plumbline.throughput.analysis.records import main_engine
+from plumbline.throughput.analysis.frames import trials_frame, variants_frame
+from plumbline.throughput.analysis.speedups import speedups_frame
+from plumbline.throughput.grid import main_engine
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.record import TrialRecord
+from plumbline.throughput.record import ComparisonRecord, TrialRecord
 from plumbline.throughput.settings import BASE
 
 
@@ -23,6 +24,7 @@ class Results:
 
     records: list[TrialRecord]
     manifests: list[Manifest]
+    comparisons: list[ComparisonRecord]
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -32,12 +34,12 @@ class Results:
     @cached_property
     def variants(self) -> pd.DataFrame:
         """A row per variant."""
-        return variants_frame(self.manifests, self.records, self.trials)
+        return variants_frame(self.manifests, self.trials, self.speedups)
 
     @cached_property
-    def contrasts(self) -> pd.DataFrame:
-        """A row per pair of trials that are compared."""
-        return contrasts_frame(self.records)
+    def speedups(self) -> pd.DataFrame:
+        """A row per compared candidate."""
+        return speedups_frame(self.comparisons)
 
     @cached_property
     def styles(self) -> dict[str, dict[str, Any]]:

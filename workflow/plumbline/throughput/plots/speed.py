@@ -7,10 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plumbline.core.present.formatting import with_interval
-from plumbline.core.present.panels import count_axis, error_bars, legend_below, log_axis, notes_on_top, panels
+from plumbline.core.present.panels import DASHES, count_axis, error_bars, legend_below, log_axis, notes_on_top, panels
 from plumbline.core.present.plotting import GREY, LABEL_POINTS, MARKERS, PALETTE, message_figure
-from plumbline.throughput.analysis.formatting import rate_text
+from plumbline.throughput.analysis.formatting import ratio_text
 from plumbline.throughput.analysis.records import GIGABYTE
 from plumbline.throughput.plots.panels import (
     KEPT,
@@ -18,7 +17,6 @@ from plumbline.throughput.plots.panels import (
     failed_row,
     failures_above,
     largest,
-    noisy_entry,
     points,
     rows_figure,
     slice_title,
@@ -27,6 +25,8 @@ from plumbline.throughput.plots.panels import (
     without_panel,
 )
 from plumbline.throughput.plots.results import Results
+from plumbline.throughput.record import ComparisonRecord
+from plumbline.throughput.settings import BASE
 
 AXES = {"batch": "Batch size", "generated": "Generated tokens per row"}
 RATE = "Tokens per second"
@@ -49,70 +49,80 @@ def efficiency(results: Results) -> Figure:
 
 
 def engines(results: Results) -> Figure:
-    """Tokens per second of each engine, in cells with more than one: points with intervals, a row per engine."""
-    trials = results.trials
-    cells = trials.groupby(["variant", "batch", "prompt", "generated"], sort=False)
-    compared = [group for _, group in cells if group["engine"].nunique() > 1]
+    """How many times as fast as the baseline each engine is, a row per engine, by the comparisons of engines."""
+    compared = [record for record in results.comparisons if record.question == "engines"]
     if not compared:
         return message_figure("No cell was measured with more than one engine.")
-    compared, note = largest(compared, CELLS_AT_MOST)
-    rows = sum(len(group) + 1 for group in compared)
-    figure, axes = rows_figure(rows)
-    names = sorted({engine for group in compared for engine in group["engine"]})
-    styles = {
-        name: {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)]} for i, name in enumerate(names)
-    }
+    compared, left = compared[:CELLS_AT_MOST], len(compared) - CELLS_AT_MOST
+    groups = [_engine_rows(record, results.speedups) for record in compared]
+    figure, axes = rows_figure(sum(len(rows) + 1 for rows in groups))
     place, ticks, labels = 0, [], []
-    for group in compared:
-        head = group.iloc[0]
-        title = f"{results.labels[head['variant']]}, batch {head['batch']}, prompt {head['prompt']}"
+    for record, rows in zip(compared, groups, strict=True):
+        title = f"{results.labels[BASE]}, batch {record.batch}, prompt {record.prompt}, generated {record.generated}"
         axes.annotate(
-            f"{title}, generated {head['generated']}", (0, place), xycoords=axes.get_yaxis_transform(),
-            xytext=(3, 0), textcoords="offset points", va="center_baseline", fontsize=7, weight="bold",
+            f"{title}{_control_text(rows)}", (0, place), xycoords=axes.get_yaxis_transform(), xytext=(3, 0),
+            textcoords="offset points", va="center_baseline", fontsize=7, weight="bold",
         )  # fmt: skip
-        ordered = group.sort_values(["tokens_per_second", "engine"], ascending=[False, True], na_position="last")
-        for number, (_, row) in enumerate(ordered.iterrows(), start=place + 1):
+        for number, (_, row) in enumerate(rows.iterrows(), start=place + 1):
             ticks.append(number)
-            labels.append(row["engine"])
-            _engine_row(axes, number, row, results.contrasts, styles[row["engine"]])
-        place += len(group) + 1
+            labels.append(row["candidate"])
+            _engine_row(axes, number, row)
+        place += len(rows) + 1
     axes.set_yticks(ticks, labels)
-    _rates_across(axes, pd.concat(compared))
-    legend_below(figure, noisy_entry(pd.concat(compared)))
+    _ratios_across(axes, pd.concat(groups))
+    note = f"Not drawn: {left} more like these." if left > 0 else ""
     notes_on_top(figure, results.machine_note, note)
     return figure
 
 
-def _engine_row(axes: Axes, place: int, row: pd.Series, contrasts: pd.DataFrame, style: dict[str, Any]) -> None:
-    if row["outcome"] != "ok":
-        failed_row(axes, place, row["outcome"])
+def _engine_rows(record: ComparisonRecord, speedups: pd.DataFrame) -> pd.DataFrame:
+    """The candidates of a comparison by falling ratio, its baseline at 1; those without a speed below."""
+    rows = speedups[speedups["comparison"] == record.trial].sort_values("ratio", ascending=False)
+    lost = pd.DataFrame([{"candidate": each.name, "outcome": each.outcome.value} for each in record.left_out])
+    if rows.empty:
+        outcome = "" if record.ok else record.outcome.value
+        return pd.concat([pd.DataFrame([{"candidate": record.baseline, "outcome": outcome, "ratio": np.nan}]), lost])
+    base: dict[str, Any] = {"candidate": record.baseline, "baseline": record.baseline}
+    base |= {"ratio": 1.0, "ratio_low": np.nan, "ratio_high": np.nan}
+    base |= {name: rows[name].iloc[0] for name in ("control", "control_low", "control_high")}
+    rows = pd.concat([rows, pd.DataFrame([base])]).sort_values("ratio", ascending=False, kind="stable")
+    return pd.concat([rows, lost])
+
+
+def _control_text(rows: pd.DataFrame) -> str:
+    """`; A/A 1.00 [0.99, 1.01]`: the baseline against itself."""
+    if "control" not in rows or rows["control"].isna().all():
+        return ""
+    first = rows[rows["control"].notna()].iloc[0]
+    return f"; A/A {ratio_text(first, 'control')}"
+
+
+def _engine_row(axes: Axes, place: int, row: pd.Series) -> None:
+    if np.isnan(row["ratio"]):
+        failed_row(axes, place, row["outcome"] or "not compared")
         return
-    one = row.to_frame().T
-    style = style | {"ls": "", "ms": 5}
-    points(axes, [row["tokens_per_second"]], [place], style, [row["noisy"]], xerr=error_bars(one, "tokens_per_second"))
-    ratios = contrasts[(contrasts["kind"] == "engine") & (contrasts["trial"] == row["trial"])]
-    text = rate_text(row)
-    for _, ratio in ratios.iterrows():
-        times = with_interval(ratio["ratio"], ratio["ratio_low"], ratio["ratio_high"], digits=2)
-        text += f";  {times} × {ratio['baseline_engine']}"
+    base = row["candidate"] == row["baseline"]
+    style = {"color": GREY if base else PALETTE[0], "marker": MARKERS[0], "ls": "", "ms": 5}
+    points(axes, [row["ratio"]], [place], style, xerr=error_bars(row.to_frame().T, "ratio"))
+    text = "1 (the others are relative to it)" if base else f"{ratio_text(row)}  {row['verdict']}"
     axes.annotate(
         text, (1, place), xycoords=axes.get_yaxis_transform(), xytext=(6, 0), textcoords="offset points",
         va="center_baseline", fontsize=LABEL_POINTS,
     )  # fmt: skip
 
 
-def _rates_across(axes: Axes, trials: pd.DataFrame) -> None:
-    known = trials[trials["tokens_per_second"].notna()]
-    axes.set_xlabel(RATE)
-    if len(known):
-        rates = known["tokens_per_second"].to_numpy(dtype=np.float64)
-        below, above = error_bars(known, "tokens_per_second")
-        low, high = (rates - below).min(), (rates + above).max()
-        room = max((high / low) ** 0.06, 1.15)
-        axes.set_xlim(low / room, high * room)
-        log_axis(axes, "x")
-    else:
+def _ratios_across(axes: Axes, rows: pd.DataFrame) -> None:
+    axes.set_xlabel("Speed relative to the baseline")
+    known = rows[rows["ratio"].notna()]
+    if known.empty:
         axes.set_xticks([])
+        return
+    ends = known[["ratio", "ratio_low", "ratio_high"]].to_numpy(dtype=np.float64)
+    low, high = np.nanmin(ends), np.nanmax(ends)
+    room = max((high / low) ** 0.06, 1.15)
+    axes.set_xlim(low / room, high * room)
+    log_axis(axes, "x")
+    axes.axvline(1, color=GREY, ls=DASHES, lw=0.8, zorder=1)
 
 
 def _lines(results: Results, axis: str, name: str, label: str) -> Figure:
@@ -134,7 +144,6 @@ def _lines(results: Results, axis: str, name: str, label: str) -> Figure:
         if with_speed[number] and (number % 2 == 0 or not with_speed[number - 1]):
             panel.set_ylabel(label)
     names = [variant for group in groups for variant in group["variant"]]
-    handles = [*handles, *noisy_entry(pd.concat(groups))]
     legend_below(figure, [*variant_entries(results, names, lw=1.2), *handles], title=KEPT)
     notes_on_top(figure, results.machine_note, note, without_panel(results, groups))
     return figure
@@ -155,7 +164,7 @@ def _slice(axes: Axes, results: Results, group: pd.DataFrame, axis: str, name: s
         trials = trials.sort_values(axis)
         factor = scale if scale == 1.0 else scale / trials["peak_bytes"].to_numpy(dtype=np.float64)
         bars = error_bars(trials, "tokens_per_second", factor)
-        points(axes, trials[axis], trials[name], results.styles[variant], trials["noisy"], yerr=bars)
+        points(axes, trials[axis], trials[name], results.styles[variant], yerr=bars)
     scales = scale if scale == 1.0 else scale / good["peak_bytes"].to_numpy(dtype=np.float64)
     value = good[name].to_numpy(dtype=np.float64)
     below, above = error_bars(good, "tokens_per_second", scales)

@@ -12,19 +12,21 @@ from matplotlib.lines import Line2D
 from plumbline.core.present.formatting import outcome_label
 from plumbline.core.present.panels import DASHES, error_bars, legend_below, log_axis, notes_on_top, panels
 from plumbline.core.present.plotting import GREY, LABEL_POINTS, MARKERS, PALETTE, message_figure
-from plumbline.throughput.analysis.frames import CELL
+from plumbline.core.registry import short_name
+from plumbline.core.statistics.rounds import Verdict
 from plumbline.throughput.plots.panels import (
     KEPT,
+    PANELS_AT_MOST,
     by_variant,
-    largest,
-    noisy_entry,
     points,
     variant_entries,
 )
 from plumbline.throughput.plots.results import Results
+from plumbline.throughput.record import ComparisonRecord
 from plumbline.throughput.settings import BASE
 
 NO_PERPLEXITY = "No variant has a perplexity: there is no tokenizer or no text."
+SPEED = "Speed relative to the base"
 PERPLEXITY = "Perplexity on held-out text"
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "whitened": ("Whitened SVD", {"ls": "-", "ms": 4.5, "mew": 0.4, "mec": "white", "zorder": 4}),
@@ -35,40 +37,49 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def pareto(results: Results) -> Figure:
-    """Perplexity against tokens per second, a panel per cell of the main engine, with the Pareto front.
+    """Perplexity against the speed relative to the base, a panel per comparison of variants, with the Pareto front.
 
-    The line joins the variants that no other variant beats in both. Variants without a speed or a perplexity are
+    The line joins the variants that no other variant beats in both; one that is not proven faster than the base counts
+    as no faster. Variants without a speed or a perplexity are
     listed below the axes.
     """
-    trials = results.trials[results.trials["engine"] == results.main_engine]
-    if trials["perplexity"].isna().all():
+    if results.variants["perplexity"].isna().all():
         return message_figure(NO_PERPLEXITY)
-    placed = trials["perplexity"].notna() & (trials["outcome"] == "ok")
-    cells = [group for _, group in trials.groupby(CELL) if placed[group.index].any()]
-    if not cells:
-        return message_figure("No trial has both a perplexity and a speed.")
-    most = max(len(group) for group in cells)
-    groups, note = largest([group for group in cells if len(group) == most])
+    compared = [record for record in results.comparisons if record.question == "variants"]
+    placed = {record.trial: _placed(results, record) for record in compared}
+    groups = [record for record in compared if len(placed[record.trial])]
+    if not groups:
+        return message_figure("No comparison of variants has both a perplexity and a speed.")
+    groups, left = groups[:PANELS_AT_MOST], len(groups) - PANELS_AT_MOST
     figure, axes = panels(len(groups))
-    for panel, group in zip(axes, groups, strict=True):
-        _points(panel, results, group[placed[group.index]])
-        head = group.iloc[0]
-        title = f"{head['engine']}, batch {head['batch']}, prompt {head['prompt']}, generated {head['generated']}"
+    for panel, record in zip(axes, groups, strict=True):
+        _points(panel, results, placed[record.trial])
+        engine = short_name(record.candidates[0].engine)
+        title = f"{engine}, batch {record.batch}, prompt {record.prompt}, generated {record.generated}"
         panel.set_title(title, fontsize=8, loc="left")
-        panel.set_xlabel("\n".join(["Tokens per second", *_missing(results, group[~placed[group.index]])]))
+        panel.set_xlabel("\n".join([SPEED, *_missing(results, record, placed[record.trial])]))
     for panel in axes[:: min(len(axes), 2)]:
         panel.set_ylabel(PERPLEXITY)
-    drawn = pd.concat([group[placed[group.index]] for group in groups])
-    names = list(drawn["variant"])
+    names = [name for record in groups for name in placed[record.trial]["variant"]]
     front = Line2D([], [], color=GREY, lw=1.0, ls="-", label="Pareto front")
-    handles = [*variant_entries(results, names, ls=""), front, *noisy_entry(drawn)]
-    legend_below(figure, handles, title=KEPT)
-    notes_on_top(figure, results.machine_note, note)
+    legend_below(figure, [*variant_entries(results, names, ls=""), front], title=KEPT)
+    notes_on_top(figure, results.machine_note, f"Not drawn: {left} more like these." if left > 0 else "")
     figure.draw_without_rendering()  # labels are placed in the settled layout
     figure.set_layout_engine("none")
-    for panel, group in zip(axes, groups, strict=True):
-        _label(panel, results, group[placed[group.index]])
+    for panel, record in zip(axes, groups, strict=True):
+        _label(panel, results, placed[record.trial])
     return figure
+
+
+def _placed(results: Results, record: ComparisonRecord) -> pd.DataFrame:
+    """The candidates of a comparison that have a perplexity, the base first: ratio to it, interval, perplexity."""
+    rows = results.speedups[results.speedups["comparison"] == record.trial]
+    if rows.empty:
+        return rows.assign(perplexity=[])
+    base = {"variant": BASE, "ratio": 1.0, "verdict": ""}
+    found = pd.concat([pd.DataFrame([base]), rows[["variant", "ratio", "ratio_low", "ratio_high", "verdict"]]])
+    found["perplexity"] = found["variant"].map(results.variants.set_index("variant")["perplexity"])
+    return found[found["perplexity"].notna()]
 
 
 def compression(results: Results) -> Figure:
@@ -116,17 +127,16 @@ def _points(axes: Axes, results: Results, group: pd.DataFrame) -> None:
     axes.grid(axis="both")
     axes.set_axisbelow(True)
     speed, perplexity = _coordinates(group)
-    front = pareto_front(speed, perplexity)
+    faster = (group["verdict"] == Verdict.FASTER).to_numpy()
+    front = pareto_front(np.where(faster, speed, np.minimum(speed, 1.0)), perplexity)
     axes.step(speed[front], perplexity[front], where="pre", color=GREY, lw=1.0, zorder=2)
     for variant, trials in by_variant(results, group):
         style = results.styles[variant] | {"ls": "", "ms": 5}
-        x, y = trials["tokens_per_second"], trials["perplexity"]
-        points(axes, x, y, style, trials["noisy"], xerr=error_bars(trials, "tokens_per_second"))
-    below, above = error_bars(group, "tokens_per_second")
+        points(axes, trials["ratio"], trials["perplexity"], style, xerr=error_bars(trials, "ratio"))
+    below, above = error_bars(group, "ratio")
     ends = np.concatenate([speed - below, speed + above])
     width = max(float(np.ptp(ends)), 0.02 * float(ends.max()))
     axes.set_xlim(ends.min() - 0.08 * width, ends.max() + 0.2 * width)  # room for labels right of the points
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
     axes.locator_params(axis="x", nbins=5)
     _room(axes, perplexity)
 
@@ -162,14 +172,14 @@ def _room(axes: Axes, perplexity: np.ndarray) -> None:
 
 
 def _coordinates(group: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    return group["tokens_per_second"].to_numpy(dtype=np.float64), group["perplexity"].to_numpy(dtype=np.float64)
+    return group["ratio"].to_numpy(dtype=np.float64), group["perplexity"].to_numpy(dtype=np.float64)
 
 
-def _missing(results: Results, group: pd.DataFrame) -> list[str]:
+def _missing(results: Results, record: ComparisonRecord, placed: pd.DataFrame) -> list[str]:
     """Lines that list the variants missing from the axes, and why."""
-    why = ["no perplexity" if outcome == "ok" else outcome_label(outcome) for outcome in group["outcome"]]
-    named = zip(why, (results.labels[variant] for variant in group["variant"]), strict=True)
-    return _not_shown(list(named), 56)
+    lost = [(outcome_label(each.outcome), results.labels[each.name]) for each in record.left_out]
+    unscored = [each.name for each in record.candidates if each.name not in set(placed["variant"])]
+    return _not_shown([*lost, *(("no perplexity", results.labels[name]) for name in unscored)], 56)
 
 
 def _without(variants: pd.DataFrame) -> list[str]:

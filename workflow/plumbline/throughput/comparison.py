@@ -1,0 +1,175 @@
+"""Stage `throughput.comparison`: how fast candidates are against each other, interleaved in one process."""
+
+import logging
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer
+
+from plumbline.core.plan.target import Spec
+from plumbline.core.registry import short_name
+from plumbline.core.run.processes import TimeUpError, in_child
+from plumbline.core.run.record import Outcome, OutcomeError, recording
+from plumbline.core.run.stage import stage
+from plumbline.throughput.grid import Cell, Contest, Question
+from plumbline.throughput.measurement.entry import Entry
+from plumbline.throughput.models.manifest import read_manifest
+from plumbline.throughput.record import Arrangement, ComparisonRecord, LeftOut, TrialRecord
+from plumbline.throughput.settings import ComparisonSettings, EngineConfig, TrialTiming
+
+log = logging.getLogger("plumbline")
+
+PlainCell = Annotated[Cell, PlainSerializer(Cell._asdict)]
+
+
+class ComparisonSpec(Spec):
+    """What decides one comparison, besides the trials of its candidates."""
+
+    model: str
+    question: Question
+    baseline: PlainCell
+    others: list[PlainCell]
+    comparison: ComparisonSettings
+    timing: TrialTiming
+    """Bounds of the warm-up, of the time and of the memory."""
+    tie_margin: float
+    seed: int
+    device: str
+    """auto | cpu | cuda. The device is what is measured, so it decides the result."""
+
+
+@stage
+def comparison(
+    spec: ComparisonSpec, manifests: list[Path], references: list[Path], text: Path, trials: list[Path], output: Path
+) -> None:
+    """Writes the comparison's record to `output`.
+
+    A candidate computes as its trial was tuned to, with the dtype and threads of the baseline; a variant also with the
+    baseline's attention kernel. Candidates whose trial has no speed are left out and named. Without a baseline, or with
+    nothing to compare it with, the outcome is `unavailable`.
+    """
+    cells = [spec.baseline, *spec.others]
+    variants = {each.variant: each for each in map(read_manifest, manifests)}
+    tokens = dict(zip(dict.fromkeys(cell.variant for cell in cells), references, strict=True))
+    records = {record.trial: record for record in map(TrialRecord.read, trials)}
+    base = records[spec.baseline.trial]
+    name = Contest(spec.question, spec.baseline, spec.others).name
+    with recording(output, ComparisonRecord, trial=name, spec=spec) as findings:
+        findings |= {"question": spec.question, "model": spec.model, "baseline": name_of(spec.question, spec.baseline)}
+        findings |= {"batch": base.batch, "prompt": base.prompt, "generated": base.generated}
+        lost = [cell for cell in spec.others if not records[cell.trial].ok]
+        findings["left_out"] = [_without_speed(spec.question, cell, records[cell.trial]) for cell in lost]
+        if not base.ok:
+            raise OutcomeError(Outcome.UNAVAILABLE, f"the baseline {base.trial} has no speed: {base.outcome}")
+        entries = [
+            Entry(
+                name=name_of(spec.question, cell),
+                cell=cell,
+                config=config_of(spec.question, records[cell.trial], base),
+                manifest=variants[cell.variant],
+                reference=tokens[cell.variant],
+            )
+            for cell in cells
+            if records[cell.trial].ok
+        ]
+        for part in _parts(spec, entries, text):
+            _add(findings, part)
+        if len(findings.get("candidates", [])) < 2:
+            raise OutcomeError(Outcome.UNAVAILABLE, f"no candidate has a speed, beside the baseline {base.trial}")
+
+
+def name_of(question: Question, cell: Cell) -> str:
+    """What a comparison calls a candidate: its variant, or its engine without the module."""
+    return cell.variant if question == "variants" else short_name(cell.engine)
+
+
+def config_of(question: Question, record: TrialRecord, base: TrialRecord) -> EngineConfig:
+    """How a candidate computes: a variant as the base; an engine in its own way, with the base's dtype and threads."""
+    mine, theirs = record.engine_config, base.engine_config
+    assert mine is not None
+    assert theirs is not None
+    return theirs if question == "variants" else mine.model_copy(update=theirs.model_dump(include={"dtype", "threads"}))
+
+
+def _without_speed(question: Question, cell: Cell, record: TrialRecord) -> dict[str, Any]:
+    message = record.message or record.outcome.value
+    lost = LeftOut(name=name_of(question, cell), trial=record.trial, outcome=record.outcome, message=message)
+    return lost.model_dump(mode="json")
+
+
+def _parts(spec: ComparisonSpec, entries: list[Entry], text: Path) -> Iterator[dict[str, Any]]:
+    """What was found: all candidates together where memory suffices, else each beside the baseline alone.
+
+    Where not even two fit, both are loaded anew for each turn; a candidate that does not fit alone is left out.
+    """
+    base, *others = entries
+    if not others:
+        return
+    try:
+        yield _measured(spec, entries, text, "together")
+        return
+    except MemoryError as error:
+        log.info("the candidates do not fit side by side: %s", error)
+    for entry in others:
+        try:
+            yield _measured(spec, [base, entry], text, "pairs", share=len(others))
+        except MemoryError as error:
+            log.info("%s does not fit beside the baseline: %s", entry.name, error)
+            try:
+                yield _measured(spec, [base, entry], text, "reloads", share=len(others))
+            except MemoryError as alone:
+                lost = LeftOut(
+                    name=entry.name, trial=entry.cell.trial, outcome=Outcome.OUT_OF_MEMORY, message=str(alone)
+                )
+                yield {"left_out": [lost.model_dump(mode="json")], "rounds": None}
+
+
+def _measured(
+    spec: ComparisonSpec, entries: list[Entry], text: Path, arrangement: Arrangement, share: int = 1
+) -> dict[str, Any]:
+    """Candidates and rounds of one process, as JSON; it has a `share`-th of the comparison's time."""
+    seconds = spec.comparison.seconds / share
+    settings = spec.comparison.model_copy(update={"seconds": seconds})
+    limit = spec.timing.timeout_seconds * (len(entries) + 1)
+    try:
+        found = in_child(partial(_interleave, spec, settings, entries, text, arrangement == "reloads"), seconds=limit)
+    except TimeUpError as error:
+        raise OutcomeError(Outcome.TIMEOUT, str(error)) from None
+    if found["rounds"] is not None:
+        found["rounds"]["arrangement"] = arrangement
+    return found
+
+
+def _add(findings: dict[str, Any], part: dict[str, Any]) -> None:
+    """Adds what one process found; the baseline's entry is that of the first."""
+    findings["left_out"] += part["left_out"]
+    if part["rounds"] is not None:
+        findings["device"] = part["device"]
+        known = {each["name"] for each in findings.setdefault("candidates", [])}
+        findings["candidates"] += [each for each in part["candidates"] if each["name"] not in known]
+        findings["rounds"] = [*findings.get("rounds", []), part["rounds"]]
+
+
+def _interleave(
+    spec: ComparisonSpec, settings: ComparisonSettings, entries: list[Entry], text: Path, reload: bool
+) -> Any:
+    from plumbline.throughput.measurement.interleaved import Request, run  # torch: in the child only
+
+    return run(
+        Request(
+            entries=entries,
+            comparison=settings,
+            timing=spec.timing,
+            tie_margin=spec.tie_margin,
+            seed=spec.seed,
+            text=text,
+            device=spec.device,
+            reload=reload,
+        )
+    )
+
+
+if __name__ == "__main__":
+    comparison.main()
