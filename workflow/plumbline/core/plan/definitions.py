@@ -143,8 +143,8 @@ class Definition:
         self._fields(node, without="annotation")
 
     def _Raise(self, node: ast.Raise) -> None:
-        if isinstance(node.exc, ast.Call) and MISTAKES & {*chain_of(node.exc.func)[-1:]}:
-            self._texts.update(part for argument in node.exc.args for part in _literal(argument))
+        if isinstance(node.exc, ast.Call) and _is_mistake(node.exc):
+            self._texts.update(part for one in node.exc.args for part in getattr(one, "values", [one]))
         self._fields(node)
 
     def _Constant(self, node: ast.Constant) -> None:
@@ -173,20 +173,16 @@ class Definition:
         return loggers == [True] * len(bound) != [] and acts == [node]
 
 
-def _literal(argument: ast.expr) -> list[ast.Constant]:
-    """The literal parts of an exception's argument."""
-    parts = argument.values if isinstance(argument, ast.JoinedStr) else [argument]
-    return [part for part in parts if isinstance(part, ast.Constant)]
+def _is_mistake(raised: ast.AST | None) -> bool:
+    return isinstance(raised, ast.Call) and not MISTAKES.isdisjoint(chain_of(raised.func)[-1:])
 
 
 def _is_kept(node: ast.AST, errors: Container[str | None]) -> bool:
     """Whether one of the variables `errors` is used for more than to raise another mistake, or the same."""
     raised = node.exc if isinstance(node, ast.Raise) else None
-    if isinstance(raised, ast.Name) or (isinstance(raised, ast.Call) and MISTAKES & {*chain_of(raised.func)[-1:]}):
-        return False
-    if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Is | ast.IsNot):
-        return False
-    if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "__exit__":
+    is_raised = isinstance(raised, ast.Name) or _is_mistake(raised)
+    is_compared = isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Is | ast.IsNot)
+    if is_raised or is_compared or (isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "__exit__"):
         return False
     if isinstance(node, ast.Name):
         return node.id in errors

@@ -117,7 +117,7 @@ class Module:
             ]
             outer = {name for name, target in self.targets(node) if not self._is_own(target.module)}
             return bool(outer) and (bool(dotted) or not outer <= self._read)
-        return any(map(self._acts, _executed(node)))
+        return any(map(self._acts, _reached(node, scopes=True)))
 
     def _acts(self, part: ast.AST) -> bool:
         """Whether `part`, which runs when the module is imported, may do more than build a value and bind it."""
@@ -141,7 +141,7 @@ class Module:
         return not is_hooked and all(self._is_settings(ast.unparse(base)) for base in one.bases)
 
     def _bind(self, node: ast.stmt) -> None:
-        for part in _in_scope(node):
+        for part in _reached(node, scopes=False):
             if isinstance(part, ast.Import | ast.ImportFrom):
                 for name, target in self.targets(part):
                     self._add(name, target)
@@ -204,21 +204,16 @@ def _reads(node: ast.AST | None) -> set[str]:
     return {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)}
 
 
-def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """What of `node` runs when it is reached: all but the bodies of functions."""
+def _reached(node: ast.AST, *, scopes: bool) -> Iterator[ast.AST]:
+    """What of `node` runs with it: not the bodies of functions. scopes: False leaves out what binds no name beside it:
+    all inside definitions, and the variables of comprehensions."""
     yield node
     inner: Iterable[ast.AST] = ast.iter_child_nodes(node)
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         inner = [*node.decorator_list, node.args, *filter(None, [node.returns])]
     elif isinstance(node, ast.Lambda):
         inner = [node.args]
-    for part in inner:
-        yield from _executed(part)
-
-
-def _in_scope(node: ast.AST) -> Iterator[ast.AST]:
-    """What of `node` can bind a name beside it: nothing inside definitions, and not the variables of comprehensions."""
-    yield node
-    if not isinstance(node, (*DEFINITIONS, ast.Lambda)):
-        for part in [node.iter, *node.ifs] if isinstance(node, ast.comprehension) else ast.iter_child_nodes(node):
-            yield from _in_scope(part)
+    elif isinstance(node, ast.comprehension):
+        inner = [node.iter, *node.ifs]
+    for part in inner if scopes or not isinstance(node, DEFINITIONS) else ():
+        yield from _reached(part, scopes=scopes)

@@ -5,7 +5,7 @@ import torch
 
 def compiler_counts() -> dict[str, int]:
     """Number of graph breaks and recompilations so far, including those of a probe; empty without compiling."""
-    if "torch._dynamo" not in vars(torch):  # do not import it just for this: it takes seconds
+    if "_dynamo" not in vars(torch):  # do not import it just for this: it takes seconds
         return {}
     from torch._dynamo.utils import counters, get_compilation_metrics
 
