@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, NoReturn
 
 import typer
@@ -105,8 +106,16 @@ def schema(
     typer.echo(f"{output} written")
 
 
+def mount() -> None:
+    """Adds the commands of each study's `app`, a typer app in its commands.py, beside those above."""
+    for module in _commands().values():
+        if hasattr(module, "app"):
+            app.add_typer(module.app)
+
+
 def main() -> None:
     """Runs the command; a UserError is one line and exit status 1."""
+    mount()
     sys.path.insert(0, str(Path.cwd()))  # where user-supplied modules live; console scripts leave it out
     try:
         app()
@@ -115,12 +124,16 @@ def main() -> None:
         sys.exit(1)
 
 
-def _offered(command: str) -> dict[str, Callable[..., Answer]]:
-    """Study -> its function `command`, of the studies whose commands.py has one."""
+def _commands() -> dict[str, ModuleType]:
+    """Study -> its commands.py, of the studies that have one."""
     folder = Path(__file__).parent
     studies = [study for study in configuration.STUDIES if (folder / study / "commands.py").exists()]
-    modules = {study: importlib.import_module(f"plumbline.{study}.commands") for study in studies}
-    return {study: getattr(module, command) for study, module in modules.items() if hasattr(module, command)}
+    return {study: importlib.import_module(f"plumbline.{study}.commands") for study in studies}
+
+
+def _offered(command: str) -> dict[str, Callable[..., Answer]]:
+    """Study -> its function `command`, of the studies whose commands.py has one."""
+    return {study: getattr(module, command) for study, module in _commands().items() if hasattr(module, command)}
 
 
 def _holds(folder: Path, study: str) -> bool:
