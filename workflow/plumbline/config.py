@@ -17,7 +17,7 @@ STUDIES = ("ablation", "lr_sweep", "throughput")
 
 `plumbline/<study>/plan.py` holds `plan(settings, seed, upstream, device)`, whose `settings` are the config's block;
 `workflow/rules/<study>.smk` the rules, the study's own target among them. `plumbline/<study>/commands.py`, where there
-is one, holds `diagnose` or `compare`, to which those commands dispatch, and `app`, a typer app with commands of its own.
+is one, holds `diagnose` or `compare`, to which those commands dispatch, and `app`, a typer app of further commands.
 """
 
 Plan = Callable[[Any, int, Targets, str], list[Target]]

@@ -102,7 +102,7 @@ def _without_speed(question: Question, cell: Cell, record: TrialRecord) -> dict[
 def _parts(spec: ComparisonSpec, entries: list[Entry], text: Path) -> Iterator[dict[str, Any]]:
     """What was found: all candidates together where memory suffices, else each beside the baseline alone.
 
-    Where not even two fit, both are loaded anew for each turn; a candidate that does not fit alone is left out.
+    Where not even two fit, both are reloaded for each turn; a candidate that does not fit alone is left out.
     """
     base, *others = entries
     if not others:

@@ -22,7 +22,7 @@ from plumbline.throughput.settings import BASE
 ARRANGEMENTS = {
     "together": "in one process",
     "pairs": "pair by pair, because memory did not hold all",
-    "reloads": "pair by pair and loaded anew for every turn, because memory did not hold two",
+    "reloads": "pair by pair, reloaded for every turn, because memory did not hold two",
 }
 NEAR = 0.7
 """Share of a ceiling from which on the limit that sets it counts as the bottleneck."""
