@@ -271,8 +271,12 @@ def test_interrupting_the_parent_ends_the_group(tmp_path):
         os.kill(os.getppid(), signal.SIGINT)
         time.sleep(60)
 
-    with pytest.raises(KeyboardInterrupt):
-        run_group([Member(work=noting(tmp_path, "0", lambda: time.sleep(60))), Member(work=interrupt)])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_group([Member(work=noting(tmp_path, "0", lambda: time.sleep(60))), Member(work=interrupt)])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert gone(noted(tmp_path)["0"])
 
 
