@@ -101,7 +101,7 @@ def _corpus(corpus: CorpusSettings) -> Target:
     files = matching(corpus.files, "lr_sweep.corpus.files") if corpus.source == "files" else []
     local = Path(corpus.hub.id) if corpus.source == "hub" and Path(corpus.hub.id).exists() else None
     values = {
-        "corpus": corpus.model_dump(mode="json", exclude={"shared_passage_tokens"}),  # the tokens have it
+        "corpus": corpus.model_dump(mode="json"),
         "fingerprint": [fingerprint(path) for path in [*files, *([local] if local else [])]],
         "python": PYTHON_RELEASE if corpus.source == "pydoc" else None,
     }
