@@ -183,3 +183,9 @@ def test_code_that_was_not_kept_is_stale_without_names(house):
     before.__dict__["code"], after.__dict__["code"] = {"core.a": "1"}, {"core.a": "2"}
     house.record(before)
     assert house.state(after).why == ("code: changed (the earlier definitions were not kept)",)
+
+
+def test_changed_trials_of_a_summary_are_counted_and_not_listed(house):
+    before, after = target(records={"a": "1", "b": "2", "c": "3"}), target(records={"b": "2", "c": "9", "d": "4"})
+    house.record(before)
+    assert house.state(after).why == ("trials: 1 added, 1 removed, 1 changed",)

@@ -160,8 +160,8 @@ def _drawn(labels: NDArray[Any], share: float, seed: int) -> tuple[Indices, Indi
     except ValueError as error:
         smallest = int(np.unique(labels, return_counts=True)[1].min())
         raise UserError(
-            f"ablation.training: {len(labels)} rows, {smallest} in the smallest class, cannot be split ({error}); "
-            "give every class at least 10 rows"
+            f"ablation.training: {len(labels)} adapters, {smallest} in the smallest class, cannot be split ({error}); "
+            "give every class at least 10 adapters"
         ) from error
     return rest, drawn
 

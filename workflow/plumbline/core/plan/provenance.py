@@ -32,10 +32,12 @@ def why_stale(spec: dict[str, Any] | None, target: Target, results: Path) -> lis
     if spec is None:
         return ["no spec is recorded for it"]
     today = json.loads(target.spec)
-    not_compared = dict.fromkeys(("code", "inputs", "fingerprint"))
+    not_compared = dict.fromkeys(("code", "inputs", "fingerprint", "records"))
     clauses = differences({**spec, **not_compared}, {**today, **not_compared})
     if spec.get("fingerprint") != today.get("fingerprint"):
         clauses.append("files: source files changed")
+    if (records := spec.get("records")) != (now := today.get("records")):
+        clauses.append(_record_changes(records or {}, now or {}))
     if spec.get("inputs") != today["inputs"]:
         clauses.append("inputs: upstream targets changed")
     if spec.get("code") != today["code"]:
@@ -43,6 +45,13 @@ def why_stale(spec: dict[str, Any] | None, target: Target, results: Path) -> lis
         changes = _code_changes(read_json(kept), target.code) if kept.exists() else ""
         clauses.append(f"code: {changes or 'changed (the earlier definitions were not kept)'}")
     return clauses
+
+
+def _record_changes(old: dict[str, str], new: dict[str, str]) -> str:
+    """How many of the trials it merges differ: `trials: 4 added, 2 changed`."""
+    changed = sum(old[name] != new[name] for name in old.keys() & new.keys())
+    counts = {"added": len(new.keys() - old.keys()), "removed": len(old.keys() - new.keys()), "changed": changed}
+    return "trials: " + ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
 
 
 def _code_changes(old: dict[str, str], new: dict[str, str]) -> str:

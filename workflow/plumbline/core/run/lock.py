@@ -33,7 +33,8 @@ def hold(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / ".lock").open("a+", encoding="utf-8")
     except OSError as error:
-        raise storage_error(error, folder) or error from error
+        fault = storage_error(error, folder)
+        raise fault or UserError(f"results: {folder} cannot be created ({error.strerror}); {FIX}") from error
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
