@@ -237,8 +237,8 @@ def _caveats(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> Iterator[s
     yield (
         "Only comparisons say what is faster or slower: their candidates took turns in random order, with the same "
         "dtype and threads. A verdict rests on the interval over rounds, widened by what the baseline reached against "
-        f"itself (A/A); a ratio within {BAND:.0%} of 1 is no difference. All rounds of a comparison ran in one process: "
-        "the interval does not cover how another process would differ, so repeat a comparison before you rely on a "
+        f"itself (A/A); a ratio within {BAND:.0%} of 1 is no difference. All rounds of a comparison ran in one process:"
+        " the interval does not cover how another process would differ, so repeat a comparison before you rely on a "
         "small difference. The interval of a trial's rate covers the batches of one process. Trials run one after "
         "another on a machine whose speed changes, so their rates are not compared."
     )
