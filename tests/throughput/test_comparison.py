@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from plumbline.core.measure.interleave import MIN_ROUNDS
+from plumbline.core.measure.interleave import MIN_PROCESSES, MIN_ROUNDS
 from plumbline.throughput.analysis.speedups import rivals, speedups_frame
 from plumbline.throughput.comparison import ComparisonSpec, comparison
 from plumbline.throughput.grid import Cell, cells, contests
@@ -61,7 +61,8 @@ def test_an_engine_that_does_everything_twice_is_slower_and_the_baseline_ran_twi
     (rounds,) = record.rounds
     assert rounds.arrangement == "together"
     assert rounds.names == ["lean", "control", "Twice"]
-    assert len(rounds.seconds) == len(rounds.orders) >= MIN_ROUNDS
+    assert len(rounds.seconds) == len(rounds.orders) == len(rounds.processes) >= MIN_ROUNDS
+    assert len(set(rounds.processes)) >= MIN_PROCESSES
     assert {tuple(sorted(order)) for order in rounds.orders} == {(0, 1, 2)}
     (row,) = speedups_frame([record]).to_dict("records")
     assert row["ratio"] < 0.8

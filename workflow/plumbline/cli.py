@@ -87,13 +87,20 @@ def compare(
     threshold: Annotated[
         float | None, typer.Option(help="Relative difference that counts as equal; defaults to the study's.")
     ] = None,
+    live: Annotated[bool, typer.Option("--live", help="Measure both sides now, in turn, each with its code.")] = False,
+    only: Annotated[str, typer.Option(help="With --live: pattern of the trials to measure, e.g. 'base/*'.")] = "*",
+    seconds: Annotated[float | None, typer.Option(help="With --live: time budget of each trial.", min=0)] = None,
+    device: Annotated[str, typer.Option(help="With --live: auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show which trials differ beyond noise. Exits with 0: none is slower, 1: some are slower, 2: inconclusive."""
     with _status_2_on_user_error():
-        offered = _offered("compare")
+        if live and threshold is not None:
+            raise UserError("compare: --threshold has no meaning with --live, whose verdicts rest on A/A; leave it out")
+        offered = _offered("compare_live" if live else "compare")
         held = [study for study in offered if _holds(first, study) and _holds(second, study)]
-        answers = [offered[study](first, second, threshold) for study in held or offered]
+        more = (only, seconds, device) if live else (threshold,)
+        answers = [offered[study](first, second, *more) for study in held or offered]
     _print_answers(answers, as_json)
 
 

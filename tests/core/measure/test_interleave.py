@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from plumbline.core.measure.interleave import CONTROL, MIN_ROUNDS, Candidate, interleave
+from plumbline.core.measure.interleave import CONTROL, MIN_PROCESSES, MIN_ROUNDS, Candidate, interleave, joined
 from plumbline.core.statistics.rounds import Verdict, verdict
 
 
@@ -104,3 +104,33 @@ def test_two_candidates_of_one_name_are_refused():
     machine = NoisyMachine(0)
     with pytest.raises(ValueError, match="different names"):
         interleave(machine.candidate("a", 1.0), [machine.candidate("a", 1.0)], seconds=1)
+
+
+def test_rounds_of_several_processes_are_joined_with_the_candidates_that_all_had():
+    machine = NoisyMachine(3)
+    base, other, lost = (machine.candidate(name, 0.004) for name in ("base", "other", "lost"))
+    first = interleave(base, [lost, other], seconds=0.0, precision=1e-9)
+    later = [interleave(base, [other], seconds=0.0, precision=1e-9) for _ in range(MIN_PROCESSES - 1)]
+    both = joined([first, *later], precision=0.5)
+    assert both.names == ["base", CONTROL, "other"]
+    assert both.seconds[: len(first.seconds), 2].tolist() == first.seconds[:, 3].tolist()
+    assert sorted(both.orders[0]) == [0, 1, 2]
+    assert [int(name) for name in first.orders[0] if name != 2] == [[0, 1, 3][index] for index in both.orders[0]]
+    assert np.bincount(both.processes).tolist() == [MIN_ROUNDS] * MIN_PROCESSES
+    assert both.precise
+    assert not joined([first, later[0]], precision=0.5).precise, "two processes say too little about their spread"
+
+
+def test_candidates_that_differ_only_by_what_each_process_is_dealt_are_not_called_faster_or_slower():
+    """The fault that several processes are for: inside one of them, its luck looks like a difference."""
+    called = {True: 0, False: 0}
+    for seed in range(40):
+        luck, machine = np.random.default_rng(seed), NoisyMachine(seed)
+        parts = []
+        for _ in range(4):
+            other = machine.candidate("other", 0.004 * np.exp(luck.normal(0, 0.03)))
+            parts.append(interleave(machine.candidate("base", 0.004), [other], seconds=2, seed=seed))
+        for several in (True, False):
+            rounds = joined(parts if several else parts[:1], precision=0.02)
+            called[several] += verdict(rounds.ratio("other"), rounds.ratio(CONTROL)) in (Verdict.FASTER, Verdict.SLOWER)
+    assert called[True] <= 4 < 15 <= called[False]

@@ -118,6 +118,26 @@ def test_ratio_over_rounds_holds_the_truth_although_whole_rounds_are_slow(rho: f
     assert least < np.mean(covered) < 0.985
 
 
+@pytest.mark.parametrize(("known", "least", "most"), [(True, 0.93, 1.0), (False, 0.0, 0.75)])
+def test_processes_that_each_have_a_speed_of_their_own_are_the_replicates(
+    known: bool, least: float, most: float
+) -> None:
+    rng = np.random.default_rng(7)
+    processes = np.repeat(np.arange(4), 20)
+    covered = []
+    for _ in range(200):
+        dealt = rng.normal(0, 0.02, 4)[processes]  # the same for all rounds of a process
+        ratio = ratio_over_rounds(np.exp(dealt + rounds(rng, 80)), np.ones(80), processes if known else None)
+        covered.append(ratio.low <= 1 <= ratio.high)
+    assert least <= np.mean(covered) <= most
+
+
+def test_each_process_counts_alike_however_many_rounds_it_had() -> None:
+    processes = np.array([0] * 30 + [1] * 3)
+    values = np.where(processes == 0, 1.0, 1.21)
+    assert ratio_over_rounds(values, np.ones(33), processes).value == pytest.approx(1.1)
+
+
 def test_ratio_over_rounds_turns_over_with_its_sides_and_ignores_one_bad_round() -> None:
     rng = np.random.default_rng(5)
     first, second = np.exp(rounds(rng, 21)), np.exp(rounds(rng, 21))

@@ -24,6 +24,35 @@ def compare(first: Path, second: Path, threshold: float | None) -> Answer:
     return Answer(comparison, lines, comparing.exit_status(comparison))
 
 
+def compare_live(first: Path, second: Path, only: str, seconds: float | None, device: str) -> Answer:
+    """How fast the trials of `second` are against those of `first`, both measured now, in turn."""
+    from plumbline.throughput.analysis import compare_live as live
+    from plumbline.throughput.settings import ComparisonSettings
+
+    settings = ComparisonSettings() if seconds is None else ComparisonSettings(seconds=seconds)
+    comparison = live.compare_live(first, second, only, settings, device)
+    lines: list[str | Table] = [
+        f"{comparison['first']} → {comparison['second']}, measured now",
+        _live_table(comparison["trials"]),
+        *live.summary_lines(comparison),
+    ]
+    return Answer(comparison, lines, live.exit_status(comparison))
+
+
+def _live_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("trial", "", "ratio", "95% interval", "A/A", "rounds", ""):
+        table.add_column(heading, justify="left" if heading in ("trial", "") else "right", no_wrap=True)
+    for row in rows:
+        cells = ["–"] * 4
+        if "ratio" in row:
+            ratio = row["ratio"]
+            ends = escape(f"[{ratio['low']:.3f}, {ratio['high']:.3f}]")
+            cells = [f"{ratio['value']:.3f}", ends, f"{row['control']['value']:.3f}", str(row["rounds"])]
+        table.add_row(row["trial"], row["verdict"], *cells, escape("; ".join(row["notes"])))
+    return table
+
+
 def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("trial", "", "ratio", "95% interval", "tokens/s before", "after", ""):

@@ -1,7 +1,8 @@
-"""Stage `throughput.comparison`: how fast candidates are against each other, interleaved in one process."""
+"""Stage `throughput.comparison`: how fast candidates are against each other, interleaved."""
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,10 +14,12 @@ from plumbline.core.registry import short_name
 from plumbline.core.run.processes import TimeUpError, in_child
 from plumbline.core.run.record import Outcome, OutcomeError, recording
 from plumbline.core.run.stage import stage
+from plumbline.throughput.engines.interface import load
 from plumbline.throughput.grid import Cell, Contest, Question
 from plumbline.throughput.measurement.entry import Entry
+from plumbline.throughput.measurement.interleaved import Request, run
 from plumbline.throughput.models.manifest import read_manifest
-from plumbline.throughput.record import Arrangement, ComparisonRecord, LeftOut, TrialRecord
+from plumbline.throughput.record import Arrangement, ComparisonRecord, Interleaved, LeftOut, TrialRecord, merged
 from plumbline.throughput.settings import ComparisonSettings, EngineConfig, TrialTiming
 
 log = logging.getLogger("plumbline")
@@ -74,6 +77,9 @@ def comparison(
             for cell in cells
             if records[cell.trial].ok
         ]
+        for entry in entries:
+            with suppress(OutcomeError):  # which the process that loads it meets again, and records
+                load(entry.cell.engine).prepare(entry.manifest)  # imports once what all processes need
         for part in _parts(spec, entries, text):
             _add(findings, part)
         if len(findings.get("candidates", [])) < 2:
@@ -129,17 +135,33 @@ def _parts(spec: ComparisonSpec, entries: list[Entry], text: Path) -> Iterator[d
 def _measured(
     spec: ComparisonSpec, entries: list[Entry], text: Path, arrangement: Arrangement, share: int = 1
 ) -> dict[str, Any]:
-    """Candidates and rounds of one process, as JSON; it has a `share`-th of the comparison's time."""
-    seconds = spec.comparison.seconds / share
+    """What processes found one after another, as JSON, until all ratios are precise or all processes have run.
+
+    Together they have a `share`-th of the comparison's time. A candidate that fails in a later process is left out.
+    """
+    seconds = spec.comparison.seconds / share / spec.comparison.processes
     settings = spec.comparison.model_copy(update={"seconds": seconds})
     limit = spec.timing.timeout_seconds * (len(entries) + 1)
-    try:
-        found = in_child(partial(_interleave, spec, settings, entries, text, arrangement == "reloads"), seconds=limit)
-    except TimeUpError as error:
-        raise OutcomeError(Outcome.TIMEOUT, str(error)) from None
-    if found["rounds"] is not None:
-        found["rounds"]["arrangement"] = arrangement
-    return found
+    left_out: list[dict[str, Any]] = []
+    parts: list[dict[str, Any]] = []
+    for process in range(settings.processes):
+        try:
+            run = partial(_interleave, spec, settings, entries, text, arrangement == "reloads", process)
+            found = in_child(run, seconds=limit)
+        except TimeUpError as error:
+            raise OutcomeError(Outcome.TIMEOUT, str(error)) from None
+        left_out += found["left_out"]
+        if found["rounds"] is None:
+            return {"left_out": left_out, "rounds": None}
+        parts.append(found)
+        names = [each["name"] for each in found["candidates"]]
+        entries = [entry for entry in entries if entry.name in names]
+        rounds = merged([Interleaved.model_validate(part["rounds"]) for part in parts], settings.precision)
+        log.info("process %d: %d rounds so far; precise: %s", process, len(rounds.seconds), rounds.precise)
+        if rounds.precise:
+            break
+    rounds = rounds.model_copy(update={"arrangement": arrangement})
+    return found | {"left_out": left_out, "rounds": rounds.model_dump()}
 
 
 def _add(findings: dict[str, Any], part: dict[str, Any]) -> None:
@@ -153,10 +175,8 @@ def _add(findings: dict[str, Any], part: dict[str, Any]) -> None:
 
 
 def _interleave(
-    spec: ComparisonSpec, settings: ComparisonSettings, entries: list[Entry], text: Path, reload: bool
+    spec: ComparisonSpec, settings: ComparisonSettings, entries: list[Entry], text: Path, reload: bool, process: int
 ) -> Any:
-    from plumbline.throughput.measurement.interleaved import Request, run  # torch: in the child only
-
     return run(
         Request(
             entries=entries,
@@ -164,6 +184,7 @@ def _interleave(
             timing=spec.timing,
             tie_margin=spec.tie_margin,
             seed=spec.seed,
+            process=process,
             text=text,
             device=spec.device,
             reload=reload,

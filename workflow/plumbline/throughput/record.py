@@ -1,9 +1,13 @@
 """What the study's records hold. Light to import: the stages that write them must not import torch."""
 
+from collections.abc import Sequence
+from statistics import fmean
 from typing import Any, Literal, Self
 
+import numpy as np
 from pydantic import model_validator
 
+from plumbline.core.measure.interleave import Rounds, joined
 from plumbline.core.registry import short_name
 from plumbline.core.run.record import Outcome, Record
 from plumbline.core.settings import Settings
@@ -187,6 +191,8 @@ class Interleaved(Recorded):
     """Seconds of a call, without those in which it waited for a CPU: a row per round, a column per name."""
     orders: list[list[int]]
     """The order of each round: indices into `names`, first to last."""
+    processes: list[int]
+    """The process that each round ran in, from 0. Each loaded the candidates anew."""
     precise: bool
     """Whether all intervals were as narrow as asked for before the time was used up."""
     waiting_shares: dict[str, float]
@@ -196,9 +202,31 @@ class Interleaved(Recorded):
     @model_validator(mode="after")
     def _is_a_table(self) -> Self:
         widths = {len(row) for row in self.seconds} | {len(row) for row in self.orders}
-        if widths != {len(self.names)} or len(self.seconds) < 2:
+        heights = {len(self.seconds), len(self.orders), len(self.processes)}
+        if widths != {len(self.names)} or len(heights) > 1 or len(self.seconds) < 2:
             raise ValueError("rounds need a column for each name, and at least two rows")
         return self
+
+    def rounds(self) -> Rounds:
+        """The same, to compute with."""
+        processes = np.array(self.processes, dtype=np.intp)
+        seconds, orders = np.array(self.seconds), np.array(self.orders, dtype=np.intp)
+        return Rounds(names=self.names, seconds=seconds, orders=orders, processes=processes, precise=self.precise)
+
+
+def merged(parts: Sequence[Interleaved], precision: float) -> Interleaved:
+    """The rounds of several processes as one, with the candidates that all of them had; see `interleave.joined`."""
+    rounds = joined([part.rounds() for part in parts], precision)
+    shares = [part.waiting_shares for part in parts]
+    return Interleaved(
+        arrangement=parts[0].arrangement,
+        names=rounds.names,
+        seconds=rounds.seconds.tolist(),
+        orders=rounds.orders.tolist(),
+        processes=rounds.processes.tolist(),
+        precise=rounds.precise,
+        waiting_shares={name: fmean(each[name] for each in shares) for name in shares[-1]},
+    )
 
 
 class ComparisonRecord(Record):

@@ -240,7 +240,7 @@ class TimingSettings(TrialTiming):
 
 
 class ComparisonSettings(Settings):
-    """How candidates are compared: interleaved in one process, round after round in random order.
+    """How candidates are compared: interleaved, round after round in random order, in several processes in turn.
 
     Compared are the variants with the engine that has most trials, and the engines with the base. Of cells that differ
     only in their lengths one is compared: the one with most candidates, and the first of the grid where several are.
@@ -250,6 +250,9 @@ class ComparisonSettings(Settings):
     """Rounds go on until half the 95% interval of every ratio is at most this share."""
     seconds: PositiveFloat = 8.0
     """Time budget of the rounds of one comparison, in seconds."""
+    processes: PositiveInt = 4
+    """Number of processes that share the time. Each loads all candidates again, since what a process is dealt (pages of
+    memory, the machine's state) stays with it. From the third on, precise ratios end the comparison."""
 
 
 class LimitsSettings(Settings):

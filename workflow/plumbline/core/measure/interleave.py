@@ -9,7 +9,7 @@ Benchmarking in Reasonable Time", ISMM) for ratios with intervals.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 CONTROL = "control"
 """Name of the second copy of the baseline: its ratio to the first (A/A) shows what this measurement cannot resolve."""
 MIN_ROUNDS = 20
+MIN_PROCESSES = 3
+"""Before fewer processes have run, their spread is not known well enough to stop."""
 CHECK_GROWTH = 1.15
 """Precision is checked again when there are so many times the rounds: a bootstrap costs as much as a fast round."""
 CHECKS = 2
@@ -39,7 +41,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Rounds:
-    """What the rounds gave: seconds per unit of work, and the order of each round."""
+    """What the rounds gave, in one process or several: seconds per unit of work, and the order of each round."""
 
     names: list[str]
     """The baseline first, its control second, then the others."""
@@ -47,6 +49,8 @@ class Rounds:
     """(rounds, candidates)."""
     orders: NDArray[np.intp]
     """(rounds, candidates): indices into `names`, first to last."""
+    processes: NDArray[np.intp]
+    """(rounds,): which process each round ran in, from 0."""
     precise: bool
     """Whether every ratio's interval reached the precision asked for before the time was used up."""
 
@@ -55,7 +59,7 @@ class Rounds:
 
         Of the control: one turn against the other.
         """
-        return ratio_over_rounds(*self._sides(name))
+        return ratio_over_rounds(*self._sides(name), self.processes)
 
     def is_precise(self, precision: float) -> bool:
         """Whether half of every ratio's interval is at most this share."""
@@ -63,6 +67,12 @@ class Rounds:
         if any(_normal_half_width(*self._sides(name)) > HOPELESS * precision for name in others):
             return False  # takes microseconds, where the bootstrap of many rounds takes tenths of a second
         return all(self.ratio(name).half_width <= precision for name in others)
+
+    def of(self, names: Sequence[str]) -> "Rounds":
+        """The same rounds with these of the candidates alone, the baseline and its control among them."""
+        kept = [self.names.index(name) for name in names]
+        orders = [[kept.index(index) for index in order if index in kept] for order in self.orders]
+        return replace(self, names=list(names), seconds=self.seconds[:, kept], orders=np.array(orders))
 
     def _sides(self, name: str) -> tuple[Array, Array]:
         """Seconds of the baseline and of `name` in each round."""
@@ -77,12 +87,13 @@ def interleave(
     seconds: float,
     precision: float = 0.02,
     slice_seconds: float = 0.0,
-    seed: int = 0,
+    min_rounds: int = MIN_ROUNDS,
+    seed: int | Sequence[int] = 0,
     on_round: Callable[[int], object] = lambda rounds: None,
 ) -> Rounds:
     """Runs the baseline twice and each other candidate once a round, in random order, until every ratio is precise.
 
-    seconds: when to stop all the same, once there are `MIN_ROUNDS`. precision: half the width of an interval, as a
+    seconds: when to stop all the same, once there are `min_rounds`. precision: half the width of an interval, as a
     share. slice_seconds: in its turn a candidate runs again until so much time has passed (once at least), which
     evens out what a turn leaves in the caches. `on_round` is told how many rounds are done.
     """
@@ -93,8 +104,8 @@ def interleave(
     random = np.random.default_rng(seed)
     rows: list[Array] = []
     orders: list[NDArray[np.intp]] = []
-    began, check_at, narrow = time.monotonic(), MIN_ROUNDS, 0
-    while narrow < CHECKS and (len(rows) < MIN_ROUNDS or time.monotonic() - began < seconds):
+    began, check_at, narrow = time.monotonic(), min_rounds, 0
+    while narrow < CHECKS and (len(rows) < min_rounds or time.monotonic() - began < seconds):
         order = random.permutation(len(candidates))
         row = np.empty(len(candidates))
         for index in order:
@@ -104,9 +115,34 @@ def interleave(
         on_round(len(rows))
         if len(rows) >= check_at:
             check_at = int(np.ceil(check_at * CHECK_GROWTH))
-            found = Rounds(names=names, seconds=np.array(rows), orders=np.array(orders), precise=False)
-            narrow = narrow + 1 if found.is_precise(precision) else 0
-    return Rounds(names=names, seconds=np.array(rows), orders=np.array(orders), precise=narrow == CHECKS)
+            narrow = narrow + 1 if _rounds(names, rows, orders).is_precise(precision) else 0
+    return replace(_rounds(names, rows, orders), precise=narrow == CHECKS)
+
+
+def joined(parts: Sequence[Rounds], precision: float) -> Rounds:
+    """Rounds of several processes as one, with the candidates that all of them had.
+
+    Precise: half of every ratio's interval is at most `precision`, by at least `MIN_PROCESSES`; of one process, as it
+    says itself.
+    """
+    names = [name for name in parts[0].names if all(name in part.names for part in parts)]
+    same = [part.of(names) for part in parts]
+    if len(same) == 1:
+        return same[0]
+    found = Rounds(
+        names=names,
+        seconds=np.concatenate([part.seconds for part in same]),
+        orders=np.concatenate([part.orders for part in same]),
+        processes=np.repeat(np.arange(len(same)), [len(part.seconds) for part in same]),
+        precise=False,
+    )
+    return replace(found, precise=len(same) >= MIN_PROCESSES and found.is_precise(precision))
+
+
+def _rounds(names: list[str], rows: list[Array], orders: list[NDArray[np.intp]]) -> Rounds:
+    """Rounds of one process."""
+    processes = np.zeros(len(rows), dtype=np.intp)
+    return Rounds(names=names, seconds=np.array(rows), orders=np.array(orders), processes=processes, precise=False)
 
 
 def _turn(candidate: Candidate, slice_seconds: float) -> float:

@@ -36,7 +36,7 @@ def compare(first: Path, second: Path, threshold: float) -> dict[str, Any]:
     if threshold < 0:
         raise UserError(f"compare: --threshold: {threshold:g} is below 0")
     folders = [trials_folder(folder) for folder in (first, second)]
-    before, after = (_read(folder) for folder in folders)
+    before, after = (read_trials(folder) for folder in folders)
     shared = [name for name in before if name in after]
     if not shared:
         raise UserError(f"compare: no trial of {folders[0]} is also in {folders[1]}")
@@ -98,8 +98,8 @@ def summary_lines(comparison: dict[str, Any]) -> Iterator[str]:
     yield (
         f"Slower or faster: the whole 95% interval of the ratio of tokens/s is beyond {threshold:.3g} "
         f"(above {1 + threshold:.3g} or below {1 / (1 + threshold):.3g}). It covers the spread of batches within the "
-        "two processes, but not how the machine changed between the two runs: what is faster at the same time, "
-        "speedups.csv says for the candidates of one run."
+        "two processes, but not how the machine changed between the two runs: add --live to measure both sides now, "
+        "in turn."
     )
     if noisy := sum(pair["noisy"] for pair in pairs):
         yield (
@@ -121,7 +121,7 @@ def differing(comparison: dict[str, Any]) -> list[dict[str, Any]]:
     return [pair for pair in comparison["trials"] if pair["direction"] != "equal"]
 
 
-def _read(folder: Path) -> dict[str, TrialRecord]:
+def read_trials(folder: Path) -> dict[str, TrialRecord]:
     """Trial -> record, by the paths of their files."""
     records = (TrialRecord.read(path) for path in sorted((folder / "trials").rglob("[!.]*.json")))
     found = {record.trial: record for record in records}
@@ -152,7 +152,7 @@ def _pair(first: TrialRecord, second: TrialRecord, threshold: float) -> dict[str
         ends = {"value": None, "low": None, "high": None}
         direction = _direction_of_outcomes(first, second, pair["noisy"])
         notes = [f"{first.outcome} → {second.outcome}"] if first.outcome != second.outcome else []
-    if _other_model(first, second):
+    if not same_model(first, second):
         direction = "other model"
     if direction == "unclear" and ends["value"] is None:
         notes += _noise(first, second)
@@ -169,23 +169,23 @@ def _direction_of_outcomes(first: TrialRecord, second: TrialRecord, noisy: bool)
     return "faster" if second.ok else "slower"
 
 
-def _other_model(first: TrialRecord, second: TrialRecord) -> bool:
-    """Whether the models differ by name, or by both their reference tokens and their size.
+def same_model(first: TrialRecord, second: TrialRecord) -> bool:
+    """Whether the models have one name, and the same reference tokens or the same size.
 
     A decode step's FLOPs are the size that does not depend on the dtype. How they are counted may change with the code,
     hence the tokens, which the same model reproduces.
     """
     if first.model != second.model:
-        return True
+        return False
     sizes = first.decode_step_flops, second.decode_step_flops
-    return None not in sizes and sizes[0] != sizes[1] and first.reference_sha256 != second.reference_sha256
+    return None in sizes or sizes[0] == sizes[1] or first.reference_sha256 == second.reference_sha256
 
 
 def _retrained(first: TrialRecord, second: TrialRecord) -> bool:
     """Whether a model of the same size answers the same prompts with other tokens, according to the reference."""
     tokens = first.reference_sha256, second.reference_sha256
     same_prompts = first.spec.get("seed") == second.spec.get("seed")
-    return not _other_model(first, second) and None not in tokens and tokens[0] != tokens[1] and same_prompts
+    return same_model(first, second) and None not in tokens and tokens[0] != tokens[1] and same_prompts
 
 
 def _noise(first: TrialRecord, second: TrialRecord) -> list[str]:

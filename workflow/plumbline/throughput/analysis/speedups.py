@@ -3,19 +3,18 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from plumbline.core.measure.interleave import CONTROL, Rounds
+from plumbline.core.measure.interleave import CONTROL
 from plumbline.core.registry import short_name
 from plumbline.core.statistics.rates import Ratio, ratio_over_rounds
 from plumbline.core.statistics.rounds import Verdict, verdict
-from plumbline.throughput.record import ComparisonRecord, Interleaved
+from plumbline.throughput.record import ComparisonRecord
 
 COLUMNS = (
     "comparison", "question", "candidate", "baseline", "trial", "variant", "engine", "batch", "prompt", "generated",
-    "ratio", "ratio_low", "ratio_high", "verdict", "control", "control_low", "control_high", "rounds", "precise",
-    "arrangement", "dtype", "attention", "threads",
+    "ratio", "ratio_low", "ratio_high", "verdict", "control", "control_low", "control_high", "rounds", "processes",
+    "precise", "arrangement", "dtype", "attention", "threads",
 )  # fmt: skip
 RATIO = ("ratio", "ratio_low", "ratio_high", "verdict", "control", "control_low", "control_high")
 
@@ -23,8 +22,8 @@ RATIO = ("ratio", "ratio_low", "ratio_high", "verdict", "control", "control_low"
 def speedups_frame(records: Sequence[ComparisonRecord]) -> pd.DataFrame:
     """One row per candidate and comparison: how many times as fast as the baseline it is.
 
-    `ratio` is the median over rounds with its bootstrap 95% interval in `_low` and `_high`; `control` is the baseline
-    against itself in the same rounds (A/A), which widens the interval that `verdict` rests on.
+    `ratio` has its 95% interval over rounds and processes in `_low` and `_high`; `control` is the baseline against
+    itself in the same rounds (A/A), which widens the interval that `verdict` rests on.
     """
     rows = [row for record in records for row in _rows(record)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -42,9 +41,10 @@ def rivals(record: ComparisonRecord, name: str) -> list[str]:
         if part is None:
             faster = mine.low > _ratio(record, other).high
         else:
-            seconds = np.array(part.seconds)
-            theirs, ours = (seconds[:, part.names.index(each)] for each in (other, name))
-            faster = verdict(ratio_over_rounds(theirs, ours), _rounds(part).ratio(CONTROL)) is Verdict.FASTER
+            rounds = part.rounds()
+            theirs, ours = (rounds.seconds[:, part.names.index(each)] for each in (other, name))
+            ratio = ratio_over_rounds(theirs, ours, rounds.processes)
+            faster = verdict(ratio, rounds.ratio(CONTROL)) is Verdict.FASTER
         if not faster:
             found.append(other)
     return found
@@ -58,12 +58,12 @@ def fastest(record: ComparisonRecord) -> str:
 def _ratio(record: ComparisonRecord, name: str) -> Ratio:
     if name == record.baseline:
         return Ratio(value=1.0, low=1.0, high=1.0)
-    return _rounds(next(part for part in record.rounds if name in part.names)).ratio(name)
+    return next(part for part in record.rounds if name in part.names).rounds().ratio(name)
 
 
 def _rows(record: ComparisonRecord) -> Iterator[dict[str, Any]]:
     for part in record.rounds if record.ok else []:
-        rounds = _rounds(part)
+        rounds = part.rounds()
         control = rounds.ratio(CONTROL)
         for candidate in record.candidates:
             if candidate.name == record.baseline or candidate.name not in part.names:
@@ -76,9 +76,6 @@ def _rows(record: ComparisonRecord) -> Iterator[dict[str, Any]]:
             row |= {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
             row |= {"verdict": verdict(ratio, control).value}
             row |= {"control": control.value, "control_low": control.low, "control_high": control.high}
-            row |= {"rounds": len(part.seconds), "precise": part.precise, "arrangement": part.arrangement}
+            row |= {"rounds": len(part.seconds), "processes": max(part.processes) + 1}
+            row |= {"precise": part.precise, "arrangement": part.arrangement}
             yield row | candidate.engine_config.model_dump(include={"dtype", "attention", "threads"})
-
-
-def _rounds(part: Interleaved) -> Rounds:
-    return Rounds(names=part.names, seconds=np.array(part.seconds), orders=np.array(part.orders), precise=part.precise)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from plumbline.core.measure.interleave import Candidate, interleave
+from plumbline.core.measure.interleave import MIN_ROUNDS, Candidate, interleave
 from plumbline.core.measure.run_queue import RunQueue
 from plumbline.core.run.device import device_name, memory_errors, torch_device
 from plumbline.core.run.processes import limit_address_space
@@ -37,11 +37,18 @@ class Request:
     timing: TrialTiming
     tie_margin: float
     seed: int
+    """Of the prompts, and of the order of the rounds."""
+    process: int
+    """Number of this process, from 0, which changes the order of the rounds."""
     text: Path
     device: str
     """auto | cpu | cuda."""
     reload: bool
     """Whether to load a candidate for each of its turns, and to close it after."""
+
+
+WARM_UP_SECONDS = 0.2
+"""Time of a candidate's warm-up once it has had three calls: it warms up again in every process."""
 
 
 class WrongTokensError(Exception):
@@ -106,14 +113,16 @@ def _rounds(request: Request, loaded: Sequence["Loaded"]) -> Interleaved:
             others,
             seconds=request.comparison.seconds,
             precision=request.comparison.precision,
-            seed=request.seed,
+            min_rounds=-(-MIN_ROUNDS // request.comparison.processes),
+            seed=(request.seed, request.process),
         )
-    log.info("%d rounds of %s: precise: %s", len(rounds.seconds), ", ".join(rounds.names), rounds.precise)
+    log.info("%d rounds of %s", len(rounds.seconds), ", ".join(rounds.names))
     return Interleaved(
         arrangement="reloads" if request.reload else "together",
         names=rounds.names,
         seconds=rounds.seconds.tolist(),
         orders=rounds.orders.tolist(),
+        processes=rounds.processes.tolist(),
         precise=rounds.precise,
         waiting_shares={each.entry.name: each.waiting_share for each in loaded},
     )
@@ -142,7 +151,7 @@ class Loaded:
         if request.reload:
             self.close()
         else:
-            timing.warm_up(self.seconds, request.timing)
+            timing.warm_up(self.seconds, request.timing.model_copy(update={"seconds": WARM_UP_SECONDS}))
             self._wall = self._waited = 0.0
 
     @property
