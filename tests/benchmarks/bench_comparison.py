@@ -2,14 +2,15 @@
 
     python tests/benchmarks/bench_comparison.py --output comparison.json [--repeats 20] [--neighbours 0 2]
 
-In each repeat, a process of its own, a baseline of twenty calls of `lean` takes turns with itself (A/A) and with a
-candidate that does 5% more calls, for as long as a default comparison may take; then `lean` with `generate`.
+In each repeat, which takes several processes as a comparison does, a baseline of twenty calls of `lean` takes turns
+with itself (A/A) and with a candidate that does 5% more calls, for as long as a default comparison may take; then `lean`
+with `generate`.
 
 - A/A: how far the baseline is from itself, at most; to reach: within 3%, and never called faster or slower.
 - 5% more calls: how often called slower; to reach: 19 of 20.
 - lean against generate: how often decided; to reach: always.
 
-Neighbours are processes that compute without pause. About eight minutes for 20 repeats with 0 and 2 neighbours.
+Neighbours are processes that compute without pause. About fifteen minutes for 20 repeats with 0 and 2 neighbours.
 """
 
 import argparse
@@ -17,10 +18,10 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,13 @@ from bench_generation import DEFAULT, Study
 from plumbline.core.files import write_json
 from plumbline.core.measure.interleave import CONTROL
 from plumbline.core.measure.machine import describe_machine
-from plumbline.core.run.processes import in_child
-from plumbline.core.statistics.rates import ratio_over_rounds
 from plumbline.core.statistics.rounds import verdict
+from plumbline.throughput.comparison import ComparisonSpec, measured
 from plumbline.throughput.engines.lean import Lean
 from plumbline.throughput.grid import Cell
 from plumbline.throughput.measurement.entry import Entry
 from plumbline.throughput.models.manifest import read_manifest
+from plumbline.throughput.record import Interleaved
 from plumbline.throughput.settings import ComparisonSettings, EngineConfig, TrialTiming
 
 CALLS = 20
@@ -61,8 +62,6 @@ class TwentyOne(Twenty):
 
 def compared(study: Study, engines: tuple[str, str], generated: int, seed: int) -> dict[str, Any]:
     """Ratio, A/A and verdict of the second engine against the first."""
-    from plumbline.throughput.measurement.interleaved import Request, run
-
     config = EngineConfig(dtype="float32", attention="sdpa", threads=1, compile=False)
     entries = [
         Entry(
@@ -74,16 +73,21 @@ def compared(study: Study, engines: tuple[str, str], generated: int, seed: int) 
         )
         for engine in engines
     ]
-    more = {"tie_margin": 1e-4, "text": study.text, "device": study.device, "reload": False, "seed": 0}
-    request = Request(entries=entries, comparison=ComparisonSettings(), timing=TrialTiming(), **more)
-    found = in_child(partial(run, request))["rounds"]
-    first, again, other = ([row[column] for row in found["seconds"]] for column in range(3))
-    control, ratio = ratio_over_rounds(first, again), ratio_over_rounds(first, other)
-    assert found["names"][1] == CONTROL
+    spec = ComparisonSpec.model_validate(
+        {"code": "", "inputs": "", "model": "default", "question": "engines", "seed": 0, "device": study.device}
+        | {"baseline": entries[0].cell._asdict(), "others": [entries[1].cell._asdict()], "tie_margin": 1e-4}
+        | {"comparison": ComparisonSettings(), "timing": TrialTiming()}
+    )
+    began = time.monotonic()
+    found = Interleaved.model_validate(measured(spec, entries, study.text, "together")["rounds"])
+    rounds = found.rounds()
+    control, ratio = rounds.ratio(CONTROL), rounds.ratio(rounds.names[2])
     return {
         "repeat": seed,
-        "rounds": len(first),
-        "precise": found["precise"],
+        "seconds": time.monotonic() - began,
+        "rounds": len(found.seconds),
+        "processes": max(found.processes) + 1,
+        "precise": found.precise,
         "control": control.as_json(),
         "ratio": ratio.as_json(),
         "control_verdict": verdict(control, control).value,

@@ -130,7 +130,8 @@ def comparison(
         "candidates": candidates, "left_out": [],
         "rounds": [{"arrangement": "together", "names": names, "seconds": seconds.tolist(), "precise": True,
                     "waiting_shares": dict.fromkeys([baseline, *ratios], 0.0),
-                    "orders": [rng.permutation(len(names)).tolist() for _ in range(rounds)]}],
+                    "orders": [rng.permutation(len(names)).tolist() for _ in range(rounds)],
+                    "processes": [4 * number // rounds for number in range(rounds)]}],
     }  # fmt: skip
     return ComparisonRecord.model_validate(whole | changes)
 

@@ -233,9 +233,9 @@ def test_findings_name_the_fastest_engine_what_compression_buys_and_the_limit(wh
         "base at b1-p4-g32: lean is the fastest of 4 engines.",
         "base at b1-p4-g32: continuous reaches 0.60 [",
         "times the tokens per second of generate: slower. In its own trial: ",
-        "Comparison engines/base/b1-p4-g32: 100 rounds in one process; generate against itself (A/A) ",
+        "Comparison engines/base/b1-p4-g32: 100 rounds with all candidates loaded, in 4 processes; generate ",
         "whitened-0.2 (ratio 0.2, 38% of all parameters) with engine lean: at b1-p4-g32 it reaches 1.00 [",
-        "times the tokens per second of base: no difference beyond 3%; at b8-p4-g32 it reaches 1.07 [",
+        "times the tokens per second of base: no difference beyond 3%; at b8-p4-g32 it reaches 1.06 [",
         "Memory of base at b1-p4-g32 with engine lean: weights and KV cache take 0.657 MB, 0.224% of the",
         "its perplexity is 41.95, the base's 30.40",
         "Whitened SVD has the lower perplexity at 4 of 4 ratios",
@@ -403,6 +403,7 @@ def test_pairs_and_the_time_used_up_are_said(tmp_path: Path) -> None:
             "names": ["base", "control", name],
             "seconds": [[row[0], row[1], row[column]] for row in whole["rounds"][0]["seconds"]],
             "orders": [[0, 1, 2]] * 100,
+            "processes": whole["rounds"][0]["processes"],
             "precise": False,
             "waiting_shares": {},
         }
@@ -411,7 +412,7 @@ def test_pairs_and_the_time_used_up_are_said(tmp_path: Path) -> None:
     record = ComparisonRecord.model_validate(whole | {"rounds": parts})
     assert rivals(record, "whitened-0.2") == []
     text = answers(summarized([trial()], manifests(), tmp_path, [record]))
-    assert "100 rounds pair by pair, because memory did not hold all;" in text
+    assert "100 rounds pair by pair, because memory did not hold all, in 4 processes;" in text
     assert "The time was used up before every interval was within 2%." in text
 
 

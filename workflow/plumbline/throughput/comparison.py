@@ -114,17 +114,17 @@ def _parts(spec: ComparisonSpec, entries: list[Entry], text: Path) -> Iterator[d
     if not others:
         return
     try:
-        yield _measured(spec, entries, text, "together")
+        yield measured(spec, entries, text, "together")
         return
     except MemoryError as error:
         log.info("the candidates do not fit side by side: %s", error)
     for entry in others:
         try:
-            yield _measured(spec, [base, entry], text, "pairs", share=len(others))
+            yield measured(spec, [base, entry], text, "pairs", share=len(others))
         except MemoryError as error:
             log.info("%s does not fit beside the baseline: %s", entry.name, error)
             try:
-                yield _measured(spec, [base, entry], text, "reloads", share=len(others))
+                yield measured(spec, [base, entry], text, "reloads", share=len(others))
             except MemoryError as alone:
                 lost = LeftOut(
                     name=entry.name, trial=entry.cell.trial, outcome=Outcome.OUT_OF_MEMORY, message=str(alone)
@@ -132,7 +132,7 @@ def _parts(spec: ComparisonSpec, entries: list[Entry], text: Path) -> Iterator[d
                 yield {"left_out": [lost.model_dump(mode="json")], "rounds": None}
 
 
-def _measured(
+def measured(
     spec: ComparisonSpec, entries: list[Entry], text: Path, arrangement: Arrangement, share: int = 1
 ) -> dict[str, Any]:
     """What processes found one after another, as JSON, until all ratios are precise or all processes have run.

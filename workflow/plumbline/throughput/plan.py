@@ -189,7 +189,7 @@ def _comparison(
     references: dict[str, Target],
     trials: dict[Cell, Target],
 ) -> Target:
-    """Candidates interleaved in one process; how each computes, and whether it has a speed, its trial says."""
+    """Candidates interleaved; how each computes, and whether it has a speed, its trial says."""
     compared = [contest.baseline, *contest.others]
     names = list(dict.fromkeys(cell.variant for cell in compared))
     reads = {"manifests": [variants[name] for name in dict.fromkeys([BASE, *names])]}

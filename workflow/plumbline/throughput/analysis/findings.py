@@ -20,7 +20,7 @@ from plumbline.throughput.record import ComparisonRecord, MaxBatchRecord, TrialR
 from plumbline.throughput.settings import BASE
 
 ARRANGEMENTS = {
-    "together": "in one process",
+    "together": "with all candidates loaded",
     "pairs": "pair by pair, because memory did not hold all",
     "reloads": "pair by pair, reloaded for every turn, because memory did not hold two",
 }
@@ -59,6 +59,7 @@ def _comparisons(comparisons: Sequence[ComparisonRecord], speedups: pd.DataFrame
         reached = ", ".join(ratio_text(row, "control") for _, row in controls.iterrows())
         rounds = " and ".join(f"{count:,}" for count in dict.fromkeys(rows["rounds"]))
         how = " and ".join(ARRANGEMENTS[name] for name in dict.fromkeys(rows["arrangement"]))
+        how += f", in {rows['processes'].max()} processes"
         text = f"Comparison {record.trial}: {rounds} rounds {how}; {record.baseline} against itself (A/A) {reached}"
         if not rows["precise"].all():
             share = f"{record.spec['comparison']['precision']:.0%}" if "comparison" in record.spec else "the precision"
@@ -236,11 +237,9 @@ def _bracket(record: MaxBatchRecord) -> str:
 def _caveats(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> Iterator[str]:
     yield (
         "Only comparisons say what is faster or slower: their candidates took turns in random order, with the same "
-        "dtype and threads. A verdict rests on the interval over rounds, widened by what the baseline reached against "
-        f"itself (A/A); a ratio within {BAND:.0%} of 1 is no difference. All rounds of a comparison ran in one process:"
-        " the interval does not cover how another process would differ, so repeat a comparison before you rely on a "
-        "small difference. The interval of a trial's rate covers the batches of one process. Trials run one after "
-        "another on a machine whose speed changes, so their rates are not compared."
+        "dtype and threads. A verdict rests on the interval over rounds and processes, widened by what the baseline "
+        f"reached against itself (A/A); a ratio within {BAND:.0%} of 1 is no difference. Trials run one after another "
+        "on a machine whose speed changes, so their rates are not compared."
     )
     good = trials[trials["outcome"] == "ok"]
     loose = good[good["converged"] == False]  # noqa: E712 a column of objects, where None is not known
