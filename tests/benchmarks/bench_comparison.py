@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_comparison.py --output comparison.json [--repeats 20] [--neighbours 0 2]
 
 In each repeat, which takes several processes as a comparison does, a baseline of twenty calls of `lean` takes turns
-with itself (A/A) and with a candidate that does 5% more calls, for as long as a default comparison may take; then `lean`
-with `generate`.
+with itself (A/A) and with a candidate that does 5% more calls, for as long as a default comparison may take;
+then `lean` with `generate`.
 
 - A/A: how far the baseline is from itself, at most; to reach: within 3%, and never called faster or slower.
 - 5% more calls: how often called slower; to reach: 19 of 20.
