@@ -1,16 +1,20 @@
-"""The study's training loop against a plain one, in the manner of nanoGPT's train.py, on the same model.
+"""The study's training loop against two others: nanoGPT's, and a plain one with the study's own model.
 
-    python tests/benchmarks/bench_training.py --output training.json [--device cuda] [--blocks 12]
+    python tests/benchmarks/bench_training.py --output training.json [--device cuda] [--blocks 12] [--compiled]
 
-Each loop has a process of its own, as a trial has, with one thread on a CPU; they take turns, block by block, and the
-ratio is that of all tokens over all seconds. Both start from the same weights. The plain loop is eager, with torch's
-own AdamW and clipping and a batch stacked window by window; on a GPU it has bf16 autocast and fused AdamW as nanoGPT
-does. The study's loop runs with what its probe chose and with its metrics; what these and checkpoints cost is read
-from its spans. About a minute on a CPU.
+Each loop has a process of its own, as a trial has, with one thread on a CPU. They take turns in random order, block by
+block, and a ratio is the median over blocks of the other loop's time divided by the study's, with its bootstrap 95%
+interval. `nanogpt` is GPT-2 of the same width, layers, heads, context, vocabulary and batch (nanogpt.py); it is not the
+same model, so the parameters and the FLOPs per token of both are printed. `plain` is eager, with torch's own AdamW
+and clipping and a batch stacked window by window; on a GPU it has bf16 autocast and fused AdamW as nanoGPT does. With
+--compiled, nanoGPT compiled joins them (it needs a C++ compiler). The study's loop runs with what its probe chose and
+with its metrics; what these and checkpoints cost is read from its spans. About a minute on a CPU.
 """
 
 import argparse
 import multiprocessing
+import random
+import sys
 import tempfile
 import time
 from multiprocessing.connection import Connection
@@ -20,13 +24,18 @@ from typing import Any
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent))
+from nanogpt import NanoGptLoop
+from nanogpt import flops_per_token as nanogpt_flops_per_token
+
 from plumbline.core.files import write_json
 from plumbline.core.measure.machine import describe_machine
+from plumbline.core.statistics.rates import ratio_over_rounds
 from plumbline.lr_sweep.settings import LrSweepSettings, ModelSettings, OperationSettings, TrainingSettings
 from plumbline.lr_sweep.training.allocator import keep_freed_memory
 from plumbline.lr_sweep.training.data import Tokens
 from plumbline.lr_sweep.training.loop import RunConfig, Trainer, learning_rate
-from plumbline.lr_sweep.training.model import Transformer
+from plumbline.lr_sweep.training.model import Transformer, flops_per_token
 from plumbline.lr_sweep.training.precision import autotune
 
 SHAPES = {
@@ -105,22 +114,35 @@ class StudyLoop:
             self.trainer.log()
 
 
+Loop = PlainLoop | StudyLoop | NanoGptLoop
+
+
+def started(way: str, run: RunConfig, device: torch.device) -> Loop:
+    tokens = corpus(run.model.vocabulary)
+    if way.startswith("nanogpt"):
+        return NanoGptLoop(run.model, tokens.train, run.training.batch, device, compiled=way == "nanogpt_compiled")
+    return PlainLoop(run, tokens, device) if way == "plain" else StudyLoop(run, tokens, device)
+
+
 def serve(way: str, shape: str, device_name: str, steps: int, pipe: Connection) -> None:
-    """Answers each request with the seconds, on the wall and on the CPU, of so many steps; at None with the costs."""
+    """Answers each request with the seconds of so many steps; at None with the model's size and the costs."""
     torch.set_num_threads(1)
     device = torch.device(device_name)
     training = TrainingSettings(steps=steps, validate_every=steps)
     run = RunConfig(model=SHAPES[shape], training=training, rate=1e-3, seed=0, identity="{}")
-    loop = {"plain": PlainLoop, "study": StudyLoop}[way](run, corpus(run.model.vocabulary), device)
+    loop = started(way, run, device)
     pipe.send("ready")
     while (count := pipe.recv()) is not None:
-        began, worked = time.perf_counter(), time.process_time()
+        began = time.perf_counter()
         for _ in range(count):
             loop.advance()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        pipe.send((time.perf_counter() - began, time.process_time() - worked))
-    pipe.send(costs(loop.trainer) if isinstance(loop, StudyLoop) else {})
+        pipe.send(time.perf_counter() - began)
+    model = loop.trainer.model if isinstance(loop, StudyLoop) else loop.model
+    flops = nanogpt_flops_per_token(run.model) if way.startswith("nanogpt") else flops_per_token(run.model)
+    size = {"parameters": sum(weight.numel() for weight in model.parameters()), "flops_per_token": flops}
+    pipe.send(size | (costs(loop.trainer) if isinstance(loop, StudyLoop) else {}))
 
 
 def costs(trainer: Trainer) -> dict[str, Any]:
@@ -139,41 +161,38 @@ def costs(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def compare(shape: str, device: str, blocks: int, steps: int) -> dict[str, Any]:
-    """Tokens a second of both loops, and their ratio, from `blocks` turns of `steps` steps each."""
+def compare(shape: str, device: str, blocks: int, steps: int, ways: list[str]) -> dict[str, Any]:
+    """Tokens a second of each loop, and its time over the study's, from `blocks` turns of `steps` steps each."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
-    for way in ("plain", "study"):
+    for way in ways:
         pipes[way], theirs = context.Pipe()
         arguments = (way, shape, device, (blocks + 1) * steps, theirs)
         processes.append(context.Process(target=serve, args=arguments, daemon=True))
         processes[-1].start()
         pipes[way].recv()
-    seconds: dict[str, list[float]] = {"plain": [], "study": []}
-    cpu_seconds: dict[str, list[float]] = {"plain": [], "study": []}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
     for block in range(blocks + 1):
-        for way in ("plain", "study") if block % 2 else ("study", "plain"):
+        for way in random.sample(ways, len(ways)):
             pipes[way].send(steps)
-            wall, cpu = pipes[way].recv()
+            elapsed = pipes[way].recv()
             if block:  # the first warms up
-                seconds[way].append(wall)
-                cpu_seconds[way].append(cpu)
+                seconds[way].append(elapsed)
     for pipe in pipes.values():
         pipe.send(None)
     found = {way: pipe.recv() for way, pipe in pipes.items()}
     for process in processes:
         process.join()
     tokens = blocks * steps * TrainingSettings().batch * SHAPES[shape].context
-    return {
-        "shape": shape,
-        "plain_tokens_per_second": tokens / sum(seconds["plain"]),
-        "study_tokens_per_second": tokens / sum(seconds["study"]),
-        "ratio": sum(seconds["plain"]) / sum(seconds["study"]),
-        "ratio_of_cpu_seconds": sum(cpu_seconds["plain"]) / sum(cpu_seconds["study"]),
-        **found["study"],
-        "plain_block_seconds": seconds["plain"],
-        "study_block_seconds": seconds["study"],
-    }
+    for way in ways:
+        ratio = ratio_over_rounds(seconds[way], seconds["study"])
+        found[way] |= {
+            "tokens_per_second": tokens / sum(seconds[way]),
+            "ratio": ratio.value,
+            "interval": [ratio.low, ratio.high],
+            "block_seconds": seconds[way],
+        }
+    return {"shape": shape, "steps_per_block": steps, "loops": found}
 
 
 def main() -> None:
@@ -182,19 +201,31 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--blocks", type=int, default=12)
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--compiled", action="store_true")
     options = parser.parse_args()
+    ways = ["study", "plain", "nanogpt", *(["nanogpt_compiled"] if options.compiled else [])]
     figures = {}
     for shape in SHAPES:
         steps = options.steps if shape == "default" else max(options.steps // 6, 2)
-        found = figures[shape] = compare(shape, options.device, options.blocks, steps)
-        print(
-            f"{shape}: study {found['study_tokens_per_second']:,.0f} tokens/s, plain"
-            f" {found['plain_tokens_per_second']:,.0f}, ratio {found['ratio']:.2f} (CPU seconds"
-            f" {found['ratio_of_cpu_seconds']:.2f}); metrics {found['metrics_percent']:.2f}%, a checkpoint"
-            f" {1e3 * found['checkpoint_seconds']:.0f} ms, {found['checkpoints_percent']:.2f}% at the default interval",
-            flush=True,
-        )
+        figures[shape] = compare(shape, options.device, options.blocks, steps, ways)
+        report(figures[shape])
     write_json(options.output, {"benchmark": "training", "figures": figures, "machine": describe_machine()})
+
+
+def report(figure: dict[str, Any]) -> None:
+    for way, found in figure["loops"].items():
+        low, high = found["interval"]
+        print(
+            f"{figure['shape']}, {way}: {found['tokens_per_second']:,.0f} tokens/s, {found['parameters']:,} parameters,"
+            f" {found['flops_per_token']:,} FLOPs per token; time over the study's {found['ratio']:.3f}"
+            f" [{low:.3f}, {high:.3f}]"
+        )
+    study = figure["loops"]["study"]
+    print(
+        f"{figure['shape']}: metrics take {study['metrics_percent']:.2f}% of the study's loop, a checkpoint"
+        f" {1e3 * study['checkpoint_seconds']:.0f} ms, {study['checkpoints_percent']:.2f}% at the default interval",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -142,6 +142,16 @@ def test_tables_and_the_longer_training_are_drawn_beside_the_rates(grids: dict[s
     assert axes.get_ylim()[0] < 2.5
 
 
+def test_minimum_of_the_parabola_is_marked_between_the_neighbours_of_the_best_rate(grids: dict[str, SweepData]) -> None:
+    data = grids["refined"]
+    (marker,) = (line for line in drawn("loss_by_rate", data).axes[0].lines if line.get_marker() == "D")
+    (rate,), (loss,) = marker.get_data()
+    optimum = data.analysis.optimum
+    assert rate == optimum.value
+    assert optimum.low < rate < optimum.high
+    assert loss <= data.analysis.best_loss
+
+
 def lab(colour: object) -> np.ndarray:
     """CIELAB coordinates of a colour, for white D65."""
     rgb = np.array(to_rgb(colour))

@@ -35,7 +35,7 @@ def edge(data: SweepData) -> Figure:
     peak.set_ylim(min(finite.min() if finite.size else 1.0, 0.9), top)
     log_axis(peak)
     peak.set_ylabel("Peak / initial loss")
-    share.set_ylabel("Steps above it (%)")
+    share.set_ylabel("Steps above initial loss (%)")
     share.set_ylim(-4, 104)
     handles: list[Any] = []
     for axes in (peak, share):

@@ -141,7 +141,7 @@ def _longer_mark(axes: Axes, longer: TrialRecord | None) -> list[Any]:
 
 
 def _parabola(axes: Axes, data: SweepData) -> list[Any]:
-    """The parabola through the best rate and its neighbours, with a line down from its minimum; the legend entry."""
+    """The parabola through the best rate and its neighbours, its minimum marked; the legend entry."""
     analysis = data.analysis
     if not analysis.bracketed:
         return []
@@ -151,12 +151,11 @@ def _parabola(axes: Axes, data: SweepData) -> list[Any]:
     losses = data.rates["final_validation_loss"].to_numpy(dtype=np.float64)[three]
     parabola = np.polynomial.Polynomial.fit(np.log(rates[three]), losses, 2)
     along = np.linspace(np.log(rates[best - 1]), np.log(rates[best + 1]), 60)
-    vertex, bottom = analysis.optimum.value, axes.get_ylim()[0]
-    style: dict[str, Any] = {"color": GREEN, "ls": (0, (1, 1)), "lw": 1.1, "zorder": 2.5}
-    label = f"Parabola (minimum at {rate_text(vertex)})"
-    handles = axes.plot(np.exp(along), parabola(along), **style, label=label)
-    axes.plot([vertex, vertex], [bottom, parabola(np.log(vertex))], **style)
-    return list(handles)
+    vertex = analysis.optimum.value
+    axes.plot(np.exp(along), parabola(along), color=GREEN, ls=(0, (1, 1)), lw=1.1, zorder=2.5)
+    style: dict[str, Any] = {"color": GREEN, "marker": "D", "ms": 4, "mew": 0.5, "mec": "white"}
+    axes.plot(vertex, parabola(np.log(vertex)), **style, zorder=5)
+    return [Line2D([], [], ls=(0, (1, 1)), lw=1.1, **style, label=f"Parabola, minimum at {rate_text(vertex)}")]
 
 
 def _rate_styles(rates: list[float], best: float) -> dict[float, dict[str, Any]]:

@@ -110,8 +110,10 @@ class Trainer:
     def prepare(self, config: ComputeConfig) -> None:
         """Creates the optimizer and sets the arithmetic.
 
-        A step at the peak rate multiplies the matrices by 1 - weight_decay, whatever the peak rate is (Wortsman et al.
-        2023, arXiv 2309.14322, section 3.2.2; Loshchilov and Hutter 2019, algorithm 2).
+        A step at the peak rate multiplies the matrices by 1 - weight_decay, whatever the peak rate is: independent
+        weight decay (Wortsman et al. 2023, arXiv 2309.14322, section 3.2.2; Loshchilov and Hutter 2019, algorithm 2).
+        google-deepmind/nanodo writes it the same way: with independent_weight_decay, nanodo/optimizer.py (commit
+        413e781) passes weight_decay / peak_learning_rate to optax.adamw, whose decay follows the rate's schedule.
         """
         training = self.run.training
         self.config = config

@@ -42,11 +42,11 @@ class Attention(nn.Module):
         )
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        q, k, v = (
-            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, T, head size)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        mixed = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True)
+        # one product and one rotation instead of three and two
+        weight = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
+        heads = F.linear(x, weight).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)  # (B, 3 heads, T, head size)
+        q, k = rotate(heads[:, : 2 * self.heads], cos, sin).chunk(2, dim=1)
+        mixed = F.scaled_dot_product_attention(q, k, heads[:, 2 * self.heads :], is_causal=True)
         return self.o_proj(mixed.transpose(1, 2).flatten(-2))
 
 
@@ -130,17 +130,20 @@ class Transformer(nn.Module):
 
 
 def rotations(settings: ModelSettings) -> tuple[Tensor, Tensor]:
-    """cos and sin (context, head size) of the rotary angles (Su et al. 2021, "RoFormer", section 3.4.2)."""
+    """cos and ± sin (context, head size) of the rotary angles (Su et al. 2021, "RoFormer", section 3.4.2).
+
+    The sine of the first half of the features is negative, as `rotate` needs it.
+    """
     size = settings.width // settings.heads
     frequencies = 1.0 / settings.rope_theta ** (torch.arange(0, size, 2, dtype=torch.float32) / size)
-    angles = torch.outer(torch.arange(settings.context, dtype=torch.float32), frequencies).repeat(1, 2)
-    return angles.cos(), angles.sin()
+    angles = torch.outer(torch.arange(settings.context, dtype=torch.float32), frequencies)
+    return angles.cos().repeat(1, 2), torch.cat((-angles.sin(), angles.sin()), dim=1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """x (..., T, head size) rotated by the angles of its positions; the two halves of the features form the pairs."""
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    return torch.addcmul(x * cos, torch.cat((second, first), dim=-1), sin)
 
 
 def parameter_count(settings: ModelSettings) -> int:
