@@ -109,9 +109,10 @@ def ready(search: Search) -> torch.device:
 def _peak_bytes(search: Search, batch: int) -> int | None:
     """Peak memory of one call; None where the system does not tell."""
     device = ready(search)
-    cell, used = search.cell, meter(device)
-    used.reset()
+    cell = search.cell
     engine_class: type[Engine] = load(cell.engine)
+    used = meter(device, with_torch=engine_class.allocates_with_torch)
+    used.reset()
     config = initial_config(search.autotune, engine_class)
     torch.set_num_threads(config.threads)
     with memory_errors():
