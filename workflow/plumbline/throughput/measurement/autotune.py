@@ -65,7 +65,8 @@ def check_dtype(dtype: str, device: torch.device) -> None:
 def initial_config(settings: AutotuneSettings, engine: type[Engine]) -> EngineConfig:
     """What the settings fix, and for `auto` the default: float32, the engine's first attention, one thread, no compile.
 
-    `compile` is off for engines that cannot, `attention` the engine's own where it brings its kernels. Raises OutcomeError for an attention that the engine does not have.
+    `compile` is off for engines that cannot; an engine with kernels of its own has its own attention. Raises
+    OutcomeError for an attention that the engine does not have.
     """
     is_chosen = settings.attention == "auto" or engine.attentions == BUILT_IN
     attention = engine.attentions[0] if is_chosen else settings.attention
