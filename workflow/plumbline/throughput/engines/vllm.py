@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from plumbline.core.errors import one_line
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.throughput.engines.interface import BUILT_IN, DTYPES, Engine, Shape, package
 from plumbline.throughput.models.manifest import Manifest
@@ -41,19 +42,24 @@ class VLLM(Engine):
         from vllm import LLM
 
         self._folder, self._dtype = Path(manifest.folder), DTYPES[config.dtype]
-        self._model = LLM(
-            model=manifest.folder,
-            skip_tokenizer_init=True,
-            trust_remote_code=False,
-            generation_config="vllm",  # else it samples as the folder's configuration says
-            dtype=config.dtype,
-            max_model_len=shape.prompt + shape.generated,
-            max_num_seqs=shape.batch,
-            enforce_eager=not config.compile,
-            enable_prefix_caching=False,  # equal prompts count as work too
-            max_logprobs=-1,  # the whole vocabulary
-            seed=0,
-        )
+        try:
+            self._model = LLM(
+                model=manifest.folder,
+                skip_tokenizer_init=True,
+                trust_remote_code=False,
+                generation_config="vllm",  # else it samples as the folder's configuration says
+                dtype=config.dtype,
+                max_model_len=shape.prompt + shape.generated,
+                max_num_seqs=shape.batch,
+                enforce_eager=not config.compile,
+                enable_prefix_caching=False,  # equal prompts count as work too
+                max_logprobs=-1,  # the whole vocabulary
+                seed=0,
+            )
+        except ValueError as error:  # its word for too little free memory
+            if "memory" in str(error):
+                raise MemoryError(one_line(error)) from error
+            raise
 
     def generate(self, prompts: Tensor, count: int, on_token: Callable[[], None] | None = None) -> Tensor:
         from vllm import SamplingParams
