@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from plumbline.throughput.engine_needs import FORMATS, PACKAGES, missing_packages
+from plumbline.throughput.engine_needs import FORMATS, NEEDED, missing_packages
 from plumbline.throughput.models.llama_config import not_llama
 from throughput import trials
 
@@ -26,7 +26,7 @@ sys.meta_path.insert(0, Refusal())
 
 def run_without(engine: str, program: str, *arguments: str) -> str:
     """What `program` prints where the packages of `engine` are not installed."""
-    source = WITHOUT_PACKAGES.format(missing=set(PACKAGES[engine])) + program
+    source = WITHOUT_PACKAGES.format(missing=set(NEEDED[engine])) + program
     done = subprocess.run([sys.executable, "-c", source, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -56,7 +56,7 @@ convert(spec, Path(manifest), Path(output))
     assert found["message"].endswith("pip install 'plumbline[engines]'")
 
 
-@pytest.mark.parametrize("engine", PACKAGES)
+@pytest.mark.parametrize("engine", NEEDED)
 def test_missing_package_makes_an_engine_unavailable_and_is_known_to_the_plan(manifest: Path, engine: str) -> None:
     program = """
 from pathlib import Path
@@ -69,7 +69,7 @@ try:
 except OutcomeError as error:
     print(error.outcome.value, *missing_packages(sys.argv[1]), sep=",")
 """
-    assert run_without(engine, program, engine, str(manifest)).strip() == ",".join(["unavailable", *PACKAGES[engine]])
+    assert run_without(engine, program, engine, str(manifest)).strip() == ",".join(["unavailable", *NEEDED[engine]])
 
 
 def test_installed_packages_are_not_missing_and_engines_of_torch_need_none() -> None:
@@ -78,8 +78,8 @@ def test_installed_packages_are_not_missing_and_engines_of_torch_need_none() -> 
 
 def test_every_format_belongs_to_an_engine_with_packages() -> None:
     engines = {path.stem for path in FORMATS.glob("[!_]*.py")}
-    assert engines <= PACKAGES.keys()
-    assert all((FORMATS.parent / "engines" / f"{name}.py").exists() for name in PACKAGES)
+    assert engines <= NEEDED.keys()
+    assert all((FORMATS.parent / "engines" / f"{name}.py").exists() for name in NEEDED)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from plumbline.core.plan.target import Spec
 from plumbline.core.run.device import torch_device
 from plumbline.core.run.stage import stage
 from plumbline.core.settings import Settings, validated
-from plumbline.throughput.engine_needs import LLAMA_ONLY
+from plumbline.throughput.engine_needs import only_runs_llamas
 from plumbline.throughput.models import random, source
 from plumbline.throughput.models.llama_config import not_llama
 from plumbline.throughput.models.load import load_transformers, shapes_of
@@ -97,7 +97,7 @@ def _check_engines(model: str, engines: list[str], config: dict[str, Any]) -> No
     """Raises UserError for an engine that cannot run a model with this config.json; the plan knows local ones."""
     reason = not_llama(config)
     for engine in engines:
-        if reason and engine in LLAMA_ONLY:
+        if reason and only_runs_llamas(engine):
             raise UserError(
                 f"throughput.grid.engines: {engine} only supports {reason}, which {model} has; use engines: [generate]"
             )

@@ -11,7 +11,7 @@ from plumbline.core.plan.target import Spec
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.core.run.stage import stage
 from plumbline.throughput.engine_needs import FORMATS
-from plumbline.throughput.engines.interface import KEY, package
+from plumbline.throughput.engines.interface import KEY, package, unavailable
 from plumbline.throughput.models.llama_config import llama_sizes, not_llama
 from plumbline.throughput.models.load import load_tensors
 from plumbline.throughput.models.manifest import Converted, Manifest, read_manifest
@@ -57,7 +57,7 @@ def _write(spec: ConvertSpec, variant: Manifest, folder: Path) -> None:
             Outcome.UNAVAILABLE, f"engine {spec.engine} has no low-rank layers, as {variant.variant} has"
         )
     if reason := not_llama(config):
-        raise OutcomeError(Outcome.UNAVAILABLE, f"engine {spec.engine} only supports {reason}")
+        raise unavailable(f"engine {spec.engine} only supports {reason}")
     write = registry.find(spec.engine, FORMATS, "plumbline.throughput.formats", attribute="write", place=KEY)
     tensors = load_tensors(variant, getattr(torch, spec.dtype), torch.device("cpu"))
     with package(spec.engine):

@@ -6,10 +6,8 @@ from pathlib import Path
 from plumbline.core import registry
 
 FORMATS = Path(__file__).parent / "formats"
-PACKAGES = {"ctranslate2": ("ctranslate2",), "llama_cpp": ("xllamacpp", "gguf"), "vllm": ("vllm",)}
+NEEDED = {"ctranslate2": ("ctranslate2",), "llama_cpp": ("xllamacpp", "gguf"), "vllm": ("vllm",)}
 """Engine -> modules of the packages that it needs and that the project does without."""
-LLAMA_ONLY = frozenset({"lean", *registry.names(FORMATS)})
-"""Engines that only run models of Llama's architecture."""
 
 
 def needs_conversion(engine: str) -> bool:
@@ -17,12 +15,17 @@ def needs_conversion(engine: str) -> bool:
     return engine in registry.names(FORMATS)
 
 
+def only_runs_llamas(engine: str) -> bool:
+    """Whether `engine` only runs models of Llama's architecture."""
+    return engine == "lean" or needs_conversion(engine)
+
+
 def missing_packages(engine: str) -> list[str]:
     """Modules that `engine` needs and this interpreter does not find. Nothing is imported.
 
     It is part of the spec: where an engine was unavailable, installing its package makes that result stale.
     """
-    return [module for module in PACKAGES.get(engine, ()) if not _is_found(module)]
+    return [module for module in NEEDED.get(engine, ()) if not _is_found(module)]
 
 
 def _is_found(module: str) -> bool:

@@ -11,7 +11,7 @@ from plumbline.core import registry
 from plumbline.core.errors import UserError
 from plumbline.core.registry import short_name
 from plumbline.core.settings import Settings, distinct
-from plumbline.throughput.engine_needs import LLAMA_ONLY
+from plumbline.throughput.engine_needs import only_runs_llamas
 from plumbline.throughput.models.llama_config import not_llama
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -342,7 +342,7 @@ class ThroughputSettings(Settings):
         """
         reason = not_llama(config)
         for number, block in self._blocks_of(user_variant):
-            unfit = [engine for engine in block.engines if engine in LLAMA_ONLY]
+            unfit = [engine for engine in block.engines if only_runs_llamas(engine)]
             if reason and unfit:
                 raise ValueError(
                     f"grid.{number}.engines: {unfit[0]} only supports {reason}, which {model} has;"

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plumbline.core.run.record import Outcome, OutcomeError
-from plumbline.throughput.engines.interface import BUILT_IN, DTYPES, Engine, Shape, converted, package
+from plumbline.throughput.engines.interface import BUILT_IN, DTYPES, Engine, Shape, converted, package, unavailable
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.models.weights import step_weights
 from plumbline.throughput.settings import EngineConfig
@@ -41,7 +40,7 @@ class CTranslate2(Engine):
                 intra_threads=config.threads,
             )
         except ValueError as error:  # no arithmetic in this dtype on this device
-            raise OutcomeError(Outcome.UNAVAILABLE, f"engine {NAME}: {error}") from None
+            raise unavailable(f"engine {NAME}: {error}") from None
 
     def generate(self, prompts: Tensor, count: int, on_token: Callable[[], None] | None = None) -> Tensor:
         found = self._generator.generate_batch(

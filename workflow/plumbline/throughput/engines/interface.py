@@ -79,14 +79,18 @@ class Engine(ABC):
         """Releases threads and GPU memory."""
 
 
+def unavailable(reason: str) -> OutcomeError:
+    """What an engine raises that cannot run a model, a dtype or a shape."""
+    return OutcomeError(Outcome.UNAVAILABLE, reason)
+
+
 @contextmanager
 def package(engine: str, install: str = "plumbline[engines]") -> Iterator[None]:
     """An import within that fails is outcome `unavailable`; its message says what to install."""
     try:
         yield
     except ImportError as error:
-        reason = f"engine {engine} is not installed ({one_line(error)}); pip install '{install}'"
-        raise OutcomeError(Outcome.UNAVAILABLE, reason) from None
+        raise unavailable(f"engine {engine} is not installed ({one_line(error)}); pip install '{install}'") from None
 
 
 def converted(manifest: Manifest, engine: str, dtype: str | None = None) -> Path:
@@ -98,7 +102,7 @@ def converted(manifest: Manifest, engine: str, dtype: str | None = None) -> Path
     if found is None or found.engine != engine:
         raise UserError(f"{manifest.variant}: is not converted for engine {engine}; run the stage throughput.convert")
     if dtype not in (None, found.dtype):
-        raise OutcomeError(Outcome.UNAVAILABLE, f"engine {engine} was given {found.dtype} weights, not {dtype}")
+        raise unavailable(f"engine {engine} was given {found.dtype} weights, not {dtype}")
     return Path(found.folder)
 
 

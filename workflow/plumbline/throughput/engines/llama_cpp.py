@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plumbline.core.run.record import Outcome, OutcomeError
-from plumbline.throughput.engines.interface import BUILT_IN, DTYPES, Engine, Shape, converted, package
+from plumbline.throughput.engines.interface import BUILT_IN, DTYPES, Engine, Shape, converted, package, unavailable
 from plumbline.throughput.formats.llama_cpp import FILE, token_ids
 from plumbline.throughput.measurement.memory import free_bytes
 from plumbline.throughput.models.manifest import Manifest, Shapes
@@ -43,11 +42,9 @@ class LlamaCpp(Engine):
         import xllamacpp
 
         if shape.batch > MOST_ROWS:
-            raise OutcomeError(Outcome.UNAVAILABLE, f"engine {NAME} takes at most {MOST_ROWS} rows, not {shape.batch}")
+            raise unavailable(f"engine {NAME} takes at most {MOST_ROWS} rows, not {shape.batch}")
         if device.type == "cuda" and all(each["name"] == "CPU" for each in xllamacpp.get_device_info()):
-            raise OutcomeError(
-                Outcome.UNAVAILABLE, f"engine {NAME}: this build of xllamacpp has no CUDA; install its CUDA wheel"
-            )
+            raise unavailable(f"engine {NAME}: this build of xllamacpp has no CUDA; install its CUDA wheel")
         self._folder, self._dtype = Path(manifest.folder), DTYPES[config.dtype]
         self._vocabulary = read_config(self._folder)["vocab_size"]
         file = converted(manifest, NAME, config.dtype) / FILE

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from plumbline.core.errors import one_line
-from plumbline.core.run.record import Outcome, OutcomeError
-from plumbline.throughput.engines.interface import BUILT_IN, DTYPES, Engine, Shape, package
+from plumbline.throughput.engines.interface import BUILT_IN, DTYPES, Engine, Shape, package, unavailable
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.models.weights import step_weights
 from plumbline.throughput.settings import EngineConfig
@@ -36,9 +35,9 @@ class VLLM(Engine):
     def __init__(self, manifest: Manifest, device: torch.device, config: EngineConfig, shape: Shape) -> None:
         self.prepare(manifest)
         if device.type != "cuda":
-            raise OutcomeError(Outcome.UNAVAILABLE, f"engine {NAME} needs a GPU, and the device is {device.type}")
+            raise unavailable(f"engine {NAME} needs a GPU, and the device is {device.type}")
         if manifest.layers:
-            raise OutcomeError(Outcome.UNAVAILABLE, f"engine {NAME} has no low-rank layers, as {manifest.variant} has")
+            raise unavailable(f"engine {NAME} has no low-rank layers, as {manifest.variant} has")
         from vllm import LLM
 
         self._folder, self._dtype = Path(manifest.folder), DTYPES[config.dtype]
