@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from plumbline.core.errors import UserError
-from plumbline.core.run.processes import in_child
+from plumbline.core.run.processes import in_child, limit_address_space
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.throughput.convert import ConvertSpec, convert
 from plumbline.throughput.engines.interface import Engine, Shape, load
+from plumbline.throughput.measurement.memory import status_bytes
 from plumbline.throughput.models import llama
 from plumbline.throughput.models.load import load_transformers
-from plumbline.throughput.models.manifest import CompressedLayer, Manifest, read_manifest
+from plumbline.throughput.models.manifest import CompressedLayer, Manifest, Shapes, read_manifest
 from plumbline.throughput.settings import EngineConfig
 
 CONVERTED = ("ctranslate2", "llama_cpp")
@@ -234,6 +236,23 @@ def test_more_rows_than_llama_cpp_takes_are_unavailable(models: dict[str, Manife
         load("llama_cpp")(
             converted(models["plain"], "llama_cpp"), CPU, config(), Shape(batch=257, prompt=2, generated=3)
         )
+
+
+def test_cache_that_does_not_fit_is_out_of_memory_in_llama_cpp(tmp_path: Path) -> None:
+    """The cache of 200 rows takes 420 MB, and llama.cpp ends the process where it gets no memory."""
+    shapes = {"vocabulary": 61, "context": 4096, "width": 32, "layers": 2, "heads": 4, "kv_heads": 4, "head_size": 8}
+    known = Shapes(kind="llama", **shapes)
+    manifest = write(tmp_path / "long", max_position_embeddings=4096).model_copy(update={"shapes": known})
+    manifest = converted(manifest, "llama_cpp")
+
+    def construct(room: int) -> None:
+        load("llama_cpp").prepare(manifest)
+        limit_address_space(status_bytes("VmSize") + room)
+        load("llama_cpp")(manifest, CPU, config(), Shape(batch=200, prompt=4, generated=4000)).close()
+
+    in_child(partial(construct, 2**30))
+    with pytest.raises(MemoryError, match=r"llama\.cpp needs about"):
+        in_child(partial(construct, 600 * 2**20))
 
 
 @pytest.mark.parametrize("name", CONVERTED)

@@ -21,6 +21,10 @@ MOST_ROWS = 256
 PAD = 256
 """llama.cpp rounds the cache of each row up to a multiple of this many tokens."""
 ALL_LAYERS = 1_000
+PROMPT_TOKENS = 512
+"""Largest number of prompt tokens that llama.cpp reads at once."""
+OVERHEAD_BYTES = 2**28
+"""Stacks and heaps of llama.cpp's threads, and its buffers; 200 MB of address space were seen."""
 
 
 class LlamaCpp(Engine):
@@ -51,14 +55,10 @@ class LlamaCpp(Engine):
         length = PAD * math.ceil((shape.prompt + shape.generated) / PAD)
         parameters = _parameters(xllamacpp, file, config, shape.batch, length)
         parameters.n_gpu_layers = ALL_LAYERS if device.type == "cuda" else 0
-        needed = file.stat().st_size + _cache_bytes(manifest.shapes, shape.batch * length, config.dtype)
-        room = free_bytes(device)
-        try:
-            self._server: Any = xllamacpp.Server(parameters)
-        except RuntimeError as error:  # it does not say why
-            if needed > room:
-                raise MemoryError(f"llama.cpp needs {needed:,} bytes for weights and cache") from error
-            raise
+        needed = file.stat().st_size + _working_bytes(manifest.shapes, shape.batch, length, config.dtype)
+        if needed > (room := free_bytes(device)):  # it would end the process
+            raise MemoryError(f"llama.cpp needs about {needed:,} bytes, and {room:,} are free")
+        self._server: Any = xllamacpp.Server(parameters)
 
     def generate(self, prompts: Tensor, count: int, on_token: Callable[[], None] | None = None) -> Tensor:
         rows = [""] * len(prompts)
@@ -94,6 +94,7 @@ class LlamaCpp(Engine):
         return step_weights(self._folder, self._dtype)
 
     def close(self) -> None:
+        self._complete({"prompt": [0], "max_tokens": 1})  # one that has had no request yet would not end
         del self._server
 
     def _complete(self, request: dict[str, Any], take: Callable[[Any], None] | None = None) -> Any:
@@ -129,15 +130,17 @@ def _parameters(xllamacpp: Any, file: Path, config: EngineConfig, rows: int, len
     found.fit_params = found.warmup = found.cache_prompt = found.cache_idle_slots = False
     found.cache_ram_mib = found.n_ctx_checkpoints = 0
     found.slot_prompt_similarity = 0.0
+    found.n_threads_http = 1  # no one asks from outside; by default one for each slot
     found.verbosity = -1
     return found
 
 
-def _cache_bytes(shapes: Shapes | None, tokens: int, dtype: str) -> int:
-    """Keys and values of `tokens` tokens; 0 for a model of unknown shapes."""
+def _working_bytes(shapes: Shapes | None, rows: int, length: int, dtype: str) -> int:
+    """Keys and values of `rows` rows of `length` tokens, logits of a prompt, and threads."""
     if shapes is None:
-        return 0
-    return 2 * shapes.layers * shapes.kv_heads * shapes.head_size * tokens * DTYPES[dtype].itemsize
+        return OVERHEAD_BYTES
+    cache = 2 * shapes.layers * shapes.kv_heads * shapes.head_size * rows * length * DTYPES[dtype].itemsize
+    return cache + 4 * PROMPT_TOKENS * shapes.vocabulary + OVERHEAD_BYTES
 
 
 ENGINE = LlamaCpp
