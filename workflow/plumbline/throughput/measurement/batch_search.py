@@ -92,6 +92,8 @@ def try_batch(search: Search, batch: int) -> TriedBatch:
         outcome, message = Outcome.OUT_OF_MEMORY, str(error)
     except TimeUpError as error:
         outcome, message = Outcome.TIMEOUT, str(error)
+    except OutcomeError as error:  # more rows than the engine takes
+        outcome, message = error.outcome, str(error)
     seconds = time.perf_counter() - began
     return TriedBatch(batch=batch, fits=fits, outcome=outcome, peak_bytes=peak, seconds=seconds, message=message)
 
