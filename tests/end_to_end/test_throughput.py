@@ -18,7 +18,9 @@ SETTINGS["throughput"] |= {
         "paths": ["user/broken", "user/missing"],
     },
 }
-SETTINGS["throughput"]["grid"].append({"variants": ["plain-0.4"], "engines": ["ctranslate2"], "batch": [1]})
+SETTINGS["throughput"]["grid"].append(
+    {"variants": ["plain-0.4"], "engines": ["ctranslate2"], "batch": [1], "generated": [6]}
+)
 GRID = {"base": 4, "plain-0.4": 3, "broken": 2, "missing": 2}
 """Trials of each variant: two batches of `lean`, one of `generate` and `ctranslate2` with the base, and one of
 `ctranslate2` with a variant that it cannot run."""
@@ -60,8 +62,8 @@ def test_every_outcome_is_a_record_and_the_rest_goes_on(measured):
         name.partition("/")[0]: record["outcome"] for name, record in found.items() if "ctranslate2" not in name
     }
     assert outcomes == {"base": "ok", "plain-0.4": "ok", "broken": "invalid_output", "missing": "unavailable"}
-    assert found["plain-0.4/ctranslate2/b1-p4-g32"]["outcome"] == "unavailable"
-    assert "no low-rank layers" in found["plain-0.4/ctranslate2/b1-p4-g32"]["message"]
+    assert found["plain-0.4/ctranslate2/b1-p4-g6"]["outcome"] == "unavailable"
+    assert "no low-rank layers" in found["plain-0.4/ctranslate2/b1-p4-g6"]["message"]
     assert all("user/missing" in found[name]["message"] for name in found if name.startswith("missing/"))
 
 
