@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 import torch
@@ -236,6 +238,16 @@ def test_more_rows_than_llama_cpp_takes_are_unavailable(models: dict[str, Manife
         load("llama_cpp")(
             converted(models["plain"], "llama_cpp"), CPU, config(), Shape(batch=257, prompt=2, generated=3)
         )
+
+
+def test_llama_cpps_server_answers_no_one_else(models: dict[str, Manifest]) -> None:
+    prompts = random_prompts(1, 2)
+    with engine("llama_cpp", models["plain"], prompts) as made:
+        made.generate(prompts, GENERATED)
+        address = f"{made._server.listening_address}/v1/completions"
+        question = Request(address, b'{"prompt": [1]}', {"Content-Type": "application/json"})
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(question, timeout=10)
 
 
 def test_cache_that_does_not_fit_is_out_of_memory_in_llama_cpp(tmp_path: Path) -> None:

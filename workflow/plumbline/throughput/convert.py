@@ -53,9 +53,7 @@ def _write(spec: ConvertSpec, variant: Manifest, folder: Path) -> None:
     """Writes the weights to `folder`. Raises OutcomeError, unavailable, where that cannot be done."""
     config = read_config(Path(variant.folder))
     if variant.layers:
-        raise OutcomeError(
-            Outcome.UNAVAILABLE, f"engine {spec.engine} has no low-rank layers, as {variant.variant} has"
-        )
+        raise unavailable(f"engine {spec.engine} has no low-rank layers, as {variant.variant} has")
     if reason := not_llama(config):
         raise unavailable(f"engine {spec.engine} only supports {reason}")
     write = registry.find(spec.engine, FORMATS, "plumbline.throughput.formats", attribute="write", place=KEY)

@@ -1,6 +1,7 @@
 """llama.cpp by the package xllamacpp, whose interface is llama.cpp's server, here in this process."""
 
 import math
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,7 @@ def _parameters(xllamacpp: Any, file: Path, config: EngineConfig, rows: int, len
     found.cache_ram_mib = found.n_ctx_checkpoints = 0
     found.slot_prompt_similarity = 0.0
     found.n_threads_http = 1  # no one asks from outside; by default one for each slot
+    found.api_keys = [secrets.token_hex()]  # it listens on a port of the loopback interface, where anyone could ask
     found.verbosity = -1
     return found
 
