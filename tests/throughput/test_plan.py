@@ -80,6 +80,12 @@ def test_engine_that_cannot_run_a_known_model_is_refused_before_anything_runs(tm
     assert specs(grid=[generate], **changes)
 
 
+def test_id_that_is_none_is_refused_before_anything_runs():
+    text = {"calibration": [__file__], "evaluation": [__file__]}
+    with pytest.raises(UserError, match=r"model\.hub\.id: no//id is neither a directory here nor an id"):
+        specs(model={"source": "hub", "hub": {"id": "no//id"}}, text=text)
+
+
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"autotune": {"dtype": "bfloat16"}}])
 def test_what_decides_the_reference_decides_its_trials(changes):
     before, after = specs(), specs(**changes)

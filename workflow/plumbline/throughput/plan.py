@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from plumbline.core.errors import UserError
+from plumbline.core.errors import UserError, one_line
 from plumbline.core.files import read_json
 from plumbline.core.plan.fingerprint import fingerprint
 from plumbline.core.plan.globs import matching
@@ -148,7 +148,11 @@ def _cached_config(model: HubModel) -> Any:
     """config.json of a model on the hub, if it has been fetched before."""
     from huggingface_hub import try_to_load_from_cache  # takes a while
 
-    found = try_to_load_from_cache(model.id, "config.json", revision=model.revision)
+    try:
+        found = try_to_load_from_cache(model.id, "config.json", revision=model.revision)
+    except ValueError as error:  # an id that the hub's client refuses
+        message = f"{model.id} is neither a directory here nor an id: {one_line(error)}"
+        raise UserError(f"config: throughput.model.hub.id: {message}") from None
     return read_json(Path(found)) if isinstance(found, str) else None
 
 
