@@ -107,16 +107,6 @@ def test_second_run_does_nothing_and_only_a_deleted_trial_runs_again(measured):
     assert waiting == again | {"throughput_summarize": 1, "throughput_figures": 1}
 
 
-def test_deleted_conversion_is_made_again_with_what_reads_it(measured):
-    manifest = measured.study / "models" / "base+ctranslate2" / "manifest.json"
-    kept = manifest.read_bytes()
-    manifest.unlink()
-    waiting = measured.waiting()
-    manifest.write_bytes(kept)
-    again = {"throughput_convert": 1, "throughput_measure": 1, "throughput_comparison": 1}
-    assert waiting == again | {"throughput_summarize": 1, "throughput_figures": 1}
-
-
 def test_edited_format_makes_only_its_conversions_stale_with_what_reads_them(measured):
     path = measured.root / "workflow" / "plumbline" / "throughput" / "formats" / "ctranslate2.py"
     text = path.read_text()
