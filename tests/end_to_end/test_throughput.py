@@ -18,8 +18,12 @@ SETTINGS["throughput"] |= {
         "paths": ["user/broken", "user/missing"],
     },
 }
-GRID = {"base": 3, "plain-0.4": 2, "broken": 2, "missing": 2}
-"""Trials of each variant: two batches of `lean`, and one of `generate` with the base."""
+SETTINGS["throughput"]["grid"].append(
+    {"variants": ["plain-0.4"], "engines": ["ctranslate2"], "batch": [1], "generated": [6]}
+)
+GRID = {"base": 4, "plain-0.4": 3, "broken": 2, "missing": 2}
+"""Trials of each variant: two batches of `lean`, one of `generate` and `ctranslate2` with the base, and one of
+`ctranslate2` with a variant that it cannot run."""
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +58,20 @@ def records(house: House) -> dict[str, dict]:
 def test_every_outcome_is_a_record_and_the_rest_goes_on(measured):
     found = records(measured)
     assert Counter(name.partition("/")[0] for name in found) == GRID
-    outcomes = {name.partition("/")[0]: record["outcome"] for name, record in found.items()}
+    outcomes = {
+        name.partition("/")[0]: record["outcome"] for name, record in found.items() if "ctranslate2" not in name
+    }
     assert outcomes == {"base": "ok", "plain-0.4": "ok", "broken": "invalid_output", "missing": "unavailable"}
+    assert found["plain-0.4/ctranslate2/b1-p4-g6"]["outcome"] == "unavailable"
+    assert "no low-rank layers" in found["plain-0.4/ctranslate2/b1-p4-g6"]["message"]
     assert all("user/missing" in found[name]["message"] for name in found if name.startswith("missing/"))
 
 
 def test_engines_give_the_same_tokens_and_every_token_is_counted(measured):
     found = records(measured)
-    ours, theirs = found["base/lean/b2-p4-g6"], found["base/generate/b2-p4-g6"]
-    assert ours["tokens_sha256"] == theirs["tokens_sha256"] == ours["reference_sha256"]
-    for record in (ours, theirs):
+    engines = [found[f"base/{engine}/b2-p4-g6"] for engine in ("lean", "generate", "ctranslate2")]
+    assert {record["tokens_sha256"] for record in engines} == {engines[0]["reference_sha256"]}
+    for record in engines:
         assert record["tokens_generated"] == 2 * 6 * len(record["batches"]) > 0
         seconds = sum(batch["seconds"] for batch in record["batches"])
         assert record["tokens_per_second"] == pytest.approx(record["tokens_generated"] / seconds)
@@ -96,6 +104,16 @@ def test_second_run_does_nothing_and_only_a_deleted_trial_runs_again(measured):
     waiting = measured.waiting()
     trial.write_bytes(kept)
     again = {"throughput_measure": 1, "throughput_comparison": 2}
+    assert waiting == again | {"throughput_summarize": 1, "throughput_figures": 1}
+
+
+def test_edited_format_makes_only_its_conversions_stale_with_what_reads_them(measured):
+    path = measured.root / "workflow" / "plumbline" / "throughput" / "formats" / "ctranslate2.py"
+    text = path.read_text()
+    path.write_text(text + "\nEDITED = True\n")
+    waiting = measured.waiting()
+    path.write_text(text)
+    again = {"throughput_convert": 2, "throughput_measure": 2, "throughput_comparison": 1}
     assert waiting == again | {"throughput_summarize": 1, "throughput_figures": 1}
 
 

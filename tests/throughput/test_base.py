@@ -35,9 +35,9 @@ def corpus(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
-def made(spec, tmp_path, best=(), corpus=()):
+def made(spec, tmp_path, best=(), corpus=(), engines=()):
     output = tmp_path / "models" / "base" / "manifest.json"
-    base(spec, best=list(best), corpus=list(corpus), output=output, device="cpu")
+    base(spec, best=list(best), corpus=list(corpus), output=output, device="cpu", engines=list(engines))
     return read_manifest(output), load_file(output.with_name("text.safetensors"))
 
 
@@ -171,6 +171,24 @@ def test_hub_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="some-lab/some-model is not a directory here, and the hub did not provide it"):
         made(spec_of("hub", {"id": "some-lab/some-model", "revision": None}), tmp_path)
+
+
+@pytest.mark.parametrize(("engine", "is_refused"), [("lean", True), ("llama_cpp", True), ("generate", False)])
+def test_hub_model_that_an_engine_cannot_run_is_refused_before_its_weights_are_fetched(
+    tmp_path, monkeypatch, engine, is_refused
+):
+    """The cache has nothing but config.json, so that fetching the weights would fail otherwise."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    snapshot = tmp_path / "cache" / "models--some-lab--other"
+    (snapshot / "refs").mkdir(parents=True)
+    (snapshot / "refs" / "main").write_text("0123")
+    (snapshot / "snapshots" / "0123").mkdir(parents=True)
+    (snapshot / "snapshots" / "0123" / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(UserError) as caught:
+        made(spec_of("hub", {"id": "some-lab/other", "revision": None}), tmp_path, engines=[engine])
+    message = f"{engine} only supports model_type llama, not gpt2, which some-lab/other has; use engines: [generate]"
+    assert (message in str(caught.value)) is is_refused
 
 
 def test_hub_model_in_the_cache_is_found_with_its_commit(model_folder, corpus, tmp_path, monkeypatch):

@@ -1,10 +1,14 @@
 """Every engine generates the tokens that a plain loop over transformers' whole forward pass would."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 import torch
@@ -12,15 +16,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from plumbline.core.errors import UserError
-from plumbline.core.run.processes import in_child
+from plumbline.core.run.processes import in_child, limit_address_space
 from plumbline.core.run.record import Outcome, OutcomeError
+from plumbline.throughput.convert import ConvertSpec, convert
 from plumbline.throughput.engines.interface import Engine, Shape, load
+from plumbline.throughput.measurement.memory import status_bytes
 from plumbline.throughput.models import llama
 from plumbline.throughput.models.load import load_transformers
-from plumbline.throughput.models.manifest import CompressedLayer, Manifest
+from plumbline.throughput.models.manifest import CompressedLayer, Manifest, Shapes, read_manifest
 from plumbline.throughput.settings import EngineConfig
 
-ENGINES = ("generate", "static", "continuous", "lean")
+CONVERTED = ("ctranslate2", "llama_cpp")
+WITH_LOW_RANK = ("generate", "static", "continuous", "lean")
+ENGINES = (*WITH_LOW_RANK, *CONVERTED)
 CPU = torch.device("cpu")
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -88,12 +96,25 @@ def engine(
     name: str, manifest: Manifest, prompts: Tensor, generated: int = GENERATED, **changes: Any
 ) -> Iterator[Engine]:
     batch, prompt = prompts.shape
+    if name in CONVERTED:
+        manifest = converted(manifest, name, changes.get("dtype", "float32"))
     shape = Shape(batch=batch, prompt=prompt, generated=generated)
     made = load(name)(manifest, CPU, config(**changes), shape)
     try:
         yield made
     finally:
         made.close()
+
+
+def converted(manifest: Manifest, engine: str, dtype: str = "float32") -> Manifest:
+    """The manifest that the stage `convert` writes, in a folder beside the model's; written once."""
+    output = Path(f"{manifest.folder}+{engine}+{dtype}") / "manifest.json"
+    if not output.exists():
+        source = Path(f"{manifest.folder}.json")
+        source.write_text(manifest.model_dump_json())
+        settings = {"variant": manifest.variant, "engine": engine, "dtype": dtype, "missing": []}
+        convert(ConvertSpec(code="", inputs="", **settings), source, output)
+    return read_manifest(output)
 
 
 def random_prompts(batch: int, prompt: int) -> Tensor:
@@ -147,6 +168,111 @@ def test_weights_in_parts_give_the_same(
     in_child(compare)  # a process that has had two threads cannot be forked by later tests
 
 
+@pytest.mark.parametrize("name", CONVERTED)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("batch", "prompt"), [(1, 1), (1, 7), (3, 7)])
+def test_engines_with_a_format_of_their_own_give_the_same(
+    models: dict[str, Manifest], name: str, kind: str, batch: int, prompt: int
+) -> None:
+    prompts = random_prompts(batch, prompt)
+    tokens, logits = by_whole_passes(models[kind], prompts, GENERATED)
+    with engine(name, models[kind], prompts) as made:
+        for _ in range(2):
+            assert torch.equal(made.generate(prompts, GENERATED), tokens)
+            found = made.logits(prompts)
+            torch.testing.assert_close(found.log_softmax(-1), logits.log_softmax(-1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_variant_with_low_rank_layers_is_unavailable_where_the_format_has_none(
+    models: dict[str, Manifest], name: str
+) -> None:
+    found = converted(models["low rank in part"], name)
+    assert found.outcome is Outcome.UNAVAILABLE
+    assert found.message == f"engine {name} has no low-rank layers, as base has"
+    assert [file.name for file in Path(found.converted.folder).iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_failed_variant_stays_failed_when_converted(models: dict[str, Manifest], tmp_path: Path, name: str) -> None:
+    failed = Manifest(variant="lost", method="user", outcome=Outcome.UNAVAILABLE, message="lost: does not exist")
+    found = converted(failed.model_copy(update={"folder": str(tmp_path / "lost")}), name)
+    assert (found.outcome, found.message) == (Outcome.UNAVAILABLE, "lost: does not exist")
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_two_threads_give_the_tokens_of_one(models: dict[str, Manifest], name: str) -> None:
+    prompts = random_prompts(3, 7)
+    tokens, _ = by_whole_passes(models["grouped"], prompts, GENERATED)
+
+    def compare() -> None:
+        with engine(name, models["grouped"], prompts, threads=2) as made:
+            assert torch.equal(made.generate(prompts, GENERATED), tokens)
+
+    in_child(compare)
+
+
+def test_llama_cpp_in_bfloat16_stays_close_to_float32(models: dict[str, Manifest]) -> None:
+    prompts = random_prompts(2, 5)
+    _, logits = by_whole_passes(models["grouped"], prompts, 1)
+    with engine("llama_cpp", models["grouped"], prompts, dtype="bfloat16") as made:
+        difference = made.logits(prompts) - logits.log_softmax(-1)
+        assert 1e-4 < difference.abs().max() < 0.05 * logits.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("ctranslate2", "do not support efficient float16"), ("llama_cpp", "given float32 weights, not")],
+)
+def test_dtype_that_an_engine_cannot_compute_in_is_unavailable(
+    models: dict[str, Manifest], name: str, reason: str
+) -> None:
+    manifest = converted(models["plain"], name)
+    with pytest.raises(OutcomeError, match=reason) as caught:
+        load(name)(manifest, CPU, config(dtype="float16"), Shape(batch=1, prompt=2, generated=3))
+    assert caught.value.outcome is Outcome.UNAVAILABLE
+
+
+def test_more_rows_than_llama_cpp_takes_are_unavailable(models: dict[str, Manifest]) -> None:
+    with pytest.raises(OutcomeError, match="at most 256 rows, not 257"):
+        load("llama_cpp")(
+            converted(models["plain"], "llama_cpp"), CPU, config(), Shape(batch=257, prompt=2, generated=3)
+        )
+
+
+def test_llama_cpps_server_answers_no_one_else(models: dict[str, Manifest]) -> None:
+    prompts = random_prompts(1, 2)
+    with engine("llama_cpp", models["plain"], prompts) as made:
+        made.generate(prompts, GENERATED)
+        address = f"{made._server.listening_address}/v1/completions"
+        question = Request(address, b'{"prompt": [1]}', {"Content-Type": "application/json"})
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(question, timeout=10)
+
+
+def test_cache_that_does_not_fit_is_out_of_memory_in_llama_cpp(tmp_path: Path) -> None:
+    """The cache of 200 rows takes 420 MB, and llama.cpp ends the process where it gets no memory."""
+    shapes = {"vocabulary": 61, "context": 4096, "width": 32, "layers": 2, "heads": 4, "kv_heads": 4, "head_size": 8}
+    known = Shapes(kind="llama", **shapes)
+    manifest = write(tmp_path / "long", max_position_embeddings=4096).model_copy(update={"shapes": known})
+    manifest = converted(manifest, "llama_cpp")
+
+    def construct(room: int) -> None:
+        load("llama_cpp").prepare(manifest)
+        limit_address_space(status_bytes("VmSize") + room)
+        load("llama_cpp")(manifest, CPU, config(), Shape(batch=200, prompt=4, generated=4000)).close()
+
+    in_child(partial(construct, 2**30))
+    with pytest.raises(MemoryError, match=r"llama\.cpp needs about"):
+        in_child(partial(construct, 600 * 2**20))
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_variant_that_was_not_converted_is_a_mistake(models: dict[str, Manifest], name: str) -> None:
+    with pytest.raises(UserError, match=f"base: is not converted for engine {name}"):
+        load(name)(models["plain"], CPU, config(), Shape(batch=1, prompt=2, generated=3))
+
+
 @pytest.mark.parametrize("name", ["static", "continuous"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("kind", ["grouped", "low rank"])
@@ -193,15 +319,17 @@ def test_fewer_tokens_are_the_first_of_more(models: dict[str, Manifest], name: s
         assert torch.equal(made.generate(prompts, 4), made.generate(prompts, GENERATED)[:, :4])
 
 
-@pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize("kind", ["plain", "tied", "low rank", "biases"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*itertools.product(ENGINES, ["plain", "tied", "biases"]), *((name, "low rank") for name in WITH_LOW_RANK)],
+)
 def test_weights_of_a_step_exclude_embedding_lookups(models: dict[str, Manifest], name: str, kind: str) -> None:
     stored = load_file(Path(models[kind].folder) / "model.safetensors")
     wanted = sum(weight.numel() for key, weight in stored.items() if kind == "tied" or "embed_tokens" not in key)
     with engine(name, models[kind], random_prompts(1, 2)) as made:
         weights = made.weights()
         assert sum(weight.numel() for weight in weights) == wanted
-        assert len({weight.data_ptr() for weight in weights}) == len(weights)
+        assert len({weight.data_ptr() or id(weight) for weight in weights}) == len(weights)
 
 
 @pytest.mark.parametrize("name", ENGINES)

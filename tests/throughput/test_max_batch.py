@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plumbline.core.run.processes import TimeUpError
+from plumbline.throughput.convert import ConvertSpec, convert
 from plumbline.throughput.max_batch import CLOSE, MaxBatchSpec, largest_batch, max_batch
 from plumbline.throughput.plan import plan
 from plumbline.throughput.record import MaxBatchRecord
@@ -105,3 +106,15 @@ def test_recorded_spec_equals_the_plans():
     target = next(target for target in plan(settings, 0, {}, "cpu") if target.stage == "max_batch")
     values = json.loads(target.spec)
     assert MaxBatchSpec.model_validate(values).model_dump(mode="json") == values
+
+
+def test_an_engine_that_takes_no_more_rows_ends_the_search_there(made, tmp_path):
+    manifest = tmp_path / "base+llama_cpp" / "manifest.json"
+    values = {"variant": "base", "engine": "llama_cpp", "dtype": "float32", "missing": []}
+    convert(ConvertSpec(code="", inputs="", **values), made["manifest"], manifest)
+    of = spec(cell={"engine": "llama_cpp"}, memory_limit_bytes=psutil.Process().memory_info().vms + 8192 * MEBIBYTE)
+    max_batch(of, manifest=manifest, text=made["text"], output=tmp_path / "found.json")
+    found = MaxBatchRecord.read(tmp_path / "found.json")
+    assert (found.outcome, found.bound) == ("ok", "unavailable")
+    assert 256 / (1 + 1 / CLOSE) - 1 <= found.largest <= 256
+    assert any("at most 256 rows" in (tried.message or "") for tried in found.tried_batches)

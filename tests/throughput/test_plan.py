@@ -33,6 +33,59 @@ def test_reference_covers_the_grid():
     assert json.loads(specs(grid=grid)["reference/base"])["shapes"] == [[8, 4, 64], [2, 9, 64]]
 
 
+ENGINES = [{"batch": [1, 8]}, {"batch": [1], "variants": ["base"], "engines": ["generate", "ctranslate2", "llama_cpp"]}]
+
+
+def test_a_variant_is_converted_once_for_each_engine_that_needs_it():
+    converted = {path for path in specs(grid=ENGINES) if path.startswith("convert/")}
+    assert converted == {"convert/base/ctranslate2", "convert/base/llama_cpp"}
+    larger = [{"batch": [1, 8], "engines": ["llama_cpp"]}, {"batch": [2], "engines": ["llama_cpp"]}]
+    assert {path for path in specs(grid=larger) if path.startswith("convert/")} == {
+        "convert/base/llama_cpp",
+        "convert/plain-0.4/llama_cpp",
+    }
+
+
+def test_installing_an_engines_package_makes_its_trials_stale_and_no_others(monkeypatch):
+    before = specs(grid=ENGINES)
+    monkeypatch.setattr("plumbline.throughput.plan.missing_packages", lambda engine: ["x"] * (engine == "llama_cpp"))
+    after = specs(grid=ENGINES)
+    stale = {path for path in before if after[path] != before[path]}
+    mine = {"convert/base/llama_cpp", "measure/base/llama_cpp/b1-p4-g32", "comparison/engines/base/b1-p4-g32"}
+    assert stale == mine | {"summarize", "figures"}
+
+
+@pytest.mark.parametrize("engine", ["lean", "ctranslate2", "llama_cpp"])
+@pytest.mark.parametrize("source", ["path", "hub", "cached", "user variant"])
+def test_engine_that_cannot_run_a_known_model_is_refused_before_anything_runs(tmp_path, monkeypatch, engine, source):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    snapshot = tmp_path / "cache" / "models--some-lab--small"
+    folder = snapshot / "snapshots" / "0123" if source == "cached" else tmp_path / "other"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "gpt2", "max_position_embeddings": 64}')
+    if source == "cached":
+        (snapshot / "refs").mkdir()
+        (snapshot / "refs" / "main").write_text("0123")
+    own = {"text": {"calibration": [__file__], "evaluation": [__file__]}}
+    changes = {
+        "path": {"model": {"source": "path", "path": str(folder)}} | own,
+        "hub": {"model": {"source": "hub", "hub": {"id": str(folder)}}} | own,
+        "cached": {"model": {"source": "hub", "hub": {"id": "some-lab/small"}}} | own,
+        "user variant": {"variants": {"ratios": [1.0], "paths": [str(folder)]}},
+    }[source]
+    message = rf"grid\.1\.engines: {engine} only supports model_type llama, not gpt2, .* use engines: \[generate\]"
+    generate = {"batch": [1], "engines": ["generate"]}
+    with pytest.raises(UserError, match=message):
+        specs(grid=[generate, {"batch": [2], "engines": ["generate", engine]}], **changes)
+    assert specs(grid=[generate], **changes)
+
+
+def test_id_that_is_none_is_refused_before_anything_runs():
+    text = {"calibration": [__file__], "evaluation": [__file__]}
+    with pytest.raises(UserError, match=r"model\.hub\.id: no//id is neither a directory here nor an id"):
+        specs(model={"source": "hub", "hub": {"id": "no//id"}}, text=text)
+
+
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"autotune": {"dtype": "bfloat16"}}])
 def test_what_decides_the_reference_decides_its_trials(changes):
     before, after = specs(), specs(**changes)

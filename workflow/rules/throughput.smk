@@ -1,9 +1,10 @@
-# Study `throughput`: limits of the machine, a base model and its compressions -> one trial a cell -> comparisons of
-# cells -> tables, figures.
+# Study `throughput`: limits of the machine, a base model and its compressions, converted for the engines that need it ->
+# one trial a cell -> comparisons of cells -> tables, figures.
 # Needs: the study lr_sweep's best model and corpus, unless throughput.model and throughput.text name others.
 # Makes: results/machine.json, results/throughput/{models,references,trials,comparisons,figures,tables}, speedups.csv,
 # evaluation_results.jsonl.
 import re
+import shlex
 
 from plumbline.throughput import settings as throughput_settings
 
@@ -47,7 +48,7 @@ rule throughput_base:
         command(
             "throughput.base",
             "--device {resources.device} --best {input.best:q} --corpus {input.corpus:q}"
-            " --output {output.manifest:q}",
+            f" --engines {shlex.join(CONFIG.throughput.engines_of())} --output {{output.manifest:q}}",
         )
 
 
@@ -99,6 +100,24 @@ rule throughput_user_variant:
             "throughput.user_variant",
             "--device {resources.device} --base {input.base:q} --output {output:q}",
         )
+
+
+rule throughput_convert:
+    """A variant in the format of an engine that does not read safetensors."""
+    input:
+        **inputs_of("throughput.convert"),
+    output:
+        "<results>/throughput/models/{variant}+{engine}/manifest.json",
+    log:
+        "<results>/throughput/logs/convert/{variant}/{engine}.log",
+    benchmark:
+        "<results>/throughput/benchmarks/convert/{variant}/{engine}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec_of("throughput.convert"),
+    shell:
+        command("throughput.convert", "--manifest {input.manifest:q} --output {output:q}")
 
 
 rule throughput_reference:

@@ -64,7 +64,9 @@ ANOTHER_KEY = "    another: int = 1\n"
         pytest.param("core/settings.py", "no such key (known", "unknown key (known", id="an error's wording"),
         pytest.param("core/settings.py", "is named twice", "is given twice", id="a check's wording"),
         pytest.param("core/run/lock.py", '; waiting for it"', '; it has to end first"', id="a log line"),
-        pytest.param("core/measure/machine.py", 'PACKAGES = ("', 'PACKAGES = ("numba", "', id="a package described"),
+        pytest.param(
+            "core/measure/machine.py", '"numpy", "scipy"', '"numba", "numpy", "scipy"', id="a package described"
+        ),
         pytest.param("throughput/settings.py", "    limits: Limits", f"{ANOTHER_KEY}    limits: Limits", id="a key"),
         pytest.param("core/run/stage.py", "allow_abbrev=False", "allow_abbrev=True", id="a stage's command line"),
     ],

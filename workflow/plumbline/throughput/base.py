@@ -1,6 +1,7 @@
 """Stage `throughput.base`: the base model, which every variant is compared with, its text and its perplexity."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,9 @@ from plumbline.core.plan.target import Spec
 from plumbline.core.run.device import torch_device
 from plumbline.core.run.stage import stage
 from plumbline.core.settings import Settings, validated
+from plumbline.throughput.engine_needs import only_runs_llamas
 from plumbline.throughput.models import random, source
+from plumbline.throughput.models.llama_config import not_llama
 from plumbline.throughput.models.load import load_transformers, shapes_of
 from plumbline.throughput.models.manifest import Calibration, Manifest
 from plumbline.throughput.models.perplexity import quality
@@ -54,10 +57,18 @@ class BaseSpec(Spec):
 
 
 @stage
-def base(spec: BaseSpec, best: list[Path], corpus: list[Path], output: Path, device: str = "auto") -> None:
+def base(
+    spec: BaseSpec,
+    best: list[Path],
+    corpus: list[Path],
+    output: Path,
+    device: str = "auto",
+    engines: list[str] | None = None,
+) -> None:
     """Writes the manifest `output`, and text.safetensors beside it; weights only if they are drawn from the seed.
 
-    best, corpus: manifests of the study lr_sweep, if the settings need them. The text is int64 windows
+    best, corpus: manifests of the study lr_sweep, if the settings need them. engines: those that will measure it; a
+    model that one of them cannot run is refused before its weights are fetched. The text is int64 windows
     (windows, window) under `calibration` and, unless the tokens are random, `evaluation`.
     """
     on = torch_device(device)
@@ -67,18 +78,29 @@ def base(spec: BaseSpec, best: list[Path], corpus: list[Path], output: Path, dev
             manifest, text = _drawn(spec, folder)
             manifest = manifest.model_copy(update={"folder": str(output.parent)})
         else:
-            manifest, text = _given(spec, _source(spec.model, best), corpus, on)
+            manifest, text = _given(spec, _source(spec.model, best, engines or []), corpus, on)
         save_file(text, folder / TEXT)
         write_json(folder / output.name, manifest.model_dump(mode="json"))
     log.info("%s: %s parameters, perplexity %s", manifest.folder, manifest.parameters, manifest.perplexity)
 
 
-def _source(model: ChosenModel, best: list[Path]) -> source.Source:
+def _source(model: ChosenModel, best: list[Path], engines: list[str]) -> source.Source:
     if model.source == "trained":
         return source.trained(best)
     if model.source == "path":
         return source.path(model.chosen.get("path"))
-    return source.hub(validated(HubModel, model.chosen, "throughput.model.hub"))
+    chosen = validated(HubModel, model.chosen, "throughput.model.hub")
+    return source.hub(chosen, partial(_check_engines, chosen.id, engines))
+
+
+def _check_engines(model: str, engines: list[str], config: dict[str, Any]) -> None:
+    """Raises UserError for an engine that cannot run a model with this config.json; the plan knows local ones."""
+    reason = not_llama(config)
+    for engine in engines:
+        if reason and only_runs_llamas(engine):
+            raise UserError(
+                f"throughput.grid.engines: {engine} only supports {reason}, which {model} has; use engines: [generate]"
+            )
 
 
 def _drawn(spec: BaseSpec, folder: Path) -> tuple[Manifest, dict[str, Tensor]]:

@@ -14,6 +14,7 @@ from plumbline.core.registry import short_name
 from plumbline.core.run.processes import TimeUpError, in_child
 from plumbline.core.run.record import Outcome, OutcomeError, recording
 from plumbline.core.run.stage import stage
+from plumbline.throughput.engine_needs import needs_conversion
 from plumbline.throughput.engines.interface import load
 from plumbline.throughput.grid import Cell, Contest, Question
 from plumbline.throughput.measurement.entry import Entry
@@ -54,7 +55,7 @@ def comparison(
     nothing to compare it with, the outcome is `unavailable`.
     """
     cells = [spec.baseline, *spec.others]
-    variants = {each.variant: each for each in map(read_manifest, manifests)}
+    models = {(each.variant, each.converted and each.converted.engine): each for each in map(read_manifest, manifests)}
     tokens = dict(zip(dict.fromkeys(cell.variant for cell in cells), references, strict=True))
     records = {record.trial: record for record in map(TrialRecord.read, trials)}
     base = records[spec.baseline.trial]
@@ -71,7 +72,7 @@ def comparison(
                 name=name_of(spec.question, cell),
                 cell=cell,
                 config=config_of(spec.question, records[cell.trial], base),
-                manifest=variants[cell.variant],
+                manifest=models[cell.variant, cell.engine if needs_conversion(cell.engine) else None],
                 reference=tokens[cell.variant],
             )
             for cell in cells

@@ -20,7 +20,7 @@ from plumbline.core.settings import validated
 from plumbline.throughput.grid import Cell
 from plumbline.throughput.measurement.entry import Entry
 from plumbline.throughput.measurement.interleaved import Loaded, Request, WrongTokensError
-from plumbline.throughput.models.manifest import read_manifest
+from plumbline.throughput.models.manifest import Manifest, read_manifest
 from plumbline.throughput.record import TrialRecord
 from plumbline.throughput.settings import AutotuneSettings, ComparisonSettings, TrialTiming
 
@@ -29,10 +29,7 @@ def candidate(folder: Path, trial: str, device: str) -> Loaded:
     """The candidate of a trial, warmed up. Raises OutcomeError, UserError or MemoryError when it cannot run."""
     path = folder / "trials" / f"{trial}.json"
     record = TrialRecord.read(path)
-    manifest = read_manifest(folder / "models" / record.variant / "manifest.json")
-    here = folder / "models" / record.variant
-    if (here / "config.json").exists():
-        manifest = manifest.model_copy(update={"folder": str(here)})  # which was relative to where Snakemake ran
+    manifest = _manifest(folder / "models", record)
     if record.engine_config is None:
         raise UserError(f"compare: {path} has no engine_config; run the trial again")
     entry = Entry(
@@ -55,6 +52,18 @@ def candidate(folder: Path, trial: str, device: str) -> Loaded:
     )
     with memory_errors():
         return Loaded(entry, request, torch_device(device))
+
+
+def _manifest(models: Path, record: TrialRecord) -> Manifest:
+    """Of the variant, in the engine's format where it has one; folders in it were relative to where Snakemake ran."""
+    of_engine = models / f"{record.variant}+{record.engine}"
+    manifest = read_manifest((of_engine if of_engine.is_dir() else models / record.variant) / "manifest.json")
+    changes: dict[str, Any] = {}
+    if (models / record.variant / "config.json").exists():
+        changes["folder"] = str(models / record.variant)
+    if manifest.converted is not None:
+        changes["converted"] = manifest.converted.model_copy(update={"folder": str(of_engine)})
+    return manifest.model_copy(update=changes)
 
 
 def answer(loaded: Loaded, replies: TextIO) -> None:

@@ -34,6 +34,8 @@ class MaxBatchSpec(Spec):
     timeout_seconds: float
     device: str
     """auto | cpu | cuda. The device is what is measured, so it decides the result."""
+    missing: list[str] = []
+    """Packages of the engine that were not found when this was planned."""
 
 
 @stage

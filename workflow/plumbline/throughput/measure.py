@@ -35,6 +35,8 @@ class MeasureSpec(Spec):
     seed: int
     device: str
     """auto | cpu | cuda. The device is what is measured, so it decides the result."""
+    missing: list[str] = []
+    """Packages of the engine that were not found when this was planned."""
 
 
 @stage

@@ -3,18 +3,21 @@
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from plumbline.core.errors import UserError
+from plumbline.core.errors import UserError, one_line
 from plumbline.core.files import read_json
 from plumbline.core.plan.fingerprint import fingerprint
 from plumbline.core.plan.globs import matching
 from plumbline.core.plan.target import Content, Target, Targets, figures_target
 from plumbline.core.registry import module_of, short_name
+from plumbline.throughput.engine_needs import missing_packages, needs_conversion
 from plumbline.throughput.grid import Cell, Contest, cells, contests, smaller
 from plumbline.throughput.settings import (
     BASE,
     FIGURES,
     TABLES,
+    HubModel,
     ThroughputSettings,
     compressed,
     reads_corpus,
@@ -39,17 +42,19 @@ def plan(settings: ThroughputSettings, seed: int, upstream: Targets, device: str
     grid = cells(settings)
     models = {name: {"manifest": [variant], "base": [base]} for name, variant in variants.items()}
     references = {name: _reference(settings, seed, name, models[name], grid) for name in _in_grid(settings, grid)}
+    converted = dict(_converted(settings, variants, grid))
+    read_by = {cell: models[cell.variant] | _in_format(cell, converted) for cell in grid}
     trials: dict[Cell, Target] = {}
     for cell in sorted(grid, key=lambda cell: cell.batch):  # a trial may need that of a smaller batch
-        reads = models[cell.variant] | {"reference": [references[cell.variant]], "limits": [limits]}
+        reads = read_by[cell] | {"reference": [references[cell.variant]], "limits": [limits]}
         trials[cell] = _trial(settings, seed, device, cell, reads, trials)
     in_order = [trials[cell] for cell in grid]
-    compared = [_comparison(settings, seed, device, each, variants, references, trials) for each in contests(grid)]
-    largest = list(_max_batch(settings, device, models, grid))
+    compared = [_comparison(settings, seed, device, each, base, read_by, references, trials) for each in contests(grid)]
+    largest = list(_max_batch(settings, device, read_by))
     summary = _summary([*variants.values()], in_order, compared, largest)
     figures = figures_target("throughput", FIGURES, summary)
     measured = [*references.values(), *trials.values(), *compared, *largest]
-    return [limits, *variants.values(), *measured, summary, figures]
+    return [limits, *variants.values(), *converted.values(), *measured, summary, figures]
 
 
 def _summary(variants: list[Target], trials: list[Target], compared: list[Target], largest: list[Target]) -> Target:
@@ -85,7 +90,9 @@ def _base(settings: ThroughputSettings, seed: int, upstream: Targets) -> Target:
     if model.source == "path":
         seen.append(_folder(model.path or "", settings))
     if model.source == "hub" and Path(model.hub.id).exists():
-        seen.append(_within_context(Path(model.hub.id), settings))
+        seen.append(_suiting(Path(model.hub.id), settings))
+    elif model.source == "hub":
+        _check(_cached_config(model.hub), model.hub.id, settings)
     seen += matching(text.calibration, "throughput.text.calibration")
     seen += matching(text.evaluation, "throughput.text.evaluation")
     values = {
@@ -107,25 +114,46 @@ def _chosen(settings: ThroughputSettings) -> dict[str, object]:
 
 
 def _folder(path: str, settings: ThroughputSettings) -> Path:
-    """The folder of the source `path`, its grid checked against its context."""
+    """The folder of the source `path`, the grid checked against it."""
     folder = Path(path)
     if not (folder / "config.json").exists():
         raise UserError(
             f"config: throughput.model.path: no config.json in {path}; name a folder that transformers saved"
         )
-    return _within_context(folder, settings)
+    return _suiting(folder, settings)
 
 
-def _within_context(folder: Path, settings: ThroughputSettings, user_variant: str | None = None) -> Path:
-    """`folder`, the grid checked against the context of the model in it, where its config.json names one."""
+def _suiting(folder: Path, settings: ThroughputSettings, user_variant: str | None = None) -> Path:
+    """`folder`, the grid checked against the config.json in it, if there is one."""
     config = read_json(folder / "config.json") if (folder / "config.json").exists() else None
-    context = config.get("max_position_embeddings") if isinstance(config, dict) else None
-    if isinstance(context, int):
-        try:
-            settings.check_context(context, str(folder), user_variant)
-        except ValueError as error:
-            raise UserError(f"config: throughput.{error}") from None
+    _check(config, str(folder), settings, user_variant)
     return folder
+
+
+def _check(config: Any, model: str, settings: ThroughputSettings, user_variant: str | None = None) -> None:
+    """Raises UserError when the grid asks more of a model than its config.json allows, as far as that is known."""
+    if not isinstance(config, dict):
+        return
+    context = config.get("max_position_embeddings")
+    try:
+        if isinstance(context, int):
+            settings.check_context(context, model, user_variant)
+        if "model_type" in config:
+            settings.check_engines(config, model, user_variant)
+    except ValueError as error:
+        raise UserError(f"config: throughput.{error}") from None
+
+
+def _cached_config(model: HubModel) -> Any:
+    """config.json of a model on the hub, if it has been fetched before."""
+    from huggingface_hub import try_to_load_from_cache  # takes a while
+
+    try:
+        found = try_to_load_from_cache(model.id, "config.json", revision=model.revision)
+    except ValueError as error:  # an id that the hub's client refuses
+        message = f"{model.id} is neither a directory here nor an id: {one_line(error)}"
+        raise UserError(f"config: throughput.model.hub.id: {message}") from None
+    return read_json(Path(found)) if isinstance(found, str) else None
 
 
 def _compressed(settings: ThroughputSettings, base: Target) -> Iterator[tuple[str, Target]]:
@@ -141,9 +169,31 @@ def _user_supplied(settings: ThroughputSettings, base: Target) -> Iterator[tuple
         names = ", ".join(map(str, tried)) or "no ratio below 1 in throughput.variants.ratios"
         raise UserError(f"config: throughput.variants.template: {template} matches nothing (tried: {names})")
     for name, (folder, ratio) in own.items():
-        seen = fingerprint(_within_context(folder, settings, name)) if folder.exists() else None
+        seen = fingerprint(_suiting(folder, settings, name)) if folder.exists() else None
         values = {"variant": name, "folder": str(folder), "ratio": ratio, "fingerprint": seen}
         yield name, _target("user_variant", name, f"models/{name}/manifest.json", values, reads={"base": [base]})
+
+
+def _converted(
+    settings: ThroughputSettings, variants: dict[str, Target], grid: list[Cell]
+) -> Iterator[tuple[tuple[str, str], Target]]:
+    """(variant, engine) -> the variant in the format of the engine, where it reads one of its own."""
+    for name, engine in dict.fromkeys((cell.variant, cell.engine) for cell in grid):
+        if needs_conversion(engine):
+            values = {"variant": name, "engine": engine, "dtype": _dtype(settings), "missing": missing_packages(engine)}
+            output = f"models/{name}+{engine}/manifest.json"
+            reads, module = {"manifest": [variants[name]]}, f"{HERE}.formats.{engine}"
+            yield (name, engine), _target("convert", f"{name}/{engine}", output, values, reads=reads, modules=[module])
+
+
+def _in_format(cell: Cell, converted: dict[tuple[str, str], Target]) -> Reads:
+    """What a cell reads in place of its variant's own manifest, if anything."""
+    found = converted.get((cell.variant, cell.engine))
+    return {} if found is None else {"manifest": [found]}
+
+
+def _dtype(settings: ThroughputSettings) -> str:
+    return "float32" if settings.autotune.dtype == "auto" else settings.autotune.dtype
 
 
 def _reference(settings: ThroughputSettings, seed: int, name: str, model: Reads, grid: list[Cell]) -> Target:
@@ -152,8 +202,7 @@ def _reference(settings: ThroughputSettings, seed: int, name: str, model: Reads,
     for prompt in sorted({cell.prompt for cell in mine}):
         alike = [cell for cell in mine if cell.prompt == prompt]
         shapes.append([max(cell.batch for cell in alike), prompt, max(cell.generated for cell in alike)])
-    dtype = "float32" if settings.autotune.dtype == "auto" else settings.autotune.dtype
-    values = {"variant": name, "shapes": shapes, "dtype": dtype, "seed": seed}
+    values = {"variant": name, "shapes": shapes, "dtype": _dtype(settings), "seed": seed}
     return _target("reference", name, f"references/{name}.safetensors", values, reads=model)
 
 
@@ -168,6 +217,7 @@ def _trial(
         "timing": settings.timing.model_dump(exclude={"max_batch"}),
         "seed": seed,
         "device": device,
+        "missing": missing_packages(cell.engine),
     }
     return _target(
         "measure",
@@ -185,14 +235,16 @@ def _comparison(
     seed: int,
     device: str,
     contest: Contest,
-    variants: dict[str, Target],
+    base: Target,
+    read_by: dict[Cell, Reads],
     references: dict[str, Target],
     trials: dict[Cell, Target],
 ) -> Target:
     """Candidates interleaved; how each computes, and whether it has a speed, its trial says."""
     compared = [contest.baseline, *contest.others]
     names = list(dict.fromkeys(cell.variant for cell in compared))
-    reads = {"manifests": [variants[name] for name in dict.fromkeys([BASE, *names])]}
+    manifests = [base, *(manifest for cell in compared for manifest in read_by[cell]["manifest"])]
+    reads = {"manifests": list({id(manifest): manifest for manifest in manifests}.values())}
     reads |= {"references": [references[name] for name in names], "trials": [trials[cell] for cell in compared]}
     values = {
         "model": settings.model.display_name,
@@ -210,13 +262,11 @@ def _comparison(
     return _target("comparison", contest.name, output, values, reads=reads, modules=engines, is_trial=True)
 
 
-def _max_batch(
-    settings: ThroughputSettings, device: str, models: dict[str, Reads], grid: list[Cell]
-) -> Iterator[Target]:
+def _max_batch(settings: ThroughputSettings, device: str, read_by: dict[Cell, Reads]) -> Iterator[Target]:
     """For each variant, engine and length of the grid, where the config asks for it."""
     if not settings.timing.max_batch:
         return
-    for cell in dict.fromkeys(cell._replace(batch=1) for cell in grid):
+    for cell, reads in {cell._replace(batch=1): reads for cell, reads in read_by.items()}.items():
         name = f"{cell.variant}/{short_name(cell.engine)}/p{cell.prompt}-g{cell.generated}"
         values = {
             "cell": cell._asdict(),
@@ -224,7 +274,7 @@ def _max_batch(
             "memory_limit_bytes": settings.timing.memory_limit_bytes,
             "timeout_seconds": settings.timing.timeout_seconds,
             "device": device,
+            "missing": missing_packages(cell.engine),
         }
         module = module_of(cell.engine, f"{HERE}.engines")
-        output, model = f"max_batch/{name}.json", models[cell.variant]
-        yield _target("max_batch", name, output, values, reads=model, modules=[module])
+        yield _target("max_batch", name, f"max_batch/{name}.json", values, reads=reads, modules=[module])

@@ -278,8 +278,8 @@ class MaxBatchRecord(Record):
     generated: int
     largest: int | None = None
     bound: Outcome | None = None
-    """Why the next larger batch that was tried did not fit: `out_of_memory`, or `timeout`, which says nothing about
-    memory."""
+    """Why the next larger batch that was tried did not fit: `out_of_memory`, or `timeout`, or `unavailable` where the
+    engine takes no more rows; the latter two say nothing about memory."""
     engine_config: EngineConfig | None = None
     limit_bytes: int | None = None
     weights_bytes: int | None = None

@@ -1,8 +1,9 @@
 """Settings of the `throughput` study: what its block of the config may contain. Light to import."""
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,6 +11,8 @@ from plumbline.core import registry
 from plumbline.core.errors import UserError
 from plumbline.core.registry import short_name
 from plumbline.core.settings import Settings, distinct
+from plumbline.throughput.engine_needs import only_runs_llamas
+from plumbline.throughput.models.llama_config import not_llama
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -183,7 +186,8 @@ class AutotuneSettings(Settings):
     dtype: Literal["auto"] | Dtype = "auto"
     """Dtype to compute in; `auto` tries those that the device supports natively."""
     attention: Literal["auto"] | Attention = "auto"
-    """Attention implementation: torch's fused kernel (`sdpa`), or separate matmuls and a softmax (`eager`)."""
+    """Attention implementation: torch's fused kernel (`sdpa`), or separate matmuls and a softmax (`eager`). Engines
+    with kernels of their own (ctranslate2, llama_cpp, vllm) use those."""
     threads: Literal["auto"] | PositiveInt = "auto"
     """Number of CPU threads."""
     compile: Literal["auto", "on", "off"] = "auto"
@@ -265,7 +269,7 @@ class LimitsSettings(Settings):
 DEFAULT_GRID = [
     GridSettings(batch=[1, 8, 64]),
     GridSettings(batch=[8], generated=[8, 56]),
-    GridSettings(variants=[BASE], engines=["generate", "static", "continuous"], batch=[1]),
+    GridSettings(variants=[BASE], engines=["generate", "static", "continuous", "ctranslate2", "llama_cpp"], batch=[1]),
 ]
 
 
@@ -326,16 +330,38 @@ class ThroughputSettings(Settings):
 
         Checks the trials of the base and its compressions, or those of `user_variant` where one is named.
         """
-        checked = {BASE, *compressed(self)} if user_variant is None else {user_variant}
-        for number, block in enumerate(self.grid):
-            if block.variants is not None and checked.isdisjoint(block.variants):
-                continue
+        for number, block in self._blocks_of(user_variant):
             longest = max(block.prompt) + max(block.generated)
             if longest > context:
                 raise ValueError(
                     f"grid.{number}: prompt + generated is {longest} tokens, more than the context of {context} tokens"
                     f" of {model}; lower prompt or generated there, or use a model with a longer context"
                 )
+
+    def check_engines(self, config: Mapping[str, Any], model: str, user_variant: str | None = None) -> None:
+        """Raises ValueError when the grid asks for `model` with an engine that cannot run it, by its config.json.
+
+        Checks the trials that `check_context` checks.
+        """
+        reason = not_llama(config)
+        for number, block in self._blocks_of(user_variant):
+            unfit = [engine for engine in block.engines if only_runs_llamas(engine)]
+            if reason and unfit:
+                raise ValueError(
+                    f"grid.{number}.engines: {unfit[0]} only supports {reason}, which {model} has;"
+                    " use engines: [generate] there"
+                )
+
+    def engines_of(self, user_variant: str | None = None) -> list[str]:
+        """The engines that the base and its compressions, or `user_variant`, are measured with."""
+        return list(dict.fromkeys(name for _, block in self._blocks_of(user_variant) for name in block.engines))
+
+    def _blocks_of(self, user_variant: str | None) -> Iterator[tuple[int, GridSettings]]:
+        """Number and block of the grid's blocks with the base and its compressions, or with `user_variant`."""
+        checked = {BASE, *compressed(self)} if user_variant is None else {user_variant}
+        for number, block in enumerate(self.grid):
+            if block.variants is None or not checked.isdisjoint(block.variants):
+                yield number, block
 
 
 def compressed(settings: ThroughputSettings) -> dict[str, tuple[Method, float]]:

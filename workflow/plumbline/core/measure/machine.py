@@ -15,7 +15,10 @@ import pynvml
 
 from plumbline.core.measure.clocks import cpu_pressure
 
-PACKAGES = ("numpy", "scipy", "torch", "transformers", "datasets", "scikit-learn", "pandas", "snakemake")
+PACKAGES = (
+    *("numpy", "scipy", "torch", "transformers", "datasets", "scikit-learn", "pandas", "snakemake"),
+    *("ctranslate2", "xllamacpp", "vllm"),
+)
 
 
 def describe_machine() -> dict[str, Any]:

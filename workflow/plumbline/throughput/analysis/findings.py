@@ -230,7 +230,8 @@ def _outcomes(
 def _bracket(record: MaxBatchRecord) -> str:
     """`at least 36,894; 37,590 did not fit`: the search ends where the two are close."""
     beyond = [each.batch for each in record.tried_batches if not each.fits]
-    why = "timed out" if record.bound is Outcome.TIMEOUT else "did not fit"
+    others = {Outcome.TIMEOUT: "timed out", Outcome.UNAVAILABLE: "is more than the engine takes"}
+    why = "did not fit" if record.bound is None else others.get(record.bound, "did not fit")
     return f"at least {record.largest:,}" + (f"; {min(beyond):,} {why}" if beyond else "")
 
 

@@ -1,7 +1,8 @@
 """What an engine is: a class in a file of this folder, or a class elsewhere such as `my_lab.engines:Speculative`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -9,12 +10,15 @@ from typing import ClassVar
 import torch
 
 from plumbline.core import registry
-from plumbline.core.errors import UserError
+from plumbline.core.errors import UserError, one_line
+from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.settings import EngineConfig
 
 HERE = Path(__file__).parent
 KEY = "throughput.grid.engines"
+BUILT_IN = ("built-in",)
+"""`attentions` of an engine that comes with its own kernels: the setting `attention` is not about them."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -33,10 +37,15 @@ class Engine(ABC):
     can_compile: ClassVar[bool] = False
     """Whether the engine supports `config.compile`."""
     attentions: ClassVar[tuple[str, ...]] = ("sdpa", "eager")
+    allocates_with_torch: ClassVar[bool] = True
+    """Whether torch knows how much GPU memory the engine uses."""
 
     @classmethod  # noqa: B027 - most have nothing to import
     def prepare(cls, manifest: Manifest) -> None:
-        """Imports what the constructor needs, once, in the process whose forks construct engines."""
+        """Imports what the constructor needs, once, in the process whose forks construct engines.
+
+        Raises OutcomeError with outcome `unavailable` if that is not installed.
+        """
 
     @abstractmethod
     def __init__(self, manifest: Manifest, device: torch.device, config: EngineConfig, shape: Shape) -> None:
@@ -47,20 +56,54 @@ class Engine(ABC):
         """The `count` most likely tokens (batch, count), int64 on the CPU, that follow `prompts` (batch, prompt).
 
         Does not stop at an end-of-text token. `on_token` is called each time every row has one more token on the CPU,
-        so that a clock can be read; without it, nothing is synchronised before the end.
+        so that a clock can be read; without it, nothing is synchronised before the end. An engine that cannot tell when
+        a token comes never calls it: the trial then has no latencies.
         """
 
     @abstractmethod
     def logits(self, prompts: torch.Tensor) -> torch.Tensor:
-        """Logits (batch, vocabulary), float32 on the CPU, of the token that follows `prompts` (batch, prompt)."""
+        """Logits (batch, vocabulary), float32 on the CPU, of the token that follows `prompts` (batch, prompt).
+
+        A constant may be added to a row: log probabilities will do.
+        """
 
     @abstractmethod
     def weights(self) -> list[torch.Tensor]:
-        """Every weight that a decode step reads in full; the embedding only if the head shares it."""
+        """Every weight that a decode step reads in full; the embedding only if the head shares it.
+
+        On the device `meta` where the engine does not hold them as torch's tensors.
+        """
 
     @abstractmethod
     def close(self) -> None:
         """Releases threads and GPU memory."""
+
+
+def unavailable(reason: str) -> OutcomeError:
+    """What an engine raises that cannot run a model, a dtype or a shape."""
+    return OutcomeError(Outcome.UNAVAILABLE, reason)
+
+
+@contextmanager
+def package(engine: str, install: str = "plumbline[engines]") -> Iterator[None]:
+    """An import within that fails is outcome `unavailable`; its message says what to install."""
+    try:
+        yield
+    except ImportError as error:
+        raise unavailable(f"engine {engine} is not installed ({one_line(error)}); pip install '{install}'") from None
+
+
+def converted(manifest: Manifest, engine: str, dtype: str | None = None) -> Path:
+    """The folder with the variant as the stage `convert` wrote it for `engine`.
+
+    Raises UserError when the manifest names none; OutcomeError, unavailable, when its weights are not `dtype`.
+    """
+    found = manifest.converted
+    if found is None or found.engine != engine:
+        raise UserError(f"{manifest.variant}: is not converted for engine {engine}; run the stage throughput.convert")
+    if dtype not in (None, found.dtype):
+        raise unavailable(f"engine {engine} was given {found.dtype} weights, not {dtype}")
+    return Path(found.folder)
 
 
 def load(name: str) -> type[Engine]:

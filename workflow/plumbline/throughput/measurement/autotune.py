@@ -15,7 +15,7 @@ from plumbline.core.errors import UserError
 from plumbline.core.measure.machine import core_count, cpu_flags
 from plumbline.core.run.device import memory_errors, omp_threads
 from plumbline.core.run.record import Outcome, OutcomeError
-from plumbline.throughput.engines.interface import Engine
+from plumbline.throughput.engines.interface import BUILT_IN, Engine
 from plumbline.throughput.measurement.timing import clocked, no_garbage_collection
 from plumbline.throughput.record import TriedConfig
 from plumbline.throughput.settings import AutotuneSettings, EngineConfig
@@ -65,9 +65,11 @@ def check_dtype(dtype: str, device: torch.device) -> None:
 def initial_config(settings: AutotuneSettings, engine: type[Engine]) -> EngineConfig:
     """What the settings fix, and for `auto` the default: float32, the engine's first attention, one thread, no compile.
 
-    `compile` is off for engines that cannot. Raises OutcomeError for an attention that the engine does not have.
+    `compile` is off for engines that cannot; an engine with kernels of its own has its own attention. Raises
+    OutcomeError for an attention that the engine does not have.
     """
-    attention = engine.attentions[0] if settings.attention == "auto" else settings.attention
+    is_chosen = settings.attention == "auto" or engine.attentions == BUILT_IN
+    attention = engine.attentions[0] if is_chosen else settings.attention
     if attention not in engine.attentions:
         known = ", ".join(engine.attentions)
         raise OutcomeError(Outcome.UNAVAILABLE, f"{engine.__name__} has no attention {attention!r}; it has {known}")

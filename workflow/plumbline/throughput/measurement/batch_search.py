@@ -92,6 +92,8 @@ def try_batch(search: Search, batch: int) -> TriedBatch:
         outcome, message = Outcome.OUT_OF_MEMORY, str(error)
     except TimeUpError as error:
         outcome, message = Outcome.TIMEOUT, str(error)
+    except OutcomeError as error:  # more rows than the engine takes
+        outcome, message = error.outcome, str(error)
     seconds = time.perf_counter() - began
     return TriedBatch(batch=batch, fits=fits, outcome=outcome, peak_bytes=peak, seconds=seconds, message=message)
 
@@ -109,9 +111,10 @@ def ready(search: Search) -> torch.device:
 def _peak_bytes(search: Search, batch: int) -> int | None:
     """Peak memory of one call; None where the system does not tell."""
     device = ready(search)
-    cell, used = search.cell, meter(device)
-    used.reset()
+    cell = search.cell
     engine_class: type[Engine] = load(cell.engine)
+    used = meter(device, with_torch=engine_class.allocates_with_torch)
+    used.reset()
     config = initial_config(search.autotune, engine_class)
     torch.set_num_threads(config.threads)
     with memory_errors():

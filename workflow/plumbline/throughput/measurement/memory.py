@@ -25,16 +25,19 @@ class Meter:
     reset: Callable[[], object]
 
 
-def meter(device: torch.device) -> Meter:
-    """The meter for the memory that `device` computes in: torch's allocator on a GPU, resident pages on the CPU."""
-    if device.type == "cuda":
+def meter(device: torch.device, *, with_torch: bool = True) -> Meter:
+    """The meter for the memory that `device` computes in: torch's allocator on a GPU, resident pages on the CPU.
+
+    It reads nothing on a GPU where the engine does not allocate `with_torch`.
+    """
+    if device.type == "cuda" and with_torch:
         return Meter(
             method="torch.cuda",
             now=partial(torch.cuda.memory_allocated, device),
             peak=partial(torch.cuda.max_memory_allocated, device),
             reset=partial(torch.cuda.reset_peak_memory_stats, device),
         )
-    if CLEAR_REFS.exists() and STATUS.exists():
+    if device.type == "cpu" and CLEAR_REFS.exists() and STATUS.exists():
         return Meter(
             method="VmHWM",
             now=partial(status_bytes, "VmRSS"),

@@ -26,8 +26,8 @@ def decode_step(weights: Sequence[Tensor], shapes: Shapes, shape: Shape, itemsiz
     key, share with value). Step number i has prompt + i tokens so far, its own among them: prompt + generated / 2 in
     the mean of i = 1 … generated − 1.
     """
-    storages = {weight.untyped_storage().data_ptr(): weight.untyped_storage().nbytes() for weight in weights}
-    read = sum(storages.values())
+    storages = {weight.untyped_storage().data_ptr() or id(weight): weight.untyped_storage() for weight in weights}
+    read = sum(storage.nbytes() for storage in storages.values())
     context = shape.prompt + shape.generated / 2
     token = 2 * shapes.layers * shapes.kv_heads * shapes.head_size * itemsize
     attention = 4 * shapes.layers * shapes.heads * shapes.head_size * context

@@ -137,7 +137,7 @@ class Trial:
     def load(self, engine_class: type[Engine], config: EngineConfig) -> None:
         """Loads the model."""
         self.config = config
-        self.meter = meter(self.device)
+        self.meter = meter(self.device, with_torch=engine_class.allocates_with_torch)
         self.meter.reset()
         before = self.meter.now()
 
@@ -231,7 +231,7 @@ class Trial:
         if peaks:
             self.findings["peak_bytes"] = max(peaks)
             self.findings["activation_bytes"] = max(peaks) - (self.memory.after_load_bytes or 0)
-        if self.device.type == "cuda":
+        if self.meter.method == "torch.cuda":
             known["allocated_peak_bytes"] = max(peaks)
             known["reserved_peak_bytes"] = torch.cuda.max_memory_reserved(self.device)
         self.findings["memory"] |= known

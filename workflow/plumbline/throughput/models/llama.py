@@ -12,6 +12,7 @@ from torch import Tensor
 
 from plumbline.core.errors import UserError
 from plumbline.core.run.record import Outcome, OutcomeError
+from plumbline.throughput.models.llama_config import not_llama, rope_theta
 from plumbline.throughput.models.weights import read_config
 
 LARGE_BYTES = 2**20
@@ -153,17 +154,9 @@ def read_llama(folder: Path, tensors: dict[str, Tensor], *, one_row: bool) -> Ll
 
 def _supported(config: dict[str, Any]) -> float:
     """θ of the rotary embeddings. Raises OutcomeError for an architecture that computes differently."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    found = {
-        "model_type": (config.get("model_type"), "llama"),
-        "hidden_act": (config.get("hidden_act", "silu"), "silu"),
-        "rope_type": (rope_type, "default"),
-    }
-    for name, (value, known) in found.items():
-        if value != known:
-            raise OutcomeError(Outcome.UNAVAILABLE, f"engine lean only supports {name} {known}, not {value}")
-    return float(rope.get("rope_theta", config.get("rope_theta", 10_000.0)))
+    if reason := not_llama(config):
+        raise OutcomeError(Outcome.UNAVAILABLE, f"engine lean only supports {reason}")
+    return rope_theta(config)
 
 
 class _Part(NamedTuple):

@@ -44,6 +44,15 @@ class Shapes(Settings):
     head_size: int
 
 
+class Converted(Settings):
+    """Where a variant lies in the format of an engine that does not read safetensors."""
+
+    engine: str
+    folder: str
+    dtype: str
+    """Dtype of the matrices in its files."""
+
+
 class Manifest(Settings):
     """A variant: where its weights are, how it was compressed, and its perplexity."""
 
@@ -71,6 +80,8 @@ class Manifest(Settings):
     perplexity: float | None = None
     """Perplexity on held-out text, in float32; None without a tokenizer, or if it is not finite."""
     evaluation_tokens: int | None = None
+    converted: Converted | None = None
+    """Of a manifest that the stage `convert` wrote, which otherwise is the variant's."""
 
 
 def read_manifest(path: Path) -> Manifest:

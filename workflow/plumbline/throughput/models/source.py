@@ -1,10 +1,11 @@
 """Finds the base model's folder on this machine."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from plumbline.core.errors import UserError
-from plumbline.throughput.models.weights import read_config
+from plumbline.throughput.models.weights import CONFIG, read_config
 from plumbline.throughput.settings import HubModel
 
 FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
@@ -35,12 +36,13 @@ def path(folder: str | None) -> Source:
     return _checked(Path(folder), "path", None)
 
 
-def hub(settings: HubModel) -> Source:
+def hub(settings: HubModel, check: Callable[[dict[str, Any]], None]) -> Source:
     """A model on the hub, fetched into huggingface's cache unless it is there, or a local folder with the same files.
 
-    Raises UserError when the hub does not provide it, or when a revision is given for a local folder.
+    `check` is given its config.json before the weights are fetched. Raises UserError when the hub does not provide it,
+    or when a revision is given for a local folder.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
 
     from plumbline.core.errors import one_line
     from plumbline.core.run.hub import Repository
@@ -52,6 +54,7 @@ def hub(settings: HubModel) -> Source:
         return _checked(Path(settings.id), "hub", None)
     try:
         with repository.reached():
+            check(read_config(Path(hf_hub_download(settings.id, CONFIG, revision=settings.revision)).parent))
             fetched = Path(snapshot_download(settings.id, revision=settings.revision, allow_patterns=list(FILES)))
     except ValueError as error:  # an id that the hub's client refuses
         raise UserError(f"{key}.id: {settings.id} is neither a directory here nor an id: {one_line(error)}") from None

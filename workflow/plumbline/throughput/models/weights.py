@@ -80,6 +80,21 @@ def stored_types(folder: Path) -> dict[str, torch.dtype]:
     return {name: dtype for name, (_, dtype) in sorted(found.items(), key=lambda pair: pair[1][0])}
 
 
+def step_weights(folder: Path, dtype: torch.dtype) -> list[torch.Tensor]:
+    """Every weight that a decode step reads in full, as `dtype`: sizes without content, on the device `meta`.
+
+    For engines that do not hold their weights as torch's tensors.
+    """
+    names = stored(folder)
+    head = "lm_head.weight" if "lm_head.weight" in names else "model.embed_tokens.weight"
+    found = []
+    for name, path in names.items():
+        if name == head or name != "model.embed_tokens.weight":
+            with opened(path) as file:
+                found.append(torch.empty(file.get_slice(name).get_shape(), dtype=dtype, device="meta"))
+    return found
+
+
 def sha256_of(folder: Path) -> str:
     """SHA-256 of the contents of a model's weight files, in the order of their names."""
     digest = hashlib.sha256()
