@@ -279,7 +279,7 @@ def test_every_outcome_is_named_with_its_reason(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", ["only failures", "one trial", "no perplexity", "one batch"])
 def test_poor_grids_are_summarised_without_a_claim(case: str, tmp_path: Path) -> None:
-    unknown = manifests(perplexity=None, evaluation_tokens=None)
+    unknown = manifests(perplexity=None, evaluation_tokens=None, window_nats=[])
     records, variants = {
         "only failures": ([failed(), failed("unavailable", "whitened-0.8")], manifests()),
         "one trial": ([trial()], [manifest()]),

@@ -22,7 +22,8 @@ LIMITS = {
     "device": "cpu",
     "bandwidths": [{"threads": 1, "bytes": size, "bytes_per_second": 1e10} for size in (2**18, 2**27)],
     "matmul_rates": [
-        {"threads": 1, "dtype": dtype, "flops_per_second": rate} for dtype, rate in (("float32", 1e11), ("bfloat16", 2e11))
+        {"threads": 1, "dtype": dtype, "flops_per_second": rate}
+        for dtype, rate in (("float32", 1e11), ("bfloat16", 2e11))
     ],
 }
 ROWS, PROMPT, LONGEST = 4, 5, 8

@@ -25,6 +25,8 @@ def test_step_is_what_a_loop_over_rows_layers_heads_and_tokens_counts():
     assert step.bytes == pytest.approx(sum(moved) / len(moved))
     assert step.flops == pytest.approx(sum(computed) / len(computed))
     assert step.kv_bytes == 4 * 5 * 3 * 2 * 2 * 3 * 11
+    hidden, logits = torch.zeros(5, 4, SHAPES.width), torch.zeros(5, SHAPES.vocabulary)
+    assert step.activation_bytes == hidden.nbytes + logits.nbytes
 
 
 def test_step_is_what_transformers_computes_and_reads():

@@ -96,7 +96,7 @@ def bandwidth(device: torch.device, seconds: float) -> Iterator[dict[str, Any]]:
 
 
 def ladder(device: torch.device) -> list[int]:
-    """Working sets in bytes, each twice the one before, from one that a core's cache holds to well beyond all caches."""
+    """Working sets in bytes, each twice the one before, from the size of a core's cache to well beyond all caches."""
     largest = max(TIMES_CACHE * cache_bytes(), LEAST_BYTES[device.type])
     steps = math.ceil(math.log2(largest / SMALLEST_BYTES))
     return [SMALLEST_BYTES * 2**step for step in range(steps + 1)]

@@ -72,12 +72,14 @@ def _measured(threads: int, known: Iterable[int]) -> int:
 
 
 class Step(NamedTuple):
-    """The least that a decode step must move and compute, averaged over a call's steps, and the final cache size."""
+    """The least that a decode step must move and compute, averaged over a call's steps, and the memory a call needs."""
 
     bytes: float
     flops: float
     kv_bytes: int
     """Keys and values of all tokens of all rows at the end."""
+    activation_bytes: int
+    """The least that a call's activations take: hidden states of the prompts, and logits in float32 for all rows."""
 
 
 def decode_step(weights: Sequence[Tensor], shapes: Shapes, shape: Shape, itemsize: int) -> Step:
@@ -97,6 +99,7 @@ def decode_step(weights: Sequence[Tensor], shapes: Shapes, shape: Shape, itemsiz
         bytes=read + shape.batch * token * context,
         flops=shape.batch * (2 * read / itemsize + attention),
         kv_bytes=shape.batch * token * (shape.prompt + shape.generated),
+        activation_bytes=shape.batch * (shape.prompt * shapes.width * itemsize + 4 * shapes.vocabulary),
     )
 
 

@@ -242,7 +242,7 @@ class Trial:
         assert self.manifest.shapes is not None
         itemsize = DTYPES[self.config.dtype].itemsize
         step = decode_step(self.engine.weights(), self.manifest.shapes, self.shape, itemsize)
-        found["kv_bytes"] = step.kv_bytes
+        found |= {"kv_bytes": step.kv_bytes, "least_activation_bytes": step.activation_bytes}
         if self.manifest.parameters is not None:
             found["weights_bytes"] = self.manifest.parameters * itemsize
             if "peak_bytes" in found:

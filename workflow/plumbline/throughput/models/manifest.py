@@ -71,6 +71,9 @@ class Manifest(Settings):
     perplexity: float | None = None
     """Perplexity on held-out text, in float32; None without a tokenizer, or if it is not finite."""
     evaluation_tokens: int | None = None
+    window_nats: list[float] = []
+    """Mean loss per token of each evaluation window, in nats, in the order of the text: all variants have the same
+    windows, so their differences are paired."""
 
 
 def read_manifest(path: Path) -> Manifest:
