@@ -49,6 +49,7 @@ POOR = [
     without_speed(),
     without_speed("engines", trial="engines/base/b1-p4-g32"),
 ]
+UNSCORED = {"perplexity": None, "evaluation_tokens": None, "window_nats": []}
 CASES: dict[str, tuple[list[TrialRecord], list[Manifest], list[ComparisonRecord]]] = {
     "usual": (grid(), manifests(), comparisons()),
     "some failed": (WITH_FAILURES, manifests(), POOR),

@@ -129,11 +129,11 @@ def _write_tables(
     tokens = by_variant["evaluation_tokens"].dropna()
     over = f"on {tokens.max():,} tokens of held-out text" if len(tokens) else "without held-out text"
     caption = (
-        f"Variants. Ratio: share of each linear layer's parameters kept. Perplexity {over}, the same for all variants; loss above the base in nats per token, paired over its windows, with the bootstrap 95% "
-        "interval. "
+        f"Variants. Ratio: share of each linear layer's parameters kept. Perplexity {over}, the same for all variants; "
+        "loss above the base in nats per token, paired over its windows, with the bootstrap 95% interval. "
         f"Tokens per second at {cell_text(place)} with engine {place['engine']}, with the bootstrap 95% interval over "
-        f"the batches of the process. Relative to base: all variants interleaved there, with "
-        "the bootstrap 95% interval over rounds; A/A is the base against itself. {note}"
+        "the batches of the process. Relative to base: all variants interleaved there, with the bootstrap 95% interval "
+        f"over rounds; A/A is the base against itself. {note}"
     )
     write_latex(
         variants_table(by_variant), folder / "variants.tex", caption=caption.strip(), label="tab:throughput-variants"
