@@ -373,8 +373,10 @@ def test_compression_draws_losses_paired_by_window_with_their_intervals(cases: d
     ):
         drawing = panel.containers[container]
         differences = [losses[one] - losses[other] for one, other in pairs]
-        np.testing.assert_allclose(drawing.lines[0].get_xdata(), [0.2, 0.4, 0.6, 0.8])
-        np.testing.assert_allclose(drawing.lines[0].get_ydata(), [each.mean() for each in differences])
+        np.testing.assert_allclose(np.asarray(drawing.lines[0].get_xdata(), float), [0.2, 0.4, 0.6, 0.8])
+        np.testing.assert_allclose(
+            np.asarray(drawing.lines[0].get_ydata(), float), [each.mean() for each in differences]
+        )
         for segment, each in zip(drawing.lines[2][0].get_segments(), differences, strict=True):
             half = 1.96 * each.std(ddof=1) / len(each) ** 0.5
             np.testing.assert_allclose(segment[:, 1] - each.mean(), [-half, half], rtol=0.2)

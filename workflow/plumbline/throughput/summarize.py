@@ -104,7 +104,7 @@ def variants_table(by_variant: pd.DataFrame) -> pd.DataFrame:
         cells["Parameters"] = MISSING if pd.isna(row["parameters"]) else f"{row['parameters']:,}"
         good = row["outcome"] == "ok"
         cells["Perplexity"] = _text(row["perplexity"], "{:,.2f}") if good else str(row["outcome"]).replace("_", " ")
-        cells["Loss above base (nats)"] = MISSING if row["variant"] == BASE else excess_text(row)
+        cells["Loss above base (nats)"] = excess_text(row) if good and row["variant"] != BASE else MISSING
         cells["Tokens/s"] = rate_text(row)
         cells["Relative to base"] = _relative(row)
         rows.append(cells)
