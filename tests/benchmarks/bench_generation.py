@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from plumbline.core.files import read_json, write_json
+from plumbline.core.files import write_json
 from plumbline.core.measure.machine import core_count, describe_machine
 from plumbline.core.plan.target import Target
 from plumbline.core.run.device import torch_device
@@ -33,6 +33,7 @@ from plumbline.core.run.progress import Progress
 from plumbline.throughput.analysis.quality import is_noisy
 from plumbline.throughput.engines.interface import load
 from plumbline.throughput.grid import Cell
+from plumbline.throughput.measurement.roofline import read_limits
 from plumbline.throughput.measurement.trial import Request, Trial
 from plumbline.throughput.models.manifest import read_manifest
 from plumbline.throughput.plan import plan
@@ -96,7 +97,7 @@ class Study:
             manifest=read_manifest(self.manifest),
             reference=self.reference,
             text=self.text,
-            limits=read_json(self.limits),
+            limits=read_limits(self.limits),
             device=self.device,
         )
         trial = Trial(request, {}, Progress(1, "phases"))

@@ -31,6 +31,9 @@ def manifest(variant: str = "base", **changes: Any) -> Manifest:
         "parameters": int(35_000 + 120_000 * ratio), "perplexity": 30.4 * float(np.exp(lost)),
         "evaluation_tokens": 16_128,
     }  # fmt: skip
+    windows = np.random.default_rng(0).normal(float(np.log(values["perplexity"])), 0.3, 64)
+    of_variant = np.random.default_rng(crc32(variant.encode())).normal(0, 0.05, 64)
+    values["window_nats"] = [float(loss) for loss in windows + of_variant]
     if variant != "base":
         values |= {"parent": "base", "calibration": Calibration(source="text", tokens=16_384)}
     return Manifest(**(values | changes))
@@ -80,7 +83,8 @@ def trial(
         "memory": {"before_load_bytes": 280_000_000, "after_load_bytes": loaded, "load_peak_bytes": loaded + 1_000_000,
                    "prefill_peak_bytes": peak - 100_000, "decode_peak_bytes": peak, "method": "VmHWM",
                    "reserved_peak_bytes": None, "allocated_peak_bytes": None},
-        "weights_bytes": weights, "kv_bytes": kv, "peak_bytes": peak, "activation_bytes": peak - loaded,
+        "weights_bytes": weights, "kv_bytes": kv, "least_activation_bytes": batch * (256 * prompt + 2048),
+        "peak_bytes": peak, "activation_bytes": peak - loaded,
         "memory_overhead": peak / (weights + kv), "decode_step_bytes": moved, "decode_step_flops": work,
         "limit_bandwidth_bytes_per_second": bandwidth, "limit_flops_per_second": flops,
         "mbu": steps and steps * moved / bandwidth, "mfu": steps and steps * work / flops,

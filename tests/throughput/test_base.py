@@ -13,7 +13,7 @@ from plumbline.core.run.record import Outcome
 from plumbline.throughput.base import BaseSpec, base
 from plumbline.throughput.models.load import load_transformers
 from plumbline.throughput.models.manifest import Manifest, read_manifest
-from plumbline.throughput.models.perplexity import perplexity
+from plumbline.throughput.models.perplexity import window_losses
 from plumbline.throughput.models.weights import sha256_of
 from throughput.small_models import CODE, SMALL, VOCABULARY, change_weight, split, write_corpus, write_random
 
@@ -70,6 +70,8 @@ def test_perplexity_is_the_mean_over_predicted_tokens_by_a_plain_loop(model_fold
             losses.append(-math.log(float(chances[window[end]])))
     assert manifest.evaluation_tokens == len(losses) == 150
     assert manifest.perplexity == pytest.approx(math.exp(sum(losses) / len(losses)), rel=1e-5)
+    of_windows = [sum(losses[start : start + 15]) / 15 for start in range(0, 150, 15)]
+    assert manifest.window_nats == pytest.approx(of_windows, rel=1e-5)
 
 
 def test_perplexity_does_not_depend_on_the_batch(model_folder, monkeypatch):
@@ -77,9 +79,9 @@ def test_perplexity_does_not_depend_on_the_batch(model_folder, monkeypatch):
         Manifest(variant="v", method="none", folder=str(model_folder)), torch.float32, CPU, "sdpa"
     )
     windows = torch.randint(VOCABULARY, (9, 16))
-    whole = perplexity(model, windows)
+    whole = window_losses(model, windows)
     monkeypatch.setattr("plumbline.throughput.models.perplexity.LOGITS_BYTES", 1)
-    assert perplexity(model, windows) == pytest.approx(whole, rel=1e-6)
+    torch.testing.assert_close(window_losses(model, windows), whole, rtol=1e-5, atol=0)
 
 
 def test_text_of_the_corpus_is_split_and_ends_documents(model_folder, corpus, tmp_path):

@@ -21,7 +21,7 @@ from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.throughput.convert import ConvertSpec, convert
 from plumbline.throughput.engines.interface import Engine, Shape, load
 from plumbline.throughput.measurement.memory import status_bytes
-from plumbline.throughput.models import llama
+from plumbline.throughput.models import huge_pages, llama
 from plumbline.throughput.models.load import load_transformers
 from plumbline.throughput.models.manifest import CompressedLayer, Manifest, Shapes, read_manifest
 from plumbline.throughput.settings import EngineConfig
@@ -149,12 +149,15 @@ def test_tokens_and_logits_equal_decoding_without_a_cache(
             assert torch.equal(made.generate(prompts, GENERATED), tokens), "a call must not depend on the one before"
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("kind", ["grouped", "tied", "biases", "low rank in part"])
-def test_weights_in_parts_give_the_same(
-    models: dict[str, Manifest], kind: str, threads: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("threads", "cached"), [(1, 2**24), (1, 0), (2, 0)])
+@pytest.mark.parametrize("kind", ["grouped", "tied", "biases", "low rank in part", "low rank"])
+def test_weights_in_parts_on_huge_pages_give_the_same(
+    models: dict[str, Manifest], kind: str, threads: int, cached: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llama, "LARGE_BYTES", 0)
+    monkeypatch.setattr(llama, "LARGE_BYTES", {"cached": 0, "streamed": 0})
+    monkeypatch.setattr(llama, "ROWS", 2)
+    monkeypatch.setattr(llama, "CACHED_BYTES", cached)  # a model beyond it has its ranks padded
+    monkeypatch.setattr(huge_pages, "LEAST_BYTES", 0)
 
     def compare() -> None:
         for prompt in (1, 7):

@@ -13,7 +13,6 @@ from plumbline.core.present.plotting import style
 from plumbline.throughput.analysis.records import read_trials
 from plumbline.throughput.figures import DRAWINGS, FiguresSpec, figures
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.plots.resources import memory_parts
 from plumbline.throughput.plots.results import Results
 from plumbline.throughput.plots.tradeoffs import pareto_front
 from plumbline.throughput.record import ComparisonRecord, TrialRecord
@@ -50,12 +49,17 @@ POOR = [
     without_speed(),
     without_speed("engines", trial="engines/base/b1-p4-g32"),
 ]
+UNSCORED = {"perplexity": None, "evaluation_tokens": None, "window_nats": []}
 CASES: dict[str, tuple[list[TrialRecord], list[Manifest], list[ComparisonRecord]]] = {
     "usual": (grid(), manifests(), comparisons()),
     "some failed": (WITH_FAILURES, manifests(), POOR),
     "only failures": ([failed("out_of_memory", "base", "lean", batch) for batch in (1, 8)], manifests(), POOR[1:]),
     "one trial": ([trial()], [manifest()], []),
-    "random weights": (grid(weights="random"), manifests(perplexity=None, evaluation_tokens=None), comparisons()),
+    "random weights": (
+        grid(weights="random"),
+        manifests(perplexity=None, evaluation_tokens=None, window_nats=[]),
+        comparisons(),
+    ),
     "engine without a speed": (
         [*grid(), *(failed("unavailable", name, "paged", 2) for name in VARIANTS)],
         manifests(),
@@ -189,7 +193,8 @@ def test_intervals_of_efficiency_are_scaled_like_their_points(cases: dict[str, R
     axes = drawn("efficiency", cases["usual"]).axes[0]
     first = next(r for r in grid() if r.trial == "base/lean/b1-p4-g32")
     bar = axes.containers[0].lines[2][0].get_segments()[0][:, 1]
-    np.testing.assert_allclose(bar, np.array(first.interval) / (first.peak_bytes or 0) * 1e9)
+    needed = (first.weights_bytes or 0) + (first.kv_bytes or 0) + (first.least_activation_bytes or 0)
+    np.testing.assert_allclose(bar, np.array(first.interval) / needed * 1e9)
 
 
 def test_panels_of_length_share_batch_and_prompt(cases: dict[str, Results]) -> None:
@@ -229,15 +234,36 @@ def test_pareto_shows_the_speed_relative_to_the_base_with_its_interval(cases: di
     np.testing.assert_allclose(bar, [row["ratio_low"], row["ratio_high"]])
 
 
-def test_memory_parts_add_up_to_the_peak(cases: dict[str, Results]) -> None:
-    trials = cases["usual"].trials
-    for _, row in trials.iterrows():
-        parts = memory_parts(row)
-        assert sum(parts.values()) == pytest.approx(row["peak_bytes"])
-        assert (parts["weights"], parts["kv"]) == (row["weights_bytes"], row["kv_bytes"])
-    tight = trials.iloc[0].copy()
-    tight["peak_bytes"] = tight["weights_bytes"] + 10
-    assert memory_parts(tight) == {"weights": tight["weights_bytes"], "kv": 10, "loaded": 0, "rest": 0}
+def test_memory_needed_on_a_cpu_is_weights_cache_and_the_least_activations(cases: dict[str, Results]) -> None:
+    record = grid()[0]
+    row = cases["usual"].trials.iloc[0]
+    assert row["needed_bytes"] == record.weights_bytes + record.kv_bytes + record.least_activation_bytes
+    bars = [bar.get_height() for bar in drawn("memory", cases["usual"]).axes[0].patches[:3]]
+    counted = [record.weights_bytes, record.kv_bytes, record.least_activation_bytes]
+    assert bars == pytest.approx([count / 1e6 for count in counted])
+
+
+def test_memory_needed_on_a_gpu_is_the_allocated_peak(tmp_path: Path) -> None:
+    record = trial()
+    memory = (record.to_json()["memory"]) | {"method": "torch.cuda", "allocated_peak_bytes": 5_000_000}
+    row = results_of([changed(record, memory=memory)], [manifest()], folder=tmp_path).trials.iloc[0]
+    assert row["needed_bytes"] == 5_000_000
+    assert row["activations_bytes"] == 5_000_000 - record.weights_bytes - record.kv_bytes
+
+
+def test_last_panel_shows_the_ratios_of_the_comparisons_with_their_intervals(cases: dict[str, Results]) -> None:
+    results = cases["usual"]
+    rows = results.speedups.set_index(["comparison", "candidate"])
+    needed = results.trials.set_index("trial")["needed_bytes"]
+    saved = needed["base/lean/b8-p4-g32"] / needed["whitened-0.2/lean/b8-p4-g32"]
+    row = rows.loc["variants/lean/b8-p4-g32", "whitened-0.2"]
+    for name, factor in (("throughput_by_batch", 1.0), ("efficiency", saved)):
+        panel = drawn(name, results).axes[-1]
+        assert panel.get_ylabel() == "Relative to the base"
+        last = panel.containers[-1]
+        assert last.lines[0].get_ydata()[1] == pytest.approx(factor * row["ratio"])
+        bar = last.lines[2][0].get_segments()[1][:, 1]
+        np.testing.assert_allclose(bar, factor * np.array([row["ratio_low"], row["ratio_high"]]))
 
 
 def test_ceiling_says_which_limit_binds(tmp_path: Path) -> None:
@@ -245,12 +271,13 @@ def test_ceiling_says_which_limit_binds(tmp_path: Path) -> None:
     figure = drawn("ceiling", results_of(records, [manifest()], folder=tmp_path))
     assert {"Memory bandwidth", "Matmul rate"} <= set(said(figure).splitlines())
     assert figure.axes[0].get_xlim()[1] > 130
+    assert figure.axes[0].get_xscale() == "log"
 
 
 def test_intervals_stay_inside_their_panel(tmp_path: Path) -> None:
     wide = [trial(interval=[1000.0, 20_000.0]), trial(batch=8)]
     results = results_of(wide, [manifest()], folder=tmp_path)
-    for name, scale in (("throughput_by_batch", 1.0), ("efficiency", 1e9 / (wide[0].peak_bytes or 0))):
+    for name, scale in (("throughput_by_batch", 1.0), ("efficiency", 1e9 / results.trials["needed_bytes"][0])):
         low, high = drawn(name, results).axes[0].get_ylim()
         assert low < 1000 * scale
         assert high > 20_000 * scale
@@ -336,19 +363,41 @@ def test_figures_and_summary_have_the_same_main_engine(tmp_path: Path) -> None:
     assert results_of(records, [manifest()], folder=tmp_path).main_engine == "static"
 
 
-def test_plain_does_not_hide_whitened(cases: dict[str, Results]) -> None:
-    lines = {line.get_label(): line for line in drawn("compression", cases["usual"]).axes[0].lines}
-    whitened, plain = lines["Whitened SVD"], lines["Plain SVD"]
-    assert whitened.get_zorder() > plain.get_zorder()
-    assert plain.get_markersize() > whitened.get_markersize()
-    assert plain.get_markerfacecolor() == "none"
+def test_compression_draws_losses_paired_by_window_with_their_intervals(cases: dict[str, Results]) -> None:
+    losses = {each.variant: np.array(each.window_nats) for each in manifests()}
+    against_base, between = drawn("compression", cases["usual"]).axes
+    for panel, container, pairs in (
+        (against_base, 0, [(f"whitened-{ratio}", "base") for ratio in (0.2, 0.4, 0.6, 0.8)]),
+        (against_base, 1, [(f"plain-{ratio}", "base") for ratio in (0.2, 0.4, 0.6, 0.8)]),
+        (between, 0, [(f"whitened-{ratio}", f"plain-{ratio}") for ratio in (0.2, 0.4, 0.6, 0.8)]),
+    ):
+        drawing = panel.containers[container]
+        differences = [losses[one] - losses[other] for one, other in pairs]
+        np.testing.assert_allclose(np.asarray(drawing.lines[0].get_xdata(), float), [0.2, 0.4, 0.6, 0.8])
+        np.testing.assert_allclose(
+            np.asarray(drawing.lines[0].get_ydata(), float), [each.mean() for each in differences]
+        )
+        for segment, each in zip(drawing.lines[2][0].get_segments(), differences, strict=True):
+            half = 1.96 * each.std(ddof=1) / len(each) ** 0.5
+            np.testing.assert_allclose(segment[:, 1] - each.mean(), [-half, half], rtol=0.2)
 
 
-def test_compression_draws_a_line_per_method_and_the_base(cases: dict[str, Results]) -> None:
-    axes = drawn("compression", cases["usual"]).axes[0]
-    lines = {line.get_label(): line for line in axes.lines}
-    assert lines.keys() == {"Whitened SVD", "Plain SVD", "Base (30.40)"}
-    assert list(lines["Plain SVD"].get_xdata()) == [0.2, 0.4, 0.6, 0.8]
+def test_methods_of_compression_differ_in_colour_and_marker_and_none_is_hollow(cases: dict[str, Results]) -> None:
+    (legend,) = drawn("compression", cases["usual"]).legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "Whitened SVD", "Plain SVD", "No difference (base: perplexity 30.40)",
+    ]  # fmt: skip
+    whitened, plain, _ = legend.get_lines()
+    assert whitened.get_color() != plain.get_color()
+    assert whitened.get_marker() != plain.get_marker()
+    assert "none" not in (whitened.get_markerfacecolor(), plain.get_markerfacecolor())
+
+
+def test_variants_without_losses_by_window_are_named(tmp_path: Path) -> None:
+    variants = [manifest(), manifest("plain-0.8"), manifest("whitened-0.8", perplexity=None, window_nats=[])]
+    figure = drawn("compression", results_of([trial()], variants, folder=tmp_path))
+    assert "Not shown: no perplexity: whitened-0.8" in said(figure)
+    assert len(figure.axes) == 1
 
 
 @pytest.mark.parametrize("name", ["throughput_by_batch", "ceiling", "phases", "memory"])

@@ -1,10 +1,11 @@
-import json
+from itertools import product
 
 import pytest
 import torch
 
 from plumbline.throughput import limits as module
-from plumbline.throughput.limits import LimitsSpec, bandwidth, cache_bytes, limits, matmul
+from plumbline.throughput.limits import ROW, LimitsSpec, _readers, bandwidth, cache_bytes, ladder, limits, matmul
+from plumbline.throughput.measurement.roofline import read_limits
 
 CPU = torch.device("cpu")
 
@@ -15,31 +16,53 @@ def small(monkeypatch):
     monkeypatch.setattr(module, "TIMES_CACHE", 0)
 
 
-def test_file_holds_the_best_of_its_samples(tmp_path):
+def test_file_holds_the_best_sample_of_every_working_set_dtype_and_number_of_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "thread_counts", lambda device: [1, 2])
     output = tmp_path / "machine.json"
     limits(LimitsSpec(code="", inputs="", limits={"seconds": 0.02}, device="cpu"), output)
-    found = json.loads(output.read_text())
-    moved, multiplied = found["samples"]["bandwidth"], found["samples"]["matmul"]
-    copies = [sample["bytes_per_second"] for sample in moved if sample["kind"] == "copy"]
-    reads = [sample["bytes_per_second"] for sample in moved if sample["kind"] in ("sum", "dot", "product")]
-    assert len(copies) + len(reads) == len(moved)
-    assert found["copy_bytes_per_second"] == max(copies)
-    assert found["read_bytes_per_second"] == max(reads)
-    assert found["bandwidth_bytes_per_second"] == max(copies + reads)
-    assert set(found["matmul_flops_per_second"]) == {"float32", "bfloat16", "float16"}
-    for dtype, rate in found["matmul_flops_per_second"].items():
-        assert rate == max(sample["flops_per_second"] for sample in multiplied if sample["dtype"] == dtype)
-    assert found["device"] == "cpu"
-    assert found["machine"]["cores"] > 0
+    found = read_limits(output)
+    assert {(each.threads, each.bytes) for each in found.bandwidths} == set(product((1, 2), ladder(CPU)))
+    for each in found.bandwidths:
+        assert each.bytes_per_second == max(
+            sample["bytes_per_second"]
+            for sample in found.samples["bandwidth"]
+            if (sample["threads"], sample["bytes"]) == (each.threads, each.bytes)
+        )
+    assert {(each.threads, each.dtype) for each in found.matmul_rates} == set(
+        product((1, 2), ("float32", "bfloat16", "float16"))
+    )
+    for rate in found.matmul_rates:
+        assert rate.flops_per_second == max(
+            sample["flops_per_second"]
+            for sample in found.samples["matmul"]
+            if (sample["threads"], sample["dtype"]) == (rate.threads, rate.dtype)
+        )
+    assert found.device == "cpu"
+    assert found.machine["cores"] > 0
 
 
-def test_bytes_include_every_array_that_is_accessed():
-    arrays = {"copy": 2, "sum": 1, "dot": 2, "product": 1}
+def test_ladder_doubles_from_a_quarter_mebibyte_to_well_beyond_the_largest_cache(monkeypatch):
+    monkeypatch.setattr(module, "TIMES_CACHE", 4)
+    monkeypatch.setattr(module, "cache_bytes", lambda: 33 * 2**20)
+    sizes = ladder(CPU)
+    assert sizes == [2**18 * 2**step for step in range(len(sizes))]
+    assert sizes[-2] < 4 * 33 * 2**20 <= sizes[-1]
+
+
+def test_each_sample_counts_the_bytes_of_all_its_calls():
     samples = list(bandwidth(CPU, 0.01))
-    assert {sample["kind"] for sample in samples} == set(arrays)
+    assert {sample["kind"] for sample in samples} == {"sum", "dot", "product"}
+    assert list(dict.fromkeys(sample["bytes"] for sample in samples)) == ladder(CPU)
     for sample in samples:
-        moved = sample["bytes_per_second"] * sample["seconds"]
-        assert moved == pytest.approx(arrays[sample["kind"]] * 2**20)
+        calls = sample["bytes_per_second"] * sample["seconds"] / sample["bytes"]
+        assert calls == pytest.approx(max(1, 2**23 // sample["bytes"]))
+
+
+@pytest.mark.parametrize("size", [2**18, 2**20])
+def test_readers_read_the_whole_working_set(size):
+    for read in _readers(size, CPU).values():
+        arrays = [part for part in read.args if part.numel() > ROW]
+        assert sum(part.nbytes for part in arrays) == size
 
 
 def test_matrices_grow_only_while_there_is_time():

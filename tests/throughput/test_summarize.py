@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -150,8 +151,9 @@ def test_every_trial_has_a_row_with_its_numbers(whole: Path) -> None:
         for name in ("batch", "generated", "tokens_per_second", "peak_bytes", "ceiling_share", "binds", "converged"):
             assert row[name] == getattr(record, name)
         assert [row["tokens_per_second_low"], row["tokens_per_second_high"]] == list(record.interval or ())
+        assert row["needed_bytes"] == record.weights_bytes + record.kv_bytes + record.least_activation_bytes
         assert row["tokens_per_second_per_gigabyte"] == pytest.approx(
-            record.tokens_per_second / record.peak_bytes * 1e9
+            record.tokens_per_second / row["needed_bytes"] * 1e9
         )
 
 
@@ -194,6 +196,11 @@ def test_every_speedup_comes_from_a_comparison_with_interval_verdict_and_control
     table = (whole / "tables" / "variants.tex").read_text()
     assert "A/A" in table
     assert "slower" in table
+    assert "{note}" not in table
+    losses = {each.variant: np.array(each.window_nats) for each in manifests()}
+    more = (losses["whitened-0.2"] - losses["base"]).mean()
+    assert f"& +{more:.3f} [+0." in table
+    assert f"the base's 30.40 (loss +{more:.3f} [+0." in answers(whole)
 
 
 def test_rates_of_trials_make_no_speedup(tmp_path: Path) -> None:
@@ -272,14 +279,14 @@ def test_every_outcome_is_named_with_its_reason(tmp_path: Path) -> None:
     table = (folder / "tables" / "throughput.tex").read_text()
     assert "base & lean & 8 & 4 & 32 & -- & out of memory & -- & -- & --" in table
     assert (
-        "mine & user & 1 (by name) & 155,000 & unavailable & -- & --"
+        "mine & user & 1 (by name) & 155,000 & unavailable & -- & -- & --"
         in (folder / "tables" / "variants.tex").read_text()
     )
 
 
 @pytest.mark.parametrize("case", ["only failures", "one trial", "no perplexity", "one batch"])
 def test_poor_grids_are_summarised_without_a_claim(case: str, tmp_path: Path) -> None:
-    unknown = manifests(perplexity=None, evaluation_tokens=None)
+    unknown = manifests(perplexity=None, evaluation_tokens=None, window_nats=[])
     records, variants = {
         "only failures": ([failed(), failed("unavailable", "whitened-0.8")], manifests()),
         "one trial": ([trial()], [manifest()]),

@@ -20,8 +20,11 @@ TIMING = {"min_batches": 3, "max_batches": 4, "seconds": 0.05, "warmup_at_most":
 LIMITS = {
     "machine": describe_machine(),
     "device": "cpu",
-    "bandwidth_bytes_per_second": 1e10,
-    "matmul_flops_per_second": {"float32": 1e11, "bfloat16": 2e11},
+    "bandwidths": [{"threads": 1, "bytes": size, "bytes_per_second": 1e10} for size in (2**18, 2**27)],
+    "matmul_rates": [
+        {"threads": 1, "dtype": dtype, "flops_per_second": rate}
+        for dtype, rate in (("float32", 1e11), ("bfloat16", 2e11))
+    ],
 }
 ROWS, PROMPT, LONGEST = 4, 5, 8
 

@@ -1,6 +1,7 @@
-"""Stage `throughput.limits`: how fast this machine can read, copy and multiply."""
+"""Stage `throughput.limits`: how fast this machine can read and multiply."""
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,13 +18,19 @@ from plumbline.core.run.device import device_name, torch_device
 from plumbline.core.run.stage import stage
 from plumbline.throughput.engines.interface import DTYPES
 from plumbline.throughput.measurement.autotune import threads_available
+from plumbline.throughput.measurement.roofline import Bandwidth, Limits, MatmulRate
 from plumbline.throughput.measurement.timing import clocked, synchroniser
 from plumbline.throughput.settings import LimitsSettings
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+SMALLEST_BYTES = 2**18
+"""The smallest working set."""
 TIMES_CACHE = 4
-"""Arrays are this many times the largest cache, so that little of them stays cached."""
+"""The largest is this many times the largest cache, so that little of it stays cached."""
 LEAST_BYTES = {"cpu": 128 * 2**20, "cuda": 2**30}
+"""It is at least this large."""
+BLOCK_BYTES = 2**23
+"""A timed block of calls reads about as many bytes, or one working set if that is larger."""
 ROW = 2048
 SMALLEST, LARGEST = 128, 8192
 """Sizes of the square matrices that are multiplied."""
@@ -44,55 +51,72 @@ def limits(spec: LimitsSpec, output: Path) -> None:
     """Writes the limits to `output`: bytes and operations per second, and the raw samples."""
     chosen = torch_device(spec.device)
     seconds = spec.limits.seconds
-    moved = list(bandwidth(chosen, seconds))
+    read = list(bandwidth(chosen, seconds))
     multiplied = [sample for dtype in DTYPES for sample in matmul(dtype, chosen, seconds)]
-    copies = [sample["bytes_per_second"] for sample in moved if sample["kind"] == "copy"]
-    reads = [sample["bytes_per_second"] for sample in moved if sample["kind"] != "copy"]
-    rates = {
-        dtype: max(sample["flops_per_second"] for sample in multiplied if sample["dtype"] == dtype)
-        for dtype in dict.fromkeys(sample["dtype"] for sample in multiplied)
-    }
-    found = {
-        "machine": describe_machine(),
-        "device": device_name(chosen),
-        "threads": threads_available() if chosen.type == "cpu" else None,
-        "copy_bytes_per_second": max(copies),
-        "read_bytes_per_second": max(reads),
-        "bandwidth_bytes_per_second": max(copies + reads),
-        "matmul_flops_per_second": rates,
-        "samples": {"bandwidth": moved, "matmul": multiplied},
-        "spec": spec.model_dump(mode="json"),
-    }
-    write_json(output, found)
+    found = Limits(
+        machine=describe_machine(),
+        device=device_name(chosen),
+        bandwidths=[Bandwidth.model_validate(each) for each in _best(read, "bytes_per_second", "threads", "bytes")],
+        matmul_rates=[
+            MatmulRate.model_validate(each) for each in _best(multiplied, "flops_per_second", "threads", "dtype")
+        ],
+        samples={"bandwidth": read, "matmul": multiplied},
+        spec=spec.model_dump(mode="json"),
+    )
+    write_json(output, found.model_dump(mode="json"))
+
+
+def _best(samples: list[dict[str, Any]], rate: str, *keys: str) -> Iterator[dict[str, Any]]:
+    """The highest `rate` among samples with the same `keys`: a busy machine only makes samples slower."""
+    for values in dict.fromkeys(tuple(sample[key] for key in keys) for sample in samples):
+        known = dict(zip(keys, values, strict=True))
+        yield known | {rate: max(sample[rate] for sample in samples if known.items() <= sample.items())}
 
 
 def bandwidth(device: torch.device, seconds: float) -> Iterator[dict[str, Any]]:
-    """Samples of each kind: a copy reads and writes every byte; the others read every byte once.
+    """Samples of reading a number of bytes again and again, over a ladder of sizes and for each number of threads.
 
-    Kinds: copy, sum, dot (of two arrays), product (of a matrix and a vector, as in decoding). Each kind takes
-    `seconds`, split between one thread and all threads that a trial may use: on a busy machine one may be faster.
+    Kinds: sum, dot (of two arrays), product (of a matrix and a vector). Each kind takes about `seconds`, split between
+    sizes and threads. A sample is a block of calls, so that the clock's resolution does not matter.
     """
-    size = max(TIMES_CACHE * cache_bytes(), LEAST_BYTES[device.type]) // 4 // ROW * ROW
-    one, other = torch.ones(size, device=device), torch.zeros(size, device=device)
-    vector = torch.ones(ROW, device=device)
-    kinds: dict[str, tuple[Callable[[], Tensor], int]] = {
-        "copy": (lambda: other.copy_(one), 2),
-        "sum": (lambda: one.sum(), 1),
-        "dot": (lambda: torch.dot(one, other), 2),
-        "product": (lambda: torch.mv(one.view(-1, ROW), vector), 1),
-    }
-    counts = thread_counts(device)
-    for kind, (call, arrays) in kinds.items():
-        for threads in counts:
-            torch.set_num_threads(threads)
-            call()  # touches the pages and starts the threads
-            until = time.perf_counter() + seconds / len(counts)
+    counts, sizes = thread_counts(device), ladder(device)
+    for threads, size in itertools.product(counts, sizes):
+        torch.set_num_threads(threads)
+        for kind, read in _readers(size, device).items():
+            calls = max(1, BLOCK_BYTES // size)
+            block = partial(_repeat, read, calls)
+            block()  # touches the pages, fills the caches and starts the threads
+            until = time.perf_counter() + seconds / len(counts) / len(sizes)
             for number in itertools.count():
-                taken = clocked(call, synchroniser(device))
-                rate = 4 * arrays * size / taken
-                yield {"kind": kind, "threads": threads, "seconds": taken, "bytes_per_second": rate}
+                taken = clocked(block, synchroniser(device))
+                rate = size * calls / taken
+                yield {"kind": kind, "threads": threads, "bytes": size, "seconds": taken, "bytes_per_second": rate}
                 if number and time.perf_counter() > until:
                     break
+
+
+def ladder(device: torch.device) -> list[int]:
+    """Working sets in bytes, each twice the one before, from the size of a core's cache to well beyond all caches."""
+    largest = max(TIMES_CACHE * cache_bytes(), LEAST_BYTES[device.type])
+    steps = math.ceil(math.log2(largest / SMALLEST_BYTES))
+    return [SMALLEST_BYTES * 2**step for step in range(steps + 1)]
+
+
+def _readers(size: int, device: torch.device) -> dict[str, Callable[[], Tensor]]:
+    """Kind -> a call that reads `size` bytes once."""
+    whole, vector = torch.ones(size // 4, device=device), torch.ones(ROW, device=device)
+    one, other = whole.chunk(2)
+    matrix = whole.view(-1, ROW)
+    return {
+        "sum": partial(torch.sum, whole),
+        "dot": partial(torch.dot, one, other),
+        "product": partial(torch.mv, matrix, vector),
+    }
+
+
+def _repeat(call: Callable[[], Tensor], times: int) -> None:
+    for _ in range(times):
+        call()
 
 
 def matmul(dtype: str, device: torch.device, seconds: float) -> Iterator[dict[str, Any]]:

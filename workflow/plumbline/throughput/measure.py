@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from pydantic import PlainSerializer
 
-from plumbline.core.files import read_json
 from plumbline.core.measure.machine import available_bytes
 from plumbline.core.plan.target import Spec
 from plumbline.core.run.processes import TimeUpError, in_child
@@ -55,7 +54,7 @@ def measure(
         findings |= {"model": spec.model, "variant": variant.variant, "method": variant.method, "ratio": variant.ratio}
         findings |= {"weights": variant.weights, **cell._asdict()}
         stop_early(spec, variant, smaller or [])
-        trial = partial(_trial, spec, variant, reference, text, read_json(limits))
+        trial = partial(_trial, spec, variant, reference, text, limits)
         for attempt in range(1, ATTEMPTS + 1):
             found = _attempt(trial, spec)
             if found["outcome"] != Outcome.OUT_OF_MEMORY:
@@ -87,8 +86,9 @@ def _attempt(trial: partial[Any], spec: MeasureSpec) -> Any:
         return {"outcome": Outcome.OUT_OF_MEMORY, "message": message, "findings": {}}
 
 
-def _trial(spec: MeasureSpec, variant: Manifest, reference: Path, text: Path, limits: Any) -> Any:
-    from plumbline.throughput.measurement.trial import Request, run  # torch: in the child only
+def _trial(spec: MeasureSpec, variant: Manifest, reference: Path, text: Path, limits: Path) -> Any:
+    from plumbline.throughput.measurement.roofline import read_limits  # torch: in the child only
+    from plumbline.throughput.measurement.trial import Request, run
 
     return run(
         Request(
@@ -99,7 +99,7 @@ def _trial(spec: MeasureSpec, variant: Manifest, reference: Path, text: Path, li
             manifest=variant,
             reference=reference,
             text=text,
-            limits=limits,
+            limits=read_limits(limits),
             device=spec.device,
         )
     )

@@ -115,12 +115,15 @@ class TrialRecord(Record):
     memory: Memory | None = None
     weights_bytes: int | None = None
     kv_bytes: int | None = None
+    least_activation_bytes: int | None = None
+    """The least that activations take: the hidden states of the prompt's tokens, and a row of logits in float32."""
     peak_bytes: int | None = None
     activation_bytes: int | None = None
     memory_overhead: float | None = None
     decode_step_bytes: float | None = None
     decode_step_flops: float | None = None
     limit_bandwidth_bytes_per_second: float | None = None
+    """Of reading as many bytes as a decode step again and again, with as many threads as the trial."""
     limit_flops_per_second: float | None = None
     mbu: float | None = None
     mfu: float | None = None

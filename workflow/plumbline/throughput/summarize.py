@@ -15,7 +15,7 @@ from plumbline.core.run.records import check_specs, machine_note, machines, writ
 from plumbline.core.run.stage import stage
 from plumbline.throughput.analysis.evaluation import evaluation_lines
 from plumbline.throughput.analysis.findings import findings
-from plumbline.throughput.analysis.formatting import rate_text, ratio_text
+from plumbline.throughput.analysis.formatting import excess_text, rate_text, ratio_text
 from plumbline.throughput.analysis.frames import (
     main_cell,
     statistics_frame,
@@ -104,6 +104,7 @@ def variants_table(by_variant: pd.DataFrame) -> pd.DataFrame:
         cells["Parameters"] = MISSING if pd.isna(row["parameters"]) else f"{row['parameters']:,}"
         good = row["outcome"] == "ok"
         cells["Perplexity"] = _text(row["perplexity"], "{:,.2f}") if good else str(row["outcome"]).replace("_", " ")
+        cells["Loss above base (nats)"] = excess_text(row) if good and row["variant"] != BASE else MISSING
         cells["Tokens/s"] = rate_text(row)
         cells["Relative to base"] = _relative(row)
         rows.append(cells)
@@ -128,10 +129,11 @@ def _write_tables(
     tokens = by_variant["evaluation_tokens"].dropna()
     over = f"on {tokens.max():,} tokens of held-out text" if len(tokens) else "without held-out text"
     caption = (
-        f"Variants. Ratio: share of each linear layer's parameters kept. Perplexity {over}, the same for all variants. "
+        f"Variants. Ratio: share of each linear layer's parameters kept. Perplexity {over}, the same for all variants; "
+        "loss above the base in nats per token, paired over its windows, with the bootstrap 95% interval. "
         f"Tokens per second at {cell_text(place)} with engine {place['engine']}, with the bootstrap 95% interval over "
-        f"the batches of the process. Relative to base: all variants interleaved there, with "
-        "the bootstrap 95% interval over rounds; A/A is the base against itself. {note}"
+        "the batches of the process. Relative to base: all variants interleaved there, with the bootstrap 95% interval "
+        f"over rounds; A/A is the base against itself. {note}"
     )
     write_latex(
         variants_table(by_variant), folder / "variants.tex", caption=caption.strip(), label="tab:throughput-variants"

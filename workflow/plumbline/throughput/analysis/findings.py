@@ -10,7 +10,7 @@ from plumbline.core.present.formatting import bytes_text, percent, plural, reaso
 from plumbline.core.run.record import Outcome
 from plumbline.core.run.records import machine_note, machines
 from plumbline.core.statistics.rounds import BAND, Verdict
-from plumbline.throughput.analysis.formatting import named, range_text, rate_text, ratio_text
+from plumbline.throughput.analysis.formatting import excess_text, named, range_text, rate_text, ratio_text
 from plumbline.throughput.analysis.frames import main_cell
 from plumbline.throughput.analysis.quality import quality_sentences
 from plumbline.throughput.analysis.records import cell_text
@@ -138,7 +138,8 @@ def _size(row: pd.Series, base: pd.Series | None) -> str:
 def _perplexity(row: pd.Series, base: pd.Series | None) -> str:
     if math.isnan(row["perplexity"]) or base is None or math.isnan(base["perplexity"]):
         return ""
-    return f"; its perplexity is {row['perplexity']:,.2f}, the base's {base['perplexity']:,.2f}"
+    text = f"; its perplexity is {row['perplexity']:,.2f}, the base's {base['perplexity']:,.2f}"
+    return text if math.isnan(row["excess_nats"]) else f"{text} (loss {excess_text(row)} nats per token)"
 
 
 def _methods(by_variant: pd.DataFrame) -> Iterator[str]:
@@ -178,7 +179,7 @@ def _limits(trials: pd.DataFrame) -> Iterator[str]:
     best = known.sort_values("ceiling_share", ascending=False).iloc[0]
     where = f"{best['trial']} comes closest to its ceiling, at {percent(best['ceiling_share'])}"
     if best["ceiling_share"] > 1:
-        yield f"{where}. That is above the measured limit: it reads from a cache, or the limit was measured too low."
+        yield f"{where}. That is above the measured limit, so the limit was measured too low."
     elif best["ceiling_share"] >= NEAR:
         yield f"{where}: the limit is its bottleneck."
     else:

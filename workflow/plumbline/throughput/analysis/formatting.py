@@ -21,6 +21,12 @@ def ratio_text(row: "pd.Series", name: str = "ratio") -> str:
     return with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"], digits=2)
 
 
+def excess_text(row: "pd.Series") -> str:
+    """`+0.302 [+0.290, +0.314]`: a variant's loss above the base's, in nats per token."""
+    values = (row[name] for name in ("excess_nats", "excess_nats_low", "excess_nats_high"))
+    return with_interval(*values, digits=3, signed=True)
+
+
 def named(trials: "pd.DataFrame", most: int = 6) -> str:
     """The names of trials, at most `most` of them."""
     names = list(trials["trial"])

@@ -9,6 +9,7 @@ import pandas as pd
 from plumbline.core.run.record import hardware
 from plumbline.core.run.records import machine_note, machines
 from plumbline.core.statistics.rates import rate_interval
+from plumbline.throughput.analysis.losses import loss_difference
 from plumbline.throughput.analysis.quality import is_noisy
 from plumbline.throughput.analysis.rates import decoded
 from plumbline.throughput.analysis.records import GIGABYTE, cell_text
@@ -21,7 +22,7 @@ from plumbline.throughput.settings import BASE, EngineConfig
 NUMBERS = (
     "load_seconds", "cold_call_seconds", "compile_seconds", "time_to_first_token_seconds",
     "time_per_output_token_seconds", "inter_token_p50_seconds", "inter_token_p90_seconds", "inter_token_p99_seconds",
-    "prefill_tokens_per_second", "decode_tokens_per_second", "weights_bytes", "kv_bytes", "peak_bytes",
+    "prefill_tokens_per_second", "decode_tokens_per_second", "peak_bytes",
     "activation_bytes", "memory_overhead", "mbu", "mfu", "ceiling_tokens_per_second", "ceiling_share", "drift_share",
     "interval_share", "latency_seconds_ratio",
 )  # fmt: skip
@@ -34,6 +35,8 @@ OF_MAIN_CELL = (
 )  # fmt: skip
 """Columns that a variant's row copies from its trial in the main cell."""
 CELL = ["batch", "prompt", "generated"]
+PARTS = ("weights", "kv", "activations")
+EXCESS = ("excess_nats", "excess_nats_low", "excess_nats_high")
 
 
 def trials_frame(records: Sequence[TrialRecord], manifests: Sequence[Manifest]) -> pd.DataFrame:
@@ -41,8 +44,8 @@ def trials_frame(records: Sequence[TrialRecord], manifests: Sequence[Manifest]) 
 
     `tokens_per_second` is Σ tokens ÷ Σ seconds over the batches with the right tokens, with its bootstrap 95% interval
     in `_low` and `_high`; `ceiling_share` has an interval over decode steps. Perplexity and parameters are the
-    variant's. `noisy` is for information (see `is_noisy`). `different_machines` says that not all trials ran on the
-    same hardware, so speeds are not comparable.
+    variant's. `needed_bytes` is the sum of `memory_parts`. `noisy` is for information (see `is_noisy`).
+    `different_machines` says that not all trials ran on the same hardware, so speeds are not comparable.
     """
     known = {manifest.variant: manifest for manifest in manifests}
     different = bool(machine_note(machines(records)))
@@ -60,7 +63,9 @@ def trials_frame(records: Sequence[TrialRecord], manifests: Sequence[Manifest]) 
         row |= {name: _number(getattr(record, name)) for name in NUMBERS}
         row |= _ceiling_interval(record)
         row["after_load_bytes"] = _number(record.memory.after_load_bytes if record.memory else None)
-        row["tokens_per_second_per_gigabyte"] = row["tokens_per_second"] / (row["peak_bytes"] / GIGABYTE)
+        row |= memory_parts(record)
+        row["needed_bytes"] = sum(row[f"{part}_bytes"] for part in PARTS)
+        row["tokens_per_second_per_gigabyte"] = row["tokens_per_second"] / (row["needed_bytes"] / GIGABYTE)
         row["joules_per_token"] = _number(record.energy.joules_per_token if record.energy else None)
         row |= {name: getattr(record, name) for name in FACTS}
         row["noisy"] = record.ok and is_noisy(record)
@@ -74,19 +79,35 @@ def trials_frame(records: Sequence[TrialRecord], manifests: Sequence[Manifest]) 
     return frame
 
 
+def memory_parts(record: TrialRecord) -> dict[str, float]:
+    """What a trial needs memory for, in bytes: weights, KV cache and activations; missing where it did not get so far.
+
+    Weights and cache are counted from their tensors. Activations: on a GPU the rest of the allocated peak; on a CPU,
+    where only the whole process's memory is known, the least that they take (see `least_activation_bytes`).
+    """
+    weights, cache = _number(record.weights_bytes), _number(record.kv_bytes)
+    activations = _number(record.least_activation_bytes)
+    if record.memory and record.memory.allocated_peak_bytes is not None:
+        activations = max(activations, record.memory.allocated_peak_bytes - weights - cache)
+    return {"weights_bytes": weights, "kv_bytes": cache, "activations_bytes": activations}
+
+
 def variants_frame(manifests: Sequence[Manifest], trials: pd.DataFrame, speedups: pd.DataFrame) -> pd.DataFrame:
     """One row per variant: method, ratio, parameters, perplexity, and its figures in the main cell (see `main_cell`).
 
-    `speedup` is how many times as fast as the base it is there, by the comparison of the variants: see
-    `with_speedup`.
+    `excess_nats` is its loss above the base's, in nats per token, paired over the held-out windows, with the bootstrap
+    95% interval in `_low` and `_high`. `speedup` is how many times as fast as the base it is there, by the comparison
+    of the variants: see `with_speedup`.
     """
     place = main_cell(trials, speedups)
     there = _at(trials, place).set_index("variant")
+    base = next((manifest for manifest in manifests if manifest.variant == BASE), None)
     rows = []
     for manifest in manifests:
         row = manifest.model_dump(include={"variant", "method", "parameters", "outcome", "message"})
         row |= {"ratio": _number(manifest.ratio)}
         row |= {"perplexity": _number(manifest.perplexity), "evaluation_tokens": manifest.evaluation_tokens}
+        row |= dict(zip(EXCESS, loss_difference(manifest, base), strict=True))
         row["calibration"] = manifest.calibration and manifest.calibration.source
         for name in OF_MAIN_CELL:
             row[name] = float(there[name].get(manifest.variant, np.nan))

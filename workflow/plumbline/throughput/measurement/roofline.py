@@ -1,21 +1,85 @@
 """How close a trial came to the machine's limits: bandwidth and FLOP utilisation, and share of the ceiling."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
+from plumbline.core.files import read_json
+from plumbline.core.settings import Settings, validated
 from plumbline.throughput.engines.interface import Shape
 from plumbline.throughput.models.manifest import Shapes
 
 
+class Bandwidth(Settings):
+    """How fast some threads read a working set again and again."""
+
+    threads: int
+    bytes: int
+    """Size of the working set."""
+    bytes_per_second: float
+
+
+class MatmulRate(Settings):
+    """How fast some threads multiply matrices."""
+
+    threads: int
+    dtype: str
+    flops_per_second: float
+
+
+class Limits(Settings):
+    """What a machine can do, as the stage `limits` measured it."""
+
+    machine: dict[str, Any]
+    device: str
+    bandwidths: list[Bandwidth]
+    """For each number of threads, over a ladder of working sets."""
+    matmul_rates: list[MatmulRate]
+    samples: dict[str, list[dict[str, Any]]] = {}
+    """The raw samples that the limits are the best of."""
+    spec: dict[str, Any] = {}
+
+    def bytes_per_second(self, read: float, threads: int) -> float:
+        """Bandwidth of `threads` threads that read `read` bytes again and again, as a decode step does.
+
+        Interpolated between the two nearest working sets, linearly in the logarithms; beyond the ladder, its end. A
+        working set is read at least as fast as any larger one, so where it was measured slower, the larger one counts.
+        """
+        count = _measured(threads, (each.threads for each in self.bandwidths))
+        known = sorted((each.bytes, each.bytes_per_second) for each in self.bandwidths if each.threads == count)
+        sizes, rates = np.log(np.array(known)).T
+        fastest = np.maximum.accumulate(rates[::-1])[::-1]
+        return float(np.exp(np.interp(np.log(read), sizes, fastest)))
+
+    def flops_per_second(self, dtype: str, threads: int) -> float | None:
+        """Matmul rate of `threads` threads; None for a dtype that was not measured."""
+        known = {each.threads: each.flops_per_second for each in self.matmul_rates if each.dtype == dtype}
+        return known[_measured(threads, known)] if known else None
+
+
+def read_limits(path: Path) -> Limits:
+    """The limits at `path`. Raises UserError when it holds something else."""
+    return validated(Limits, read_json(path), str(path))
+
+
+def _measured(threads: int, known: Iterable[int]) -> int:
+    """The smallest number of threads measured that is at least `threads`, else the largest: a limit is not exceeded."""
+    counts = sorted(set(known))
+    return next((count for count in counts if count >= threads), counts[-1])
+
+
 class Step(NamedTuple):
-    """The least that a decode step must move and compute, averaged over a call's steps, and the final cache size."""
+    """The least that a decode step must move and compute, averaged over a call's steps, and the memory a call needs."""
 
     bytes: float
     flops: float
     kv_bytes: int
     """Keys and values of all tokens of all rows at the end."""
+    activation_bytes: int
+    """The least that a call's activations take: hidden states of the prompts, and logits in float32 for all rows."""
 
 
 def decode_step(weights: Sequence[Tensor], shapes: Shapes, shape: Shape, itemsize: int) -> Step:
@@ -35,6 +99,7 @@ def decode_step(weights: Sequence[Tensor], shapes: Shapes, shape: Shape, itemsiz
         bytes=read + shape.batch * token * context,
         flops=shape.batch * (2 * read / itemsize + attention),
         kv_bytes=shape.batch * token * (shape.prompt + shape.generated),
+        activation_bytes=shape.batch * (shape.prompt * shapes.width * itemsize + 4 * shapes.vocabulary),
     )
 
 

@@ -23,7 +23,7 @@ from plumbline.throughput.measurement.autotune import alternatives, autotune, ch
 from plumbline.throughput.measurement.energy import counters
 from plumbline.throughput.measurement.memory import free_bytes, meter
 from plumbline.throughput.measurement.prompts import prompts
-from plumbline.throughput.measurement.roofline import decode_step, roofline
+from plumbline.throughput.measurement.roofline import Limits, decode_step, roofline
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.record import Batch, Energy, Memory, TriedConfig
 from plumbline.throughput.settings import AutotuneSettings, EngineConfig, TrialTiming
@@ -44,8 +44,7 @@ class Request:
     manifest: Manifest
     reference: Path
     text: Path
-    limits: dict[str, Any]
-    """What the stage `limits` wrote."""
+    limits: Limits
     device: str
     """auto | cpu | cuda."""
 
@@ -154,10 +153,10 @@ class Trial:
         self.findings["memory"] = self.memory.model_dump()
         self.progress.advance()
 
-    def known_limits(self) -> dict[str, Any] | None:
+    def known_limits(self) -> Limits | None:
         """The limits, if they were measured on the machine and the device that the trial runs on."""
         limits, here = self.request.limits, hardware(describe_machine(), device_name(self.device))
-        return limits if hardware(limits["machine"], limits["device"]) == here else None
+        return limits if hardware(limits.machine, limits.device) == here else None
 
     def call_first(self) -> None:
         """Runs the first call. Raises OutcomeError when its tokens are wrong."""
@@ -243,20 +242,20 @@ class Trial:
         assert self.manifest.shapes is not None
         itemsize = DTYPES[self.config.dtype].itemsize
         step = decode_step(self.engine.weights(), self.manifest.shapes, self.shape, itemsize)
-        found["kv_bytes"] = step.kv_bytes
+        found |= {"kv_bytes": step.kv_bytes, "least_activation_bytes": step.activation_bytes}
         if self.manifest.parameters is not None:
             found["weights_bytes"] = self.manifest.parameters * itemsize
             if "peak_bytes" in found:
                 found["memory_overhead"] = found["peak_bytes"] / (found["weights_bytes"] + step.kv_bytes)
         if not limits:
-            elsewhere = hardware(self.request.limits["machine"], self.request.limits["device"])
+            elsewhere = hardware(self.request.limits.machine, self.request.limits.device)
             log.warning("the limits were measured on %s, so the trial has no share of a ceiling", elsewhere)
         found |= roofline(
             batch=self.shape.batch,
             step_bytes=step.bytes,
             step_flops=step.flops,
-            bandwidth=limits["bandwidth_bytes_per_second"] if limits else None,
-            flops=limits["matmul_flops_per_second"].get(self.config.dtype) if limits else None,
+            bandwidth=limits.bytes_per_second(step.bytes, self.config.threads) if limits else None,
+            flops=limits.flops_per_second(self.config.dtype, self.config.threads) if limits else None,
             tokens_per_second=found.get("decode_tokens_per_second"),
         )
 

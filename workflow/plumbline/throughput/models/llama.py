@@ -9,16 +9,22 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from plumbline.core.errors import UserError
 from plumbline.core.run.record import Outcome, OutcomeError
+from plumbline.throughput.models.huge_pages import on_huge_pages
 from plumbline.throughput.models.llama_config import not_llama, rope_theta
 from plumbline.throughput.models.weights import read_config
 
-LARGE_BYTES = 2**20
-"""A weight smaller than this stays in a core's cache, and calling the kernel costs more than reading it."""
+CACHED_BYTES = 2**24
+"""The weights of a larger model do not stay in a cache from one step to the next: they are read from memory."""
+LARGE_BYTES = {"cached": 2**20, "streamed": 2**16}
+"""From this size on, reading a weight costs more than calling the kernel."""
 PARTS = 16
 """Largest number of equal parts that a large weight's outputs are split into, for threads to share."""
+ROWS = 16
+"""A part has at least as many outputs, and ranks of streamed weights are padded to a multiple: a prime has no parts."""
 
 Block = tuple[slice | None, Tensor, slice]
 """Columns of x V, or None for all of x; weights as laid out by `_Source.laid_out`; columns of the output."""
@@ -172,6 +178,7 @@ class _Source:
 
     def __init__(self, folder: Path, tensors: dict[str, Tensor], one_row: bool) -> None:
         self._folder, self._tensors, self._one_row = folder, tensors, one_row
+        self._streamed = one_row and sum(tensor.nbytes for tensor in tensors.values()) > CACHED_BYTES
 
     def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
         if name not in self._tensors:
@@ -189,11 +196,12 @@ class _Source:
         row.
         """
         if not self._one_row or weight.device.type != "cpu" or weight.dtype != torch.float32:
-            return weight.T
-        parts = max(parts for parts in range(1, PARTS + 1) if len(weight) % parts == 0)
-        if weight.nbytes < LARGE_BYTES or parts == 1:
-            return weight.T.contiguous()
-        return weight.contiguous().unflatten(0, (parts, -1))
+            return on_huge_pages(weight).T
+        most = min(PARTS, max(1, len(weight) // ROWS))
+        parts = max(parts for parts in range(1, most + 1) if len(weight) % parts == 0)
+        if weight.nbytes < LARGE_BYTES["streamed" if self._streamed else "cached"] or parts == 1:
+            return on_huge_pages(weight.T.contiguous())
+        return on_huge_pages(weight.contiguous()).unflatten(0, (parts, -1))
 
     def product(self, names: dict[str, int], width: int, order: dict[str, Tensor] | None = None) -> Product:
         """Fuses linear layers that read the same `width` inputs. names: name -> number of outputs.
@@ -233,4 +241,7 @@ class _Source:
             bias = self._tensors.pop(f"{name}.bias", None)
         if order is not None:
             second, bias = second[order], None if bias is None else bias[order]
+        if first is not None and self._streamed:
+            missing = -len(first) % ROWS
+            first, second = F.pad(first, (0, 0, 0, missing)), F.pad(second, (0, missing))  # zeros add nothing
         return _Part(first, second, bias)

@@ -82,6 +82,9 @@ class Manifest(Settings):
     evaluation_tokens: int | None = None
     converted: Converted | None = None
     """Of a manifest that the stage `convert` wrote, which otherwise is the variant's."""
+    window_nats: list[float] = []
+    """Mean loss per token of each evaluation window, in nats, in the order of the text: all variants have the same
+    windows, so their differences are paired."""
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -16,6 +16,8 @@ LOGITS_BYTES = 2**28
 """Memory that the logits of a batch may take, in bytes."""
 LARGEST_MEAN = math.log(torch.finfo(torch.float64).max)
 """In nats: the exponential of more overflows."""
+DECIMALS = 6
+"""Of a window's loss in the manifest; float32 is no more exact."""
 
 
 def quality(model: "PreTrainedModel", evaluation: Tensor | None) -> dict[str, Any]:
@@ -25,25 +27,35 @@ def quality(model: "PreTrainedModel", evaluation: Tensor | None) -> dict[str, An
         return {"outcome": Outcome.INVALID_OUTPUT, "message": f"weights are not finite, the first in {bad}"}
     if evaluation is None:
         return {}
-    found = perplexity(model, evaluation)
+    losses = window_losses(model, evaluation)
+    found = perplexity(losses)
     if not math.isfinite(found):
         return {"outcome": Outcome.INVALID_OUTPUT, "message": "its perplexity is not finite"}
-    return {"perplexity": found, "evaluation_tokens": scored_tokens(evaluation)}
+    return {
+        "perplexity": found,
+        "evaluation_tokens": scored_tokens(evaluation),
+        "window_nats": [round(loss, DECIMALS) for loss in losses.tolist()],
+    }
 
 
 @torch.inference_mode()
-def perplexity(model: "PreTrainedModel", windows: Tensor) -> float:
-    """exp(Σ nll / tokens) over `windows` (count, window), without the first token of each, which nothing predicts.
+def window_losses(model: "PreTrainedModel", windows: Tensor) -> Tensor:
+    """Mean loss of each of `windows` (count, window), in nats per token: (count,), float64.
 
-    The sum is in float64. NaN or infinite if a logit is not finite.
+    Without the first token of each window, which nothing predicts. NaN or infinite where a logit is not finite.
     """
-    total = torch.zeros((), dtype=torch.float64)
+    found = []
     for batch in windows.split(batch_windows(model, windows.shape[1])):
         tokens = batch.to(model.device)
         logits = model(tokens, use_cache=False).logits[:, :-1].float()
-        losses = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
-        total += losses.double().sum().cpu()
-    mean = float(total) / scored_tokens(windows)
+        losses = F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+        found.append(losses.double().mean(1).cpu())
+    return torch.cat(found)
+
+
+def perplexity(losses: Tensor) -> float:
+    """exp of the mean of `losses`, from windows of equal length; infinite where that overflows."""
+    mean = float(losses.mean())
     return math.exp(mean) if not mean > LARGEST_MEAN else math.inf
 
 

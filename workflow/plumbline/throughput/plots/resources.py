@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from plumbline.core.present.formatting import outcome_label
-from plumbline.core.present.panels import DASHES, error_bars, legend_below, notes_on_top, panels
+from plumbline.core.present.panels import DASHES, error_bars, legend_below, log_axis, notes_on_top, panels
 from plumbline.core.present.plotting import FAULT, GREY, LABEL_POINTS, PALETTE, message_figure
 from plumbline.throughput.plots.panels import (
     KEPT,
@@ -24,29 +24,29 @@ from plumbline.throughput.plots.panels import (
 )
 from plumbline.throughput.plots.results import Results
 
-PARTS = {
+STACKED = {
     "weights": ("Weights", PALETTE[0]),
     "kv": ("KV cache", PALETTE[1]),
-    "loaded": ("Held after loading, besides weights", "#D5D5D5"),
-    "rest": ("Added while generating", PALETTE[5]),
+    "activations": ("Activations", PALETTE[5]),
 }
+"""Part of a trial's memory -> its legend entry and colour, from the bottom up."""
 LIMITS = {"bandwidth": ("Memory bandwidth", PALETTE[0], "o"), "compute": ("Matmul rate", PALETTE[1], "s")}
 
 
 def memory(results: Results) -> Figure:
-    """Peak memory against batch size: a stacked bar per variant, a panel per engine and lengths."""
+    """Memory that a trial needs against batch size: a stacked bar per variant, a panel per engine and lengths."""
     groups, note = largest(slices(results.trials, "batch"))
     figure, axes = panels(len(groups), 2.9)
-    values = pd.concat(groups)["peak_bytes"].max()
+    values = pd.concat(groups)["needed_bytes"].max()
     size, unit = (1e9, "GB") if values >= 3e9 else (1e6, "MB")
     for panel, group in zip(axes, groups, strict=True):
         panel.set_title(slice_title(group, "batch"), fontsize=8, loc="left")
         _memory_bars(panel, results, group, size, small=len(groups) > 1)
         panel.set_xlabel(f"{KEPT}, by batch size")
     for panel in axes[:: min(len(axes), 2)]:
-        panel.set_ylabel(f"Peak memory ({unit})")
+        panel.set_ylabel(f"Memory needed ({unit})")
     patches = [
-        Line2D([], [], ls="", marker="s", ms=6, mew=0, color=colour, label=label) for label, colour in PARTS.values()
+        Line2D([], [], ls="", marker="s", ms=6, mew=0, color=colour, label=label) for label, colour in STACKED.values()
     ]
     legend_below(figure, patches, columns=4)
     notes_on_top(figure, results.machine_note, note)
@@ -71,12 +71,16 @@ def ceiling(results: Results) -> Figure:
         bars = error_bars(row.to_frame().T, "ceiling_share", scale=100)
         style: dict[str, Any] = {"color": colour, "marker": marker, "ls": ""}
         points(axes, [100 * row["ceiling_share"]], [place], style, xerr=bars)
-        axes.plot([0, 100 * row["ceiling_share"]], [place, place], color=colour, lw=0.6, alpha=0.5, zorder=2)
+        axes.plot([0.01, 100 * row["ceiling_share"]], [place, place], color=colour, lw=0.6, alpha=0.5, zorder=2)
     labels = [row_label(results, row) for _, row in trials.iterrows()]
     axes.set_yticks(range(len(trials)), labels, fontsize=LABEL_POINTS)
-    ends = trials[["ceiling_share", "ceiling_share_high"]].to_numpy(dtype=np.float64)
-    highest = 100 * np.nan_to_num(ends).max()
-    axes.set_xlim(0, max(105.0, 1.06 * highest))
+    ends = 100 * trials[["ceiling_share", "ceiling_share_low", "ceiling_share_high"]].to_numpy(dtype=np.float64)
+    known = ends[ends > 0]
+    if known.size:
+        axes.set_xlim(known.min() / 1.5, 1.2 * max(100.0, known.max()))
+        log_axis(axes, "x")
+    else:
+        axes.set_xticks([])
     handles: list[Any] = [
         Line2D([], [], ls="", marker=LIMITS[name][2], ms=4.5, mew=0, color=LIMITS[name][1], label=LIMITS[name][0])
         for name in seen
@@ -132,7 +136,7 @@ def _memory_bars(axes: Axes, results: Results, group: pd.DataFrame, size: float,
     batches = sorted(group["batch"].unique())
     step = len(names) + 1
     places, labels = [], []
-    highest = group["peak_bytes"].max() / size
+    highest = group["needed_bytes"].max() / size
     for number, batch in enumerate(batches):
         for index, name in enumerate(names):
             trial = group[(group["batch"] == batch) & (group["variant"] == name)]
@@ -161,7 +165,7 @@ def _memory_bars(axes: Axes, results: Results, group: pd.DataFrame, size: float,
 
 
 def _memory_bar(axes: Axes, place: float, row: pd.Series, size: float) -> None:
-    if row["outcome"] != "ok" or np.isnan(row["peak_bytes"]):
+    if row["outcome"] != "ok" or np.isnan(row["needed_bytes"]):
         text = outcome_label(row["outcome"]) if row["outcome"] != "ok" else "unknown"
         style: dict[str, Any] = {"color": FAULT, "fontsize": LABEL_POINTS, "ha": "center", "va": "bottom"}
         axes.annotate(
@@ -169,23 +173,10 @@ def _memory_bar(axes: Axes, place: float, row: pd.Series, size: float) -> None:
         )  # fmt: skip
         return
     bottom = 0.0
-    for name, value in memory_parts(row).items():
-        axes.bar(place, value / size, bottom=bottom / size, width=0.8, lw=0, color=PARTS[name][1])
+    for name, (_, colour) in STACKED.items():
+        value = row[f"{name}_bytes"]
+        axes.bar(place, value / size, bottom=bottom / size, width=0.8, lw=0, color=colour)
         bottom += value
-
-
-def memory_parts(row: pd.Series) -> dict[str, float]:
-    """A trial's peak bytes in parts: weights, KV cache, other memory held after loading, and the rest.
-
-    The parts add up to the peak: where weights and cache are larger than the measured peak, they are clipped.
-    """
-    left = float(row["peak_bytes"])
-    parts = {}
-    loaded = row["after_load_bytes"] - row["weights_bytes"]
-    for name, value in (("weights", row["weights_bytes"]), ("kv", row["kv_bytes"]), ("loaded", loaded), ("rest", left)):
-        parts[name] = float(np.clip(np.nan_to_num(value), 0, left))
-        left -= parts[name]
-    return parts
 
 
 def _milliseconds(value: float) -> str:

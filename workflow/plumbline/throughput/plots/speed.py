@@ -34,7 +34,10 @@ CELLS_AT_MOST = 8
 
 
 def throughput_by_batch(results: Results) -> Figure:
-    """Tokens per second against batch size, a line per variant, a panel per engine and lengths."""
+    """Tokens per second against batch size, a line per variant, a panel per engine and lengths; ratios to the base.
+
+    The last panel shows what the comparisons say: how many times as fast as the base each variant is.
+    """
     return _lines(results, "batch", "tokens_per_second", RATE)
 
 
@@ -44,7 +47,7 @@ def throughput_by_length(results: Results) -> Figure:
 
 
 def efficiency(results: Results) -> Figure:
-    """Tokens per second per GB (10^9 bytes) of peak memory against batch size, laid out as `throughput_by_batch`."""
+    """Tokens per second per GB (10^9 bytes) of memory needed against batch size, laid out as `throughput_by_batch`."""
     return _lines(results, "batch", "tokens_per_second_per_gigabyte", f"{RATE} per GB")
 
 
@@ -61,7 +64,8 @@ def engines(results: Results) -> Figure:
         title = f"{results.labels[BASE]}, batch {record.batch}, prompt {record.prompt}, generated {record.generated}"
         axes.annotate(
             f"{title}{_control_text(rows)}", (0, place), xycoords=axes.get_yaxis_transform(), xytext=(3, 0),
-            textcoords="offset points", va="center_baseline", fontsize=7, weight="bold",
+            textcoords="offset points", va="center_baseline", fontsize=7, weight="bold", zorder=4,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
         for number, (_, row) in enumerate(rows.iterrows(), start=place + 1):
             ticks.append(number)
@@ -128,7 +132,11 @@ def _ratios_across(axes: Axes, rows: pd.DataFrame) -> None:
 def _lines(results: Results, axis: str, name: str, label: str) -> Figure:
     """A panel per slice: column `name` against `axis`, a line per variant, with error bars."""
     groups, note = largest(slices(results.trials, axis))
-    figure, axes = panels(len(groups))
+    ratios = _relative(results, name) if axis == "batch" else []
+    figure, axes = panels(len(groups) + len(ratios))
+    axes, last = axes[: len(groups)], axes[len(groups) :]
+    for panel, (title, rows) in zip(last, ratios, strict=True):
+        _ratios_by_batch(panel, results, rows, title)
     handles: list[Any] = []
     for panel, group in zip(axes, groups, strict=True):
         panel.set_title(slice_title(group, axis), fontsize=8, loc="left")
@@ -149,6 +157,39 @@ def _lines(results: Results, axis: str, name: str, label: str) -> Figure:
     return figure
 
 
+def _relative(results: Results, name: str) -> list[tuple[str, pd.DataFrame]]:
+    """For each engine and lengths with comparisons of variants: a title, and their ratios to the base at each batch.
+
+    Per gigabyte, a ratio is divided by that of the memory needed, which is counted and has no interval.
+    """
+    rows = results.speedups[results.speedups["question"] == "variants"].copy()
+    if name != "tokens_per_second" and len(rows):
+        needed = results.trials.set_index("trial")["needed_bytes"]
+        of_base = [needed.get(f"{BASE}/{trial.partition('/')[2]}", np.nan) for trial in rows["trial"]]
+        factor = np.array(of_base) / np.array([needed.get(trial, np.nan) for trial in rows["trial"]])
+        for column in ("ratio", "ratio_low", "ratio_high"):
+            rows[column] *= factor
+    known = rows[rows["ratio"].notna()]
+    return [
+        (f"{engine}, prompt {prompt}, generated {generated}, interleaved", group)
+        for (engine, prompt, generated), group in known.groupby(["engine", "prompt", "generated"])
+    ][:1]
+
+
+def _ratios_by_batch(axes: Axes, results: Results, rows: pd.DataFrame, title: str) -> None:
+    axes.set_title(title, fontsize=8, loc="left")
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    axes.axhline(1, color="black", ls=DASHES, lw=0.9, zorder=1)
+    variants = list(by_variant(results, rows))
+    for number, (variant, group) in enumerate(variants):
+        shift = 2 ** (0.22 * (number - (len(variants) - 1) / 2))  # side by side, so that no interval hides another
+        style = results.styles[variant] | {"ls": "", "ms": 3.5}
+        points(axes, group["batch"] * shift, group["ratio"], style, yerr=error_bars(group, "ratio"))
+    count_axis(axes, rows["batch"].to_numpy(), AXES["batch"])
+    axes.set_ylabel("Relative to the base")
+
+
 def _slice(axes: Axes, results: Results, group: pd.DataFrame, axis: str, name: str) -> None:
     axes.grid(axis="y")
     axes.set_axisbelow(True)
@@ -162,10 +203,10 @@ def _slice(axes: Axes, results: Results, group: pd.DataFrame, axis: str, name: s
     scale = 1.0 if name == "tokens_per_second" else GIGABYTE
     for variant, trials in by_variant(results, good):
         trials = trials.sort_values(axis)
-        factor = scale if scale == 1.0 else scale / trials["peak_bytes"].to_numpy(dtype=np.float64)
+        factor = scale if scale == 1.0 else scale / trials["needed_bytes"].to_numpy(dtype=np.float64)
         bars = error_bars(trials, "tokens_per_second", factor)
         points(axes, trials[axis], trials[name], results.styles[variant], yerr=bars)
-    scales = scale if scale == 1.0 else scale / good["peak_bytes"].to_numpy(dtype=np.float64)
+    scales = scale if scale == 1.0 else scale / good["needed_bytes"].to_numpy(dtype=np.float64)
     value = good[name].to_numpy(dtype=np.float64)
     below, above = error_bars(good, "tokens_per_second", scales)
     values = np.concatenate([value - below, value + above])

@@ -1,4 +1,4 @@
-"""Figures of quality: perplexity against speed, and against the share of parameters kept."""
+"""Figures of quality: perplexity against speed, and loss against the share of parameters kept."""
 
 import textwrap
 from typing import Any
@@ -14,6 +14,8 @@ from plumbline.core.present.panels import DASHES, error_bars, legend_below, log_
 from plumbline.core.present.plotting import GREY, LABEL_POINTS, MARKERS, PALETTE, message_figure
 from plumbline.core.registry import short_name
 from plumbline.core.statistics.rounds import Verdict
+from plumbline.throughput.analysis.losses import loss_difference
+from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.plots.panels import (
     KEPT,
     PANELS_AT_MOST,
@@ -26,14 +28,15 @@ from plumbline.throughput.record import ComparisonRecord
 from plumbline.throughput.settings import BASE
 
 NO_PERPLEXITY = "No variant has a perplexity: there is no tokenizer or no text."
+NO_LOSSES = "No compressed variant was scored on the windows of the base."
 SPEED = "Speed relative to the base"
 PERPLEXITY = "Perplexity on held-out text"
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "whitened": ("Whitened SVD", {"ls": "-", "ms": 4.5, "mew": 0.4, "mec": "white", "zorder": 4}),
-    "plain": ("Plain SVD", {"ls": "-", "ms": 7.5, "mew": 1.1, "mfc": "none", "zorder": 3}),
-    "user": ("User-supplied (ratio by name)", {"ls": "", "ms": 5, "mew": 0.4, "mec": "white", "zorder": 5}),
+    "whitened": ("Whitened SVD", {"ls": "-"}),
+    "plain": ("Plain SVD", {"ls": "-"}),
+    "user": ("User-supplied (ratio by name)", {"ls": ""}),
 }
-"""Method -> its legend entry and line style; plain is large and hollow, so that neither method hides the other."""
+"""Method -> its legend entry and line style."""
 
 
 def pareto(results: Results) -> Figure:
@@ -83,34 +86,54 @@ def _placed(results: Results, record: ComparisonRecord) -> pd.DataFrame:
 
 
 def compression(results: Results) -> Figure:
-    """Perplexity against the share of parameters kept, a line per method, with the base as a dashed line."""
+    """What compression loses against the share of parameters kept: each method minus the base, and whitened − plain.
+
+    Losses in nats per token, paired over the held-out windows, with their 95% intervals. Where no ratio has both
+    methods, the second panel is left out.
+    """
     variants = results.variants
-    known = variants[variants["perplexity"].notna()]
+    known = variants[variants["excess_nats"].notna() & variants["ratio"].notna() & (variants["variant"] != BASE)]
     if known.empty:
-        return message_figure(NO_PERPLEXITY)
-    figure, (axes,) = panels(1, 2.8)
-    axes.grid(axis="y")
-    axes.set_axisbelow(True)
-    others = known[(known["variant"] != BASE) & known["ratio"].notna()]
+        return message_figure(NO_PERPLEXITY if variants["perplexity"].isna().all() else NO_LOSSES)
+    between = _whitened_minus_plain(results)
+    figure, axes = panels(1 if between.empty else 2, 2.8)
     handles: list[Any] = []
     for number, (method, (label, how)) in enumerate(METHODS.items()):
-        group = others[others["method"] == method].sort_values("ratio")
-        if group.empty:
-            continue
-        style = {"color": PALETTE[number], "marker": MARKERS[number], "label": label, **how}
-        handles += axes.plot(group["ratio"], group["perplexity"], **style)
-    base = known.loc[known["variant"] == BASE, "perplexity"]
-    if len(base):
-        label = f"Base ({base.iloc[0]:,.2f})"
-        handles.append(axes.axhline(base.iloc[0], color="black", ls=DASHES, lw=0.9, label=label))
-    shares = others["ratio"].to_numpy(dtype=np.float64)
-    axes.set_xlim(0, max(1.03, 1.03 * shares.max() if shares.size else 1.03))
-    _room(axes, known["perplexity"].to_numpy(dtype=np.float64))
-    axes.set_ylabel(PERPLEXITY)
-    lost = variants[variants["perplexity"].isna()]
-    axes.set_xlabel("\n".join([KEPT, *_without(lost)]))
-    legend_below(figure, handles)
+        group = known[known["method"] == method].sort_values("ratio")
+        if len(group):
+            style = {"color": PALETTE[number], "marker": MARKERS[number], "ms": 4, **how}
+            points(axes[0], group["ratio"], group["excess_nats"], style, yerr=error_bars(group, "excess_nats"))
+            handles.append(Line2D([], [], color=PALETTE[number], marker=MARKERS[number], ms=4, label=label, **how))
+    base = results.variants.set_index("variant")["perplexity"].get(BASE)
+    axes[0].set_ylabel("Loss minus the base's (nats per token)")
+    if len(axes) > 1:
+        style = {"color": GREY, "marker": MARKERS[3], "ms": 4}
+        points(axes[1], between["ratio"], between["nats"], style, yerr=error_bars(between, "nats"))
+        axes[1].set_ylabel("Whitened minus plain (nats per token)")
+    for panel in axes:
+        panel.grid(axis="y")
+        panel.set_axisbelow(True)
+        panel.set_xlim(0, max(1.03, 1.03 * known["ratio"].max()))
+        panel.set_xlabel(KEPT)
+        zero = panel.axhline(0, color="black", ls=DASHES, lw=0.9, zorder=1)
+    zero.set_label("No difference" if base is None else f"No difference (base: perplexity {base:,.2f})")
+    legend_below(figure, [*handles, zero])
+    notes_on_top(figure, *_without(variants[variants["excess_nats"].isna()]))
     return figure
+
+
+def _whitened_minus_plain(results: Results) -> pd.DataFrame:
+    """A row per ratio that both methods were scored at: the difference of their losses with its interval."""
+    by_method: dict[str, dict[float | None, Manifest]] = {"whitened": {}, "plain": {}}
+    for manifest in results.manifests:
+        if manifest.method in by_method:
+            by_method[manifest.method][manifest.ratio] = manifest
+    rows = [
+        (ratio, *loss_difference(whitened, by_method["plain"].get(ratio)))
+        for ratio, whitened in by_method["whitened"].items()
+    ]
+    found = pd.DataFrame(rows, columns=["ratio", "nats", "nats_low", "nats_high"], dtype=np.float64)
+    return found.dropna(subset="nats").sort_values("ratio")
 
 
 def pareto_front(speed: np.ndarray, perplexity: np.ndarray) -> np.ndarray:
