@@ -22,6 +22,7 @@ SMALL = {
         "representations": {"factor": ["simple_stats"], "product": ["stats"]},
         "ensembles": {},
         "layers": ["all_layers"],
+        "train_ahead": False,
     },
     "lr_sweep": {**TINY["lr_sweep"], "extend_at_most": 1},
     "throughput": {

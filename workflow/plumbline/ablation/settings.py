@@ -13,7 +13,10 @@ from plumbline.core.registry import short_name
 from plumbline.core.settings import Settings, distinct
 
 View = Literal["factor", "product"]
-Classifier = Literal["mlp", "linear"]
+FeatureClassifier = Literal["mlp", "linear"]
+Classifier = Literal["mlp", "linear", "transformer"]
+TOKENS = "tokens"
+"""The representation that the classifier `transformer` reads, and no other."""
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -92,8 +95,10 @@ class AdapterSettings(Settings):
     """Smallest number of images that an adapter is trained on."""
     image_count_max: PositiveInt = 16
     """Largest number of images that an adapter is trained on."""
+    purity: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of an adapter's images that show its class, rounded up to whole images. The others show other classes."""
     folds: Annotated[int, Field(ge=3, le=20)] = 10
-    """Number of disjoint groups that the images are split into. An adapter sees images of one class and one fold."""
+    """Number of parts that each class's images are split into. An adapter sees the images of one class and part."""
     chunk: PositiveInt = 64
     """Number of adapters trained at once, as one batch. A killed run resumes at the last finished chunk."""
 
@@ -104,6 +109,10 @@ class AdapterSettings(Settings):
                 f"image_count_min ({self.image_count_min}) exceeds image_count_max ({self.image_count_max})"
             )
         return self
+
+    def own_images(self, count: int) -> int:
+        """How many of an adapter's `count` images show its class."""
+        return math.ceil(round(count * self.purity, 9))
 
     @property
     def scale(self) -> float:
@@ -177,6 +186,33 @@ class LinearSettings(Settings):
     """Maximum number of L-BFGS iterations. A fit that needs more is an error."""
 
 
+class TransformerSettings(Settings):
+    """The classifier `transformer` of canonical tokens: a pre-norm encoder, trained with AdamW and a cosine decay."""
+
+    width: PositiveInt = 32
+    """Width of the hidden states."""
+    heads: PositiveInt = 4
+    """Number of attention heads. Must divide `width`."""
+    layers: PositiveInt = 2
+    """Number of encoder layers."""
+    token_dropout: Share = 0.1
+    """Share of the tokens hidden in each training step."""
+    learning_rate: PositiveFloat = 3e-3
+    """Peak learning rate, after a warm-up over a tenth of the steps."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """Weight decay of AdamW."""
+    batch_size: PositiveInt = 64
+    """Number of adapters per step."""
+    epochs: PositiveInt = 40
+    """Number of epochs. The weights of the best validation epoch are kept."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide width ({self.width})")
+        return self
+
+
 class ClassifierSettings(Settings):
     """The classifier `mlp`: `layers` × (Linear, BatchNorm, ReLU, Dropout), Linear.
 
@@ -233,7 +269,7 @@ class AblationSettings(Settings):
     """Options of a user-supplied source."""
     representations: dict[View, Annotated[list[str], Field(min_length=1)]] = {
         "factor": [*FACTOR_STATISTICS, "flat"],
-        "product": [*FACTOR_STATISTICS, "flat", "energies", "probes"],
+        "product": [*FACTOR_STATISTICS, "flat", "energies", "probes", TOKENS],
     }
     """Representations of each view: names from `ablation/representations/`, ensembles, or `module:function`."""
     ensembles: dict[str, list[str]] = {
@@ -246,16 +282,21 @@ class AblationSettings(Settings):
     """Number of targets that share the work of one representation. Any number gives the same bytes."""
     runs: Annotated[int, Field(ge=2)] = 10
     """Number of runs per trial, each with its own split and initial weights. Intervals are over these runs."""
-    classifier: Annotated[list[Classifier], Field(min_length=1)] = ["mlp", "linear"]
-    """Classifiers that every trial trains, on the same splits: `mlp` (see `training`), `linear` (see `linear`)."""
+    classifier: Annotated[list[FeatureClassifier], Field(min_length=1)] = ["mlp", "linear"]
+    """Classifiers that every trial trains, on the same splits: `mlp` (see `training`), `linear` (see `linear`).
+    Canonical tokens have their own, see `transformer`."""
     training: TrainingSettings = TrainingSettings()
     """The classifier `mlp`, and the splits of all classifiers."""
     linear: LinearSettings = LinearSettings()
     """The classifier `linear`."""
+    transformer: TransformerSettings = TransformerSettings()
+    """The classifier of the representation `tokens`."""
+    train_ahead: bool = True
+    """Train the trials of a view and layer set in one process, which imports torch once. false: each in its own."""
 
     @field_validator("classifier")
     @classmethod
-    def _distinct_classifiers(cls, names: list[Classifier]) -> list[Classifier]:
+    def _distinct_classifiers(cls, names: list[FeatureClassifier]) -> list[FeatureClassifier]:
         return distinct(names)
 
     @field_validator("layers")

@@ -23,6 +23,7 @@ KINDS = {
     "over_best_statistic": "Product − best factor statistic",
     "mean_of_counterparts": "Mean of the nine statistics, product − factor",
     "best_of": "Best product − best factor statistic",
+    "learned": "Canonical tokens − best other representation",
     "classifier": "Classifier",
 }
 

@@ -20,6 +20,7 @@ def findings(summary: pd.DataFrame, contrasts: pd.DataFrame) -> str:
     sections = {
         "Which representation predicts best?": _best(summary),
         "Do the invariant (product) representations beat the factor statistics?": _invariance(contrasts),
+        "Does a learned representation beat the others?": _learned(contrasts),
         "How much survives in the visual layers alone?": _drop(contrasts),
         "Do the answers depend on the classifier?": _classifiers(summary, contrasts),
         "Which trials beat chance?": _against_chance(summary),
@@ -43,7 +44,8 @@ def difference_text(row: pd.Series) -> str:
 
 def _best(summary: pd.DataFrame) -> Iterator[str]:
     statistics = summary[(summary["view"] == "factor") & summary["representation"].isin(FACTOR_STATISTICS)]
-    for layers, classifier in summary[["layers", "classifier"]].drop_duplicates().itertuples(index=False):
+    of_features = summary[summary["classifier"] != "transformer"]
+    for layers, classifier in of_features[["layers", "classifier"]].drop_duplicates().itertuples(index=False):
         for title, trials in (("best representation", summary), ("best factor statistic", statistics)):
             best = best_trial(trials[(trials["layers"] == layers) & (trials["classifier"] == classifier)])
             if best is not None:
@@ -95,6 +97,16 @@ def _drop(contrasts: pd.DataFrame) -> Iterator[str]:
             f"{where}: {representation_label(row['representation'])}, the most accurate on all "
             f"layers, changes by {difference_text(row)}, or {relative.replace(' [', '% [', 1)} relative: from "
             f"{accuracy_text(row, 'baseline_mean')} to {accuracy_text(row, 'mean')}."
+        )
+
+
+def _learned(contrasts: pd.DataFrame) -> Iterator[str]:
+    for _, row in contrasts[(contrasts["kind"] == "learned") & (contrasts["outcome"] == "ok")].iterrows():
+        best = f"{representation_label(row['baseline_representation'])}, {view_label(row['baseline_view']).lower()}, "
+        best += classifier_label(row["baseline_classifier"])
+        yield (
+            f"{layers_label(row['layers'])}: canonical tokens, read by a Transformer, are {_verdict(row)} the best "
+            f"other representation ({best}): {_comparison(row)}."
         )
 
 
