@@ -190,6 +190,25 @@ rule ablation_train:
         + "; fi"
 
 
+rule ablation_learning_curve:
+    """Accuracy against the number of training adapters, for some representations."""
+    input:
+        **inputs_of("ablation.learning_curve"),
+    output:
+        "<results>/ablation/learning_curve.json",
+    log:
+        "<results>/ablation/logs/learning_curve/all.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec_of("ablation.learning_curve"),
+    shell:
+        command(
+            "ablation.learning_curve",
+            "--adapters {input.adapters:q} --splits {input.splits:q} --features {input.features:q} --output {output:q}",
+        )
+
+
 rule ablation_summarize:
     """All records as tidy tables."""
     input:
@@ -199,6 +218,7 @@ rule ablation_summarize:
         summary="<results>/ablation/summary.csv",
         runs="<results>/ablation/runs.csv",
         contrasts="<results>/ablation/contrasts.csv",
+        learning_curve="<results>/ablation/learning_curve.csv",
         findings="<results>/ablation/findings.md",
         tables=expand("<results>/ablation/tables/{table}.tex", table=ablation_settings.TABLES),
     log:
@@ -210,7 +230,7 @@ rule ablation_summarize:
     shell:
         command(
             "ablation.summarize",
-            "--trials {input.trials:q} --output {output.results:q}",
+            "--trials {input.trials:q} --learning-curve {input.learning_curve:q} --output {output.results:q}",
         )
 
 
@@ -231,7 +251,7 @@ rule ablation_figures:
         command(
             "ablation.figures",
             "--results {input.results:q} --runs {input.runs:q} --summary {input.summary:q}"
-            " --contrasts {input.contrasts:q} --output {output.pdf[0]:q}",
+            " --contrasts {input.contrasts:q} --learning-curve {input.learning_curve_summary:q} --output {output.pdf[0]:q}",
         )
 
 

@@ -16,7 +16,7 @@ LABELS = np.arange(ROWS) % CLASSES
 
 
 def features(*, turned: bool) -> np.ndarray:
-    """Two tokens that give the class, each alone or, where both are turned at random, only together; others of noise."""
+    """Two tokens that give the class, each alone or, where both are turned at random, only together; else noise."""
     random = np.random.default_rng(0)
     table = random.standard_normal((ROWS, TOKENS, WIDTH)) * (not turned)
     turn = random.choice([-1, 1], ROWS) if turned else np.ones(ROWS)

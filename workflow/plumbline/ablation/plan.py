@@ -5,8 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from plumbline.ablation.settings import FIGURES, TABLES, TOKENS, AblationSettings, Zoo
+import numpy as np
+
+from plumbline.ablation.settings import FIGURES, TABLES, TOKENS, WITH_CURVE, AblationSettings, Zoo
+from plumbline.ablation.zoo.images import CLASS_SIZES, check_cells, split_by_fold
 from plumbline.core.errors import UserError
 from plumbline.core.plan.fingerprint import fingerprint
 from plumbline.core.plan.target import Target, Targets, figures_target
@@ -27,17 +31,23 @@ def plan(settings: AblationSettings, seed: int, upstream: Targets, device: str) 
     whole = {(f.settings["view"], f.settings["representation"]): f for f in features if f.settings["shard"] is None}
     splits = _splits(settings, seed, collect)
     trials, ahead = _trained_ahead(settings, list(_trials(settings, seed, collect, splits, whole)))
+    curve = _learning_curve(settings, seed, collect, splits, whole)
     written = {name: [f"{name}.csv"] for name in ("summary", "runs", "contrasts")}
+    written["learning_curve_summary"] = ["learning_curve.csv"]
     written |= {"findings": ["findings.md"], "tables": [f"tables/{table}.tex" for table in TABLES]}
-    reads = {"trials": trials}
+    reads = {"trials": trials, "learning_curve": [curve]}
     summary = _target("summarize", "", "results.json", {}, reads=reads, merges=trials, beside=written)
     figures = figures_target("ablation", FIGURES, summary)
     pictures = [_samples(settings.zoo, seed, *zoo[:2])] if zoo else []
-    return [*zoo, *pictures, collect, splits, *features, *ahead, *trials, summary, figures]
+    return [*zoo, *pictures, collect, splits, *features, *ahead, *trials, curve, summary, figures]
 
 
 def _zoo(zoo: Zoo, seed: int) -> Iterator[Target]:
     """The base, then the shards."""
+    labels = np.repeat(np.arange(len(CLASS_SIZES)), CLASS_SIZES)
+    own = zoo.adapter.own_images(zoo.adapter.image_count_max)
+    cells = split_by_fold(labels, zoo.adapter.folds, zoo.adapter.purity, seed)
+    check_cells(cells, own, zoo.adapter.image_count_max - own)
     model = zoo.model.model_dump()
     base = {"model": model, "pretraining": zoo.pretraining.model_dump(), "seed": seed}
     pretrain = _target("pretrain", "", "zoo/base.safetensors", base)
@@ -108,6 +118,23 @@ def _trials(
                 reads = {"adapters": [collect], "splits": [splits]}
                 reads["features"] = [features[view, part] for part in parts]
                 yield _target("train", trial, f"trials/{trial}.json", values, reads=reads, is_trial=True)
+
+
+def _learning_curve(
+    settings: AblationSettings, seed: int, collect: Target, splits: Target, features: Features
+) -> Target:
+    curves: list[dict[str, Any]] = []
+    read: dict[int, Target] = {}
+    for view, names in settings.representations.items():
+        vectors = [name for name in names if name != TOKENS]
+        for name in [name for name in vectors if name in WITH_CURVE[view]] or vectors[:1]:
+            parts = settings.ensembles.get(name, [name])
+            curves.append({"view": view, "representation": name, "parts": parts})
+            read |= {id(features[view, part]): features[view, part] for part in parts}
+    values = {"curves": curves, "layers": settings.layers[0], "sizes": settings.learning_curve, "seed": seed}
+    values["linear"] = settings.linear.model_dump()
+    reads = {"adapters": [collect], "splits": [splits], "features": list(read.values())}
+    return _target("learning_curve", "", "learning_curve.json", values, reads=reads)
 
 
 def _trained_ahead(settings: AblationSettings, trials: Sequence[Target]) -> tuple[list[Target], list[Target]]:

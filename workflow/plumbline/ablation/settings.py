@@ -17,6 +17,10 @@ FeatureClassifier = Literal["mlp", "linear"]
 Classifier = Literal["mlp", "linear", "transformer"]
 TOKENS = "tokens"
 """The representation that the classifier `transformer` reads, and no other."""
+LEAST_FOLDS = 5
+"""The fewest folds of the zoo whose groups can be split into 70/10/20% with every class on every side."""
+WITH_CURVE = {"factor": ("frequency", "ensemble"), "product": ("flat", "probes", "energies", "ensemble")}
+"""Representations that have a learning curve; of a view that has none of these, the first."""
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -36,8 +40,8 @@ FACTOR_STATISTICS = (
 )
 """The nine representations of the reference experiment."""
 
-FIGURES = ("accuracy", "drop", "invariance", "confusion", "curves", "pareto", "gap")
-TABLES = ("accuracy", "metrics", "contrasts")
+FIGURES = ("accuracy", "drop", "invariance", "confusion", "curves", "learning_curve", "pareto", "gap")
+TABLES = ("accuracy", "metrics", "contrasts", "learning_curve")
 
 
 class DiffusionSettings(Settings):
@@ -95,8 +99,8 @@ class AdapterSettings(Settings):
     """Smallest number of images that an adapter is trained on."""
     image_count_max: PositiveInt = 16
     """Largest number of images that an adapter is trained on."""
-    purity: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of an adapter's images that show its class, rounded up to whole images. The others show other classes."""
+    purity: Annotated[float, Field(gt=0, le=1)] = 0.45
+    """Share of an adapter's images that show its class, rounded to whole images. The rest show other classes."""
     folds: Annotated[int, Field(ge=3, le=20)] = 10
     """Number of parts that each class's images are split into. An adapter sees the images of one class and part."""
     chunk: PositiveInt = 64
@@ -112,7 +116,7 @@ class AdapterSettings(Settings):
 
     def own_images(self, count: int) -> int:
         """How many of an adapter's `count` images show its class."""
-        return math.ceil(round(count * self.purity, 9))
+        return max(1, math.floor(count * self.purity + 0.5))
 
     @property
     def scale(self) -> float:
@@ -291,6 +295,8 @@ class AblationSettings(Settings):
     """The classifier `linear`."""
     transformer: TransformerSettings = TransformerSettings()
     """The classifier of the representation `tokens`."""
+    learning_curve: Annotated[list[PositiveInt], Field(min_length=1)] = [25, 50, 100, 200]
+    """Numbers of training adapters for which some representations are trained again, with the classifier `linear`."""
     train_ahead: bool = True
     """Train the trials of a view and layer set in one process, which imports torch once. false: each in its own."""
 
@@ -346,6 +352,16 @@ class AblationSettings(Settings):
             raise ValueError(f"source: no source {self.source!r}; choose from {', '.join(SOURCES)}, or module:function")
         if self.source in ("disk", "adapters") and getattr(self, self.source).path is None:
             raise ValueError(f"{self.source}.path: missing; it is required when source is {self.source!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _zoo_can_be_split(self) -> Self:
+        grouped = self.training.split == "resampled" and self.training.split_by_images
+        if self.source == "zoo" and grouped and self.zoo.adapter.folds < LEAST_FOLDS:
+            raise ValueError(
+                f"zoo.adapter.folds: {self.zoo.adapter.folds} folds are too few to keep adapters that share images on"
+                f" one side of a 70/10/20 split; use {LEAST_FOLDS} or more, or set training.split_by_images: false"
+            )
         return self
 
     def source_options(self) -> dict[str, Any]:

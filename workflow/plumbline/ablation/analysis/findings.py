@@ -15,13 +15,14 @@ from plumbline.core.statistics.hypothesis_tests import ALPHA
 LEVEL = f"{100 * ALPHA:.0f}%, Holm-corrected"
 
 
-def findings(summary: pd.DataFrame, contrasts: pd.DataFrame) -> str:
+def findings(summary: pd.DataFrame, contrasts: pd.DataFrame, curve: pd.DataFrame) -> str:
     """Markdown: best representation, product against factor view, visual layers, classifiers, chance, and caveats."""
     sections = {
         "Which representation predicts best?": _best(summary),
         "Do the invariant (product) representations beat the factor statistics?": _invariance(contrasts),
         "Does a learned representation beat the others?": _learned(contrasts),
         "How much survives in the visual layers alone?": _drop(contrasts),
+        "How many training adapters does it take?": _learning_curve(curve),
         "Do the answers depend on the classifier?": _classifiers(summary, contrasts),
         "Which trials beat chance?": _against_chance(summary),
         "Intervals and caveats": _caveats(summary),
@@ -107,6 +108,15 @@ def _learned(contrasts: pd.DataFrame) -> Iterator[str]:
         yield (
             f"{layers_label(row['layers'])}: canonical tokens, read by a Transformer, are {_verdict(row)} the best "
             f"other representation ({best}): {_comparison(row)}."
+        )
+
+
+def _learning_curve(curve: pd.DataFrame) -> Iterator[str]:
+    for _, group in curve.groupby(["view", "representation"], sort=False):
+        first, last = group.iloc[0], group.iloc[-1]
+        yield (
+            f"{_where(first['layers'], 'linear')}: {_with_view(first)} goes from {accuracy_text(first)} with "
+            f"{first['adapters']} training adapters to {accuracy_text(last)} with {last['adapters']}."
         )
 
 

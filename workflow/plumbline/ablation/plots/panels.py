@@ -27,6 +27,7 @@ class FigureData:
     summary: pd.DataFrame
     runs: pd.DataFrame
     contrasts: pd.DataFrame
+    learning_curve: pd.DataFrame
     records: list[TrialRecord]
 
     @property

@@ -17,8 +17,8 @@ from plumbline.ablation.analysis.records import TrialRecord, test_over_train
 from plumbline.ablation.classifier.result import RunResult
 from plumbline.ablation.plots.panels import FigureData, chance_handle, layers_style
 from plumbline.core.present.formatting import outcome_label
-from plumbline.core.present.panels import DASHES, legend_below
-from plumbline.core.present.plotting import FAULT, GREY, WIDTH, message_figure
+from plumbline.core.present.panels import DASHES, error_bars, legend_below
+from plumbline.core.present.plotting import FAULT, GREY, MARKERS, PALETTE, WIDTH, message_figure
 from plumbline.core.statistics.resampled import corrected_interval
 
 LINES = {"factor": (0, (3, 1.5)), "product": "-"}
@@ -61,6 +61,42 @@ def curves(data: FigureData) -> Figure:
     used = [name for name in EPOCHS if any(name in record.classifiers for record in shown)]
     figure.supylabel(f"Validation accuracy (%), {' and '.join(map(classifier_label, used))}", fontsize=8)
     legend_below(figure, _curve_handles(data), columns=6)
+    return figure
+
+
+def learning_curve(data: FigureData) -> Figure:
+    """Test accuracy of the linear classifier by number of training adapters; dashed for factors.
+
+    Bars are corrected resampled 95% intervals.
+    """
+    figure, axes = plt.subplots(figsize=(0.62 * WIDTH, 2.9))
+    axes.axhline(100 * data.chance, color=GREY, ls=DASHES, lw=0.9)
+    groups = list(data.learning_curve.groupby(["view", "representation"], sort=False))
+    for index, ((view, representation), group) in enumerate(groups):
+        axes.errorbar(
+            group["adapters"] * (1 + 0.025 * (index - (len(groups) - 1) / 2)),
+            100 * group["test_accuracy"],
+            yerr=error_bars(group, "test_accuracy", 100),
+            color=PALETTE[index % len(PALETTE)],
+            marker=MARKERS[index % len(MARKERS)],
+            ls=LINES[str(view)],
+            lw=1.1,
+            ms=4,
+            mew=0,
+            elinewidth=0.9,
+            label=f"{representation_label(str(representation))} ({view!s})",
+        )
+    axes.set_ylim(0, 102)
+    axes.set_xscale("log")
+    sizes = sorted(set(data.learning_curve["adapters"]))
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("Training adapters")
+    axes.set_ylabel("Test accuracy (%), linear")
+    layers = layers_label(str(data.learning_curve["layers"].iloc[0]))
+    axes.set_title(layers)
+    handles = [*axes.get_legend_handles_labels()[0], chance_handle(data.chance)]
+    legend_below(figure, handles, columns=3)
     return figure
 
 
