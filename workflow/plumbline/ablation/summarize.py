@@ -65,7 +65,8 @@ def write_tables(summary: pd.DataFrame, contrasts: pd.DataFrame, curve: pd.DataF
         "metrics": f"All measures in %. {about}; {level}. F1, precision and recall are macro averages.",
         "contrasts": "Paired contrasts of test accuracy, in points, with corrected resampled 95% intervals. p: "
         "two-sided corrected resampled t-test (Nadeau and Bengio 2003); p (Holm): corrected within the "
-        "product-against-factor contrasts of a layer set, the drops of a view and the classifiers of a layer set. r: "
+        "product-against-factor contrasts of a layer set, the drops of a view, the learned representation in all layer "
+        "sets and the classifiers of a layer set. r: "
         "matched-pairs rank-biserial correlation.",
         "learning_curve": f"Test accuracy in % of the linear classifier by number of training adapters, on the test "
         f"sides of the trials. {about}; {level}.",
