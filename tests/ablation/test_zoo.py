@@ -15,7 +15,6 @@ from torch import nn
 
 from plumbline.ablation.classifier.splits import rotating_splits
 from plumbline.ablation.data.layers import DOWN, UP, in_layer_set
-from plumbline.ablation.settings import LEAST_FOLDS, AdapterSettings, DiffusionSettings, PretrainingSettings
 from plumbline.ablation.zoo import images as zoo_images
 from plumbline.ablation.zoo.adapters import ZooChunk, chunks_of, draw, fold_of, label_of, train_chunk
 from plumbline.ablation.zoo.diffusion import (
@@ -30,6 +29,7 @@ from plumbline.ablation.zoo.diffusion import (
 from plumbline.ablation.zoo.lora import factor_shapes, factors_of, with_adapters
 from plumbline.ablation.zoo.pretraining import pretrain
 from plumbline.ablation.zoo.sampling import adapter_samples, base_samples, sample
+from plumbline.ablation.zoo.settings import LEAST_FOLDS, AdapterSettings, DiffusionSettings, PretrainingSettings
 from plumbline.core.errors import UserError
 
 MODEL = DiffusionSettings(width=16, heads=2, blocks=2)

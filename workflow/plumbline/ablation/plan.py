@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from plumbline.ablation.settings import FIGURES, TABLES, TOKENS, WITH_CURVE, AblationSettings, Zoo
+from plumbline.ablation.settings import FIGURES, TABLES, TOKENS, WITH_CURVE, AblationSettings
 from plumbline.ablation.zoo.images import CLASS_SIZES, check_cells, split_by_fold
+from plumbline.ablation.zoo.settings import Zoo
 from plumbline.core.errors import UserError
 from plumbline.core.plan.fingerprint import fingerprint
 from plumbline.core.plan.target import Target, Targets, figures_target

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from plumbline.ablation.data.layers import DOWN
-from plumbline.ablation.settings import AdapterSettings, DiffusionSettings
 from plumbline.ablation.zoo.diffusion import NULL_PROMPT, Diffusion, flow_losses
 from plumbline.ablation.zoo.images import CLASSES, SIDE, Cell, check_cells, digits, split_by_fold
 from plumbline.ablation.zoo.lora import factor_shapes, factors_of, with_adapters
+from plumbline.ablation.zoo.settings import AdapterSettings, DiffusionSettings
 from plumbline.core.errors import UserError
 
 _ADAPTER_STREAM = 2
