@@ -10,7 +10,7 @@ from pathlib import Path
 from plumbline.ablation.settings import Classifier, LinearSettings, TrainingSettings, TransformerSettings, View
 from plumbline.ablation.train import TrainSpec, train
 from plumbline.core.errors import UserError
-from plumbline.core.files import write_json
+from plumbline.core.files import write_bytes, write_json
 from plumbline.core.plan.target import Spec, ahead_path, canonical
 from plumbline.core.registry import short_name
 from plumbline.core.run.progress import read_journal, track
@@ -77,9 +77,14 @@ def train_ahead(
             log.info("%s:", name)
             parts = [files[short_name(part)] for part in own.parts]
             inputs = {"adapters": adapters, "splits": splits, "features": parts}
+            stale = record.read_bytes() if record.exists() else None
             if train.ahead_of_its_job(journal, spec=own, **inputs, output=record, device=device):
                 record.replace(ahead)
                 made.append(name)
+            if stale is not None:
+                write_bytes(
+                    record, stale
+                )  # only the trial's job may replace it, and a profile may keep that from running
     write_json(output, made)
 
 

@@ -96,7 +96,7 @@ def learning_curve(data: FigureData) -> Figure:
     layers = layers_label(str(data.learning_curve["layers"].iloc[0]))
     axes.set_title(layers)
     handles = [*axes.get_legend_handles_labels()[0], chance_handle(data.chance)]
-    legend_below(figure, handles, columns=3)
+    legend_below(figure, handles, columns=2)
     return figure
 
 
