@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 
 from plumbline.ablation.linalg.canonical import (
     COMPONENTS,
+    DIRECTION,
     TOKEN,
     components,
     product_components,
     tokens,
     with_fixed_signs,
 )
+from plumbline.ablation.linalg.projections import gaussian
 
 ROWS, M, N = 20, 12, 9
 
@@ -62,3 +64,17 @@ def test_adapter_of_low_rank_has_zeros_for_the_components_it_lacks():
     assert (made[:, 0, 0] > made[:, 1, 0]).all()
     assert (made[:, 1, 0] > 0).all()
     assert (tokens(*product_components(0 * up, down)) == 0).all()
+
+
+def test_tokens_of_a_matrix_are_those_of_a_plain_loop():
+    up, down, _ = factors(3, 5)
+    made = tokens(*product_components(up, down)).reshape(ROWS, COMPONENTS, TOKEN)
+    for row in range(ROWS):
+        u, sigma, vt = np.linalg.svd(up[row] @ down[row])
+        for k in range(3):
+            sign = np.sign(u[np.argmax(np.abs(u[:, k])), k])
+            sides = [
+                np.sqrt(sigma[k]) * sign * direction @ gaussian(len(direction), DIRECTION)
+                for direction in (u[:, k], vt[k])
+            ]
+            np.testing.assert_allclose(made[row, k], np.concatenate([[sigma[k]], *sides]), atol=1e-9)
