@@ -37,7 +37,7 @@ class TrainSpec(Spec):
     classifier: list[Classifier]
     training: TrainingSettings
     linear: LinearSettings
-    transformer: TransformerSettings | None
+    transformer: TransformerSettings | None = None
     """None where the trial has no canonical tokens."""
     runs: int
     seed: int

@@ -70,7 +70,7 @@ class AdapterSettings(Settings):
     """Smallest number of images that an adapter is trained on."""
     image_count_max: PositiveInt = 16
     """Largest number of images that an adapter is trained on."""
-    purity: Annotated[float, Field(gt=0, le=1)] = 0.45
+    purity: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of an adapter's images that show its class, rounded to whole images. The rest show other classes."""
     folds: Annotated[int, Field(ge=3, le=20)] = 10
     """Number of parts that each class's images are split into. An adapter sees the images of one class and part."""
