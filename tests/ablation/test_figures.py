@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from ablation.trial_records import data_of, grid, trial_record, write
+from ablation.trial_records import data_of, grid, tokens, trial_record, write, write_curve
 from merging import merge_fields
 from plumbline.ablation.analysis.labels import representation_label
 from plumbline.ablation.analysis.records import TrialRecord
@@ -39,14 +39,14 @@ def with_faults() -> FigureData:
     records = [record for record in grid_of_two if record["layers"] != "text_only"]
     records[3] |= {"outcome": "out_of_memory", "runs": []}
     records[21] |= {"outcome": "timeout", "runs": []}
-    return data_of(records)
+    return data_of([*records, *tokens(runs=4)[:2]])
 
 
 def test_every_figure_is_written_as_pdf_and_png(tmp_path: Path) -> None:
     records = [record for record in grid(runs=3) if record["representation"] in ("stats", "flat", "probes")]
     spec = SummarizeSpec(**merge_fields(records))
-    summarize(spec, write(records, tmp_path / "trials"), tmp_path / "results.json")
-    names = ["results.json", "runs.csv", "summary.csv", "contrasts.csv"]
+    summarize(spec, write(records, tmp_path / "trials"), write_curve(tmp_path), tmp_path / "results.json")
+    names = ["results.json", "runs.csv", "summary.csv", "contrasts.csv", "learning_curve.csv"]
     first = tmp_path / "figures" / f"{FIGURES[0]}.pdf"
     figures(FiguresSpec(code="", inputs=""), *(tmp_path / name for name in names), first)
     expected = {f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")}

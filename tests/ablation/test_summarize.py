@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from scipy import stats
 
-from ablation.trial_records import data_of, grid, trial_record, write
+from ablation.trial_records import curve, data_of, grid, tokens, trial_record, write, write_curve
 from merging import merge_fields
 from plumbline.ablation.analysis.contrasts import best_trial
 from plumbline.ablation.analysis.findings import findings
@@ -23,13 +23,14 @@ from plumbline.core.errors import UserError
 
 def summarized(records: list[dict[str, Any]], folder: Path) -> Path:
     spec = SummarizeSpec(**merge_fields(records))
-    summarize(spec, write(records, folder / "trials"), folder / "out" / "results.json")
+    paths = write(records, folder / "trials")
+    summarize(spec, paths, write_curve(folder), folder / "out" / "results.json")
     return folder / "out"
 
 
-def frames(records: list[dict[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def frames(records: list[dict[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     data = data_of(records)
-    return data.summary, data.contrasts
+    return data.summary, data.contrasts, data.learning_curve
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_same_records_in_another_order_give_the_same_bytes(tmp_path: Path) -> No
     two = summarized(records[::-1], tmp_path / "two")
     names = sorted(str(path.relative_to(one)) for path in one.rglob("*") if path.is_file())
     assert names == sorted(
-        ["summary.csv", "runs.csv", "contrasts.csv", "results.json", "findings.md"]
+        ["summary.csv", "runs.csv", "contrasts.csv", "learning_curve.csv", "results.json", "findings.md"]
         + [f"tables/{name}.tex" for name in TABLES]
     )
     for name in names:
@@ -110,7 +111,7 @@ def test_best_is_chosen_by_validation_and_compared_by_test_accuracy() -> None:
     for run in lucky["runs"]:
         run["test"]["accuracy"], run["validation"]["accuracy"] = 0.9, 0.3
     product = trial_record("product", "all_layers", "probes", 0.95)
-    summary, contrasts = frames([lucky, honest, product])
+    summary, contrasts, _ = frames([lucky, honest, product])
     assert best_trial(summary[summary["view"] == "factor"])["representation"] == "spectral"
     chosen = contrasts[contrasts["kind"].isin(["over_best_statistic", "best_of"])]
     assert list(chosen["baseline_representation"]) == ["spectral"]
@@ -148,7 +149,7 @@ def test_failed_trial_is_shown_and_never_dropped(tmp_path: Path, outcome: str, c
     assert contrast["outcome"] == outcome
     assert math.isnan(contrast["p_holm"])
     assert not contrast["significant"]
-    for table in TABLES:
+    for table in ("accuracy", "metrics", "contrasts"):  # the learning curve is no table of trials
         assert cell in (out / f"tables/{table}.tex").read_text()
     assert f"factor/all_layers/flat (MLP): {outcome.replace('_', ' ')} (tried to" in (out / "findings.md").read_text()
 
@@ -157,7 +158,7 @@ def test_diverged_runs_leave_the_pairs_and_are_counted(tmp_path: Path) -> None:
     first, second = (trial_record("factor", layers, "stats", 0.4) for layers in ("all_layers", "visual_only"))
     nothing = dict.fromkeys(("train", "validation", "test", "best_epoch", "confusion", "predicted"))
     second["runs"][3] |= {"outcome": "diverged", **nothing}
-    summary, contrasts = frames([first, second])
+    summary, contrasts, _ = frames([first, second])
     assert list(summary["runs_ok"]) == [10, 9]
     assert contrasts["pairs"].iloc[0] == 9
     out = summarized([first, second], tmp_path)
@@ -211,7 +212,7 @@ def two_classifiers(level: float, factor: dict[str, float], product: dict[str, f
 
 
 def test_each_classifier_has_its_rows_contrasts_and_families() -> None:
-    summary, contrasts = frames(grid(classifiers=("mlp", "linear")))
+    summary, contrasts, _ = frames(grid(classifiers=("mlp", "linear")))
     assert summary.groupby("classifier").size().to_dict() == {"mlp": 72, "linear": 72}
     alone = frames(grid())[1].drop(columns=["p_holm", "significant", "family"])
     own = contrasts[contrasts["classifier"] == "mlp"].drop(columns=["p_holm", "significant", "family"])
@@ -331,3 +332,41 @@ def test_records_of_two_data_sets_are_not_compared(tmp_path: Path) -> None:
 def test_no_record_at_all_says_what_to_do() -> None:
     with pytest.raises(UserError, match="run its trials first"):
         ordered_records([])
+
+
+def test_canonical_tokens_are_compared_with_the_best_other_representation_and_its_best_classifier() -> None:
+    others = grid(classifiers=("mlp", "linear"))
+    summary, contrasts, learned = frames([*others, *tokens(level=0.3)])
+    rows = contrasts[contrasts["kind"] == "learned"].set_index("layers")
+    assert list(rows.index) == ["all_layers", "visual_only", "text_only"]
+    for layers, row in rows.iterrows():
+        best = best_trial(summary[(summary["layers"] == layers) & (summary["classifier"] != "transformer")])
+        assert (row["baseline_representation"], row["baseline_classifier"]) == (
+            best["representation"],
+            best["classifier"],
+        )
+        own = summary[(summary["layers"] == layers) & (summary["classifier"] == "transformer")].iloc[0]
+        assert row["difference"] == pytest.approx(own["test_accuracy"] - best["test_accuracy"])
+    text = findings(summary, contrasts, learned)
+    assert "All layers: canonical tokens, read by a Transformer, are significantly worse than the best other" in text
+    assert "All layers, Transformer: the best representation" not in text
+
+
+def test_learning_curve_has_the_corrected_interval_of_each_size_and_ends_with_the_trial_on_all_adapters() -> None:
+    data = data_of(grid(classifiers=("mlp", "linear")))
+    frame = data.learning_curve.set_index(["view", "representation", "adapters"])
+    given = pd.DataFrame(curve()["rows"])
+    for place, row in frame.drop(index=700, level="adapters").iterrows():
+        values = given[(given[["view", "representation", "adapters"]] == list(place)).all(axis=1)]["test_accuracy"]
+        reach = stats.t.ppf(0.975, 9) * values.std(ddof=1) * (1 / 10 + 2 / 7) ** 0.5
+        assert row["test_accuracy"] == pytest.approx(values.mean())
+        assert row["test_accuracy_high"] == pytest.approx(min(1, values.mean() + reach))
+    summary = data.summary[data.summary["classifier"] == "linear"].set_index("trial")
+    for view, name in (("factor", "ensemble"), ("product", "flat"), ("product", "probes")):
+        trial = summary.loc[f"{view}/all_layers/{name}"]
+        assert frame.loc[view, name, 700]["test_accuracy"] == pytest.approx(trial["test_accuracy"])
+    assert "goes from" in findings(data.summary, data.contrasts, data.learning_curve)
+
+
+def test_learning_curve_without_the_linear_classifier_ends_with_the_largest_given_size() -> None:
+    assert set(data_of(grid(classifiers=("mlp",))).learning_curve["adapters"]) == {25, 50, 100, 200}

@@ -1,6 +1,7 @@
 """The zoo: its images, its model, its base's training and its adapters."""
 
 import copy
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from torch import nn
 
+from plumbline.ablation.classifier.splits import rotating_splits
 from plumbline.ablation.data.layers import DOWN, UP, in_layer_set
-from plumbline.ablation.settings import AdapterSettings, DiffusionSettings, PretrainingSettings
 from plumbline.ablation.zoo import images as zoo_images
 from plumbline.ablation.zoo.adapters import ZooChunk, chunks_of, draw, fold_of, label_of, train_chunk
 from plumbline.ablation.zoo.diffusion import (
@@ -28,6 +29,7 @@ from plumbline.ablation.zoo.diffusion import (
 from plumbline.ablation.zoo.lora import factor_shapes, factors_of, with_adapters
 from plumbline.ablation.zoo.pretraining import pretrain
 from plumbline.ablation.zoo.sampling import adapter_samples, base_samples, sample
+from plumbline.ablation.zoo.settings import LEAST_FOLDS, AdapterSettings, DiffusionSettings, PretrainingSettings
 from plumbline.core.errors import UserError
 
 MODEL = DiffusionSettings(width=16, heads=2, blocks=2)
@@ -81,17 +83,33 @@ def test_images_are_the_digits_scaled_to_minus_one_to_one():
     assert (ours.pixels.min(), ours.pixels.max()) == (-1, 1)
 
 
-@given(folds=st.integers(1, 20), seed=st.integers(0, 2**31))
+def test_sizes_of_classes_are_those_that_plans_go_by():
+    assert tuple(np.bincount(zoo_images.digits().labels)) == zoo_images.CLASS_SIZES
+
+
+@pytest.mark.parametrize("count", [100, 500])
+def test_as_many_folds_as_the_config_asks_for_can_be_split_and_fewer_cannot(count):
+    for folds in (LEAST_FOLDS, LEAST_FOLDS - 1):
+        labels = np.array([label_of(index) for index in range(count)])
+        groups = 100 * labels + [fold_of(index, folds) for index in range(count)]
+        with pytest.raises(UserError) if folds < LEAST_FOLDS else nullcontext():
+            rotating_splits(labels, groups, runs=2, seed=0)
+
+
+@given(folds=st.integers(1, 20), purity=st.floats(0.1, 1), seed=st.integers(0, 2**31))
 @settings(max_examples=20, deadline=None)
-def test_folds_part_the_images_of_every_class_evenly(folds, seed):
+def test_every_image_is_in_one_cell_and_a_share_of_each_class_in_its_own_cells(folds, purity, seed):
     labels = load_digits().target
-    cells = zoo_images.split_by_fold(labels, folds, seed)
-    everything = np.concatenate([ids for by_fold in cells for ids in by_fold])
+    cells = zoo_images.split_by_fold(labels, folds, purity, seed)
+    everything = np.concatenate([ids for by_fold in cells for cell in by_fold for ids in (cell.own, cell.others)])
     assert sorted(everything) == list(range(len(labels)))
     for label, by_fold in enumerate(cells):
-        sizes = [len(ids) for ids in by_fold]
+        sizes = [len(cell.own) for cell in by_fold]
         assert max(sizes) - min(sizes) <= 1
-        assert all((labels[ids] == label).all() for ids in by_fold)
+        assert sum(sizes) == round((labels == label).sum() * purity)
+        assert all((labels[cell.own] == label).all() and (labels[cell.others] != label).all() for cell in by_fold)
+    others = [len(cell.others) for by_fold in cells for cell in by_fold]
+    assert max(others) - min(others) <= 2
 
 
 # The model
@@ -203,7 +221,7 @@ def test_a_base_of_another_size_a_missing_and_a_corrupt_one_are_refused(trained,
 
 
 def test_an_adapter_starts_as_the_base_with_its_own_gaussian_down():
-    cells = zoo_images.split_by_fold(zoo_images.digits().labels, 10, SEED)
+    cells = zoo_images.split_by_fold(zoo_images.digits().labels, 10, 0.5, SEED)
     start = draw(MODEL, AdapterSettings(rank=2), cells, range(200), SEED).factors
     downs = np.stack([factor for name, factor in start.items() if name.endswith(DOWN)])
     assert all((factor == 0).all() for name, factor in start.items() if name.endswith(UP))
@@ -212,7 +230,7 @@ def test_an_adapter_starts_as_the_base_with_its_own_gaussian_down():
 
 
 def test_an_adapter_is_drawn_from_the_seed_and_its_index_alone():
-    cells = zoo_images.split_by_fold(zoo_images.digits().labels, 10, SEED)
+    cells = zoo_images.split_by_fold(zoo_images.digits().labels, 10, 0.5, SEED)
     settings = AdapterSettings(image_count_max=9)
     many, one = (draw(MODEL, settings, cells, indices, SEED) for indices in (range(40), range(17, 18)))
     np.testing.assert_array_equal(many.noise[17], one.noise[0])
@@ -232,18 +250,20 @@ def test_classes_and_folds_are_balanced(count, folds):
     assert cells.max() - cells.min() <= 1
 
 
-def test_adapters_see_every_image_of_their_fold_and_none_of_another_fold():
+@pytest.mark.parametrize("purity", [1.0, 0.5])
+def test_adapters_see_every_image_they_have_and_share_none_with_another_class_or_fold(purity):
     labels = zoo_images.digits().labels
-    cells = zoo_images.split_by_fold(labels, 5, SEED)
-    drawn = draw(MODEL, AdapterSettings(image_count_max=16, folds=5), cells, range(200), SEED)
-    of_fold: dict[int, set[int]] = {fold: set() for fold in range(5)}
-    for row, own in enumerate(drawn.image_ids):
-        assert (labels[own] == drawn.labels[row]).all()
-        assert set(drawn.images[row].ravel()) == set(own)
-        assert len(set(own)) == len(own)
-        of_fold[drawn.folds[row]].update(own)
-    assert {len(own) for own in drawn.image_ids} == set(range(4, 17))
-    assert sum(len(ids) for ids in of_fold.values()) == len(set().union(*of_fold.values()))
+    cells = zoo_images.split_by_fold(labels, 5, purity, SEED)
+    drawn = draw(MODEL, AdapterSettings(purity=purity, image_count_max=16, folds=5), cells, range(200), SEED)
+    of_cell: dict[tuple[int, int], set[int]] = {}
+    for row, ids in enumerate(drawn.image_ids):
+        share = (labels[ids] == drawn.labels[row]).mean()
+        assert abs(share - purity) <= 0.5 / len(ids) + 1e-9
+        assert set(drawn.images[row].ravel()) == set(ids)
+        assert len(set(ids)) == len(ids)
+        of_cell.setdefault((drawn.labels[row], drawn.folds[row]), set()).update(ids)
+    assert {len(ids) for ids in drawn.image_ids} == set(range(4, 17))
+    assert sum(len(ids) for ids in of_cell.values()) == len(set().union(*of_cell.values()))
 
 
 def test_more_images_than_a_cell_holds_is_refused(base):
@@ -268,7 +288,7 @@ def test_adapters_trained_together_equal_each_trained_alone(base, rank, alpha):
     chosen = AdapterSettings(rank=rank, alpha=alpha, steps=8, image_count_max=7, chunk=5)
     together = train_chunk(base, MODEL, chosen, range(5), SEED)
     digits = zoo_images.digits()
-    cells = zoo_images.split_by_fold(digits.labels, chosen.folds, SEED)
+    cells = zoo_images.split_by_fold(digits.labels, chosen.folds, chosen.purity, SEED)
     drawn = draw(MODEL, chosen, cells, range(5), SEED)
     for row in range(5):
         model, loras = copy.deepcopy(base), {}

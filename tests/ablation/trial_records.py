@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from plumbline.ablation.analysis.contrasts import contrasts_frame
-from plumbline.ablation.analysis.frames import runs_frame, summary_frame
+from plumbline.ablation.analysis.frames import learning_curve_frame, runs_frame, summary_frame
 from plumbline.ablation.analysis.records import TrialRecord
 from plumbline.ablation.classifier.packed import pack
 from plumbline.ablation.classifier.result import confusion_matrix
@@ -112,6 +112,37 @@ def grid(**options: Any) -> list[dict[str, Any]]:
     return records
 
 
+def tokens(level: float = 0.7, **options: Any) -> list[dict[str, Any]]:
+    """The trials of canonical tokens, which have a classifier of their own."""
+    options = {**options, "classifiers": ("transformer",), "width": 260}
+    return [
+        trial_record("product", layers, "tokens", 0.1 + (level - 0.1) * seen, **options)
+        for layers, seen in SEEN.items()
+    ]
+
+
+def curve(sizes: tuple[int, ...] = (25, 50, 100, 200)) -> dict[str, Any]:
+    """What stage `learning_curve` writes: ten runs of three representations, more accurate with every size."""
+    rng, rows = np.random.default_rng(0), []
+    for view, representation, level in (
+        ("factor", "ensemble", 0.3),
+        ("product", "flat", 0.9),
+        ("product", "probes", 0.8),
+    ):
+        row = {"view": view, "layers": "all_layers", "representation": representation}
+        for number, size in enumerate(sizes, start=1):
+            accuracy = 0.1 + (level - 0.1) * number / len(sizes) + rng.normal(0, 0.01, 10)
+            rows += [{**row, "adapters": size, "run": run, "test_accuracy": accuracy[run]} for run in range(10)]
+    return {"test_over_train": 2 / 7, "rows": rows}
+
+
+def write_curve(folder: Path) -> Path:
+    """`curve()` as a file in `folder`."""
+    path = folder / "learning_curve.json"
+    path.write_text(json.dumps(curve()))
+    return path
+
+
 def write(records: list[dict[str, Any]], folder: Path) -> list[Path]:
     """Each record as a file where the trial's target is."""
     paths = []
@@ -128,4 +159,10 @@ def data_of(records: list[dict[str, Any]]) -> FigureData:
     typed = [TrialRecord.model_validate(record) for record in records]
     runs = runs_frame(typed)
     summary = summary_frame(typed, runs)
-    return FigureData(summary=summary, runs=runs, contrasts=contrasts_frame(summary, runs), records=typed)
+    return FigureData(
+        summary=summary,
+        runs=runs,
+        contrasts=contrasts_frame(summary, runs),
+        learning_curve=learning_curve_frame(curve(), summary, runs),
+        records=typed,
+    )

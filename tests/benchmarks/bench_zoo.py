@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from plumbline.ablation.settings import AdapterSettings, DiffusionSettings, PretrainingSettings
 from plumbline.ablation.zoo.adapters import chunks_of, train_chunk
 from plumbline.ablation.zoo.diffusion import load_base
 from plumbline.ablation.zoo.pretraining import pretrain
+from plumbline.ablation.zoo.settings import AdapterSettings, DiffusionSettings, PretrainingSettings
 from plumbline.core.files import write_json
 
 ADAPTERS, PROCESSES, REPEATS = 2000, 2, 5

@@ -36,6 +36,8 @@ def refuse(house, *arguments):
         ),
         ({"ablation": {"ensembles": {"flat": ["stats"]}}}, "ensembles.flat: a representation has this name"),
         ({"ablation": {"zoo": {"shards": 11}}}, "shards (11) exceeds the 8 chunks of adapters"),
+        ({"ablation": {"zoo": {"adapter": {"folds": 4}}}}, "zoo.adapter.folds: 4 folds are too few"),
+        ({"ablation": {"zoo": {"adapter": {"folds": 20}}}}, "image_count_max: 16 images take 8 of the adapter's class"),
         ({"results": ""}, "results: String should have at least 1 character"),
         ({"results": "out/{date}"}, "results: String should match pattern"),
         ({"ablation": {"zoo": {"model": {"heads": 5}}}}, "heads (5) must divide width (24)"),

@@ -19,9 +19,11 @@ from plumbline.core.plan.code import NO_PART_OF_A_RESULT
 SMALL = {
     "ablation": {
         **TINY["ablation"],
-        "representations": {"factor": ["simple_stats"], "product": ["stats"]},
+        "representations": {"factor": ["simple_stats"], "product": ["stats", "tokens"]},
+        "transformer": {"epochs": 2},
         "ensembles": {},
         "layers": ["all_layers"],
+        "train_ahead": False,
     },
     "lr_sweep": {**TINY["lr_sweep"], "extend_at_most": 1},
     "throughput": {

@@ -140,6 +140,31 @@ if CONFIG.ablation.shards > 1:
             "<results>/ablation/benchmarks/features/{view}/{representation}/{shard}.tsv"
 
 
+rule ablation_train_ahead:
+    """The trials of one view and layer set, trained by one process; their jobs take the records over."""
+    input:
+        **inputs_of("ablation.train_ahead"),
+    output:
+        "<results>/ablation/trials/{view}/{layers}/.ahead",
+    log:
+        "<results>/ablation/logs/train_ahead/{view}/{layers}.log",
+    benchmark:
+        "<results>/ablation/benchmarks/train_ahead/{view}/{layers}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        device=CONFIG.device,
+        logs=lambda wildcards: f"{RESULTS}/ablation/logs/train/{wildcards.view}/{wildcards.layers}",
+    params:
+        spec=spec_of("ablation.train_ahead"),
+    shell:
+        command(
+            "ablation.train_ahead",
+            "--device {resources.device} --adapters {input.adapters:q} --splits {input.splits:q}"
+            " --features {input.features:q} --output {output:q} --logs {resources.logs:q}",
+        )
+
+
 rule ablation_train:
     """One trial: each classifier, ten times, on one representation of one layer set."""
     input:
@@ -148,19 +173,39 @@ rule ablation_train:
         "<results>/ablation/trials/{view}/{layers}/{representation}.json",
     log:
         "<results>/ablation/logs/train/{view}/{layers}/{representation}.log",
-    benchmark:
-        "<results>/ablation/benchmarks/train/{view}/{layers}/{representation}.tsv"
     conda:
         ENVIRONMENT
     resources:
         device=CONFIG.device,
+        ahead=lambda wildcards: str(TARGETS["ablation.train", "/".join(wildcards)].ahead(RESULTS)),
     params:
         spec=spec_of("ablation.train"),
     shell:
-        command(
+        "if [ -e {resources.ahead:q} ]; then mv -v {resources.ahead:q} {output:q} > {log:q}; else "
+        + command(
             "ablation.train",
             "--device {resources.device} --adapters {input.adapters:q} --splits {input.splits:q}"
             " --features {input.features:q} --output {output:q}",
+        )
+        + "; fi"
+
+
+rule ablation_learning_curve:
+    """Accuracy against the number of training adapters, for some representations."""
+    input:
+        **inputs_of("ablation.learning_curve"),
+    output:
+        "<results>/ablation/learning_curve.json",
+    log:
+        "<results>/ablation/logs/learning_curve/all.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec_of("ablation.learning_curve"),
+    shell:
+        command(
+            "ablation.learning_curve",
+            "--adapters {input.adapters:q} --splits {input.splits:q} --features {input.features:q} --output {output:q}",
         )
 
 
@@ -173,6 +218,7 @@ rule ablation_summarize:
         summary="<results>/ablation/summary.csv",
         runs="<results>/ablation/runs.csv",
         contrasts="<results>/ablation/contrasts.csv",
+        learning_curve="<results>/ablation/learning_curve.csv",
         findings="<results>/ablation/findings.md",
         tables=expand("<results>/ablation/tables/{table}.tex", table=ablation_settings.TABLES),
     log:
@@ -184,7 +230,7 @@ rule ablation_summarize:
     shell:
         command(
             "ablation.summarize",
-            "--trials {input.trials:q} --output {output.results:q}",
+            "--trials {input.trials:q} --learning-curve {input.learning_curve:q} --output {output.results:q}",
         )
 
 
@@ -205,7 +251,7 @@ rule ablation_figures:
         command(
             "ablation.figures",
             "--results {input.results:q} --runs {input.runs:q} --summary {input.summary:q}"
-            " --contrasts {input.contrasts:q} --output {output.pdf[0]:q}",
+            " --contrasts {input.contrasts:q} --learning-curve {input.learning_curve_summary:q} --output {output.pdf[0]:q}",
         )
 
 

@@ -42,11 +42,21 @@ def test_interval_over_splits_of_one_dataset_holds_the_truth_where_the_plain_one
 def test_values_that_do_not_vary_have_no_width_and_one_value_has_no_interval() -> None:
     flat, single = corrected_mean([0.1] * 5, test_over_train=0.25), corrected_mean([0.1], test_over_train=0.25)
     assert flat.low == flat.mean == flat.high == pytest.approx(0.1)
-    assert flat.p_value == 0.0
+    assert np.isnan(flat.p_value)
     assert corrected_mean([0.0] * 5, test_over_train=0.25).p_value == 1.0
     assert np.isnan([single.low, single.high, single.p_value]).all()
     with pytest.raises(ValueError, match="cannot be -1"):
         corrected_mean([0.1, 0.2], test_over_train=-1)
+
+
+def test_two_runs_that_happen_to_agree_are_no_evidence() -> None:
+    """Two learners of equal accuracy, 30 test rows, two runs: they often differ by the same number of rows."""
+    rng = np.random.default_rng(4)
+    wrong = rng.binomial(30, 0.1, (4000, 2)) - rng.binomial(30, 0.1, (4000, 2))
+    flat = wrong[(wrong[:, 0] == wrong[:, 1]) & (wrong[:, 0] != 0)]
+    assert len(flat) > 200, "the case is common"
+    p_values = np.array([corrected_mean(pair / 30, test_over_train=0.25).p_value for pair in wrong])
+    assert (p_values < 0.05).mean() < 0.05
 
 
 def test_interval_of_many_series_is_that_of_each() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 
-from plumbline.ablation.settings import AdapterSettings, DiffusionSettings
 from plumbline.ablation.zoo.adapters import ZooChunk, chunks_of, train_chunk
 from plumbline.ablation.zoo.diffusion import load_base
+from plumbline.ablation.zoo.settings import AdapterSettings, DiffusionSettings
 from plumbline.core.files import write_bytes
 from plumbline.core.plan.target import Spec, digest
 from plumbline.core.run.device import torch_device

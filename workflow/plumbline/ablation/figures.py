@@ -19,6 +19,7 @@ DRAWINGS = {
     "invariance": comparisons.invariance,
     "confusion": training.confusion,
     "curves": training.curves,
+    "learning_curve": training.learning_curve,
     "pareto": cost.pareto,
     "gap": comparisons.gap,
 }
@@ -29,15 +30,21 @@ class FiguresSpec(Spec):
 
 
 @stage
-def figures(spec: FiguresSpec, results: Path, runs: Path, summary: Path, contrasts: Path, output: Path) -> None:
+def figures(
+    spec: FiguresSpec, results: Path, runs: Path, summary: Path, contrasts: Path, learning_curve: Path, output: Path
+) -> None:
     """Draws `output`, the first of FIGURES, and the others beside it, each as `<name>.pdf` and `<name>.png` (300 dpi).
 
-    `summary`, `runs`, `contrasts` are the CSV files and `results` the merged JSON of stage `summarize`. Raises
-    UserError when `results` is missing or is not a summary's.
+    `summary`, `runs`, `contrasts`, `learning_curve` are the CSV files and `results` the merged JSON of stage
+    `summarize`. Raises UserError when `results` is missing or is not a summary's.
     """
     records, _ = read_results(results, TrialRecord)
     data = FigureData(
-        summary=pd.read_csv(summary), runs=pd.read_csv(runs), contrasts=pd.read_csv(contrasts), records=records
+        summary=pd.read_csv(summary),
+        runs=pd.read_csv(runs),
+        contrasts=pd.read_csv(contrasts),
+        learning_curve=pd.read_csv(learning_curve),
+        records=records,
     )
     draw_figures(DRAWINGS, FIGURES, data, output.parent)
 

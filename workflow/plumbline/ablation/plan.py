@@ -1,10 +1,17 @@
 """The plan of the `ablation` study: which targets there are, and what decides each."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from plumbline.ablation.settings import FIGURES, TABLES, AblationSettings, Zoo
+import numpy as np
+
+from plumbline.ablation.settings import FIGURES, TABLES, TOKENS, WITH_CURVE, AblationSettings
+from plumbline.ablation.zoo.images import CLASS_SIZES, check_cells, split_by_fold
+from plumbline.ablation.zoo.settings import Zoo
 from plumbline.core.errors import UserError
 from plumbline.core.plan.fingerprint import fingerprint
 from plumbline.core.plan.target import Target, Targets, figures_target
@@ -24,18 +31,24 @@ def plan(settings: AblationSettings, seed: int, upstream: Targets, device: str) 
     features = list(_features(settings, collect))
     whole = {(f.settings["view"], f.settings["representation"]): f for f in features if f.settings["shard"] is None}
     splits = _splits(settings, seed, collect)
-    trials = list(_trials(settings, seed, collect, splits, whole))
+    trials, ahead = _trained_ahead(settings, list(_trials(settings, seed, collect, splits, whole)))
+    curve = _learning_curve(settings, seed, collect, splits, whole)
     written = {name: [f"{name}.csv"] for name in ("summary", "runs", "contrasts")}
+    written["learning_curve_summary"] = ["learning_curve.csv"]
     written |= {"findings": ["findings.md"], "tables": [f"tables/{table}.tex" for table in TABLES]}
-    reads = {"trials": trials}
+    reads = {"trials": trials, "learning_curve": [curve]}
     summary = _target("summarize", "", "results.json", {}, reads=reads, merges=trials, beside=written)
     figures = figures_target("ablation", FIGURES, summary)
     pictures = [_samples(settings.zoo, seed, *zoo[:2])] if zoo else []
-    return [*zoo, *pictures, collect, splits, *features, *trials, summary, figures]
+    return [*zoo, *pictures, collect, splits, *features, *ahead, *trials, curve, summary, figures]
 
 
 def _zoo(zoo: Zoo, seed: int) -> Iterator[Target]:
     """The base, then the shards."""
+    labels = np.repeat(np.arange(len(CLASS_SIZES)), CLASS_SIZES)
+    own = zoo.adapter.own_images(zoo.adapter.image_count_max)
+    cells = split_by_fold(labels, zoo.adapter.folds, zoo.adapter.purity, seed)
+    check_cells(cells, own, zoo.adapter.image_count_max - own)
     model = zoo.model.model_dump()
     base = {"model": model, "pretraining": zoo.pretraining.model_dump(), "seed": seed}
     pretrain = _target("pretrain", "", "zoo/base.safetensors", base)
@@ -93,16 +106,62 @@ def _trials(
     settings: AblationSettings, seed: int, collect: Target, splits: Target, features: Features
 ) -> Iterator[Target]:
     common = {"training": settings.training.model_dump(), "runs": settings.runs, "seed": seed}
-    common |= {"classifier": settings.classifier, "linear": settings.linear.model_dump()}
+    common["linear"] = settings.linear.model_dump()
     for view, names in settings.representations.items():
         for layers in settings.layers:
             for name in names:
                 parts = settings.ensembles.get(name, [name])
                 trial = f"{view}/{layers}/{short_name(name)}"
                 values = {"view": view, "layers": layers, "representation": name, "parts": parts, **common}
+                has_tokens = name == TOKENS
+                values["classifier"] = ["transformer"] if has_tokens else settings.classifier
+                values["transformer"] = settings.transformer.model_dump() if has_tokens else None
                 reads = {"adapters": [collect], "splits": [splits]}
                 reads["features"] = [features[view, part] for part in parts]
                 yield _target("train", trial, f"trials/{trial}.json", values, reads=reads, is_trial=True)
+
+
+def _learning_curve(
+    settings: AblationSettings, seed: int, collect: Target, splits: Target, features: Features
+) -> Target:
+    curves: list[dict[str, Any]] = []
+    read: dict[int, Target] = {}
+    for view, names in settings.representations.items():
+        vectors = [name for name in names if name != TOKENS]
+        for name in [name for name in vectors if name in WITH_CURVE[view]] or vectors[:1]:
+            parts = settings.ensembles.get(name, [name])
+            curves.append({"view": view, "representation": name, "parts": parts})
+            read |= {id(features[view, part]): features[view, part] for part in parts}
+    values = {"curves": curves, "layers": settings.layers[0], "sizes": settings.learning_curve, "seed": seed}
+    values["linear"] = settings.linear.model_dump()
+    reads = {"adapters": [collect], "splits": [splits], "features": list(read.values())}
+    return _target("learning_curve", "", "learning_curve.json", values, reads=reads)
+
+
+def _trained_ahead(settings: AblationSettings, trials: Sequence[Target]) -> tuple[list[Target], list[Target]]:
+    """The trials, each after the one process for those of its view and layer set; and the targets of these processes.
+
+    A trial of a user-supplied representation is not in it: the process waits for all features that its trials read.
+    Where there are no trials for it the process has nothing to do, but trials have it among their inputs all the same:
+    Snakemake reruns what has other inputs than before.
+    """
+    own = ("representation", "parts", "classifier", "transformer")
+    places: dict[str, list[Target]] = {}
+    for trial in trials:
+        places.setdefault(trial.name.rpartition("/")[0], []).append(trial)
+    after, processes = [], []
+    for place, here in places.items():
+        built_in = [trial for trial in here if not any(":" in part for part in trial.settings["parts"])]
+        ahead = built_in if settings.train_ahead else []
+        shared = {key: value for key, value in here[0].settings.items() if key not in own}
+        specs = [json.loads(trial.spec) for trial in ahead]
+        values = {**shared, "trials": [{key: spec[key] for key in (*own, "code", "inputs")} for spec in specs]}
+        features = {id(item): item for trial in ahead for item in trial.reads["features"]}
+        reads = {**here[0].reads, "features": list(features.values())}
+        process = _target("train_ahead", place, f"trials/{place}/.ahead", values, reads=reads)
+        processes.append(process)
+        after += [replace(trial, after=[process]) for trial in here]
+    return after, processes
 
 
 _HERE = __package__

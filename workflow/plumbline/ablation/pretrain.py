@@ -4,8 +4,8 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from plumbline.ablation.settings import DiffusionSettings, PretrainingSettings
 from plumbline.ablation.zoo import pretraining
+from plumbline.ablation.zoo.settings import DiffusionSettings, PretrainingSettings
 from plumbline.core.files import write_bytes
 from plumbline.core.plan.target import Spec
 from plumbline.core.run.checkpoint import checkpoint_path, remove_checkpoints

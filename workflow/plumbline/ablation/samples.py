@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from plumbline.ablation.data.layers import DOWN, UP
-from plumbline.ablation.settings import DiffusionSettings
 from plumbline.ablation.zoo.diffusion import load_base
 from plumbline.ablation.zoo.images import CLASSES, digits
 from plumbline.ablation.zoo.sampling import adapter_samples, base_samples
+from plumbline.ablation.zoo.settings import DiffusionSettings
 from plumbline.core.plan.target import Spec
 from plumbline.core.present.plotting import WIDTH, save, style
 from plumbline.core.run.stage import stage

@@ -1,22 +1,24 @@
 """Settings of the `ablation` study: the typed `ablation` block of the config. The grid of trials is in `plan`."""
 
 import ast
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from plumbline.ablation.data.layers import LAYER_SETS
+from plumbline.ablation.zoo.settings import LEAST_FOLDS, PositiveFloat, PositiveInt, Share, Zoo
 from plumbline.core import registry
 from plumbline.core.registry import short_name
 from plumbline.core.settings import Settings, distinct
 
 View = Literal["factor", "product"]
-Classifier = Literal["mlp", "linear"]
-PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+FeatureClassifier = Literal["mlp", "linear"]
+Classifier = Literal["mlp", "linear", "transformer"]
+TOKENS = "tokens"
+"""The representation that the classifier `transformer` reads, and no other."""
+WITH_CURVE = {"factor": ("frequency", "ensemble"), "product": ("flat", "probes", "energies", "ensemble")}
+"""Representations that have a learning curve; of a view that has none of these, the first."""
 
 SOURCES = ("zoo", "hub", "disk", "adapters")
 REPRESENTATIONS = Path(__file__).parent / "representations"
@@ -33,104 +35,8 @@ FACTOR_STATISTICS = (
 )
 """The nine representations of the reference experiment."""
 
-FIGURES = ("accuracy", "drop", "invariance", "confusion", "curves", "pareto", "gap")
-TABLES = ("accuracy", "metrics", "contrasts")
-
-
-class DiffusionSettings(Settings):
-    """Size of the zoo's flow-matching transformer."""
-
-    width: PositiveInt = 24
-    """Width of the hidden states."""
-    heads: PositiveInt = 2
-    """Number of attention heads. Must divide `width`."""
-    blocks: PositiveInt = 4
-    """Number of transformer blocks. Each has 8 adapted factors, so 16 blocks give 128."""
-    mlp_ratio: PositiveInt = 2
-    """Hidden width of the MLPs, as a multiple of `width`."""
-    prompt_tokens: Annotated[int, Field(ge=2)] = 4
-    """Number of tokens in a prompt. At least 2: with a single one, `attn2.to_q` has no effect and never learns."""
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"heads ({self.heads}) must divide width ({self.width})")
-        return self
-
-
-class PretrainingSettings(Settings):
-    """Training of the base model: AdamW with a linear warm-up, then a cosine decay to zero."""
-
-    steps: PositiveInt = 600
-    """Number of training steps."""
-    batch: PositiveInt = 64
-    """Number of images per step."""
-    learning_rate: PositiveFloat = 7e-3
-    """Peak learning rate."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Weight decay of AdamW."""
-    prompt_dropout: Share = 0.2
-    """Share of training images that get the null prompt instead of their class."""
-    warmup: PositiveInt = 50
-    """Number of warm-up steps."""
-
-
-class AdapterSettings(Settings):
-    """Training of an adapter."""
-
-    rank: PositiveInt = 1
-    """Rank r of the LoRA: ΔW = BA has at most this rank."""
-    alpha: PositiveFloat | None = None
-    """α of the LoRA. null: α = rank, so that the scale α/r is 1."""
-    steps: PositiveInt = 40
-    """Number of training steps."""
-    batch: PositiveInt = 4
-    """Number of the adapter's images per step."""
-    learning_rate: PositiveFloat = 1e-2
-    """Constant learning rate."""
-    image_count_min: PositiveInt = 4
-    """Smallest number of images that an adapter is trained on."""
-    image_count_max: PositiveInt = 16
-    """Largest number of images that an adapter is trained on."""
-    folds: Annotated[int, Field(ge=3, le=20)] = 10
-    """Number of disjoint groups that the images are split into. An adapter sees images of one class and one fold."""
-    chunk: PositiveInt = 64
-    """Number of adapters trained at once, as one batch. A killed run resumes at the last finished chunk."""
-
-    @model_validator(mode="after")
-    def _images_ordered(self) -> Self:
-        if self.image_count_min > self.image_count_max:
-            raise ValueError(
-                f"image_count_min ({self.image_count_min}) exceeds image_count_max ({self.image_count_max})"
-            )
-        return self
-
-    @property
-    def scale(self) -> float:
-        """α/r."""
-        return 1.0 if self.alpha is None else self.alpha / self.rank
-
-
-class Zoo(Settings):
-    """LoRAs of a small diffusion model on handwritten digits, trained by the study itself."""
-
-    adapters: Annotated[int, Field(ge=100)] = 500
-    """Number of adapters to train."""
-    shards: PositiveInt = 2
-    """Number of targets that share the training. Any number gives the same adapters."""
-    model: DiffusionSettings = DiffusionSettings()
-    """Size of the base model that is adapted."""
-    pretraining: PretrainingSettings = PretrainingSettings()
-    """Training of the base model."""
-    adapter: AdapterSettings = AdapterSettings()
-    """Training of each adapter."""
-
-    @model_validator(mode="after")
-    def _shards_have_work(self) -> Self:
-        chunks = math.ceil(self.adapters / self.adapter.chunk)
-        if self.shards > chunks:
-            raise ValueError(f"shards ({self.shards}) exceeds the {chunks} chunks of adapters")
-        return self
+FIGURES = ("accuracy", "drop", "invariance", "confusion", "curves", "learning_curve", "pareto", "gap")
+TABLES = ("accuracy", "metrics", "contrasts", "learning_curve")
 
 
 class Hub(Settings):
@@ -175,6 +81,33 @@ class LinearSettings(Settings):
     """Inverse strength of the penalty on the weights of the standardised features: C of scikit-learn."""
     max_iterations: PositiveInt = 1000
     """Maximum number of L-BFGS iterations. A fit that needs more is an error."""
+
+
+class TransformerSettings(Settings):
+    """The classifier `transformer` of canonical tokens: a pre-norm encoder, trained with AdamW and a cosine decay."""
+
+    width: PositiveInt = 32
+    """Width of the hidden states."""
+    heads: PositiveInt = 4
+    """Number of attention heads. Must divide `width`."""
+    layers: PositiveInt = 2
+    """Number of encoder layers."""
+    token_dropout: Share = 0.1
+    """Share of the tokens hidden in each training step."""
+    learning_rate: PositiveFloat = 3e-3
+    """Peak learning rate, after a warm-up over a tenth of the steps."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """Weight decay of AdamW."""
+    batch_size: PositiveInt = 64
+    """Number of adapters per step."""
+    epochs: PositiveInt = 40
+    """Number of epochs. The weights of the best validation epoch are kept."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide width ({self.width})")
+        return self
 
 
 class ClassifierSettings(Settings):
@@ -233,7 +166,7 @@ class AblationSettings(Settings):
     """Options of a user-supplied source."""
     representations: dict[View, Annotated[list[str], Field(min_length=1)]] = {
         "factor": [*FACTOR_STATISTICS, "flat"],
-        "product": [*FACTOR_STATISTICS, "flat", "energies", "probes"],
+        "product": [*FACTOR_STATISTICS, "flat", "energies", "probes", TOKENS],
     }
     """Representations of each view: names from `ablation/representations/`, ensembles, or `module:function`."""
     ensembles: dict[str, list[str]] = {
@@ -246,16 +179,23 @@ class AblationSettings(Settings):
     """Number of targets that share the work of one representation. Any number gives the same bytes."""
     runs: Annotated[int, Field(ge=2)] = 10
     """Number of runs per trial, each with its own split and initial weights. Intervals are over these runs."""
-    classifier: Annotated[list[Classifier], Field(min_length=1)] = ["mlp", "linear"]
-    """Classifiers that every trial trains, on the same splits: `mlp` (see `training`), `linear` (see `linear`)."""
+    classifier: Annotated[list[FeatureClassifier], Field(min_length=1)] = ["mlp", "linear"]
+    """Classifiers that every trial trains, on the same splits: `mlp` (see `training`), `linear` (see `linear`).
+    Canonical tokens have their own, see `transformer`."""
     training: TrainingSettings = TrainingSettings()
     """The classifier `mlp`, and the splits of all classifiers."""
     linear: LinearSettings = LinearSettings()
     """The classifier `linear`."""
+    transformer: TransformerSettings = TransformerSettings()
+    """The classifier of the representation `tokens`."""
+    learning_curve: Annotated[list[PositiveInt], Field(min_length=1)] = [25, 50, 100, 200]
+    """Numbers of training adapters for which some representations are trained again, with the classifier `linear`."""
+    train_ahead: bool = True
+    """Train the trials of a view and layer set in one process, which imports torch once. false: each in its own."""
 
     @field_validator("classifier")
     @classmethod
-    def _distinct_classifiers(cls, names: list[Classifier]) -> list[Classifier]:
+    def _distinct_classifiers(cls, names: list[FeatureClassifier]) -> list[FeatureClassifier]:
         return distinct(names)
 
     @field_validator("layers")
@@ -305,6 +245,16 @@ class AblationSettings(Settings):
             raise ValueError(f"source: no source {self.source!r}; choose from {', '.join(SOURCES)}, or module:function")
         if self.source in ("disk", "adapters") and getattr(self, self.source).path is None:
             raise ValueError(f"{self.source}.path: missing; it is required when source is {self.source!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _zoo_can_be_split(self) -> Self:
+        grouped = self.training.split == "resampled" and self.training.split_by_images
+        if self.source == "zoo" and grouped and self.zoo.adapter.folds < LEAST_FOLDS:
+            raise ValueError(
+                f"zoo.adapter.folds: {self.zoo.adapter.folds} folds are too few to keep adapters that share images on"
+                f" one side of a 70/10/20 split; use {LEAST_FOLDS} or more, or set training.split_by_images: false"
+            )
         return self
 
     def source_options(self) -> dict[str, Any]:

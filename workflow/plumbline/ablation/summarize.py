@@ -6,11 +6,11 @@ import pandas as pd
 
 from plumbline.ablation.analysis.contrasts import contrasts_frame
 from plumbline.ablation.analysis.findings import findings
-from plumbline.ablation.analysis.frames import runs_frame, summary_frame
+from plumbline.ablation.analysis.frames import learning_curve_frame, runs_frame, summary_frame
 from plumbline.ablation.analysis.labels import METRICS, classifier_label, layers_label, representation_label, view_label
 from plumbline.ablation.analysis.records import ordered_records
 from plumbline.ablation.settings import TABLES
-from plumbline.core.files import write_text
+from plumbline.core.files import read_json, write_text
 from plumbline.core.plan.target import MergeSpec
 from plumbline.core.present.formatting import MISSING, number, outcome_label, p_text, with_interval
 from plumbline.core.present.tables import write_csv, write_latex
@@ -23,6 +23,7 @@ KINDS = {
     "over_best_statistic": "Product − best factor statistic",
     "mean_of_counterparts": "Mean of the nine statistics, product − factor",
     "best_of": "Best product − best factor statistic",
+    "learned": "Canonical tokens − best other representation",
     "classifier": "Classifier",
 }
 
@@ -32,26 +33,29 @@ class SummarizeSpec(MergeSpec):
 
 
 @stage
-def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
+def summarize(spec: SummarizeSpec, trials: list[Path], learning_curve: Path, output: Path) -> None:
     """Merges the records `trials` into `output` and writes everything computed from them beside it.
 
-    summary.csv has a row per trial, runs.csv a row per run, contrasts.csv a row per contrast; results.json holds the
-    records themselves; findings.md answers the study's questions; tables/ has a `.tex` for each name in TABLES. Raises
+    summary.csv has a row per trial, runs.csv a row per run, contrasts.csv a row per contrast, learning_curve.csv a row
+    per representation and number of training adapters, from the stage `learning_curve`; results.json holds the records
+    themselves; findings.md answers the study's questions; tables/ has a `.tex` for each name in TABLES. Raises
     UserError when a record cannot be read or does not belong with the others.
     """
     records = ordered_records(trials, spec.records)
     runs = runs_frame(records)
     summary = summary_frame(records, runs)
     contrasts = contrasts_frame(summary, runs)
+    curve = learning_curve_frame(read_json(learning_curve), summary, runs)
+    write_csv(curve, output.parent / "learning_curve.csv")
     write_csv(summary, output.parent / "summary.csv")
     write_csv(runs, output.parent / "runs.csv")
     write_csv(contrasts, output.parent / "contrasts.csv")
     write_results(output, records)
-    write_text(output.parent / "findings.md", findings(summary, contrasts))
-    write_tables(summary, contrasts, output.parent / "tables")
+    write_text(output.parent / "findings.md", findings(summary, contrasts, curve))
+    write_tables(summary, contrasts, curve, output.parent / "tables")
 
 
-def write_tables(summary: pd.DataFrame, contrasts: pd.DataFrame, folder: Path) -> None:
+def write_tables(summary: pd.DataFrame, contrasts: pd.DataFrame, curve: pd.DataFrame, folder: Path) -> None:
     """Writes the tables named in TABLES to `folder`. Each caption says what the numbers are."""
     note = machine_note(summary["machine"], "times")
     about = "Means over the runs of a trial, with corrected resampled 95% intervals"
@@ -61,13 +65,17 @@ def write_tables(summary: pd.DataFrame, contrasts: pd.DataFrame, folder: Path) -
         "metrics": f"All measures in %. {about}; {level}. F1, precision and recall are macro averages.",
         "contrasts": "Paired contrasts of test accuracy, in points, with corrected resampled 95% intervals. p: "
         "two-sided corrected resampled t-test (Nadeau and Bengio 2003); p (Holm): corrected within the "
-        "product-against-factor contrasts of a layer set, the drops of a view and the classifiers of a layer set. r: "
+        "product-against-factor contrasts of a layer set, the drops of a view, the learned representation in all layer "
+        "sets and the classifiers of a layer set. r: "
         "matched-pairs rank-biserial correlation.",
+        "learning_curve": f"Test accuracy in % of the linear classifier by number of training adapters, on the test "
+        f"sides of the trials. {about}; {level}.",
     }
     frames = {
         "accuracy": accuracy_table(summary, contrasts),
         "metrics": metrics_table(summary),
         "contrasts": contrasts_table(contrasts),
+        "learning_curve": learning_curve_table(curve),
     }
     for name in TABLES:
         frame, path, caption = frames[name], folder / f"{name}.tex", f"{captions[name]} {note}".strip()
@@ -130,6 +138,18 @@ def contrasts_table(contrasts: pd.DataFrame) -> pd.DataFrame:
         rows.append(cells)
     columns = ["Contrast", "Classifier", "Representation", "Difference", "p", "p (Holm)", "r"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def learning_curve_table(curve: pd.DataFrame) -> pd.DataFrame:
+    """Test accuracy by view and representation, a column per number of training adapters."""
+    rows = []
+    for (view, representation), group in curve.groupby(["view", "representation"], sort=False):
+        row = {"View": view_label(str(view)), "Representation": representation_label(str(representation))}
+        for _, point in group.iterrows():
+            ends = (100 * point[f"test_accuracy{end}"] for end in ("", "_low", "_high"))
+            row[f"{point['adapters']:.0f}"] = with_interval(*ends)
+        rows.append(row)
+    return pd.DataFrame(rows).fillna(MISSING)
 
 
 def _percent(trial: pd.Series, name: str) -> str:

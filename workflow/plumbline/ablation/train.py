@@ -12,9 +12,11 @@ from plumbline.ablation.classifier.result import RunResult
 from plumbline.ablation.classifier.single import fit_single
 from plumbline.ablation.classifier.splits import Split, read_splits
 from plumbline.ablation.classifier.stacked import fit_stacked
+from plumbline.ablation.classifier.transformer import fit_transformer
 from plumbline.ablation.data.feature_file import read_features, seconds_of
 from plumbline.ablation.data.store import AdapterStore
-from plumbline.ablation.settings import Classifier, LinearSettings, TrainingSettings, View
+from plumbline.ablation.linalg.canonical import TOKEN
+from plumbline.ablation.settings import Classifier, LinearSettings, TrainingSettings, TransformerSettings, View
 from plumbline.core.plan.target import Spec
 from plumbline.core.registry import short_name
 from plumbline.core.run.checkpoint import checkpoint_path, remove_checkpoints
@@ -35,6 +37,8 @@ class TrainSpec(Spec):
     classifier: list[Classifier]
     training: TrainingSettings
     linear: LinearSettings
+    transformer: TransformerSettings | None = None
+    """None where the trial has no canonical tokens."""
     runs: int
     seed: int
 
@@ -68,6 +72,8 @@ def train(
         for classifier in spec.classifier:
             if classifier == "mlp":
                 results += _train_perceptrons(spec, store, drawn, table, chosen, checkpoint)
+            elif classifier == "transformer":
+                results += _train_transformers(spec, store, drawn, table, chosen)
             else:
                 seeds = track(_seeds(spec), spec.runs, "linear runs")
                 results += fit_linear(table, store.labels, drawn, len(store.classes), spec.linear, seeds)
@@ -106,6 +112,25 @@ def _train_perceptrons(
             )
     pairs = track(zip(splits, seeds, strict=True), len(seeds), "runs")
     return [fit_single(table, labels, one, classes, training, seed, device)[0] for one, seed in pairs]
+
+
+def _train_transformers(
+    spec: TrainSpec, store: AdapterStore, splits: list[Split], table: np.ndarray, device: torch.device
+) -> list[RunResult]:
+    """The trial's runs of `transformer`, each with its own seed and split."""
+    assert spec.transformer is not None
+    with Progress(spec.transformer.epochs, "epochs") as progress:
+        return fit_transformer(
+            table,
+            store.labels,
+            splits,
+            len(store.classes),
+            spec.transformer,
+            _seeds(spec),
+            TOKEN,
+            device,
+            progress.advance,
+        )
 
 
 if __name__ == "__main__":

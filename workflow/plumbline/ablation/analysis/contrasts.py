@@ -6,14 +6,16 @@
   product, ...) against the best factor statistic;
 - `mean_of_counterparts`: the average over the nine statistics, product against factor;
 - `best_of`: the best product representation against the best factor statistic, where the former is one of the nine;
+- `learned`: canonical tokens, read by a Transformer, against the best other representation with its best classifier;
 - `classifier`: each further classifier against the first, on the same features.
 
-All but the last are drawn within each classifier.
+All but the last two are drawn within each classifier.
 
 "Best" means highest mean validation accuracy, never the test accuracy that is then compared. Runs are paired by seed:
 the same seed has the same split in every trial. Runs share adapters, so intervals and p-values are those of the
 corrected resampled t-test. P-values are corrected (Holm) within a family: the drops of one view, the
-product-against-factor contrasts of one layer set, each with one classifier, or the classifiers in one layer set.
+product-against-factor contrasts of one layer set, each with one classifier, the learned representation in all layer
+sets, or the classifiers in one layer set.
 """
 
 from collections.abc import Iterator, Sequence
@@ -63,7 +65,7 @@ def contrasts_frame(summary: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     contrasts: list[PlannedContrast] = []
     for _, own in summary.groupby("classifier", sort=False):
         contrasts += [*_visual_drops(own), *_product_against_factor(own)]
-    contrasts += _classifiers(summary)
+    contrasts += [*_learned(summary), *_classifiers(summary)]
     accuracy, trials = _accuracy_by_trial(runs), summary.set_index("trial")
     rows = [_row(contrast, accuracy, trials) for contrast in contrasts]
     columns = [*COLUMNS[:-2], "p_holm", "significant"]
@@ -171,6 +173,28 @@ def _product_against_factor(summary: pd.DataFrame) -> Iterator[PlannedContrast]:
         if len(whole) > 1:
             sides = [[trial[view, name] for name in whole] for view in ("product", "factor")]
             yield contrast("mean_of_counterparts", NONE, NONE, sides[0], sides[1])
+
+
+def _learned(summary: pd.DataFrame) -> Iterator[PlannedContrast]:
+    for layers, group in summary.groupby("layers", sort=False):
+        of_tokens = group["classifier"] == "transformer"
+        best = best_trial(group[~of_tokens])
+        if best is not None:
+            for row in group[of_tokens].itertuples():
+                yield PlannedContrast(
+                    kind="learned",
+                    family="learned",
+                    layers=str(layers),
+                    view=str(row.view),
+                    representation=str(row.representation),
+                    classifier=str(row.classifier),
+                    baseline_layers=str(layers),
+                    baseline_view=str(best["view"]),
+                    baseline_representation=str(best["representation"]),
+                    baseline_classifier=str(best["classifier"]),
+                    trials=(str(row.trial),),
+                    baseline_trials=(str(best["trial"]),),
+                )
 
 
 def _classifiers(summary: pd.DataFrame) -> Iterator[PlannedContrast]:

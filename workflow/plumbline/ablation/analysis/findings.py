@@ -15,12 +15,14 @@ from plumbline.core.statistics.hypothesis_tests import ALPHA
 LEVEL = f"{100 * ALPHA:.0f}%, Holm-corrected"
 
 
-def findings(summary: pd.DataFrame, contrasts: pd.DataFrame) -> str:
+def findings(summary: pd.DataFrame, contrasts: pd.DataFrame, curve: pd.DataFrame) -> str:
     """Markdown: best representation, product against factor view, visual layers, classifiers, chance, and caveats."""
     sections = {
         "Which representation predicts best?": _best(summary),
         "Do the invariant (product) representations beat the factor statistics?": _invariance(contrasts),
+        "Does a learned representation beat the others?": _learned(contrasts),
         "How much survives in the visual layers alone?": _drop(contrasts),
+        "How many training adapters does it take?": _learning_curve(curve),
         "Do the answers depend on the classifier?": _classifiers(summary, contrasts),
         "Which trials beat chance?": _against_chance(summary),
         "Intervals and caveats": _caveats(summary),
@@ -43,7 +45,8 @@ def difference_text(row: pd.Series) -> str:
 
 def _best(summary: pd.DataFrame) -> Iterator[str]:
     statistics = summary[(summary["view"] == "factor") & summary["representation"].isin(FACTOR_STATISTICS)]
-    for layers, classifier in summary[["layers", "classifier"]].drop_duplicates().itertuples(index=False):
+    of_features = summary[summary["classifier"] != "transformer"]
+    for layers, classifier in of_features[["layers", "classifier"]].drop_duplicates().itertuples(index=False):
         for title, trials in (("best representation", summary), ("best factor statistic", statistics)):
             best = best_trial(trials[(trials["layers"] == layers) & (trials["classifier"] == classifier)])
             if best is not None:
@@ -95,6 +98,25 @@ def _drop(contrasts: pd.DataFrame) -> Iterator[str]:
             f"{where}: {representation_label(row['representation'])}, the most accurate on all "
             f"layers, changes by {difference_text(row)}, or {relative.replace(' [', '% [', 1)} relative: from "
             f"{accuracy_text(row, 'baseline_mean')} to {accuracy_text(row, 'mean')}."
+        )
+
+
+def _learned(contrasts: pd.DataFrame) -> Iterator[str]:
+    for _, row in contrasts[(contrasts["kind"] == "learned") & (contrasts["outcome"] == "ok")].iterrows():
+        best = f"{representation_label(row['baseline_representation'])}, {view_label(row['baseline_view']).lower()}, "
+        best += classifier_label(row["baseline_classifier"])
+        yield (
+            f"{layers_label(row['layers'])}: canonical tokens, read by a Transformer, are {_verdict(row)} the best "
+            f"other representation ({best}): {_comparison(row)}."
+        )
+
+
+def _learning_curve(curve: pd.DataFrame) -> Iterator[str]:
+    for _, group in curve.groupby(["view", "representation"], sort=False):
+        first, last = group.iloc[0], group.iloc[-1]
+        yield (
+            f"{_where(first['layers'], 'linear')}: {_with_view(first)} goes from {accuracy_text(first)} with "
+            f"{first['adapters']} training adapters to {accuracy_text(last)} with {last['adapters']}."
         )
 
 

@@ -1,6 +1,6 @@
 """Tidy frames of the trial records: one row per run, and one row per trial and classifier with its intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,23 @@ def runs_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
         for run in record.runs:
             row = {name: getattr(record, name) for name in KEYS}
             row |= {"classifier": run.classifier, "seed": run.seed, "outcome": run.outcome.value}
+            row["train_rows"] = run.train_rows
             if run.outcome is Outcome.OK:
                 row |= {name: getattr(getattr(run, side), measure) for name, (side, measure) in measures.items()}
                 row["gap"] = row["train_accuracy"] - row["test_accuracy"]
             rows.append(row | {"best_epoch": run.best_epoch, "epochs": run.epochs, "seconds": run.seconds})
-    columns = [*KEYS, "classifier", "seed", "outcome", *measures, "gap", "best_epoch", "epochs", "seconds"]
+    columns = [
+        *KEYS,
+        "classifier",
+        "seed",
+        "outcome",
+        "train_rows",
+        *measures,
+        "gap",
+        "best_epoch",
+        "epochs",
+        "seconds",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -70,6 +82,30 @@ def summary_frame(records: Sequence[TrialRecord], runs: pd.DataFrame) -> pd.Data
     frame = pd.DataFrame(rows).astype({"feature_seconds": np.float64, "training_seconds": np.float64})
     frame.insert(list(frame).index("chance_p") + 1, "chance_p_holm", holm(frame["chance_p"].to_numpy()))
     return frame
+
+
+def learning_curve_frame(found: Mapping[str, Any], summary: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per representation and number of training adapters: mean and corrected interval of the test accuracy.
+
+    found: what stage `learning_curve` wrote. The last row of a representation is its trial with the classifier
+    `linear`, trained on all `adapters` of a run's training side, where there is such a trial. The sets of training
+    adapters are drawn from those of the trials, so the intervals are corrected as theirs.
+    """
+    keys, ratio = ["view", "layers", "representation"], found["test_over_train"]
+    small = pd.DataFrame(found["rows"], columns=[*keys, "adapters", "run", "test_accuracy"])
+    rows = []
+    for place, group in small.groupby(keys, sort=False):
+        points = [(own["adapters"].iloc[0], own["test_accuracy"]) for _, own in group.groupby("adapters")]
+        whole = summary[(summary[keys] == list(place)).all(axis=1) & (summary["classifier"] == "linear")]
+        for _, trial in whole[whole["runs_ok"] > 0].iterrows():
+            own = runs[(runs["trial"] == trial["trial"]) & (runs["classifier"] == "linear") & (runs["outcome"] == "ok")]
+            points.append((round(own["train_rows"].mean()), own["test_accuracy"]))
+        for size, values in points:
+            low, high = np.clip(corrected_interval(values.to_numpy(), test_over_train=ratio), 0, 1)
+            ends = {"test_accuracy": values.mean(), "test_accuracy_low": low, "test_accuracy_high": high}
+            rows.append({**dict(zip(keys, place, strict=True)), "adapters": int(size), "runs": len(values), **ends})
+    columns = [*keys, "adapters", "runs", "test_accuracy", "test_accuracy_low", "test_accuracy_high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _tested(record: TrialRecord, classifier: str) -> dict[str, float]:

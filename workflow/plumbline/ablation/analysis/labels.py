@@ -21,10 +21,11 @@ REPRESENTATIONS = MappingProxyType(
         "energies": "Energies",
         "probes": "Random probes",
         "sketch": "Bilinear sketch",
+        "tokens": "Tokens (Transformer)",
     }
 )
 
-CLASSIFIERS = MappingProxyType({"mlp": "MLP", "linear": "linear"})
+CLASSIFIERS = MappingProxyType({"mlp": "MLP", "linear": "linear", "transformer": "Transformer"})
 
 METRICS = MappingProxyType(
     {"accuracy": "Accuracy", "macro_f1": "Macro F1", "macro_precision": "Precision", "macro_recall": "Recall"}

@@ -60,13 +60,13 @@ def drop(data: FigureData) -> Figure:
     views = [view for view in data.views if (drops["view"] == view).any()]
     if not views:
         return message_figure("No drop to show: the grid needs the layer sets all_layers and visual_only.")
-    first = _lost(drops[drops["classifier"] == data.classifiers[0]])
+    first = _drops(data, data.classifiers[0])
     names = {view: list(first.loc[first["view"] == view, "representation"]) for view in views}
     figure, panels = panel_rows(
         [view_label(view) for view in views], [len(names[view]) for view in views], data.classifiers
     )
     for line, classifier in zip(panels, data.classifiers, strict=True):
-        own = _lost(drops[drops["classifier"] == classifier])
+        own = _drops(data, classifier)
         for axes, view in zip(line, views, strict=True):
             frame = own[own["view"] == view].set_index("representation").loc[names[view]].reset_index()
             _drop_panel(axes, frame)
@@ -164,7 +164,9 @@ def _ordered(chosen: pd.DataFrame, name: str, layer_sets: list[str]) -> list[str
     return [str(entry) for entry in first.sort_values(ascending=False, kind="stable").index]
 
 
-def _lost(drops: pd.DataFrame) -> pd.DataFrame:
+def _drops(data: FigureData, classifier: str) -> pd.DataFrame:
+    contrasts = data.of(classifier).contrasts
+    drops = contrasts[contrasts["kind"] == "visual_drop"]
     frame = drops.assign(lost=-drops["difference"], lost_low=-drops["high"], lost_high=-drops["low"])
     return frame.sort_values("lost", ascending=False, kind="stable")
 

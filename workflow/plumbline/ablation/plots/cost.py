@@ -30,14 +30,13 @@ def pareto(data: FigureData) -> Figure:
     figure, axes = plt.subplots(
         *shape, figsize=(WIDTH, 0.9 + 2.3 * len(layer_sets)), sharex="col", sharey=True, squeeze=False
     )
-    shown = {
-        panel: summary[placed & (summary["layers"] == layers) & (summary["classifier"] == classifier)]
-        for line, layers in zip(axes, layer_sets, strict=True)
-        for panel, classifier in zip(line, data.classifiers, strict=True)
-    }
+    shown = {}
+    for line, layers in zip(axes, layer_sets, strict=True):
+        for panel, classifier in zip(line, data.classifiers, strict=True):
+            panel.set_title(f"{layers_label(layers)}, {classifier_label(classifier)}")
+            own = summary["classifier"].isin([classifier, "transformer"])
+            shown[panel] = summary[placed & own & (summary["layers"] == layers)]
     for panel, frame in shown.items():
-        if not frame.empty:
-            panel.set_title(f"{layers_label(frame['layers'].iloc[0])}, {classifier_label(frame['classifier'].iloc[0])}")
         _draw_points(panel, frame, data.chance)
         _list_front(panel, frame)
     for panel in axes[:, 0]:
@@ -47,8 +46,8 @@ def pareto(data: FigureData) -> Figure:
     left_out = "\n".join(_left_out(summary[~placed])) or None
     legend_below(figure, [*view_handles(data.views), chance_handle(data.chance)], title=left_out)
     notes_on_top(figure, machine_note(summary["machine"], "times"))
-    for column, classifier in enumerate(data.classifiers):
-        seconds = summary.loc[placed & (summary["classifier"] == classifier), "total_seconds"]
+    for column in range(len(data.classifiers)):
+        seconds = pd.concat([shown[panel] for panel in axes[:, column]])["total_seconds"]
         if len(seconds):
             axes[0, column].set_xlim(seconds.min() / 1.3, seconds.max() * 1.3)
             for panel in axes[:, column]:

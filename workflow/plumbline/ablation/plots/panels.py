@@ -27,6 +27,7 @@ class FigureData:
     summary: pd.DataFrame
     runs: pd.DataFrame
     contrasts: pd.DataFrame
+    learning_curve: pd.DataFrame
     records: list[TrialRecord]
 
     @property
@@ -41,14 +42,19 @@ class FigureData:
 
     @property
     def classifiers(self) -> list[str]:
-        """The classifiers of the grid, in its order."""
-        return list(dict.fromkeys(self.summary["classifier"]))
+        """The classifiers of the grid, in its order, without that of canonical tokens unless it is the only one."""
+        found = list(dict.fromkeys(self.summary["classifier"]))
+        return [name for name in found if name != "transformer"] or found
 
     def of(self, classifier: str) -> "FigureData":
-        """What belongs to one classifier; the records are those of all."""
+        """What belongs to one classifier, and canonical tokens, which stand beside each; the records are those of all.
+
+        Contrasts between classifiers belong to none.
+        """
         frames = {name: getattr(self, name) for name in ("summary", "runs", "contrasts")}
-        own = {name: frame[frame["classifier"] == classifier] for name, frame in frames.items()}
-        own["contrasts"] = own["contrasts"][own["contrasts"]["baseline_classifier"] == classifier]
+        own = {name: frame[frame["classifier"].isin([classifier, "transformer"])] for name, frame in frames.items()}
+        contrasts = own["contrasts"]
+        own["contrasts"] = contrasts[contrasts["baseline_classifier"] == contrasts["classifier"]]
         return replace(self, **own)
 
     @property

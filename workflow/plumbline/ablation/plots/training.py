@@ -17,26 +17,26 @@ from plumbline.ablation.analysis.records import TrialRecord, test_over_train
 from plumbline.ablation.classifier.result import RunResult
 from plumbline.ablation.plots.panels import FigureData, chance_handle, layers_style
 from plumbline.core.present.formatting import outcome_label
-from plumbline.core.present.panels import DASHES, legend_below
-from plumbline.core.present.plotting import FAULT, GREY, WIDTH, message_figure
+from plumbline.core.present.panels import DASHES, error_bars, legend_below
+from plumbline.core.present.plotting import FAULT, GREY, MARKERS, PALETTE, WIDTH, message_figure
 from plumbline.core.statistics.resampled import corrected_interval
 
 LINES = {"factor": (0, (3, 1.5)), "product": "-"}
 MOST_ANNOTATED = 12
 COLUMNS = 4
-CURVED = "mlp"
-"""The classifier that trains in epochs."""
+EPOCHS = ("mlp", "transformer")
+"""Classifiers that train in epochs. A trial has at most one of them."""
 
 
 def curves(data: FigureData) -> Figure:
-    """Validation accuracy of the MLP by epoch: a panel per representation, a colour per layer set, dashed for factors.
+    """Validation accuracy by epoch: a panel per representation, a colour per layer set, dashed for factors.
 
     Lines are means over runs with corrected resampled 95% bands. After a run stops, the accuracy of the weights it
     kept stays in the mean, so that the line does not jump.
     """
-    shown = [record for record in data.records if CURVED in record.classifiers]
+    shown = [record for record in data.records if not set(EPOCHS).isdisjoint(record.classifiers)]
     if not shown:
-        return message_figure("No curves to show: only the classifier mlp trains in epochs.")
+        return message_figure("No curves to show: no classifier of the grid trains in epochs.")
     names = list(dict.fromkeys(record.representation for record in shown))
     columns = min(COLUMNS, len(names))
     rows = math.ceil(len(names) / columns)
@@ -50,16 +50,53 @@ def curves(data: FigureData) -> Figure:
         panel.axhline(100 * data.chance, color=GREY, ls=DASHES, lw=0.8)
         records = [record for record in shown if record.representation == name]
         for record in records:
-            if record.good_runs_of(CURVED):
+            if _curved_runs(record):
                 _curve(panel, record)
-        _name_failed(panel, [record for record in records if not record.good_runs_of(CURVED)])
+        _name_failed(panel, [record for record in records if not _curved_runs(record)])
         panel.set_ylim(0, 102)
     last = [max(r for r in range(rows) if r * columns + c < len(names)) for c in range(columns)]
     for column, row in enumerate(last):
         axes[row, column].tick_params(labelbottom=True)
         axes[row, column].set_xlabel("Epoch")
-    figure.supylabel(f"Validation accuracy (%), {classifier_label(CURVED)}", fontsize=8)
+    used = [name for name in EPOCHS if any(name in record.classifiers for record in shown)]
+    figure.supylabel(f"Validation accuracy (%), {' and '.join(map(classifier_label, used))}", fontsize=8)
     legend_below(figure, _curve_handles(data), columns=6)
+    return figure
+
+
+def learning_curve(data: FigureData) -> Figure:
+    """Test accuracy of the linear classifier by number of training adapters; dashed for factors.
+
+    Bars are corrected resampled 95% intervals.
+    """
+    figure, axes = plt.subplots(figsize=(0.62 * WIDTH, 2.9))
+    axes.axhline(100 * data.chance, color=GREY, ls=DASHES, lw=0.9)
+    groups = list(data.learning_curve.groupby(["view", "representation"], sort=False))
+    for index, ((view, representation), group) in enumerate(groups):
+        axes.errorbar(
+            group["adapters"] * (1 + 0.025 * (index - (len(groups) - 1) / 2)),
+            100 * group["test_accuracy"],
+            yerr=error_bars(group, "test_accuracy", 100),
+            color=PALETTE[index % len(PALETTE)],
+            marker=MARKERS[index % len(MARKERS)],
+            ls=LINES[str(view)],
+            lw=1.1,
+            ms=4,
+            mew=0,
+            elinewidth=0.9,
+            label=f"{representation_label(str(representation))} ({view!s})",
+        )
+    axes.set_ylim(0, 102)
+    axes.set_xscale("log")
+    sizes = sorted(set(data.learning_curve["adapters"]))
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("Training adapters")
+    axes.set_ylabel("Test accuracy (%), linear")
+    layers = layers_label(str(data.learning_curve["layers"].iloc[0]))
+    axes.set_title(layers)
+    handles = [*axes.get_legend_handles_labels()[0], chance_handle(data.chance)]
+    legend_below(figure, handles, columns=2)
     return figure
 
 
@@ -117,8 +154,12 @@ def held_curves(runs: Sequence[RunResult]) -> np.ndarray:
     return np.array(held, dtype=np.float64).reshape(len(series), longest).T
 
 
+def _curved_runs(record: TrialRecord) -> list[RunResult]:
+    return [run for run in record.good_runs if run.classifier in EPOCHS]
+
+
 def _curve(axes: Axes, record: TrialRecord) -> None:
-    runs = record.good_runs_of(CURVED)
+    runs = _curved_runs(record)
     held = 100 * held_curves(runs)
     colour, _ = layers_style(record.layers)
     epochs = np.arange(1, len(held) + 1)

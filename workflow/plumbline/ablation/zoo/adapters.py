@@ -1,4 +1,4 @@
-"""Trains the zoo's adapters, a chunk at a time: each on a few images of one class, with the null prompt.
+"""Trains the zoo's adapters, a chunk at a time: each on a few images, most of them of one class, with the null prompt.
 
 A class name in the prompt would reach `attn2.to_v` and leak the label, so only the images carry the class.
 
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from plumbline.ablation.data.layers import DOWN
-from plumbline.ablation.settings import AdapterSettings, DiffusionSettings
 from plumbline.ablation.zoo.diffusion import NULL_PROMPT, Diffusion, flow_losses
-from plumbline.ablation.zoo.images import CLASSES, SIDE, check_cells, digits, split_by_fold
+from plumbline.ablation.zoo.images import CLASSES, SIDE, Cell, check_cells, digits, split_by_fold
 from plumbline.ablation.zoo.lora import factor_shapes, factors_of, with_adapters
+from plumbline.ablation.zoo.settings import AdapterSettings, DiffusionSettings
 from plumbline.core.errors import UserError
 
 _ADAPTER_STREAM = 2
@@ -62,7 +62,7 @@ def fold_of(index: int, folds: int) -> int:
 
 
 def draw(
-    model: DiffusionSettings, settings: AdapterSettings, cells: list[list[np.ndarray]], indices: range, seed: int
+    model: DiffusionSettings, settings: AdapterSettings, cells: list[list[Cell]], indices: range, seed: int
 ) -> Draws:
     """The random numbers of the adapters `indices`. cells: the digits by `split_by_fold`."""
     shapes = factor_shapes(model, settings.rank)
@@ -75,7 +75,9 @@ def draw(
     for row, index in enumerate(indices):
         random = np.random.default_rng([_ADAPTER_STREAM, seed, index])
         count = int(random.integers(settings.image_count_min, settings.image_count_max, endpoint=True))
-        ids = np.sort(random.choice(cells[labels[row]][folds[row]], count, replace=False))
+        cell, own = cells[labels[row]][folds[row]], settings.own_images(count)
+        chosen = [random.choice(cell.own, own, replace=False), random.choice(cell.others, count - own, replace=False)]
+        ids = np.sort(np.concatenate(chosen))
         image_ids.append(ids)
         seen = settings.steps * settings.batch
         passes = random.permuted(np.tile(ids, (-(-seen // count), 1)), axis=1)
@@ -107,8 +109,9 @@ def train_chunk(
     if not len(indices) or indices.step != 1 or indices.stop > whole.stop:
         raise ValueError(f"{indices} is not within one chunk of {settings.chunk}")
     images = digits()
-    cells = split_by_fold(images.labels, settings.folds, seed)
-    check_cells(cells, settings.image_count_max)
+    cells = split_by_fold(images.labels, settings.folds, settings.purity, seed)
+    own = settings.own_images(settings.image_count_max)
+    check_cells(cells, own, settings.image_count_max - own)
     drawn = draw(model, settings, cells, whole, seed)
     factors, losses = _train(base, settings, drawn, torch.from_numpy(images.pixels), device)
     if not losses.isfinite().all():

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from plumbline.ablation.settings import DiffusionSettings
 from plumbline.ablation.zoo.images import CLASSES, SIDE
+from plumbline.ablation.zoo.settings import DiffusionSettings
 from plumbline.core.errors import UserError
 
 PATCH = 2

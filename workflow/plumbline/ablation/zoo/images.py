@@ -7,6 +7,8 @@ import numpy as np
 from plumbline.core.errors import UserError
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+CLASS_SIZES = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
+"""Images of each class, so that cells can be planned without loading the images."""
 SIDE = 8
 """Images are SIDE × SIDE pixels."""
 
@@ -30,24 +32,49 @@ def digits() -> Digits:
     return Digits(pixels=pixels, labels=bunch.target.astype(np.int64))
 
 
-def split_by_fold(labels: np.ndarray, folds: int, seed: int) -> list[list[np.ndarray]]:
-    """The image ids of each class and fold: cells[label][fold], sorted; `seed` decides which fold an image is in.
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """Image ids for the adapters of one class and fold, each sorted: `own` show the class, `others` do not."""
 
-    The folds of a class are disjoint, hold all its images, and differ in size by at most one.
+    own: np.ndarray
+    others: np.ndarray
+
+
+def split_by_fold(labels: np.ndarray, folds: int, purity: float, seed: int) -> list[list[Cell]]:
+    """The cells[label][fold]; `seed` decides which cell an image is in.
+
+    Every image is in one cell, so that adapters of different cells share none. A share `purity` of a class goes to its
+    own cells, in equal parts; each other image goes to the smallest cell of another class.
     """
     random = np.random.default_rng([_SPLIT_STREAM, seed])
-    cells = []
+    own, left = [], []
     for label in range(len(CLASSES)):
         shuffled = random.permutation(np.flatnonzero(labels == label))
-        cells.append([np.sort(part) for part in np.array_split(shuffled, folds)])
-    return cells
+        count = round(len(shuffled) * purity)
+        own.append(np.array_split(shuffled[:count], folds))
+        left += [(label, image) for image in shuffled[count:]]
+    others: dict[tuple[int, int], list[int]] = {(label, fold): [] for fold in range(folds) for label in range(len(own))}
+    for label, image in (left[place] for place in random.permutation(len(left))):
+        smallest = min((cell for cell in others if cell[0] != label), key=lambda cell: len(others[cell]))
+        others[smallest].append(image)
+    return [
+        [
+            Cell(own=np.sort(part), others=np.sort(np.array(others[label, fold], np.int64)))
+            for fold, part in enumerate(parts)
+        ]
+        for label, parts in enumerate(own)
+    ]
 
 
-def check_cells(cells: list[list[np.ndarray]], most_images: int) -> None:
-    """Raises UserError when an adapter may need more images than its class has in its fold."""
-    smallest = min(len(ids) for by_fold in cells for ids in by_fold)
-    if most_images > smallest:
-        raise UserError(
-            f"ablation.zoo.adapter.image_count_max: {most_images} images, but with {len(cells[0])} folds the smallest"
-            f" cell (a class in a fold) holds {smallest}; lower it, or ablation.zoo.adapter.folds"
-        )
+def check_cells(cells: list[list[Cell]], own: int, others: int) -> None:
+    """Raises UserError when an adapter may need more `own` images, or `others`, than its cell has."""
+    flat = [cell for by_fold in cells for cell in by_fold]
+    for needed, kind, found in (
+        (own, "of the adapter's class", min(len(cell.own) for cell in flat)),
+        (others, "of other classes", min(len(cell.others) for cell in flat)),
+    ):
+        if needed > found:
+            raise UserError(
+                f"ablation.zoo.adapter.image_count_max: {own + others} images take {needed} {kind}, but of "
+                f"{len(cells[0])} folds one has {found}; lower it, or ablation.zoo.adapter.folds"
+            )

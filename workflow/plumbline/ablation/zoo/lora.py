@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from plumbline.ablation.data.layers import DOWN, UP
-from plumbline.ablation.settings import DiffusionSettings
 from plumbline.ablation.zoo.diffusion import Diffusion
+from plumbline.ablation.zoo.settings import DiffusionSettings
 
 ADAPTED = ("attn1.to_q", "attn1.to_v", "attn2.to_q", "attn2.to_v")
 """The modules of a block that carry an adapter."""

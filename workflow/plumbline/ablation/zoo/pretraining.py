@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from plumbline.ablation.settings import DiffusionSettings, PretrainingSettings
 from plumbline.ablation.zoo.diffusion import NULL_PROMPT, Diffusion, flow_losses
 from plumbline.ablation.zoo.images import digits
+from plumbline.ablation.zoo.settings import DiffusionSettings, PretrainingSettings
 from plumbline.core.errors import UserError
 from plumbline.core.run.checkpoint import load_checkpoint, save_checkpoint
 

@@ -16,10 +16,11 @@ SECONDS_BETWEEN_LINES = 2.0
 _sink: Path | None = None
 
 
-def append_to(path: Path | None) -> None:
-    """Names the JSON-lines file that this process appends its progress to; None for none."""
+def append_to(path: Path | None) -> Path | None:
+    """Names the JSON-lines file that this process appends its progress to, None for none; returns the one before."""
     global _sink
-    _sink = path
+    before, _sink = _sink, path
+    return before
 
 
 def log_event(**fields: Any) -> None:

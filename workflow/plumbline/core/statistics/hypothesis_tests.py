@@ -5,26 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from plumbline.core.statistics.samples import Array, midranks, paired, rounded
+from plumbline.core.statistics.samples import Array, paired
 
 ALPHA = 0.05
-
-
-def wilcoxon_p(differences: ArrayLike) -> float:
-    """Two-sided p-value of the Wilcoxon signed-rank test; zero differences are dropped, all zero gives 1.
-
-    Exact for any number of pairs and with ties: the null distribution of the rank sum given the midranks is
-    built up pair by pair (scipy enumerates all 2^n signs where there are ties, 300 ms for ten pairs).
-    """
-    values = rounded(differences)
-    values = values[values != 0]
-    doubled = np.rint(2 * midranks(np.abs(values))).astype(np.intp)  # midranks are halves of integers
-    null = np.ones(1)
-    for rank in doubled:
-        null = np.pad(null, (0, rank)) / 2 + np.pad(null, (rank, 0)) / 2
-    positive = int(doubled[values > 0].sum())
-    least = min(positive, len(null) - 1 - positive)
-    return min(1.0, 2 * float(null[: least + 1].sum()))
 
 
 def clustered_above_p(samples: ArrayLike, groups: ArrayLike, level: float) -> float:

@@ -31,7 +31,8 @@ def corrected_mean(values: ArrayLike, *, test_over_train: float) -> Resampled:
     k-fold cross-validation give all n = r·k values and 1 / (k - 1) (Bouckaert & Frank 2004, PAKDD). The interval is
     about this dataset's population, which no number of splits makes narrower than √test_over_train · s.
 
-    Values that do not vary give a width of zero; a single one gives NaN. Raises ValueError for a negative ratio.
+    Values that do not vary give a width of zero and, unless they are zero, no p-value (NaN): a few runs can agree by
+    chance, and how often they do is unknown. A single value gives NaN. Raises ValueError for a negative ratio.
     """
     samples = finite(values)
     low, high = corrected_interval(samples, test_over_train=test_over_train)
@@ -39,7 +40,7 @@ def corrected_mean(values: ArrayLike, *, test_over_train: float) -> Resampled:
     if np.isnan(reach):
         p_value = reach
     elif reach <= FLAT * np.abs(samples).max():
-        p_value = 0.0 if mean else 1.0
+        p_value = float("nan") if mean else 1.0
     else:
         from scipy.stats import t
 
