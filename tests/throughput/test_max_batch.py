@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from plumbline.core.run.processes import TimeUpError
 from plumbline.throughput.convert import ConvertSpec, convert
 from plumbline.throughput.max_batch import CLOSE, MaxBatchSpec, largest_batch, max_batch
+from plumbline.throughput.measurement import batch_search
 from plumbline.throughput.plan import plan
 from plumbline.throughput.record import MaxBatchRecord
 from plumbline.throughput.settings import ThroughputSettings
@@ -62,7 +63,7 @@ def test_largest_batch_fits_and_the_next_one_tried_does_not(made, tmp_path):
 
 def test_search_never_uses_more_memory_than_is_free(made, tmp_path, monkeypatch):
     monkeypatch.setattr("plumbline.core.measure.machine.available_bytes", lambda: 30 * MEBIBYTE)
-    monkeypatch.setattr("plumbline.throughput.measurement.batch_search.available_bytes", lambda: 30 * MEBIBYTE)
+    monkeypatch.setattr(batch_search, "available_bytes", lambda: 30 * MEBIBYTE)
     max_batch(spec(), **made, output=tmp_path / "found.json")
     found = MaxBatchRecord.read(tmp_path / "found.json")
     assert found.limit_bytes <= 27 * MEBIBYTE
