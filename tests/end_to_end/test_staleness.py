@@ -40,6 +40,7 @@ def test_editing_a_representation_runs_it_its_ensemble_and_what_follows(house):
     house.edit("ablation/representations/simple_stats.py", "np.stack(columns", "np.stack(list(columns)")
     # Factor view: simple_stats and the ensemble `pair`, in two layer sets; the product view does not hold it.
     jobs = {"ablation_train_ahead": 2, "ablation_train": 4, "ablation_summarize": 1, "ablation_figures": 1}
+    jobs["ablation_learning_curve"] = 1  # whose only factor representation is simple_stats
     assert only(house.waiting(), ablation_features=1, **jobs)
     status = house.plumbline("status", "--configfile", "tiny.yaml")
     assert "code: ablation.representations.simple_stats._features changed" in " ".join(status.split())
