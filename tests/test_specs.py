@@ -17,8 +17,7 @@ PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 
 def spec_class(target: Target) -> type:
     module = importlib.import_module(f"plumbline.{target.study}.{target.stage}")
-    stages = (value for value in vars(module).values() if isinstance(value, Stage))
-    (stage,) = (stage for stage in stages if stage.function.__module__ == module.__name__)
+    (stage,) = (value for value in vars(module).values() if isinstance(value, Stage))
     return typing.get_type_hints(stage.function)["spec"]
 
 

@@ -39,8 +39,7 @@ def test_deleting_three_trials_runs_exactly_those_and_the_summaries(house):
 def test_editing_a_representation_runs_it_its_ensemble_and_what_follows(house):
     house.edit("ablation/representations/simple_stats.py", "np.stack(columns", "np.stack(list(columns)")
     # Factor view: simple_stats and the ensemble `pair`, in two layer sets; the product view does not hold it.
-    jobs = {"ablation_train_ahead": 2, "ablation_train": 4, "ablation_summarize": 1, "ablation_figures": 1}
-    jobs["ablation_learning_curve"] = 1  # whose only factor representation is simple_stats
+    jobs = {"ablation_train": 4, "ablation_learning_curve": 1, "ablation_summarize": 1, "ablation_figures": 1}
     assert only(house.waiting(), ablation_features=1, **jobs)
     status = house.plumbline("status", "--configfile", "tiny.yaml")
     assert "code: ablation.representations.simple_stats._features changed" in " ".join(status.split())
@@ -79,8 +78,7 @@ def test_swapped_values_are_noticed(house):
     training = settings["ablation"]["training"]
     training["layers"], training["max_epochs"] = training["max_epochs"], training["layers"]
     house.configure(settings)
-    jobs = {"ablation_train_ahead": 4, "ablation_train": TRIALS, "ablation_summarize": 1, "ablation_figures": 1}
-    assert only(house.waiting(), **jobs)
+    assert only(house.waiting(), ablation_train=TRIALS, ablation_summarize=1, ablation_figures=1)
     status = house.plumbline("status", "--configfile", "tiny.yaml")
     assert "training.layers: 2 → 4; training.max_epochs: 4 → 2" in status
 

@@ -23,7 +23,6 @@ SMALL = {
         "transformer": {"epochs": 2},
         "ensembles": {},
         "layers": ["all_layers"],
-        "train_ahead": False,
     },
     "lr_sweep": {**TINY["lr_sweep"], "extend_at_most": 1},
     "throughput": {

@@ -140,31 +140,6 @@ if CONFIG.ablation.shards > 1:
             "<results>/ablation/benchmarks/features/{view}/{representation}/{shard}.tsv"
 
 
-rule ablation_train_ahead:
-    """The trials of one view and layer set, trained by one process; their jobs take the records over."""
-    input:
-        **inputs_of("ablation.train_ahead"),
-    output:
-        "<results>/ablation/trials/{view}/{layers}/.ahead",
-    log:
-        "<results>/ablation/logs/train_ahead/{view}/{layers}.log",
-    benchmark:
-        "<results>/ablation/benchmarks/train_ahead/{view}/{layers}.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        device=CONFIG.device,
-        logs=lambda wildcards: f"{RESULTS}/ablation/logs/train/{wildcards.view}/{wildcards.layers}",
-    params:
-        spec=spec_of("ablation.train_ahead"),
-    shell:
-        command(
-            "ablation.train_ahead",
-            "--device {resources.device} --adapters {input.adapters:q} --splits {input.splits:q}"
-            " --features {input.features:q} --output {output:q} --logs {resources.logs:q}",
-        )
-
-
 rule ablation_train:
     """One trial: each classifier, ten times, on one representation of one layer set."""
     input:
@@ -173,21 +148,20 @@ rule ablation_train:
         "<results>/ablation/trials/{view}/{layers}/{representation}.json",
     log:
         "<results>/ablation/logs/train/{view}/{layers}/{representation}.log",
+    benchmark:
+        "<results>/ablation/benchmarks/train/{view}/{layers}/{representation}.tsv"
     conda:
         ENVIRONMENT
     resources:
         device=CONFIG.device,
-        ahead=lambda wildcards: str(TARGETS["ablation.train", "/".join(wildcards)].ahead(RESULTS)),
     params:
         spec=spec_of("ablation.train"),
     shell:
-        "if [ -e {resources.ahead:q} ]; then mv -v {resources.ahead:q} {output:q} > {log:q}; else "
-        + command(
+        command(
             "ablation.train",
             "--device {resources.device} --adapters {input.adapters:q} --splits {input.splits:q}"
             " --features {input.features:q} --output {output:q}",
         )
-        + "; fi"
 
 
 rule ablation_learning_curve:

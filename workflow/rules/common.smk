@@ -90,7 +90,7 @@ def inputs_of(stage, added=lambda wildcards: ()):
             needs = [need for need in target.reads.get(name, target.needs) if need in target.needs]
             wait = any(need.optional for need in needs)
             found = target.inputs(RESULTS, added(wildcards) if wait else ()).get(name, [])
-            return [ancient(file) if file in contents or name == "after" else file for file in found]
+            return [ancient(file) if file in contents else file for file in found]
 
         return files
 

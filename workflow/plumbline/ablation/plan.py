@@ -1,8 +1,6 @@
 """The plan of the `ablation` study: which targets there are, and what decides each."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,7 @@ def plan(settings: AblationSettings, seed: int, upstream: Targets, device: str) 
     features = list(_features(settings, collect))
     whole = {(f.settings["view"], f.settings["representation"]): f for f in features if f.settings["shard"] is None}
     splits = _splits(settings, seed, collect)
-    trials, ahead = _trained_ahead(settings, list(_trials(settings, seed, collect, splits, whole)))
+    trials = list(_trials(settings, seed, collect, splits, whole))
     curve = _learning_curve(settings, seed, collect, splits, whole)
     written = {name: [f"{name}.csv"] for name in ("summary", "runs", "contrasts")}
     written["learning_curve_summary"] = ["learning_curve.csv"]
@@ -40,7 +38,7 @@ def plan(settings: AblationSettings, seed: int, upstream: Targets, device: str) 
     summary = _target("summarize", "", "results.json", {}, reads=reads, merges=trials, beside=written)
     figures = figures_target("ablation", FIGURES, summary)
     pictures = [_samples(settings.zoo, seed, *zoo[:2])] if zoo else []
-    return [*zoo, *pictures, collect, splits, *features, *ahead, *trials, curve, summary, figures]
+    return [*zoo, *pictures, collect, splits, *features, *trials, curve, summary, figures]
 
 
 def _zoo(zoo: Zoo, seed: int) -> Iterator[Target]:
@@ -136,32 +134,6 @@ def _learning_curve(
     values["linear"] = settings.linear.model_dump()
     reads = {"adapters": [collect], "splits": [splits], "features": list(read.values())}
     return _target("learning_curve", "", "learning_curve.json", values, reads=reads)
-
-
-def _trained_ahead(settings: AblationSettings, trials: Sequence[Target]) -> tuple[list[Target], list[Target]]:
-    """The trials, each after the one process for those of its view and layer set; and the targets of these processes.
-
-    A trial of a user-supplied representation is not in it: the process waits for all features that its trials read.
-    Where there are no trials for it the process has nothing to do, but trials have it among their inputs all the same:
-    Snakemake reruns what has other inputs than before.
-    """
-    own = ("representation", "parts", "classifier", "transformer")
-    places: dict[str, list[Target]] = {}
-    for trial in trials:
-        places.setdefault(trial.name.rpartition("/")[0], []).append(trial)
-    after, processes = [], []
-    for place, here in places.items():
-        built_in = [trial for trial in here if not any(":" in part for part in trial.settings["parts"])]
-        ahead = built_in if settings.train_ahead else []
-        shared = {key: value for key, value in here[0].settings.items() if key not in own}
-        specs = [json.loads(trial.spec) for trial in ahead]
-        values = {**shared, "trials": [{key: spec[key] for key in (*own, "code", "inputs")} for spec in specs]}
-        features = {id(item): item for trial in ahead for item in trial.reads["features"]}
-        reads = {**here[0].reads, "features": list(features.values())}
-        process = _target("train_ahead", place, f"trials/{place}/.ahead", values, reads=reads)
-        processes.append(process)
-        after += [replace(trial, after=[process]) for trial in here]
-    return after, processes
 
 
 _HERE = __package__

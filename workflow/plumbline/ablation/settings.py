@@ -190,8 +190,6 @@ class AblationSettings(Settings):
     """The classifier of the representation `tokens`."""
     learning_curve: Annotated[list[PositiveInt], Field(min_length=1)] = [25, 50, 100, 200]
     """Numbers of training adapters for which some representations are trained again, with the classifier `linear`."""
-    train_ahead: bool = True
-    """Train the trials of a view and layer set in one process, which imports torch once. false: each in its own."""
 
     @field_validator("classifier")
     @classmethod

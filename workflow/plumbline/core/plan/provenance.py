@@ -68,7 +68,7 @@ def recorded_spec(target: Target, results: Path) -> dict[str, Any] | None:
     """The spec that made the output of `target` below `results`, from its record or its journal; None if unknown."""
     if target.is_trial:
         try:
-            spec = read_record(target.made(results)).get("spec")
+            spec = read_record(target.file(results)).get("spec")
         except UserError:
             return None
         return spec if isinstance(spec, dict) else None

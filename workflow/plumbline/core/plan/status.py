@@ -80,7 +80,7 @@ def _target_status(target: Target, results: Path, upstream: list[TargetStatus]) 
     running = _running(events)
     if running is not None:
         return TargetStatus(target=target, state="running", **running)
-    if target.made(results).exists():
+    if target.file(results).exists():
         return _status_of_output(target, results, upstream, events)
     last = events[-1] if events else {}
     if last.get("event") == "failed":
@@ -104,7 +104,7 @@ def _status_of_output(
             why.append(f"its input {causes[0].target.path}{more} is stale")
         return TargetStatus(target=target, state="stale", why=tuple(why))
     if target.is_trial:
-        record = read_record(target.made(results))
+        record = read_record(target.file(results))
         spent = record["seconds"] + lost_seconds(events)
         return TargetStatus(target=target, state="done", outcome=record["outcome"], seconds=spent)
     seconds = next((event["seconds"] for event in reversed(events) if event.get("event") == "end"), None)

@@ -71,8 +71,6 @@ class Target:
     """Trials whose records it merges: a MergeSpec's `records`."""
     modules: Sequence[str] = field(default=(), kw_only=True)
     """Modules that the stage loads by a computed name, as a registry does."""
-    after: Sequence["Target"] = field(default=(), kw_only=True)
-    """Targets whose jobs come first, though nothing that it holds depends on them."""
     is_trial: bool = field(default=False, kw_only=True)
     optional: bool = field(default=False, kw_only=True)
     """Whether it may never be asked for: a trial that only an extension of the grid would add."""
@@ -115,15 +113,6 @@ class Target:
         """Its output, below the folder `results`."""
         return self._below(results, self.output)
 
-    def ahead(self, results: Path) -> Path:
-        """Where its output waits, if another job made it from today's spec ahead of its own."""
-        return ahead_path(self.file(results), self.spec)
-
-    def made(self, results: Path) -> Path:
-        """Its output, or the one that waits for its job."""
-        output = self.file(results)
-        return output if output.exists() or not self.ahead(results).exists() else self.ahead(results)
-
     def files(self, results: Path) -> list[Path]:
         """Its output and all that lies beside it."""
         return [self.file(results), *(self._below(results, path) for paths in self.beside.values() for path in paths)]
@@ -140,8 +129,6 @@ class Target:
                 found[name][str(need.file(results))] = None
                 for other, paths in need.beside.items():
                     found.setdefault(other, {}).update((str(need._below(results, path)), None) for path in paths)
-        if self.after:
-            found["after"] = {str(target.file(results)): None for target in self.after}
         return {name: list(files) for name, files in found.items()}
 
     def _below(self, results: Path, path: str) -> Path:
@@ -163,11 +150,6 @@ class Target:
         return self.log.removesuffix(".log") + ".jsonl"
 
 
-def ahead_path(output: Path, spec: str) -> Path:
-    """Where `output`, made from the canonical `spec` ahead of its job, waits for it: hidden, beside it."""
-    return output.with_name(f".{output.stem}.{digest(spec)}.ahead")
-
-
 Targets = Mapping[tuple[str, str], Target]
 """(study.stage, name) -> target."""
 
@@ -186,7 +168,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 def study_files(targets: Iterable[Target], study: str, results: Path, added: Collection[str] = ()) -> list[str]:
     """Files of the study's trials and of what none of its targets reads; of optional targets only those in `added`."""
     own = [target for target in targets if target.study == study]
-    read = {id(need) for target in own for need in (*target.needs, *target.after)}
+    read = {id(need) for target in own for need in target.needs}
     ends = [target for target in own if target.is_trial or id(target) not in read]
     chosen = [target for target in ends if not target.optional or target.name in added]
     return [str(path) for target in chosen for path in target.files(results)]

@@ -16,11 +16,10 @@ SECONDS_BETWEEN_LINES = 2.0
 _sink: Path | None = None
 
 
-def append_to(path: Path | None) -> Path | None:
-    """Names the JSON-lines file that this process appends its progress to, None for none; returns the one before."""
+def append_to(path: Path | None) -> None:
+    """Names the JSON-lines file that this process appends its progress to; None for none."""
     global _sink
-    before, _sink = _sink, path
-    return before
+    _sink = path
 
 
 def log_event(**fields: Any) -> None:

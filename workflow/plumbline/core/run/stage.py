@@ -43,9 +43,18 @@ class Stage(Generic[Arguments]):
     def main(self) -> NoReturn:
         """Runs the stage with this process's arguments; exits with 0, or with 1 after a one-line error."""
         _log_to_stderr()
+        name = Path(sys.argv[0]).stem
         try:
             arguments, journal = self._parse(sys.argv[1:])
-            self._attempt(Path(sys.argv[0]).stem, journal, arguments)
+            if journal is not None:
+                lock_target(journal)
+            progress.append_to(journal)
+            spec = arguments.get("spec")
+            shown = None if spec is None else spec.model_dump(mode="json")
+            progress.log_event(event="start", stage=name, pid=os.getpid(), boot=boot_id(), spec=shown)
+            log.info("%s started", name)
+            began = time.perf_counter()
+            self.function(**arguments)  # type: ignore[call-arg]
         except UserError as error:
             _fail(str(error))
         except OSError as error:
@@ -59,38 +68,10 @@ class Stage(Generic[Arguments]):
         except BaseException as error:
             _note_failure(repr(error))
             raise
-        _leave()
-
-    def ahead_of_its_job(self, journal: Path, **arguments: Any) -> bool:
-        """Runs the stage for another target within this process, with that target's `journal`; whether it succeeded.
-
-        A failure is logged and stops nothing here: the target's own job meets it again, and reports it.
-        """
-        own = progress.append_to(journal)
-        try:
-            self._attempt(self.name.rpartition(".")[2], journal, arguments)
-        except Exception as error:  # noqa: BLE001
-            _note_failure(str(error))
-            log.warning("%s: %r; left to its own job", journal.stem, error)
-            return False
-        finally:
-            progress.append_to(own)
-        return True
-
-    def _attempt(self, name: str, journal: Path | None, arguments: dict[str, Any]) -> None:
-        """One call of the function, between its events in the journal, which is locked until this process ends."""
-        if journal is not None:
-            lock_target(journal)
-        progress.append_to(journal)
-        spec = arguments.get("spec")
-        shown = None if spec is None else spec.model_dump(mode="json")
-        progress.log_event(event="start", stage=name, pid=os.getpid(), boot=boot_id(), spec=shown)
-        log.info("%s started", name)
-        began = time.perf_counter()
-        self.function(**arguments)  # type: ignore[call-arg]
         seconds = time.perf_counter() - began
         progress.log_event(event="end", seconds=seconds)
         log.info("%s finished after %.2f s", name, seconds)
+        _leave()
 
     def _parse(self, argv: list[str]) -> tuple[dict[str, Any], Path | None]:
         parser = argparse.ArgumentParser(description=self.__doc__, allow_abbrev=False)
