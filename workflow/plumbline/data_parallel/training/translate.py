@@ -1,6 +1,6 @@
 """Translations by greedy decoding, and their BLEU."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,14 @@ BATCH = 64
 
 @torch.no_grad()
 def translate(
-    model: GPT2LMHeadModel, tokenizer: Tokenizer, sequences: Sequences, indices: Indices, *, end: int, longest: int
+    model: GPT2LMHeadModel,
+    tokenizer: Tokenizer,
+    sequences: Sequences,
+    indices: Indices,
+    *,
+    end: int,
+    longest: int,
+    on_batch: Callable[[], object] = lambda: None,
 ) -> list[str]:
     """The greedy translation of each of `indices`, in batches with a cache; the model's mode stays as it was.
 
@@ -42,6 +49,7 @@ def translate(
             eos_token_id=end,
             pad_token_id=end,
         )
+        on_batch()
         texts += [tokenizer.decode(_until(row, end), skip_special_tokens=True) for row in made[:, width:].tolist()]
     model.train(training)
     return texts
