@@ -11,13 +11,11 @@ from plumbline.core.run.records import read_records
 from plumbline.core.settings import Settings
 from plumbline.data_parallel.settings import Scaling
 
-RANK_SCHEMA = 1
-
 
 class RankEpoch(Settings):
     """What one rank measured in one epoch: the file `rank{r}_results_epoch{e}.json`."""
 
-    schema_version: Literal[1] = Field(RANK_SCHEMA, alias="schema")
+    schema_version: Literal[1] = Field(1, alias="schema")
     rank: int
     world: int
     epoch: int
@@ -43,7 +41,7 @@ class RankEpoch(Settings):
     backward_seconds: float
     """With the communication in it."""
     communication_seconds: float
-    """Backward seconds less those without synchronisation, which a few steps after the epoch measure; may be negative."""
+    """Backward seconds less those without synchronisation, as a few steps after the epoch measure; may be negative."""
     optimizer_seconds: float
     control_seconds: float
     """The rest of the steps: agreeing with the other ranks on whether to save or stop."""

@@ -13,14 +13,21 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Scaling = Literal["strong", "weak"]
 
 METHODS = Path(__file__).parent / "methods"
-FIGURES = ("training_time_comparison", "tokens_per_second_comparison", "scaling", "learning", "time_spent", "all_reduce")
+FIGURES = (
+    "training_time_comparison",
+    "tokens_per_second_comparison",
+    "scaling",
+    "learning",
+    "time_spent",
+    "all_reduce",
+)
 TABLES = ("trials", "speedups", "equality")
 
 
 class GrammarCorpus(Settings):
     """The generated corpus: its size, and which combinations are held out."""
 
-    train: PositiveInt = 3000
+    train: PositiveInt = 2400
     """Number of sentence pairs to train on."""
     validation: PositiveInt = 128
     """Number of sentence pairs to validate on."""
@@ -106,13 +113,13 @@ class CorpusSettings(Settings):
 class ModelSettings(Settings):
     """The model: GPT-2 of transformers with random weights."""
 
-    vocabulary: Annotated[int, Field(ge=260)] = 800
+    vocabulary: Annotated[int, Field(ge=260)] = 1600
     """Vocabulary size of the byte-level BPE, including its 256 bytes and three special tokens."""
     context: Annotated[int, Field(ge=8)] = 128
     """Longest sequence in tokens: source, target and their ends."""
     width: PositiveInt = 128
     """Width of the hidden states."""
-    layers: PositiveInt = 3
+    layers: PositiveInt = 2
     """Number of layers."""
     heads: PositiveInt = 4
     """Number of attention heads, which must divide `width`."""
@@ -131,8 +138,8 @@ class ModelSettings(Settings):
 class TrainingSettings(Settings):
     """How each trial is trained: AdamW at a constant rate after a linear warm-up."""
 
-    batch: PositiveInt = 32
-    """Sequences per step on one device; with strong scaling the ranks share them, with weak scaling each has as many."""
+    batch: PositiveInt = 16
+    """Sequences per step on one device; shared by the ranks with strong scaling, for each of them with weak scaling."""
     accumulation: PositiveInt = 1
     """Number of micro-batches that each rank's share of a step is computed in."""
     epochs: PositiveInt = 3
@@ -190,7 +197,7 @@ class DataParallelSettings(Settings):
     training: TrainingSettings = TrainingSettings()
     """How each trial is trained."""
     worlds: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 2]
-    """Numbers of processes to train on. One process is always trained as well: it is what the others are compared with."""
+    """Numbers of processes to train on. One process, which the others are compared with, is always trained as well."""
     scalings: Annotated[list[Scaling], Field(min_length=1)] = ["strong", "weak"]
     """Kinds of scaling: `strong` keeps the batch of a step, `weak` keeps the batch of each rank."""
     methods: Annotated[list[str], Field(min_length=1)] = ["ddp"]
@@ -211,7 +218,7 @@ class DataParallelSettings(Settings):
 
     @model_validator(mode="after")
     def _known_methods(self) -> Self:
-        known = registry.names(METHODS)
+        known = method_names()
         for place, names in (("methods", self.methods), ("comparison.methods", self.comparison.methods)):
             for name in names:
                 if name not in known:
@@ -238,3 +245,8 @@ class DataParallelSettings(Settings):
 def trial_name(method: str, scaling: str, world: int) -> str:
     """The trial's name in paths: `ddp-strong-2`; `single` for one process."""
     return "single" if world == 1 else f"{method}-{scaling}-{world}"
+
+
+def method_names() -> list[str]:
+    """Every method, sorted."""
+    return registry.names(METHODS)

@@ -25,7 +25,10 @@ def tokenizer(spec: TokenizerSpec, corpus: Path, output: Path) -> None:
     corpus: the manifest in the corpus folder. The last two tokens are the ends of a source and of a target sentence.
     """
     table = pq.read_table(corpus.with_name("pairs.parquet"), filters=[("split", "=", "train")])
-    texts = ([source, target] for source, target in zip(*(table[side].to_pylist() for side in ("source", "target")), strict=True))
+    texts = (
+        [source, target]
+        for source, target in zip(*(table[side].to_pylist() for side in ("source", "target")), strict=True)
+    )
     trained = byte_pair.train(texts, spec.vocabulary - 2, "data_parallel.model.vocabulary")
     trained.add_special_tokens([END_OF_SOURCE, END_OF_TARGET])
     with atomic(output.parent) as folder:

@@ -35,7 +35,7 @@ def tokens(spec: TokensSpec, corpus: Path, tokenizer: Path, output: Path) -> Non
     if made_for != read_json(corpus)["content_sha256"]:
         raise UserError(f"{tokenizer}: was trained on another corpus than {corpus}; delete it to have it rebuilt")
     encoder = byte_pair.load(tokenizer)
-    ends = encoder.token_to_id(END_OF_SOURCE), encoder.token_to_id(END_OF_TARGET)
+    ends: tuple[int, int] = tuple(map(encoder.token_to_id, (END_OF_SOURCE, END_OF_TARGET)))  # type: ignore[assignment]
     table = pq.read_table(corpus.with_name("pairs.parquet"))
     arrays: dict[str, np.ndarray] = {}
     counts: dict[str, Any] = {}
@@ -61,8 +61,15 @@ def tokens(spec: TokensSpec, corpus: Path, tokenizer: Path, output: Path) -> Non
             "target_tokens": sum(map(len, sequences)) - sum(prompts),
         }
         if split in TRANSLATED:
-            texts[split] = {name: [side[row] for row in kept] for name, side in zip(("source", "target"), sides, strict=True)}
-    meta = {"vocabulary": encoder.get_vocab_size(), "end_of_source": ends[0], "end_of_target": ends[1], "splits": counts}
+            texts[split] = {
+                name: [side[row] for row in kept] for name, side in zip(("source", "target"), sides, strict=True)
+            }
+    meta = {
+        "vocabulary": encoder.get_vocab_size(),
+        "end_of_source": ends[0],
+        "end_of_target": ends[1],
+        "splits": counts,
+    }
     with atomic(output.parent) as folder:
         folder.mkdir()
         write_bytes(folder / "sequences.safetensors", save(arrays))

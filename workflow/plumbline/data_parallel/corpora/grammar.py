@@ -136,8 +136,8 @@ def is_held_out(sentence: Sentence, share: float) -> bool:
 def draw_sentence(draw: random.Random) -> Sentence:
     """A random tree."""
     kind = draw.random()
-    main = _clause(draw, relative=kind >= 0.55)
-    if kind < 0.5:
+    main = _clause(draw, relative=kind >= 0.7)
+    if kind < 0.25:
         connective = draw.choice(list(CONNECTIVES))
         other = _clause(draw, short=True)
         first = draw.random() < 0.4
@@ -375,7 +375,7 @@ def _english_verb(clause: Clause, bare: bool) -> str:
             return f"{'do' if bare else 'does'} not {'want' if clause.tense == 'want' else 'have'} to {verb.english}"
         case "want":
             return f"{'want' if bare else 'wants'} to {verb.english}"
-    modal = _ENGLISH_MODALS[clause.tense] + (' not' if no else '')
+    modal = _ENGLISH_MODALS[clause.tense] + (" not" if no else "")
     return f"{'cannot' if modal == 'can not' else modal} {verb.english}"
 
 
@@ -385,7 +385,7 @@ def english_phrase(phrase: Phrase) -> str:
         return _PRONOUNS[phrase.person][1]
     noun = phrase.noun.english_plural if phrase.plural else phrase.noun.english
     adjective = phrase.adjective.english if phrase.adjective else ""
-    determiner = "" if phrase.determiner == "none" else phrase.determiner
+    determiner: str = "" if phrase.determiner == "none" else phrase.determiner
     if determiner == "this" and phrase.plural:
         determiner = "these"
     if determiner == "a" and (adjective or noun)[0] in "aeiou":

@@ -39,10 +39,12 @@ def load(settings: CorpusSettings) -> Source:
 def _sides(row: dict[str, Any], hub: HubCorpus, place: str) -> tuple[str, str]:
     """The German and English of a row: of its column `translation`, or of columns of their own."""
     values = row.get("translation", row)
-    sides = tuple(values.get(language) if isinstance(values, dict) else None for language in (hub.source, hub.target))
+    sides: Any = tuple(
+        values.get(language) if isinstance(values, dict) else None for language in (hub.source, hub.target)
+    )
     if not all(isinstance(side, str) for side in sides):
         raise UserError(
-            f"{place}: has no text under {hub.source!r} and {hub.target!r}; set data_parallel.corpus.hub.source and"
-            f" .target to two of {', '.join(sorted(values if isinstance(values, dict) else row))}"
+            f"{place}: has no text under {hub.source!r} and {hub.target!r}; set the names `source` and `target` in"
+            f" data_parallel.corpus to two of {', '.join(sorted(values if isinstance(values, dict) else row))}"
         )
     return sides[0], sides[1]

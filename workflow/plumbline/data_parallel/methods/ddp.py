@@ -11,7 +11,9 @@ class Ddp(Replica):
     """DDP as it comes; the gradients are views of the buckets, which saves a copy of each."""
 
     def wrapped(self, module: nn.Module, group: dist.ProcessGroup) -> nn.Module:
-        return DistributedDataParallel(module, process_group=group, gradient_as_bucket_view=True, broadcast_buffers=False)
+        return DistributedDataParallel(
+            module, process_group=group, gradient_as_bucket_view=True, broadcast_buffers=False
+        )
 
 
 METHOD = Ddp

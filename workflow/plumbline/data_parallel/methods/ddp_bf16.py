@@ -26,7 +26,9 @@ class DdpBf16(Replica):
     wire_bytes_per_element = 2
 
     def wrapped(self, module: nn.Module, group: dist.ProcessGroup) -> nn.Module:
-        parallel = DistributedDataParallel(module, process_group=group, gradient_as_bucket_view=True, broadcast_buffers=False)
+        parallel = DistributedDataParallel(
+            module, process_group=group, gradient_as_bucket_view=True, broadcast_buffers=False
+        )
         parallel.register_comm_hook(group, _compress)
         return parallel
 

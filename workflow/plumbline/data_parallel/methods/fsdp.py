@@ -22,7 +22,8 @@ class Fsdp(Replica):
         mesh = DeviceMesh.from_group(group, kind)
         for block in module.model.transformer.h:  # type: ignore[union-attr]
             fully_shard(block, mesh=mesh)
-        return fully_shard(module, mesh=mesh)
+        fully_shard(module, mesh=mesh)
+        return module
 
     def without_sync(self) -> AbstractContextManager[Any]:
         return self._unsynchronised()

@@ -26,7 +26,7 @@ class Replica:
     exact = True
     """Whether it reduces in the parameters' own dtype, so that float64 agrees to 1e-10."""
     traffic = 2.0
-    """What a rank sends in a step, as a multiple of (world - 1) / world × the parameters' bytes; a ring all-reduce: 2."""
+    """What a rank sends in a step, over (world - 1) / world × the parameters' bytes; of a ring all-reduce 2."""
     wire_bytes_per_element: int | None = None
     """Bytes of one gradient element on the wire; None: those of the parameters' dtype."""
 
@@ -58,7 +58,7 @@ class Replica:
 
     def full_weights(self) -> dict[str, Tensor]:
         """The whole module's weights on the CPU, by the names of the module that was wrapped; called by every rank."""
-        weights: dict[str, Tensor] = get_model_state_dict(self.module, options=FULL)
+        weights: dict[str, Any] = get_model_state_dict(self.module, options=FULL)
         return weights
 
     def wire_bytes(self, elements: int, size: int) -> float:
@@ -100,9 +100,10 @@ def replica(name: str, module: nn.Module, group: dist.ProcessGroup | None) -> Re
 
 def memory_bytes(replica: Replica, optimizer: torch.optim.Optimizer) -> dict[str, int]:
     """Bytes that this rank holds of weights, gradients and optimizer state."""
-    held = {"weights": replica.parameters, "gradients": [p.grad for p in replica.parameters if p.grad is not None]}
-    held["optimizer"] = [value for state in optimizer.state.values() for value in state.values()]  # type: ignore[list-item]
-    return {name: sum(_local_bytes(tensor) for tensor in tensors) for name, tensors in held.items()}
+    held: dict[str, list[Any]] = {"weights": replica.parameters}
+    held["gradients"] = [weight.grad for weight in replica.parameters if weight.grad is not None]
+    held["optimizer"] = [value for state in optimizer.state.values() for value in state.values()]
+    return {name: sum(map(_local_bytes, tensors)) for name, tensors in held.items()}
 
 
 def _local_bytes(tensor: Any) -> int:

@@ -64,7 +64,10 @@ def _torchrun(module: str, world: int, folder: Path) -> list[str]:
         raise UserError(f"{world} ranks do not divide by the {nodes} nodes of this job; change data_parallel.worlds")
     # this process runs on the job's first node, which is where the others meet
     agent = [*command, f"--nnodes={nodes}", f"--nproc-per-node={world // nodes}", "--rdzv-backend=c10d"]
-    agent += [f"--rdzv-endpoint={os.uname().nodename}:{_free_port()}", f"--rdzv-id={os.environ['SLURM_JOB_ID']}-{os.getpid()}"]
+    agent += [
+        f"--rdzv-endpoint={os.uname().nodename}:{_free_port()}",
+        f"--rdzv-id={os.environ['SLURM_JOB_ID']}-{os.getpid()}",
+    ]
     return ["srun", "--ntasks-per-node=1", f"--nodes={nodes}", *agent, "-m", module, str(folder.resolve())]
 
 

@@ -24,7 +24,14 @@ from plumbline.data_parallel.ranks.launch import RESULT
 
 COLLECTIVE_TIMEOUT = 3600.0
 """Seconds. The watcher ends a trial that hangs long before, and names the rank, which a collective cannot."""
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "Timed out", "Connection refused")
+LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "NCCL",
+    "Timed out",
+    "Connection refused",
+)
 
 
 @dataclass

@@ -14,7 +14,9 @@ def check_room(world: int, device: str, *, oversubscribe: bool) -> None:
     here = -(-world // nodes)
     gpus = _gpu_count() if device != "cpu" else 0
     if gpus and here > gpus:
-        raise UserError(f"data_parallel.worlds: {world} ranks, but this host has {gpus} GPUs; lower it, or set device: cpu")
+        raise UserError(
+            f"data_parallel.worlds: {world} ranks, but this host has {gpus} GPUs; lower it or set device: cpu"
+        )
     if not gpus and here > core_count() and not oversubscribe:
         raise UserError(f"data_parallel.worlds: {world} ranks, but this host has {core_count()} cores; {FIX}")
 

@@ -56,9 +56,8 @@ def blame(folder: Path, world: int, waited: float | None = None) -> None:
     running = [one for one in ranks if one.state in (State.STARTING, State.RUNNING)]
     for one in running:
         if one.is_here and one.process_status() is None:
-            raise UserError(
-                f"rank {one.rank} (process {one.pid}) ended in step {one.step} without a word: killed, or left; {RESUME}"
-            )
+            what = f"ended in step {one.step} without a word, killed or by leaving"
+            raise UserError(f"rank {one.rank} (process {one.pid}) {what}; {RESUME}")
     for one in running:
         if one.is_here and one.process_status() == psutil.STATUS_STOPPED:
             raise UserError(f"rank {one.rank} (process {one.pid}) was stopped in step {one.step}; {RESUME}")
@@ -68,7 +67,9 @@ def blame(folder: Path, world: int, waited: float | None = None) -> None:
         missing = sorted(set(range(world)) - {one.rank for one in ranks})
         names = missing or [one.rank for one in behind]
         label = f"rank{'s' * (len(names) > 1)} {', '.join(map(str, names))}"
-        what = "did not start" if missing else f"hang{'s' * (len(names) == 1)} in step {behind[0].step}" if behind else ""
+        what = (
+            "did not start" if missing else f"hang{'s' * (len(names) == 1)} in step {behind[0].step}" if behind else ""
+        )
         raise UserError(f"{label} {what}: no rank got on for {waited:.0f} s; {RESUME}")
     if lost := [one for one in ranks if one.error]:
         raise _error(lost[0])

@@ -97,7 +97,7 @@ def batches(lengths: Indices, *, batch: int, seed: int, epoch: int) -> list[Indi
 
 
 def shard(batch: Indices, lengths: Indices, rank: int, world: int) -> Indices:
-    """The sequences of `batch` that `rank` computes: dealt by length, there and back, so that all have as much to do."""
+    """The sequences of `batch` that `rank` computes: dealt by length, there and back, so that all have equal work."""
     by_length = batch[np.argsort(-lengths[batch], kind="stable")]
     places = np.arange(len(by_length))
     turn, seat = np.divmod(places, world)

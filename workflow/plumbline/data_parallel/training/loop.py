@@ -24,7 +24,7 @@ from plumbline.data_parallel.methods.interface import FULL, memory_bytes, replic
 from plumbline.data_parallel.ranks.rank import Rank
 from plumbline.data_parallel.record import RankEpoch
 from plumbline.data_parallel.settings import ModelSettings, OperationSettings, TrainingSettings
-from plumbline.data_parallel.training.data import Indices, Sequences, Tokens, batches, collate, in_batches, shard
+from plumbline.data_parallel.training.data import Indices, Tokens, batches, collate, in_batches, shard
 from plumbline.data_parallel.training.learner import Learner
 from plumbline.data_parallel.training.model import SummedLoss, gpt2
 from plumbline.data_parallel.training.translate import bleu, translate
@@ -61,12 +61,12 @@ class Trainer:
         self.train = tokens.splits["train"]
         self.lengths, self.targets = self.train.lengths, self.train.targets
         # every rank draws the same weights; the group's first rank broadcasts its own all the same
-        model = gpt2(run.model, tokens.vocabulary, tokens.end_of_target, run.seed).to(rank.device)
+        model = gpt2(run.model, tokens.vocabulary, tokens.end_of_target, run.seed, rank.device)
         group = dist.group.WORLD if rank.world > 1 else None
         self.replica = replica(run.method, SummedLoss(model), group)
         self.learner = Learner(self.replica, run.training, self.train, rank=rank.rank, device=rank.device)
         self.spans: Spans = self.learner.spans
-        self.evaluated = gpt2(run.model, tokens.vocabulary, tokens.end_of_target, run.seed).to(rank.device)
+        self.evaluated = gpt2(run.model, tokens.vocabulary, tokens.end_of_target, run.seed, rank.device)
         self.epoch = self.step = self.total_steps = self.restarts = 0
         self.losses = torch.zeros((), dtype=torch.float64, device=rank.device)
         self.counts = dict.fromkeys(COUNTS, 0)
@@ -131,6 +131,7 @@ class Trainer:
         score, _ = self.score("validation", self.run.training.translated, f"rank{self.rank.rank}_gen_epoch{self.epoch}")
         validated = time.perf_counter() - began
         seconds = sum(spent[span] for span in (*TRAINING_SPANS, "other"))
+        counts: Any = self.counts
         found = RankEpoch(
             rank=self.rank.rank,
             world=self.rank.world,
@@ -140,7 +141,7 @@ class Trainer:
             training_loss=training_loss,
             validation_loss=validation,
             bleu=score,
-            **self.counts,
+            **counts,
             data_seconds=spent["data_wait"],
             forward_seconds=spent["forward"],
             backward_seconds=spent["backward"],
@@ -193,11 +194,20 @@ class Trainer:
         own = shard(np.arange(count), split.lengths, self.rank.rank, self.rank.world)
         longest = self.run.training.longest_translation
         made = translate(
-            self.evaluated, self.tokenizer, split, own, end=self.tokens.end_of_target, longest=longest,
+            self.evaluated,
+            self.tokenizer,
+            split,
+            own,
+            end=self.tokens.end_of_target,
+            longest=longest,
             on_batch=self.rank.slot.beat,
         )
         rows = [
-            {"number": int(index), **{side: texts[side][int(index)] for side in ("source", "target")}, "translation": text}
+            {
+                "number": int(index),
+                **{side: texts[side][int(index)] for side in ("source", "target")},
+                "translation": text,
+            }
             for index, text in zip(own, made, strict=True)
         ]
         write_json(self.run.results / f"{file}.json", rows)

@@ -10,23 +10,25 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from plumbline.data_parallel.settings import ModelSettings
 
 
-def gpt2(settings: ModelSettings, vocabulary: int, end: int, seed: int) -> GPT2LMHeadModel:
-    """A GPT-2 whose weights `seed` draws, in torch's default dtype, in training mode. end: the id that ends a text."""
+def gpt2(settings: ModelSettings, vocabulary: int, end: int, seed: int, device: torch.device) -> Any:
+    """A GPT2LMHeadModel whose weights `seed` draws, in torch's default dtype, in training mode.
+
+    end: the id that ends a text.
+    """
+    dropout: Any = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), settings.dropout)
+    ends: Any = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), end)
     config = GPT2Config(
         vocab_size=vocabulary,
         n_positions=settings.context,
         n_embd=settings.width,
         n_layer=settings.layers,
         n_head=settings.heads,
-        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), settings.dropout),
-        bos_token_id=end,
-        eos_token_id=end,
-        pad_token_id=end,
-        attn_implementation="sdpa",
+        **dropout,
+        **ends,
     )
     torch.manual_seed(seed)
-    model: GPT2LMHeadModel = GPT2LMHeadModel(config).to(torch.get_default_dtype())
-    return model.train()
+    model: Any = GPT2LMHeadModel(config)
+    return model.to(device, torch.get_default_dtype()).train()
 
 
 class SummedLoss(nn.Module):

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from sacrebleu.metrics import BLEU
 from tokenizers import Tokenizer
-from transformers import GPT2LMHeadModel
 
 from plumbline.data_parallel.training.data import Indices, Sequences
 
@@ -16,7 +15,7 @@ BATCH = 64
 
 @torch.no_grad()
 def translate(
-    model: GPT2LMHeadModel,
+    model: Any,
     tokenizer: Tokenizer,
     sequences: Sequences,
     indices: Indices,
@@ -40,7 +39,7 @@ def translate(
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = prompt
             mask[row, width - len(prompt) :] = 1
-        made: Any = model.generate(
+        made = model.generate(
             input_ids=torch.from_numpy(ids).to(device),
             attention_mask=torch.from_numpy(mask).to(device),
             max_new_tokens=max(min(longest, room - width), 1),
