@@ -40,15 +40,16 @@ def _speed(comparison: ComparisonRecord, speedups: Sequence[Speedup]) -> Iterato
     for one in speedups:
         ratio = with_interval(one.ratio.value, one.ratio.low, one.ratio.high, digits=2)
         if one.turns.name == "control":
-            yield f"One process against itself: {ratio}. It is what this measurement cannot resolve."
+            yield f"One process against itself: {ratio}. This is what this measurement cannot resolve."
         elif one.of_ceiling is None:
             yield f"{one.turns.name}: {ratio} times the tokens per second of one process ({one.verdict})."
         else:
             of, world = one.of_ceiling, one.turns.world
             share = with_interval(of.value, of.low, of.high, digits=2)
             yield (
-                f"{one.turns.name}: {ratio} times the tokens per second of one process ({one.verdict}). That is {share} of"
-                f" what {world} independent processes reach at the same time, and {percent(one.efficiency)} of {world}."
+                f"{one.turns.name}: {ratio} times the tokens per second of one process ({one.verdict}). That is {share}"
+                f" of what {world} independent processes reach at the same time, and {percent(one.efficiency)} of"
+                f" {world}."
             )
 
 
@@ -58,10 +59,11 @@ def _equality(record: EqualityRecord) -> Iterator[str]:
         if one.outcome == "unavailable":
             yield f"{name}: unavailable ({one.message})."
         elif one.largest is not None:
-            kept = "" if one.bound is None else f" ({'within' if one.holds else 'beyond'} the bound of {one.bound:g})"
+            kept = "" if one.bound is None else f" ({'within' if one.holds else 'beyond'} {one.bound:g})"
+            agree = "agree" if one.ranks_agree else "do not agree"
             yield (
-                f"{name}: after {record.steps} steps the largest difference from one process is {one.largest:.1e}{kept},"
-                f" and the ranks {'agree' if one.ranks_agree else 'do not agree'} bit for bit."
+                f"{name}: after {record.steps} steps the largest difference from one process is {one.largest:.1e}{kept};"
+                f" the ranks {agree} bit for bit."
             )
 
 
@@ -94,8 +96,8 @@ def _predicted(speedups: Sequence[Speedup], predictions: Sequence[Prediction]) -
             value = measured[one.world, one.scaling].ratio.value
             error = percent(abs(one.speedup / value - 1))
             yield (
-                f"{one.world} processes here, {one.scaling}: {one.speedup:.2f} predicted and {value:.2f} measured, an error"
-                f" of {error}."
+                f"{one.world} processes here, {one.scaling}: {one.speedup:.2f} predicted and {value:.2f} measured, {error}"
+                " apart."
             )
 
 

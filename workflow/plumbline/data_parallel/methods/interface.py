@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.nn.parallel import DistributedDataParallel
 
-FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
+WHOLE = StateDictOptions(full_state_dict=True)
+"""States of whole tensors on every rank; with offloading, torch gives them to the first rank alone."""
 
 
 class Replica:
@@ -57,8 +58,8 @@ class Replica:
         return list(self.module.parameters())
 
     def full_weights(self) -> dict[str, Tensor]:
-        """The whole module's weights on the CPU, by the names of the module that was wrapped; called by every rank."""
-        weights: dict[str, Any] = get_model_state_dict(self.module, options=FULL)
+        """The whole module's weights, by the names of the module that was wrapped; called by every rank."""
+        weights: dict[str, Any] = get_model_state_dict(self.module, options=WHOLE)
         return weights
 
     def wire_bytes(self, elements: int, size: int) -> float:

@@ -20,7 +20,7 @@ from plumbline.core.files import write_json
 from plumbline.core.measure.spans import TRAINING_SPANS, Spans
 from plumbline.core.run.checkpoint import load_checkpoint, save_checkpoint
 from plumbline.core.run.record import Outcome, OutcomeError
-from plumbline.data_parallel.methods.interface import FULL, memory_bytes, replica
+from plumbline.data_parallel.methods.interface import WHOLE, memory_bytes, replica
 from plumbline.data_parallel.ranks.rank import Rank
 from plumbline.data_parallel.record import RankEpoch
 from plumbline.data_parallel.settings import ModelSettings, OperationSettings, TrainingSettings
@@ -251,7 +251,7 @@ class Trainer:
     def save(self) -> None:
         """Writes the state of all ranks, whole or not at all; by rank 0."""
         self.spans.settle()
-        model, optimizer = get_state_dict(self.replica.module, self.learner.optimizer, options=FULL)
+        model, optimizer = get_state_dict(self.replica.module, self.learner.optimizer, options=WHOLE)
         own = {
             "random": torch.get_rng_state(),
             "random_gpu": torch.cuda.get_rng_state() if self.rank.device.type == "cuda" else None,
@@ -283,7 +283,7 @@ class Trainer:
             self.learner.optimizer,
             model_state_dict=state["model"],
             optim_state_dict=state["optimizer"],
-            options=FULL,
+            options=WHOLE,
         )
         own = state["ranks"][self.rank.rank]
         torch.set_rng_state(own["random"])
