@@ -62,8 +62,8 @@ def _equality(record: EqualityRecord) -> Iterator[str]:
             kept = "" if one.bound is None else f" ({'within' if one.holds else 'beyond'} {one.bound:g})"
             agree = "agree" if one.ranks_agree else "do not agree"
             yield (
-                f"{name}: after {record.steps} steps the largest difference from one process is {one.largest:.1e}{kept};"
-                f" the ranks {agree} bit for bit."
+                f"{name}: after {record.steps} steps the largest difference from one process is {one.largest:.1e}"
+                f"{kept}; the ranks {agree} bit for bit."
             )
 
 
@@ -96,8 +96,8 @@ def _predicted(speedups: Sequence[Speedup], predictions: Sequence[Prediction]) -
             value = measured[one.world, one.scaling].ratio.value
             error = percent(abs(one.speedup / value - 1))
             yield (
-                f"{one.world} processes here, {one.scaling}: {one.speedup:.2f} predicted and {value:.2f} measured, {error}"
-                " apart."
+                f"{one.world} processes here, {one.scaling}: {one.speedup:.2f} predicted and {value:.2f} measured,"
+                f" {error} apart."
             )
 
 

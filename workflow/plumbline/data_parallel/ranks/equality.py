@@ -26,7 +26,7 @@ def prove(rank: Rank, request: dict[str, Any]) -> None:
     groups = {world: dist.new_group(list(range(world))) for world in request["worlds"]}
     found = []
     for dtype in DTYPES:
-        alone, _ = _trained(rank, request, tokens, dtype, "single", None) if rank.rank == 0 else ({}, None)
+        alone, _ = _trained(rank, request, tokens, dtype, "", None) if rank.rank == 0 else ({}, None)
         rank.slot.beat()
         for world, group in groups.items():
             for name in request["methods"]:
@@ -66,7 +66,10 @@ def _compared(
 def _trained(
     rank: Rank, request: dict[str, Any], tokens: Tokens, dtype: str, name: str, group: dist.ProcessGroup | None
 ) -> tuple[dict[str, Tensor], Learner]:
-    """The weights after the steps, on the CPU, and the learner. Ranks draw different weights; the first's count."""
+    """The weights after the steps, and the learner; of one process alone without a group.
+
+    Ranks draw different weights; those of the first count.
+    """
     settings, training = (
         ModelSettings.model_validate(request["model"]),
         TrainingSettings.model_validate(request["training"]),
@@ -75,7 +78,8 @@ def _trained(
     torch.set_default_dtype(DTYPES[dtype])
     try:
         model = gpt2(settings, tokens.vocabulary, tokens.end_of_target, request["seed"] + rank.rank, rank.device)
-        learner = Learner(replica(name, SummedLoss(model), group), training, split, rank=rank.rank, device=rank.device)
+        wrapped = replica("", SummedLoss(model), None) if group is None else method(name)(SummedLoss(model), group)
+        learner = Learner(wrapped, training, split, rank=rank.rank, device=rank.device)
         order = batches(split.lengths, batch=training.batch, seed=request["seed"], epoch=0)
         for number in range(request["steps"]):
             learner.step(order[number % len(order)], number)
