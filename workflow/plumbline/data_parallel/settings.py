@@ -115,6 +115,8 @@ class ModelSettings(Settings):
 
     vocabulary: Annotated[int, Field(ge=260)] = 1600
     """Vocabulary size of the byte-level BPE, including its 256 bytes and three special tokens."""
+    embeddings: PositiveInt | None = None
+    """Number of rows of the embedding, at least `vocabulary`; null means as many. GPT-2 has 50,257."""
     context: Annotated[int, Field(ge=8)] = 128
     """Longest sequence in tokens: source, target and their ends."""
     width: PositiveInt = 128
@@ -129,9 +131,11 @@ class ModelSettings(Settings):
     """What to do with sequences longer than the context: drop them, or cut the target's end. They are counted."""
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
+    def _sizes_agree(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"heads ({self.heads}) must divide width ({self.width})")
+        if self.embeddings is not None and self.embeddings < self.vocabulary:
+            raise ValueError(f"embeddings ({self.embeddings}) must be at least vocabulary ({self.vocabulary})")
         return self
 
 

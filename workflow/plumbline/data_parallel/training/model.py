@@ -18,7 +18,7 @@ def gpt2(settings: ModelSettings, vocabulary: int, end: int, seed: int, device: 
     dropout: Any = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), settings.dropout)
     ends: Any = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), end)
     config = GPT2Config(
-        vocab_size=vocabulary,
+        vocab_size=settings.embeddings or vocabulary,
         n_positions=settings.context,
         n_embd=settings.width,
         n_layer=settings.layers,
