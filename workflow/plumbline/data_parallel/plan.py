@@ -113,9 +113,10 @@ def _trial(
 def _equality(settings: DataParallelSettings, seed: int, tokens: Target) -> Target:
     """The proof of equality: of all methods, whether or not trials use them."""
     methods = method_names()
+    proof = {"learning_rate": settings.equality.learning_rate, "warmup_steps": 0}
     values = {
         "model": settings.model.model_dump(mode="json"),
-        "training": settings.training.model_dump(mode="json"),
+        "training": settings.training.model_dump(mode="json") | proof,
         "methods": methods,
         "worlds": sorted({world for world in settings.worlds if world > 1} | {1}),
         "steps": settings.equality.steps,

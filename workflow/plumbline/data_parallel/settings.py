@@ -167,6 +167,9 @@ class EqualitySettings(Settings):
 
     steps: PositiveInt = 20
     """Number of steps after which parameters are compared."""
+    learning_rate: PositiveFloat = 1e-4
+    """AdamW's learning rate in the proof, without warm-up; the default is the source's. AdamW divides each gradient by
+    its own size, so what rounding leaves of gradients that are zero moves parameters by a share of this rate."""
 
 
 class ComparisonSettings(Settings):

@@ -6,7 +6,7 @@ import os
 import struct
 import time
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,19 @@ from plumbline.core.files import write_json
 _LAYOUT = struct.Struct("<5q")
 
 
-class State(IntEnum):
+class State(StrEnum):
     """How far a rank is."""
 
-    STARTING = 0
-    RUNNING = 1
-    DONE = 2
-    FAILED = 3
+    STARTING = "starting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
     """It raised an error, which stands in its error file."""
-    INTERRUPTED = 4
+    INTERRUPTED = "interrupted"
     """It was asked to stop, and has."""
+
+
+_STATES = tuple(State)
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,13 @@ class Slot:
         self._step = self._step if step is None else step
         self._write()
 
-    def fail(self, kind: str, message: str) -> None:
-        """Leaves an error."""
-        write_json(_error(self.folder, self.rank), {"kind": kind, "message": message, "time": time.time()})
+    def fail(self, **error: str) -> None:
+        """Leaves an error: its `kind`, `message` and, where that is its kind, `outcome`."""
+        write_json(_error(self.folder, self.rank), {**error, "time": time.time()})
         self.set(State.FAILED)
 
     def _write(self) -> None:
-        _LAYOUT.pack_into(self._memory, 0, os.getpid(), self._state, self._beats, self._step, _host())
+        _LAYOUT.pack_into(self._memory, 0, os.getpid(), _STATES.index(self._state), self._beats, self._step, _host())
 
 
 def read(folder: Path, world: int) -> list[Sighting]:
@@ -99,7 +102,7 @@ def read(folder: Path, world: int) -> list[Sighting]:
         if path.exists():
             pid, state, beats, step, host = _LAYOUT.unpack(path.read_bytes())
             said = json.loads(error.read_text()) if error.exists() else None
-            found.append(Sighting(rank, pid, State(state), beats, step, host, said))
+            found.append(Sighting(rank, pid, _STATES[state], beats, step, host, said))
     return found
 
 

@@ -58,11 +58,16 @@ class Rank:
         dist.all_gather_object(values, value, group=self.control)
         return values
 
-    def most(self, *values: int) -> list[int]:
-        """The largest of what the ranks gave, for each value; how ranks agree."""
+    def agreeing(self, *values: int) -> Callable[[], list[int]]:
+        """Starts to agree on the largest of what the ranks give, for each value; the call of what it returns waits."""
         agreed = torch.tensor(values)
-        dist.all_reduce(agreed, dist.ReduceOp.MAX, group=self.control)
-        return [int(value) for value in agreed]
+        under_way = dist.all_reduce(agreed, dist.ReduceOp.MAX, group=self.control, async_op=True)
+
+        def wait() -> list[int]:
+            under_way.wait()
+            return [int(value) for value in agreed]
+
+        return wait
 
 
 def main(work: Callable[[Rank, Any], None]) -> NoReturn:
@@ -82,7 +87,7 @@ def main(work: Callable[[Rank, Any], None]) -> NoReturn:
         status = 0
     except Exception as error:  # noqa: BLE001  whatever it is, the watcher must hear of it
         traceback.print_exc()
-        slot.fail(*_kind(error))
+        slot.fail(**_described(error))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)  # tearing down groups whose peers are gone would wait for them
@@ -98,7 +103,7 @@ def _joined(slot: Slot, folder: Path, request: dict[str, Any]) -> Rank:
         torch.cuda.set_device(device)
     timeout = timedelta(seconds=COLLECTIVE_TIMEOUT)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
-    control = dist.new_group(backend="gloo", timeout=timeout) if device.type == "cuda" else dist.group.WORLD
+    control = dist.new_group(backend="gloo", timeout=timeout)
     return Rank(dist.get_rank(), dist.get_world_size(), device, slot, folder, control)
 
 
@@ -109,17 +114,17 @@ def _asking(rank: Rank) -> Callable[[int, FrameType | None], None]:
     return ask
 
 
-def _kind(error: Exception) -> tuple[str, str]:
-    """What the watcher makes of an error: its kind and message."""
+def _described(error: Exception) -> dict[str, str]:
+    """What the watcher must know of an error."""
     message = " ".join(str(error).split())[:500]
     if isinstance(error, UserError):
-        return "user_error", message
+        return {"kind": "user_error", "message": message}
     if isinstance(error, OutcomeError):
-        return error.outcome.value, message
+        return {"kind": "outcome", "outcome": error.outcome.value, "message": message}
     if isinstance(error, MemoryError):
-        return "memory", message
+        return {"kind": "memory", "message": message}
     if isinstance(error, OSError) and (mistake := storage_error(error, Path(str(error.filename or "output")))):
-        return "user_error", str(mistake)
+        return {"kind": "user_error", "message": str(mistake)}
     if isinstance(error, dist.DistError | RuntimeError) and any(phrase in message for phrase in LOST):
-        return "communication", message[:200]
-    return "fault", f"{type(error).__name__}: {message}"
+        return {"kind": "communication", "message": message[:200]}
+    return {"kind": "fault", "message": f"{type(error).__name__}: {message}"}

@@ -83,8 +83,8 @@ def _error(one: Sighting) -> Exception:
             return MemoryError(f"rank {one.rank}: {message}")
         case "user_error":
             return UserError(f"rank {one.rank}: {message}")
+        case "outcome":
+            return OutcomeError(Outcome(one.error["outcome"]), f"rank {one.rank}: {message}")
         case "communication":
             return UserError(f"rank {one.rank} lost its connection in step {one.step} ({message}); {RESUME}")
-    if kind in set(Outcome):
-        return OutcomeError(Outcome(kind), f"rank {one.rank}: {message}")
     return UserError(f"rank {one.rank} failed in step {one.step}: {message}; see its log; {RESUME}")

@@ -5,6 +5,7 @@ import logging
 import math
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,9 @@ class Trainer:
         while self.epoch < self.run.training.epochs:
             order = batches(self.lengths, batch=self.run.batch, seed=self.run.seed, epoch=self.epoch)
             while self.step < len(order):
+                agreed = self.starts_agreeing()
                 self.advance(order[self.step])
-                if self.stops_after_agreeing():
+                if self.stops(*agreed()):
                     return False
             self.finish_epoch(order)
         return True
@@ -104,10 +106,13 @@ class Trainer:
         self.total_steps += 1
         self.rank.slot.beat(self.total_steps)
 
-    def stops_after_agreeing(self) -> bool:
-        """Saves when rank 0's clock or any rank's signal asks for it; whether a signal did."""
+    def starts_agreeing(self) -> Callable[[], list[int]]:
+        """Whether to stop, as any rank's signal asks, and to save, as rank 0's clock does; agreed while a step runs."""
         due = self.rank.rank == 0 and time.monotonic() - self.saved_at >= self.run.operation.checkpoint_seconds
-        stop, save = self.rank.most(self.rank.asked_to_stop, due)
+        return self.rank.agreeing(self.rank.asked_to_stop, due)
+
+    def stops(self, stop: int, save: int) -> bool:
+        """Saves if either was asked for; whether to stop."""
         self.spans.mark("other")
         if stop or save:
             self.save()
