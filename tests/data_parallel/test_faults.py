@@ -118,13 +118,19 @@ def test_loss_that_is_not_finite_is_the_outcome_diverged(trial):
     assert re.search(r"the loss of epoch \d+ is not finite", trial.record["message"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["preempted", "ctrl-c"])
-def test_signal_to_the_stage_saves_at_the_next_step(trial, undisturbed, number):
+@pytest.mark.parametrize(
+    ("number", "to_all"),
+    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, False)],
+    ids=["terminated", "preempted by the cluster", "ctrl-c"],
+)
+def test_signal_saves_at_the_next_step(trial, undisturbed, number, to_all):
+    """A cluster that preempts a job signals all of its processes at once."""
     stage = trial.start()
     wait_for_step(trial, 0)
     family = psutil.Process(stage.pid).children(recursive=True)
     step = max(one.step for one in read(trial.board, 2))
-    stage.send_signal(number)
+    for process in [psutil.Process(stage.pid), *(family if to_all else [])]:
+        process.send_signal(number)
     said, seconds = ended(stage, family)
     assert stage.returncode == 130
     assert "interrupted; run again to resume" in said
