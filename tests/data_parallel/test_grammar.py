@@ -3,12 +3,13 @@
 import random
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from plumbline.data_parallel.corpora import grammar
 from plumbline.data_parallel.corpora.grammar import Clause, Phrase, Sentence, draw_sentence, in_english, in_german
-from plumbline.data_parallel.corpora.lexicon import ADJECTIVES, NOUNS, TIMES, VERBS
+from plumbline.data_parallel.corpora.lexicon import ADJECTIVES, MANNERS, NOUNS, PLACES, TIMES, VERBS
 from plumbline.data_parallel.settings import CorpusSettings, GrammarCorpus
 
 SMALL = CorpusSettings(grammar=GrammarCorpus(train=400, validation=40, test=40, held_out=40))
@@ -168,3 +169,17 @@ def test_a_grammar_that_has_too_few_sentences_says_so(monkeypatch):
     monkeypatch.setattr(grammar, "draw_sentence", lambda draw: Sentence(Clause(MAN, verb("schlafen"), "present")))
     with pytest.raises(ValueError, match="too few new sentences for the split test"):
         list(grammar.load(SMALL).pairs)
+
+
+def test_the_page_states_the_size_of_the_lexicon():
+    page = (Path(grammar.__file__).parents[1] / "README.md").read_text()
+    separable = sum(bool(verb.prefix) for verb in VERBS)
+    nouns, times = sum(map(len, NOUNS.values())), sum(map(len, TIMES.values()))
+    for sentence in (
+        f"{nouns} nouns of five kinds",
+        f"{len(PLACES)} places",
+        f"{len(VERBS)} verbs ({separable} of them separable)",
+        f"{len(ADJECTIVES)} adjectives",
+        f"{len(MANNERS)} adverbs of manner and {times} of time",
+    ):
+        assert sentence in " ".join(page.split())
