@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_data_parallel.py --output data_parallel.json [--seconds 40]
 
-Both take turns in one process, in random order, on one thread. The plain loop shuffles the pairs, pads each batch to its
-longest, passes an attention mask and labels of -100 where nothing is predicted, and takes GPT2LMHeadModel's own loss and
+Both take turns in one process, in random order, on one thread. The plain loop shuffles the pairs, pads each batch to
+its longest, passes an attention mask and labels of -100 where nothing is predicted, and takes the model's own loss and
 torch's AdamW, as a Trainer does. Work is counted in tokens without padding. Several processes are compared by the
 study itself, in its stage `comparison`.
 """

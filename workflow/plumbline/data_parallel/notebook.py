@@ -1,5 +1,6 @@
 """Stage `data_parallel.notebook`: the notebook that walks through the tables and figures, executed."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from plumbline.data_parallel.settings import FIGURES
 
 KERNEL = "python3"
 CELL_SECONDS = 120
+PACKAGES = Path(__file__).parents[2]
+"""Where this package lies: the kernel imports it from there too."""
 STEPS = (
     (
         "# What does a second device buy in training?\nThe same functions that draw the study's figures and tables,"
@@ -65,7 +68,7 @@ def notebook(spec: NotebookSpec, results: Path, output: Path) -> None:
     manager: Any = client.create_kernel_manager()
     manager.kernel_spec.argv[0] = sys.executable
     try:
-        client.execute()
+        client.execute(env=os.environ | {"PYTHONPATH": str(PACKAGES)})
     except CellExecutionError as error:
         raise UserError(f"{output}: a cell failed: {error.ename}: {error.evalue}") from error
     for cell in made.cells:

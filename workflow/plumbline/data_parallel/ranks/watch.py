@@ -13,6 +13,8 @@ POLL_SECONDS = 0.2
 SETTLE_SECONDS = 0.6
 """After the first sign of trouble: the others' errors follow, and the first one's must be on the board by then."""
 STOPPED_SECONDS = 3.0
+START_SECONDS = 120.0
+"""Until all ranks run they may take so long, whatever the timeout: importing torch, meeting the others."""
 RESUME = "run again to resume"
 
 
@@ -38,7 +40,10 @@ def watch(folder: Path, world: int, timeout: float) -> None:
         if failed or None in statuses.values():
             time.sleep(SETTLE_SECONDS)
             blame(folder, world)
-        if now - since > timeout or (stopped_since and now - stopped_since > STOPPED_SECONDS):
+        all_run = len(ranks) == world and all(one.state is not State.STARTING for one in ranks)
+        if now - since > (timeout if all_run else max(timeout, START_SECONDS)) or (
+            stopped_since and now - stopped_since > STOPPED_SECONDS
+        ):
             blame(folder, world, waited=now - since)
         time.sleep(POLL_SECONDS)
 
