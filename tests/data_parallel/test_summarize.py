@@ -1,6 +1,7 @@
 """Tables, speed-ups and predictions, against what the records were made from."""
 
 import json
+from io import StringIO
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -114,7 +115,11 @@ def test_the_notebook_is_executed_and_has_the_numbers_of_the_summary(results, tm
     notebook(NotebookSpec(code="", inputs=""), results, tmp_path / "analysis.ipynb")
     made = nbformat.read(tmp_path / "analysis.ipynb", as_version=4)
     outputs = [output for cell in made.cells if cell.cell_type == "code" for output in cell.outputs]
-    tables = [pd.read_html(output.data["text/html"])[0] for output in outputs if "text/html" in output.get("data", {})]
+    tables = [
+        pd.read_html(StringIO(output.data["text/html"]))[0]
+        for output in outputs
+        if "text/html" in output.get("data", {})
+    ]
     trials, speeds = tables[0].set_index("Unnamed: 0").T, tables[1]
     summary, written = pd.read_csv(results.with_name("summary.csv")), pd.read_csv(results.with_name("speedups.csv"))
     shown = trials["tokens_per_second_mean"].astype(float).to_numpy()

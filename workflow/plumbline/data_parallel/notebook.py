@@ -18,7 +18,7 @@ from plumbline.data_parallel.settings import FIGURES
 
 KERNEL = "python3"
 CELL_SECONDS = 120
-PACKAGES = Path(__file__).parents[2]
+SEARCHED = Path(__file__).parents[2]
 """Where this package lies: the kernel imports it from there too."""
 STEPS = (
     (
@@ -68,7 +68,7 @@ def notebook(spec: NotebookSpec, results: Path, output: Path) -> None:
     manager: Any = client.create_kernel_manager()
     manager.kernel_spec.argv[0] = sys.executable
     try:
-        client.execute(env=os.environ | {"PYTHONPATH": str(PACKAGES)})
+        client.execute(env=os.environ | {"PYTHONPATH": str(SEARCHED)})
     except CellExecutionError as error:
         raise UserError(f"{output}: a cell failed: {error.ename}: {error.evalue}") from error
     for cell in made.cells:
