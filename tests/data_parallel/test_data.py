@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plumbline.data_parallel.ranks.compare import joined
 from plumbline.data_parallel.training.data import Sequences, batches, collate, micro_batches, shard
 
 
@@ -80,3 +81,11 @@ def test_lengths_are_mixed_in_the_epoch_but_alike_in_a_batch(count):
     random = np.random.default_rng(0).permutation(640)
     at_random = sum(collate(split, random[first : first + count]).inputs.numel() for first in range(0, 640, count))
     assert padded < 0.85 * at_random
+
+
+@given(st.integers(1, 6), st.integers(1, 5))
+def test_weak_turns_of_the_comparison_hold_each_sequence_as_often_as_there_are_ranks(count, world):
+    chosen = [np.arange(4 * number, 4 * number + 4) for number in range(count)]
+    made = joined(chosen, world)
+    assert [len(batch) for batch in made] == [4 * world] * count
+    assert np.bincount(np.concatenate(made)).tolist() == [world] * 4 * count

@@ -122,7 +122,7 @@ def test_the_notebook_is_executed_and_has_the_numbers_of_the_summary(results, tm
     ]
     trials, speeds = tables[0].set_index("Unnamed: 0").T, tables[1]
     summary, written = pd.read_csv(results.with_name("summary.csv")), pd.read_csv(results.with_name("speedups.csv"))
-    shown = trials["tokens_per_second_mean"].astype(float).to_numpy()
-    np.testing.assert_allclose(shown, summary["tokens_per_second_mean"], rtol=1e-5)
+    rates = trials["tokens_per_second_mean"].astype(float).to_numpy()
+    np.testing.assert_allclose(rates, summary["tokens_per_second_mean"], rtol=1e-5)
     np.testing.assert_allclose(speeds["speedup"], written["speedup"], atol=1e-5)
     assert sum("image/png" in output.get("data", {}) for output in outputs) == len(FIGURES)

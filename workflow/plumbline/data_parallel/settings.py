@@ -179,7 +179,7 @@ class ComparisonSettings(Settings):
     """Time budget of the rounds in seconds."""
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Rounds go on until half the 95% interval of every ratio is at most this share."""
-    steps: PositiveInt = 2
+    steps: PositiveInt = 4
     """Number of training steps in one turn."""
     methods: list[str] = ["ddp", "reference"]
     """Methods to compare at the largest world. The first one is compared at every world."""

@@ -1,10 +1,11 @@
 """What each rank of the comparison runs: rank 0 calls the turns, and the ranks of a candidate's group take them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -35,10 +36,10 @@ class Arm:
         self.group = dist.new_group(list(range(self.world)))  # every rank of the job calls it
         training = TrainingSettings.model_validate(request["training"])
         settings, split = ModelSettings.model_validate(request["model"]), tokens.splits["train"]
-        size = training.batch * (self.world if described["scaling"] == "weak" else 1)
-        order = batches(split.lengths, batch=size, seed=request["seed"], epoch=0)
-        whole = [batch for batch in order if len(batch) == size]
-        self.batches: list[Indices] = [whole[number % len(whole)] for number in range(request["steps"])]
+        order = batches(split.lengths, batch=training.batch, seed=request["seed"], epoch=0)
+        whole = [batch for batch in order if len(batch) == training.batch]
+        chosen = [whole[number % len(whole)] for number in range(request["steps"])]
+        self.batches = joined(chosen, self.world) if described["scaling"] == "weak" else chosen
         copies = self.world if described["scaling"] == "independent" else 1
         self.tokens = copies * int(sum(split.lengths[batch].sum() for batch in self.batches))
         if self.takes_part:
@@ -61,6 +62,15 @@ class Arm:
             torch.cuda.synchronize()
         if self.world > 1:
             dist.barrier(group=self.group)
+
+
+def joined(chosen: Sequence[Indices], world: int) -> list[Indices]:
+    """As many batches as `chosen`, each of `world` of these, and each of these `world` times.
+
+    So every candidate computes the same sequences, and their lengths decide no ratio.
+    """
+    count = len(chosen)
+    return [np.concatenate([chosen[(step * world + place) % count] for place in range(world)]) for step in range(count)]
 
 
 def compare(rank: Rank, request: dict[str, Any]) -> None:
