@@ -12,7 +12,7 @@ class Ddp(Replica):
 
     def wrapped(self, module: nn.Module, group: dist.ProcessGroup) -> nn.Module:
         return DistributedDataParallel(
-            module, process_group=group, gradient_as_bucket_view=True, broadcast_buffers=False
+            module, process_group=group, gradient_as_bucket_view=True, forward_sync_buffers=False
         )
 
 

@@ -17,7 +17,7 @@ class DdpBf16(Replica):
 
     def wrapped(self, module: nn.Module, group: dist.ProcessGroup) -> nn.Module:
         parallel = DistributedDataParallel(
-            module, process_group=group, gradient_as_bucket_view=True, broadcast_buffers=False
+            module, process_group=group, gradient_as_bucket_view=True, forward_sync_buffers=False
         )
         # behind another name: DDP refuses the hook by its own unless NCCL is there, but gloo reduces bfloat16 too
         parallel.register_comm_hook(group, lambda state, bucket: bf16_compress_hook(state, bucket))

@@ -80,8 +80,10 @@ class Slot:
         self._write()
 
     def beat(self, step: int | None = None) -> None:
-        """Says that it gets on; takes a microsecond."""
+        """Says that it gets on; takes a microsecond. Before the third time it is still starting: torch loads late."""
         self._beats += 1
+        if self._beats == 3:
+            self._state = State.RUNNING
         self._step = self._step if step is None else step
         self._write()
 

@@ -81,7 +81,6 @@ def main(work: Callable[[Rank, Any], None]) -> NoReturn:
             rank = _joined(slot, folder, read_json(folder / "request.json"))
             signal.signal(signal.SIGTERM, _asking(rank))
             signal.signal(signal.SIGINT, _asking(rank))
-            slot.set(State.RUNNING)
             work(rank, read_json(folder / "request.json"))
         slot.set(State.INTERRUPTED if rank.asked_to_stop else State.DONE)
         status = 0

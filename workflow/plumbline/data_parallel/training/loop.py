@@ -132,6 +132,7 @@ class Trainer:
             raise OutcomeError(Outcome.DIVERGED, f"the loss of epoch {self.epoch} is not finite")
         began = time.perf_counter()
         self.load_evaluated()
+        self.rank.slot.beat()
         validation = self.validation_loss()
         score, _ = self.score("validation", self.run.training.translated, f"rank{self.rank.rank}_gen_epoch{self.epoch}")
         validated = time.perf_counter() - began
