@@ -44,11 +44,14 @@ def run_ranks(module: str, request: dict[str, Any], *, world: int, folder: Path,
     with _handing_signals_on(folder, world) as signalled:
         try:
             run_group(members)
-        except ChildFault as fault:
+        except (ChildFault, UserError) as error:
             if signalled:
                 raise KeyboardInterrupt from None
-            blame(folder, world, waited=0.0)
-            raise UserError(f"{fault}: {_last_line(folder / 'torchrun.log')}") from None
+            if isinstance(error, UserError):
+                raise
+            if "ended by" not in str(error):  # torchrun itself was not killed: it ended because a rank did
+                blame(folder, world)
+            raise UserError(f"{error}: {_last_line(folder / 'torchrun.log')}") from None
     if signalled or any(one.state is State.INTERRUPTED for one in read(folder, world)):
         raise KeyboardInterrupt
     return read_json(folder / RESULT)
