@@ -40,9 +40,10 @@ def test_strong_scaling_ends_with_the_loss_of_one_process_and_weak_scaling_takes
 
 
 def test_the_ranks_of_an_epoch_share_its_sequences(trained):
+    meta = json.loads((trained.study / "tokens" / "meta.json").read_text())
     for record in records(trained).values():
         epochs = pd.DataFrame(record["epochs"])
-        assert set(epochs.groupby("epoch")["sequences"].sum()) == {96}
+        assert set(epochs.groupby("epoch")["sequences"].sum()) == {meta["splits"]["train"]["sequences"]}
 
 
 def test_every_promise_of_equality_holds(trained):

@@ -24,6 +24,9 @@ STEPS = (
     (
         "# What does a second device buy in training?\nThe same functions that draw the study's figures and tables,"
         " step by step. Change a cell and run it again; nothing is trained here.",
+        "from io import BytesIO\n"
+        "from pathlib import Path\n"
+        "from IPython.display import Image\n"
         "from plumbline.data_parallel.plots.data import Data\n"
         "from plumbline.core.present.plotting import style\n"
         "from plumbline.data_parallel.figures import DRAWINGS\n"
@@ -31,8 +34,10 @@ STEPS = (
         "from plumbline.data_parallel.summarize import equality_table\n"
         "data = Data.read(Path({results!r}))\n"
         "def draw(name):\n"
+        "    picture = BytesIO()\n"
         "    with style():\n"
-        "        return DRAWINGS[name](data)",
+        "        DRAWINGS[name](data).savefig(picture, dpi=110)\n"
+        "    return Image(picture.getvalue())",
     ),
     ("## The trials\nTimes and rates leave the first epoch out.", "data.trials.T"),
     ("## Speed-ups from interleaved turns", "speedups_frame(data.speedups)"),
@@ -55,7 +60,6 @@ def notebook(spec: NotebookSpec, results: Path, output: Path) -> None:
     cells = []
     for text, code in STEPS:
         cells += [new_markdown_cell(text), new_code_cell(code.replace("{results!r}", repr(str(results.resolve()))))]
-    cells[1]["source"] = "from pathlib import Path\n" + cells[1]["source"]
     for name in FIGURES:
         cells += [new_markdown_cell(f"## {name.replace('_', ' ').capitalize()}"), new_code_cell(f"draw({name!r})")]
     made.cells = cells

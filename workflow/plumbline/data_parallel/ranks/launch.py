@@ -20,6 +20,8 @@ from plumbline.data_parallel.ranks.watch import blame, watch
 
 RESULT = "result.json"
 NODES = "SLURM_JOB_NUM_NODES"
+SEARCHED = Path(__file__).parents[3]
+"""Where this package lies: ranks import it from there too."""
 
 
 def run_ranks(module: str, request: dict[str, Any], *, world: int, folder: Path, timeout: float) -> Any:
@@ -37,7 +39,12 @@ def run_ranks(module: str, request: dict[str, Any], *, world: int, folder: Path,
             work=_torchrun(module, world, folder),
             name="torchrun",
             log=folder / "torchrun.log",
-            environment={"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"},
+            environment={
+                "OMP_NUM_THREADS": "1",
+                "OMP_WAIT_POLICY": "PASSIVE",
+                "TOKENIZERS_PARALLELISM": "false",
+                "PYTHONPATH": os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(SEARCHED)]),
+            },
         ),
         Member(work=partial(watch, folder, world, timeout), name="watcher"),
     ]
