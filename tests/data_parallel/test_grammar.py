@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from plumbline.data_parallel.corpora import german as german_clauses
 from plumbline.data_parallel.corpora import grammar
-from plumbline.data_parallel.corpora.grammar import Clause, Phrase, Sentence, draw_sentence, in_english, in_german
+from plumbline.data_parallel.corpora.english import in_english
+from plumbline.data_parallel.corpora.german import in_german
+from plumbline.data_parallel.corpora.grammar import draw_sentence
 from plumbline.data_parallel.corpora.lexicon import ADJECTIVES, MANNERS, NOUNS, PLACES, TIMES, VERBS
+from plumbline.data_parallel.corpora.tree import Clause, Phrase, Sentence, agreement
 from plumbline.data_parallel.settings import CorpusSettings, GrammarCorpus
 
 SMALL = CorpusSettings(grammar=GrammarCorpus(train=400, validation=40, test=40, held_out=40))
@@ -115,7 +119,7 @@ def test_the_finite_verb_ends_every_subordinate_clause():
         clause = sentence.subordinate
         german, after = in_german(sentence), f", {sentence.connective} "
         part = german.split(", ")[0] if sentence.subordinate_first else german.rstrip(".").rsplit(after)[-1]
-        finite, end = grammar._verb_parts(clause, *grammar._agreement(clause.subject))
+        finite, end = german_clauses._verb_parts(clause, *agreement(clause.subject))
         assert part.split()[-1] == (end + finite if clause.tense in ("present", "past") else finite)
         checked += 1
     assert checked > 50

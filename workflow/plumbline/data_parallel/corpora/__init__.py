@@ -1,1 +1,1 @@
-"""Where the sentence pairs come from: each module except `interface` and `lexicon` is a source with its name."""
+"""Where the sentence pairs come from: `grammar`, `hub` and `files` are the sources; the rest is their means."""
