@@ -40,13 +40,16 @@ class RankEpoch(Settings):
     forward_seconds: float
     backward_seconds: float
     """With the communication in it."""
-    communication_seconds: float
-    """Backward seconds less those without synchronisation, as a few steps after the epoch measure; may be negative."""
+    communication_seconds: float | None
+    """Backward seconds less those without synchronisation, as a few steps after the epoch measure; may be negative.
+    None for a method that cannot go without."""
     optimizer_seconds: float
     control_seconds: float
     """The rest of the steps: agreeing with the other ranks on whether to save or stop."""
     validation_seconds: float
+    """Of validating and translating."""
     checkpoint_seconds: float
+    """Of checkpoints between steps, without that of the epoch's end."""
 
     model_config = Settings.model_config | {"populate_by_name": True}
 

@@ -7,8 +7,6 @@ import pandas as pd
 
 from plumbline.data_parallel.record import TrialRecord
 
-SPENT = ("data", "forward", "backward", "communication", "optimizer", "control")
-
 
 def label(record: TrialRecord) -> str:
     """The trial in figures and tables: `1 process`, `2 × ddp, weak`."""
@@ -28,7 +26,8 @@ def epochs_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
         for record in records
         for epoch in record.epochs
     ]
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    return frame.astype({"communication_seconds": float}) if rows else frame
 
 
 def trials_frame(records: Sequence[TrialRecord], epochs: pd.DataFrame) -> pd.DataFrame:

@@ -16,6 +16,7 @@ class Fsdp(Replica):
     """Weights are gathered layer by layer for the forward and again for the backward pass; gradients are scattered."""
 
     traffic = 3.0
+    forgets = False  # it holds them apart until the next pass that synchronises, which would add them
 
     def wrapped(self, module: nn.Module, group: dist.ProcessGroup) -> nn.Module:
         kind = next(module.parameters()).device.type

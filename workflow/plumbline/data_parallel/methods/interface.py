@@ -28,6 +28,8 @@ class Replica:
     """Whether it reduces in the parameters' own dtype, so that float64 agrees to 1e-10."""
     traffic = 2.0
     """What a rank sends in a step, over (world - 1) / world × the parameters' bytes; of a ring all-reduce 2."""
+    forgets = True
+    """Whether gradients of a backward pass without synchronisation are gone once the optimizer has cleared them."""
     wire_bytes_per_element: int | None = None
     """Bytes of one gradient element on the wire; None: those of the parameters' dtype."""
 

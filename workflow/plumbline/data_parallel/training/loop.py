@@ -125,8 +125,7 @@ class Trainer:
         """Validates, translates, writes this rank's results, and saves."""
         self.spans.settle()
         spent = dict(self.spans.seconds)
-        probed = [self.learner.backward_alone_seconds(batch, Spans(self.rank.device)) for batch in order[:PROBED_STEPS]]
-        alone = sum(probed) / len(probed) * self.counts["steps"]
+        communication = self.communication_seconds(spent["backward"], order)
         training_loss = self.total(float(self.losses)) / self.total(self.counts["target_tokens"])
         if not math.isfinite(training_loss):
             raise OutcomeError(Outcome.DIVERGED, f"the loss of epoch {self.epoch} is not finite")
@@ -151,7 +150,7 @@ class Trainer:
             data_seconds=spent["data_wait"],
             forward_seconds=spent["forward"],
             backward_seconds=spent["backward"],
-            communication_seconds=spent["backward"] - alone if self.rank.world > 1 else 0.0,
+            communication_seconds=communication,
             optimizer_seconds=spent["optimizer"],
             control_seconds=spent["other"],
             validation_seconds=validated,
@@ -166,6 +165,15 @@ class Trainer:
         self.counts = dict.fromkeys(COUNTS, 0)
         self.save()
         self.learner.spans = self.spans = Spans(self.rank.device)
+
+    def communication_seconds(self, backward: float, order: list[Indices]) -> float | None:
+        """Backward seconds of the epoch less those without synchronisation, measured on its first batches now."""
+        if self.rank.world == 1:
+            return 0.0
+        if not self.replica.forgets:
+            return None
+        alone = [self.learner.backward_alone_seconds(batch, Spans(self.rank.device)) for batch in order[:PROBED_STEPS]]
+        return backward - sum(alone) / len(alone) * self.counts["steps"]
 
     def total(self, value: float) -> float:
         """The sum over ranks."""
