@@ -58,19 +58,19 @@ def resumed(trial: Trial) -> dict:
     return trial.record
 
 
-@pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(
-    ("number", "message"),
+    ("number", "rank", "message"),
     [
-        (signal.SIGKILL, "ended in step .* without a word"),
-        (signal.SIGUSR1, "failed in step .*: ZeroDivisionError: injected"),
-        (signal.SIGUSR2, "ended in step .* without a word"),
-        (signal.SIGSTOP, "was stopped in step"),
+        (signal.SIGKILL, 0, "ended in step .* without a word"),
+        (signal.SIGKILL, 1, "ended in step .* without a word"),
+        (signal.SIGUSR1, 1, "failed in step .*: ZeroDivisionError: injected"),
+        (signal.SIGUSR2, 1, "ended in step .* without a word"),
+        (signal.SIGSTOP, 0, "was stopped in step"),
     ],
-    ids=["kill", "raise", "leave", "stop"],
+    ids=["kill 0", "kill 1", "raise", "leave", "stop"],
 )
 def test_rank_that_fails_is_named_and_the_next_start_ends_as_if_nothing_had_happened(
-    trial, undisturbed, rank, number, message
+    trial, undisturbed, number, rank, message
 ):
     stage = trial.start()
     pid = wait_for_step(trial, rank)
