@@ -118,7 +118,7 @@ def _equality(settings: DataParallelSettings, seed: int, tokens: Target) -> Targ
         "model": settings.model.model_dump(mode="json"),
         "training": settings.training.model_dump(mode="json") | proof,
         "methods": methods,
-        "worlds": sorted({world for world in settings.worlds if world > 1} | {1}),
+        "worlds": sorted(world for world in settings.worlds if world > 1) or [1],
         "steps": settings.equality.steps,
         "seed": seed,
     }
