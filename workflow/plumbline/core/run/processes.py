@@ -201,7 +201,7 @@ def _start_keeper() -> int:
             os.setpgid(0, 0)
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             _signal_at_death_of_parent(signal.SIGTERM)
-            if os.getppid() == parent:
+            while os.getppid() == parent:  # a cluster that preempts a job sends SIGTERM to all of its processes
                 signal.sigwait({signal.SIGTERM})
             os.killpg(0, signal.SIGKILL)
         finally:

@@ -1,0 +1,91 @@
+"""Order, shards and batches: every sequence is trained on once, whatever the number of ranks."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plumbline.data_parallel.ranks.compare import joined
+from plumbline.data_parallel.training.data import Sequences, batches, collate, micro_batches, shard
+
+
+def sequences(count: int, seed: int = 0, longest: int = 12) -> Sequences:
+    random = np.random.default_rng(seed)
+    lengths = random.integers(3, longest, count)
+    prompts = np.array([random.integers(1, length) for length in lengths])
+    ids = random.integers(1, 50, lengths.sum()).astype(np.int32)
+    return Sequences(ids=ids, offsets=np.cumsum([0, *lengths]), prompts=prompts)
+
+
+@given(st.integers(1, 90), st.integers(1, 20), st.integers(1, 5), st.integers(1, 3))
+def test_shards_are_disjoint_and_cover_every_sequence_once(count, batch, world, parts):
+    lengths = sequences(count).lengths
+    seen = [
+        index
+        for rows in batches(lengths, batch=batch, seed=3, epoch=1)
+        for rank in range(world)
+        for part in micro_batches(shard(rows, lengths, rank, world), parts)
+        for index in part
+    ]
+    assert sorted(seen) == list(range(count))
+
+
+@given(st.integers(2, 60), st.integers(1, 6))
+def test_ranks_get_equally_many_sequences_and_nearly_equally_many_tokens(count, world):
+    lengths = sequences(count).lengths
+    shares = [shard(np.arange(count), lengths, rank, world) for rank in range(world)]
+    sizes = [len(share) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+    if count % world == 0:
+        tokens = [int(lengths[share].sum()) for share in shares]
+        assert max(tokens) - min(tokens) <= lengths.max()
+
+
+def test_the_order_is_random_by_seed_and_epoch():
+    lengths = sequences(100).lengths
+
+    def order(seed, epoch):
+        return np.concatenate(batches(lengths, batch=8, seed=seed, epoch=epoch)).tolist()
+
+    assert order(1, 0) == order(1, 0)
+    assert order(1, 0) != order(1, 1)
+    assert order(1, 0) != order(2, 0)
+
+
+def test_the_targets_are_the_tokens_after_the_source_and_each_is_predicted_from_the_token_before_it():
+    split = sequences(7)
+    batch = collate(split, np.arange(7))
+    width = batch.inputs.shape[1]
+    found = {}
+    for place, target in zip(batch.places.tolist(), batch.targets.tolist(), strict=True):
+        found.setdefault(place // width, []).append((place % width, target))
+    for index in range(7):
+        row, prompt = split.row(index).tolist(), int(split.prompts[index])
+        assert found[index] == [(position - 1, row[position]) for position in range(prompt, len(row))]
+        assert batch.inputs[index, : len(row) - 1].tolist() == row[:-1]
+
+
+def test_a_rank_without_sequences_has_a_batch_that_predicts_nothing():
+    batch = collate(sequences(3), [])
+    assert batch.inputs.shape == (1, 1)
+    assert len(batch.places) == len(batch.targets) == 0
+    assert batch.targets.dtype is torch.int64
+
+
+@pytest.mark.parametrize("count", [5, 64])
+def test_lengths_are_mixed_in_the_epoch_but_alike_in_a_batch(count):
+    """Batches of similar lengths pad less than batches at random would."""
+    split = sequences(640, longest=60)
+    padded = sum(collate(split, rows).inputs.numel() for rows in batches(split.lengths, batch=count, seed=0, epoch=0))
+    random = np.random.default_rng(0).permutation(640)
+    at_random = sum(collate(split, random[first : first + count]).inputs.numel() for first in range(0, 640, count))
+    assert padded < 0.85 * at_random
+
+
+@given(st.integers(1, 6), st.integers(1, 5))
+def test_weak_turns_of_the_comparison_hold_each_sequence_as_often_as_there_are_ranks(count, world):
+    chosen = [np.arange(4 * number, 4 * number + 4) for number in range(count)]
+    made = joined(chosen, world)
+    assert [len(batch) for batch in made] == [4 * world] * count
+    assert np.bincount(np.concatenate(made)).tolist() == [world] * 4 * count

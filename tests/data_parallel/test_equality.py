@@ -1,0 +1,66 @@
+"""Every method in every world ends with the parameters of one process; a mean of means does not."""
+
+import os
+
+import pytest
+
+from data_parallel.small import HERE, MODEL, TRAINING, build_tokens
+from plumbline.data_parallel.ranks.launch import run_ranks
+from plumbline.data_parallel.record import Difference
+from plumbline.data_parallel.settings import method_names
+
+RAGGED = TRAINING.model_copy(update={"batch": 12, "accumulation": 2})
+"""The 95 sequences leave 11 for the last batch, so that ranks and micro-batches differ in their sequences."""
+
+
+@pytest.fixture(scope="module")
+def meta(tmp_path_factory):
+    return build_tokens(tmp_path_factory.mktemp("tokens"))
+
+
+def proved(module: str, meta, folder, worlds, methods) -> list[Difference]:
+    request = {"model": MODEL.model_dump(mode="json"), "training": RAGGED.model_dump(mode="json"), "device": "cpu"}
+    request |= {"methods": methods, "worlds": worlds, "steps": 20, "seed": 0, "tokens": str(meta)}
+    found = run_ranks(module, request, world=max(worlds), folder=folder, timeout=60)
+    return [Difference.model_validate(one) for one in found["differences"]]
+
+
+@pytest.fixture(scope="module")
+def differences(meta, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks") / "board"
+    return proved("plumbline.data_parallel.ranks.equality", meta, folder, [1, 2, 4], method_names())
+
+
+def test_ranks_end_with_the_parameters_of_one_process_within_each_method_s_bound(differences):
+    assert len(differences) == 2 * 3 * 4
+    assert all(one.outcome == "ok" for one in differences)
+    assert [(one.method, one.world, one.dtype, one.largest) for one in differences if one.holds is False] == []
+    promised = {(one.method, one.dtype): one.bound for one in differences}
+    assert promised["ddp", "float32"] == promised["reference", "float32"] == promised["fsdp", "float32"] == 1e-5
+    assert promised["ddp", "float64"] == promised["reference", "float64"] == promised["fsdp", "float64"] == 1e-10
+
+
+def test_all_ranks_hold_the_same_parameters_to_the_bit(differences):
+    assert all(one.ranks_agree for one in differences)
+
+
+def test_gradients_in_bfloat16_send_half_the_bytes_and_differ_more(differences):
+    found = {(one.method, one.world, one.dtype): one for one in differences}
+    plain, half = found["ddp", 2, "float32"], found["ddp_bf16", 2, "float32"]
+    assert half.wire_bytes_per_step == plain.wire_bytes_per_step / 2
+    assert half.largest > 10 * plain.largest
+
+
+def test_fully_sharded_ranks_hold_a_share_of_the_memory(differences):
+    found = {(one.method, one.world, one.dtype): one.memory_bytes for one in differences}
+    whole, shared = found["ddp", 4, "float32"], found["fsdp", 4, "float32"]
+    for part in ("weights", "gradients", "optimizer"):
+        assert shared[part] < 0.3 * whole[part]
+
+
+def test_mean_of_means_is_caught(meta, tmp_path, monkeypatch):
+    """The same proof with the loss that averages the ranks' own means."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE.parent), str(HERE.parents[1] / "workflow")]))
+    found = proved("data_parallel.mean_of_means", meta, tmp_path / "board", [1, 2], ["reference"])
+    by_place = {(one.world, one.dtype): one.holds for one in found}
+    assert by_place == {(1, "float32"): True, (1, "float64"): True, (2, "float32"): False, (2, "float64"): False}

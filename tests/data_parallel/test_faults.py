@@ -1,0 +1,179 @@
+"""Faults with real processes: each is seen, its rank is named, nothing is left running, and the next start resumes."""
+
+import re
+import signal
+import time
+
+import psutil
+import pytest
+
+from data_parallel.small import Trial, build_tokens
+from plumbline.data_parallel.ranks.board import State, read
+
+SEEN_SECONDS = 15.0
+INJECTED_STEP = 40
+
+
+@pytest.fixture(scope="module")
+def meta(tmp_path_factory):
+    return build_tokens(tmp_path_factory.mktemp("tokens"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(meta, tmp_path_factory) -> str:
+    """The digest of the weights of a trial that nothing happened to."""
+    trial = Trial(meta, tmp_path_factory.mktemp("undisturbed"))
+    assert trial.start().wait(120) == 0
+    return trial.record["weights_sha256"]
+
+
+@pytest.fixture
+def trial(meta, tmp_path) -> Trial:
+    return Trial(meta, tmp_path)
+
+
+def wait_for_step(trial: Trial, rank: int, step: int = INJECTED_STEP) -> int:
+    """Waits until the rank is that far and a checkpoint is there; its process."""
+    began = time.monotonic()
+    while time.monotonic() - began < 90:
+        for one in read(trial.board, trial.world):
+            if one.rank == rank and one.state is State.RUNNING and one.step >= step and trial.checkpoints:
+                return one.pid
+        time.sleep(0.005)
+    raise AssertionError("the rank did not get that far")
+
+
+def ended(stage, family: list[psutil.Process]) -> tuple[str, float]:
+    """What the stage said and how long it took to end; nothing that it started is left."""
+    began = time.monotonic()
+    _, said = stage.communicate(timeout=90)
+    seconds = time.monotonic() - began
+    _, alive = psutil.wait_procs(family, timeout=3)
+    assert alive == []
+    return said, seconds
+
+
+def resumed(trial: Trial) -> dict:
+    assert trial.start().wait(120) == 0
+    return trial.record
+
+
+@pytest.mark.parametrize(
+    ("number", "rank", "message"),
+    [
+        (signal.SIGKILL, 0, "ended in step .* without a word"),
+        (signal.SIGKILL, 1, "ended in step .* without a word"),
+        (signal.SIGUSR1, 1, "failed in step .*: ZeroDivisionError: injected"),
+        (signal.SIGUSR2, 1, "ended in step .* without a word"),
+        (signal.SIGSTOP, 0, "was stopped in step"),
+    ],
+    ids=["kill 0", "kill 1", "raise", "leave", "stop"],
+)
+def test_rank_that_fails_is_named_and_the_next_start_ends_as_if_nothing_had_happened(
+    trial, undisturbed, number, rank, message
+):
+    stage = trial.start()
+    pid = wait_for_step(trial, rank)
+    family = psutil.Process(stage.pid).children(recursive=True)
+    psutil.Process(pid).send_signal(number)
+    said, seconds = ended(stage, family)
+    assert stage.returncode == 1
+    assert re.search(rf"ERROR rank {rank}\b.*{message}", said), said
+    assert "Traceback" not in said
+    assert seconds < SEEN_SECONDS
+    assert not (trial.folder / "record.json").exists()
+    record = resumed(trial)
+    assert record["restarts"] == 1
+    assert record["weights_sha256"] == undisturbed
+
+
+def test_rank_that_hangs_is_named_after_the_timeout(trial, undisturbed):
+    trial.timeout = 4.0
+    stage = trial.start()
+    pid = wait_for_step(trial, 1)
+    family = psutil.Process(stage.pid).children(recursive=True)
+    psutil.Process(pid).send_signal(signal.SIGRTMIN)
+    said, seconds = ended(stage, family)
+    assert re.search(r"ERROR rank 1 hangs in step \d+: no rank got on for", said), said
+    assert seconds < trial.timeout + 10
+    assert resumed(trial)["weights_sha256"] == undisturbed
+
+
+def test_full_disk_is_named_and_the_checkpoint_before_it_stays(trial, undisturbed):
+    stage = trial.start()
+    pid = wait_for_step(trial, 0)
+    family = psutil.Process(stage.pid).children(recursive=True)
+    psutil.Process(pid).send_signal(signal.SIGRTMIN + 1)
+    said, seconds = ended(stage, family)
+    assert re.search(r"ERROR rank 0: .*no space left on the device", said), said
+    assert seconds < SEEN_SECONDS
+    assert resumed(trial)["weights_sha256"] == undisturbed
+
+
+def test_loss_that_is_not_finite_is_the_outcome_diverged(trial):
+    stage = trial.start()
+    psutil.Process(wait_for_step(trial, 1)).send_signal(signal.SIGRTMIN + 2)
+    assert stage.wait(60) == 0
+    assert (trial.record["outcome"], trial.record["epochs"]) == ("diverged", [])
+    assert re.search(r"the loss of epoch \d+ is not finite", trial.record["message"])
+
+
+@pytest.mark.parametrize(
+    ("number", "to_all"),
+    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, False)],
+    ids=["terminated", "preempted by the cluster", "ctrl-c"],
+)
+def test_signal_saves_at_the_next_step(trial, undisturbed, number, to_all):
+    """A cluster that preempts a job signals all of its processes at once."""
+    stage = trial.start()
+    wait_for_step(trial, 0)
+    family = psutil.Process(stage.pid).children(recursive=True)
+    step = max(one.step for one in read(trial.board, 2))
+    for process in [psutil.Process(stage.pid), *(family if to_all else [])]:
+        process.send_signal(number)
+    said, seconds = ended(stage, family)
+    assert stage.returncode == 130
+    assert "interrupted; run again to resume" in said
+    assert seconds < SEEN_SECONDS
+    log = (trial.board / "torchrun.log").read_text()
+    saved = int(re.search(r"asked to stop: saved after step (\d+)", log).group(1))
+    assert saved >= step
+    record = resumed(trial)
+    assert f"resumed after step {saved}" in (trial.board / "torchrun.log").read_text()
+    assert record["weights_sha256"] == undisturbed
+
+
+@pytest.mark.parametrize("victim", ["stage", "torchrun"])
+def test_killed_parent_leaves_no_orphan(trial, undisturbed, victim):
+    stage = trial.start()
+    wait_for_step(trial, 1)
+    family = psutil.Process(stage.pid).children(recursive=True)
+    agent = next(process for process in family if "torch.distributed.run" in process.cmdline())
+    (psutil.Process(stage.pid) if victim == "stage" else agent).kill()
+    said, seconds = ended(stage, family)
+    assert stage.returncode != 0
+    assert seconds < SEEN_SECONDS
+    if victim == "torchrun":
+        assert "torchrun was ended by SIGKILL" in said
+    assert resumed(trial)["weights_sha256"] == undisturbed
+
+
+def test_lost_checkpoint_starts_from_the_beginning(trial, undisturbed):
+    stage = trial.start()
+    psutil.Process(wait_for_step(trial, 1)).kill()
+    stage.communicate(timeout=60)
+    for path in trial.checkpoints:
+        path.unlink()
+    record = resumed(trial)
+    assert (record["restarts"], record["weights_sha256"]) == (0, undisturbed)
+
+
+def test_torn_checkpoint_is_named_with_the_fix(trial):
+    stage = trial.start()
+    psutil.Process(wait_for_step(trial, 1)).kill()
+    stage.communicate(timeout=60)
+    (path,) = trial.checkpoints
+    path.write_bytes(path.read_bytes()[:1000])
+    stage = trial.start()
+    _, said = stage.communicate(timeout=60)
+    assert re.search(r"ERROR rank \d: .*is not a checkpoint .*delete it to start from the beginning", said), said

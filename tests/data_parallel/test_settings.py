@@ -1,0 +1,36 @@
+"""What a user may get wrong in the block `data_parallel`, each in one line."""
+
+import pytest
+
+from plumbline import config as configuration
+from plumbline.core.errors import UserError
+from plumbline.data_parallel.ranks import room
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"training": {"batch": 6}, "worlds": [1, 4]}, "training.batch: 6 does not divide by 4 ranks × accumulation 1"),
+        ({"training": {"batch": 4, "accumulation": 4}}, "make it a multiple of 8"),
+        ({"methods": ["dpp"]}, "no method 'dpp'; choose from ddp, ddp_bf16, fsdp, reference"),
+        ({"corpus": {"source": "files"}}, "files.train: needs one file, or a German and an English one"),
+        ({"corpus": {"hub": {"id": "x"}}}, "hub: set, but source is 'grammar'"),
+        ({"worlds": [2, 2]}, "2 is named twice"),
+        ({"model": {"heads": 3}}, r"heads \(3\) must divide width \(128\)"),
+    ],
+)
+def test_mistakes_are_named(block, message):
+    with pytest.raises(UserError, match=message):
+        configuration.check({"data_parallel": block})
+
+
+def test_weak_scaling_alone_needs_no_batch_that_the_ranks_divide():
+    configuration.check({"data_parallel": {"training": {"batch": 3}, "scalings": ["weak"], "worlds": [1, 2]}})
+
+
+def test_more_ranks_than_cores_are_refused_unless_one_insists(monkeypatch):
+    monkeypatch.setattr(room, "core_count", lambda: 2)
+    room.check_room(2, "cpu", oversubscribe=False)
+    with pytest.raises(UserError, match=r"4 ranks, but this host has 2 cores; .*oversubscribe: true"):
+        room.check_room(4, "cpu", oversubscribe=False)
+    room.check_room(4, "cpu", oversubscribe=True)

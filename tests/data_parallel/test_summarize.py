@@ -1,0 +1,128 @@
+"""Tables, speed-ups and predictions, against what the records were made from."""
+
+import json
+from io import StringIO
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_parallel import some_records
+from plumbline.core.errors import UserError
+from plumbline.data_parallel.analysis.frames import epochs_frame, trials_frame
+from plumbline.data_parallel.analysis.network import Network, fitted, predictions, speedup
+from plumbline.data_parallel.analysis.speedups import speedups
+from plumbline.data_parallel.figures import DRAWINGS, FiguresSpec, figures
+from plumbline.data_parallel.notebook import NotebookSpec, notebook
+from plumbline.data_parallel.record import ComparisonRecord
+from plumbline.data_parallel.settings import FIGURES
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return some_records.write_summary(tmp_path_factory.mktemp("summary"))
+
+
+def test_times_are_means_over_ranks_rates_sums_over_ranks_and_the_first_epoch_is_left_out():
+    record = some_records.trial(2)
+    (row,) = trials_frame([record], epochs_frame([record])).to_dict("records")
+    times = {(one.epoch, one.rank): one.training_time for one in record.epochs}
+    means = [(times[number, 0] + times[number, 1]) / 2 for number in (1, 2)]
+    rates = [1000 / times[number, 0] + 1000 / times[number, 1] for number in (1, 2)]
+    assert row["training_time_mean"] == pytest.approx(np.mean(means))
+    assert row["training_time_deviation"] == pytest.approx(np.std(means, ddof=1))
+    assert row["slowest_rank_time_mean"] == pytest.approx(np.mean([times[1, 1], times[2, 1]]))
+    assert row["tokens_per_second_mean"] == pytest.approx(np.mean(rates))
+
+
+def test_speedups_are_what_the_turns_were_made_with_in_spite_of_drift():
+    found = {one.turns.name: one for one in speedups(some_records.comparison())}
+    for name, speed in some_records.SPEEDS.items():
+        if name != "1 process":
+            assert found[name].ratio.low <= speed * 1.005
+            assert found[name].ratio.high >= speed * 0.995
+            assert found[name].ratio.value == pytest.approx(speed, rel=0.02)
+    weak = found["ddp weak 2"]
+    assert weak.of_ceiling.value == pytest.approx(1.8 / 1.9, rel=0.02)
+    assert weak.efficiency == pytest.approx(0.9, rel=0.02)
+    assert weak.verdict == "faster"
+
+
+def test_the_network_that_made_the_times_is_found_again():
+    network = fitted(some_records.comparison().all_reduces)
+    assert network.latency_seconds == pytest.approx(some_records.LATENCY)
+    assert network.bytes_per_second == pytest.approx(some_records.BYTES_PER_SECOND)
+
+
+def test_predictions_follow_the_ring_by_hand():
+    network = Network(name="x", latency_seconds=1e-3, bytes_per_second=1e6)
+    reduce = 2 * 3 * 1e-3 + 2 * 3 / 4 * 1e4 / 1e6
+    strong = speedup(network, step_seconds=1.0, size=1e4, world=4, scaling="strong")
+    weak = speedup(network, step_seconds=1.0, size=1e4, world=4, scaling="weak", ceiling=0.5)
+    assert strong == pytest.approx(1 / (1 / 4 + reduce))
+    assert weak == pytest.approx(4 / (1 / 0.5 + reduce))
+
+
+def test_without_several_processes_there_is_nothing_to_predict():
+    alone = some_records.comparison().model_copy(update={"all_reduces": []})
+    assert predictions(alone, [], {}) == []
+
+
+def test_tables_and_findings_are_written_and_say_which_bound_was_broken(results):
+    folder = results.parent
+    assert len(pd.read_csv(folder / "summary.csv")) == 3
+    assert list(pd.read_csv(folder / "speedups.csv")["candidate"]) == list(some_records.SPEEDS)[1:]
+    for table in ("trials", "speedups", "equality"):
+        assert r"\toprule" in (folder / "tables" / f"{table}.tex").read_text()
+    text = (folder / "data_parallel_analysis.md").read_text()
+    assert (
+        "ddp on 2 in float32: after 20 steps the largest difference from one process is 1.0e-07 (within 1e-05)" in text
+    )
+    assert "is 1.0e-06 (beyond 1e-10)" in text
+    assert "fsdp on 2 in float32: unavailable (not on this backend)" in text
+    assert "busy machine" not in text
+
+
+def test_a_record_of_other_settings_is_refused(tmp_path):
+    some_records.write_summary(tmp_path)
+    paths = [tmp_path / f"{record.trial}.json" for record in some_records.everything()]
+    other = ComparisonRecord.read(paths[-1]).model_copy(update={"spec": {"trial": "x"}})
+    paths[-1].write_text(json.dumps(other.to_json()))
+    with pytest.raises(UserError, match="speed: recorded with settings or code other than today's"):
+        some_records.summarized(some_records.everything(), paths, tmp_path / "again" / "results.json")
+
+
+def test_every_figure_is_drawn(results, tmp_path):
+    figures(FiguresSpec(code="", inputs=""), results, tmp_path / f"{FIGURES[0]}.pdf")
+    assert set(DRAWINGS) == set(FIGURES)
+    for name in FIGURES:
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    plt.close("all")
+
+
+def test_bars_carry_their_values(results):
+    from plumbline.data_parallel.plots.data import Data
+
+    data = Data.read(results)
+    axes = DRAWINGS["tokens_per_second_comparison"](data).axes[0]
+    written = {text.get_text() for text in axes.texts}
+    assert written == {f"{value:,.0f}" for value in data.trials["tokens_per_second_mean"]}
+
+
+def test_the_notebook_is_executed_and_has_the_numbers_of_the_summary(results, tmp_path, monkeypatch):
+    notebook(NotebookSpec(code="", inputs=""), results, tmp_path / "analysis.ipynb")
+    made = nbformat.read(tmp_path / "analysis.ipynb", as_version=4)
+    outputs = [output for cell in made.cells if cell.cell_type == "code" for output in cell.outputs]
+    tables = [
+        pd.read_html(StringIO(output.data["text/html"]))[0]
+        for output in outputs
+        if "text/html" in output.get("data", {})
+    ]
+    trials, speeds = tables[0].set_index("Unnamed: 0").T, tables[1]
+    summary, written = pd.read_csv(results.with_name("summary.csv")), pd.read_csv(results.with_name("speedups.csv"))
+    rates = trials["tokens_per_second_mean"].astype(float).to_numpy()
+    np.testing.assert_allclose(rates, summary["tokens_per_second_mean"], rtol=1e-5)
+    np.testing.assert_allclose(speeds["speedup"], written["speedup"], atol=1e-5)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == len(FIGURES)

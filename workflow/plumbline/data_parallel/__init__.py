@@ -1,0 +1,1 @@
+"""Study `data_parallel`: what does a second device buy in training?"""

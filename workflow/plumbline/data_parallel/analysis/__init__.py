@@ -1,0 +1,1 @@
+"""What the records say: tables, speed-ups, the network model, findings."""

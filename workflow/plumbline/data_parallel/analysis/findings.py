@@ -1,0 +1,114 @@
+"""The findings in sentences."""
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from plumbline.core.present.findings import findings_text
+from plumbline.core.present.formatting import bytes_text, percent, reason, with_interval
+from plumbline.core.run.records import machine_note, machines
+from plumbline.data_parallel.analysis.frames import label
+from plumbline.data_parallel.analysis.network import HERE, Prediction
+from plumbline.data_parallel.analysis.speedups import PRESSURE_PERCENT, Speedup
+from plumbline.data_parallel.record import ComparisonRecord, EqualityRecord, TrialRecord
+
+
+def findings(
+    records: Sequence[TrialRecord],
+    trials: pd.DataFrame,
+    equality: EqualityRecord,
+    comparison: ComparisonRecord,
+    speedups: Sequence[Speedup],
+    predictions: Sequence[Prediction],
+) -> str:
+    """The study's findings as Markdown."""
+    return findings_text(
+        "What does a second device buy in training?",
+        {
+            "How much faster is training?": _speed(comparison, speedups),
+            "Do all of them compute the same?": _equality(equality),
+            "What do the trials learn, and how long do they take?": _learned(records, trials),
+            "What would more devices buy?": _predicted(speedups, predictions),
+            "Caveats": _caveats(records, comparison),
+        },
+    )
+
+
+def _speed(comparison: ComparisonRecord, speedups: Sequence[Speedup]) -> Iterator[str]:
+    if not comparison.ok:
+        yield f"The comparison has no result: {reason(comparison.outcome, comparison.message)}."
+    for one in speedups:
+        ratio = with_interval(one.ratio.value, one.ratio.low, one.ratio.high, digits=2)
+        if one.turns.name == "control":
+            yield f"One process against itself: {ratio}. This is what this measurement cannot resolve."
+        elif one.of_ceiling is None:
+            yield f"{one.turns.name}: {ratio} times the tokens per second of one process ({one.verdict})."
+        else:
+            of, world = one.of_ceiling, one.turns.world
+            share = with_interval(of.value, of.low, of.high, digits=2)
+            yield (
+                f"{one.turns.name}: {ratio} times the tokens per second of one process ({one.verdict}). That is {share}"
+                f" of what {world} independent processes reach at the same time, and {percent(one.efficiency)} of"
+                f" {world}."
+            )
+
+
+def _equality(record: EqualityRecord) -> Iterator[str]:
+    for one in record.differences:
+        name = f"{one.method} on {one.world} in {one.dtype}"
+        if one.outcome == "unavailable":
+            yield f"{name}: unavailable ({one.message})."
+        elif one.largest is not None:
+            kept = "" if one.bound is None else f" ({'within' if one.holds else 'beyond'} {one.bound:g})"
+            agree = "agree" if one.ranks_agree else "do not agree"
+            yield (
+                f"{name}: after {record.steps} steps the largest difference from one process is {one.largest:.1e}"
+                f"{kept}; the ranks {agree} bit for bit."
+            )
+
+
+def _learned(records: Sequence[TrialRecord], trials: pd.DataFrame) -> Iterator[str]:
+    for record, (_, row) in zip(records, trials.iterrows(), strict=True):
+        if not record.ok:
+            yield f"{label(record)}: {reason(record.outcome, record.message)}."
+            continue
+        scores = "; ".join(
+            f"{found.bleu:.1f} on {split.replace('_', '-')} (copying: {found.copied_bleu:.1f})"
+            for split, found in record.translations.items()
+        )
+        wire = bytes_text(row["wire_bytes_per_step"])
+        yield (
+            f"{label(record)}: {row['training_time_mean']:.1f} s per epoch without the first,"
+            f" {row['tokens_per_second_mean']:,.0f} tokens/s over all ranks; validation loss"
+            f" {row['validation_loss']:.2f} nats per token; BLEU {scores}; each rank sends {wire} a step."
+        )
+
+
+def _predicted(speedups: Sequence[Speedup], predictions: Sequence[Prediction]) -> Iterator[str]:
+    measured: dict[tuple[int, str], Speedup] = {}
+    for found in speedups:
+        if found.turns.method:  # the first method is measured in every world
+            measured.setdefault((found.turns.world, found.turns.scaling), found)
+    for one in predictions:
+        if one.network != HERE:
+            yield f"{one.world} devices like this one on {one.network}, {one.scaling}: {one.speedup:,.1f} predicted."
+        elif (one.world, one.scaling) in measured:
+            value = measured[one.world, one.scaling].ratio.value
+            error = percent(abs(one.speedup / value - 1))
+            yield (
+                f"{one.world} processes here, {one.scaling}: {one.speedup:.2f} predicted and {value:.2f} measured,"
+                f" {error} apart."
+            )
+
+
+def _caveats(records: Sequence[TrialRecord], comparison: ComparisonRecord) -> Iterator[str]:
+    yield "Predictions assume that communication does not overlap with computing, and a network port for each process."
+    if comparison.pressure_percent is not None and comparison.pressure_percent > PRESSURE_PERCENT:
+        yield (
+            f"At the end of the comparison, processes waited for a CPU {comparison.pressure_percent:.0f}% of the time:"
+            " speed-ups on a busy machine are inconclusive."
+        )
+    if comparison.precise is False:
+        yield "The comparison's time was used up before every interval was as narrow as asked for."
+    if note := machine_note(machines(records)):
+        yield note

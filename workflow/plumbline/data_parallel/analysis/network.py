@@ -1,0 +1,98 @@
+"""The α–β model: what an all-reduce costs, and what that predicts for more devices than are at hand.
+
+A ring all-reduce of B bytes among N ranks takes 2 (N - 1) latencies and sends 2 (N - 1) / N · B bytes (Thakur et al.
+2005, "Optimization of Collective Communication Operations in MPICH", IJHPCA 19, section 4.5; Patarasuk & Yuan 2009).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from plumbline.data_parallel.record import AllReduce, ComparisonRecord
+
+HERE = "measured here"
+PREDICTED_WORLDS = (8, 64, 1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What links the ranks."""
+
+    name: str
+    latency_seconds: float
+    bytes_per_second: float
+
+    def all_reduce_seconds(self, size: float, world: int) -> float:
+        """Seconds of a ring all-reduce of `size` bytes."""
+        return 2 * (world - 1) * self.latency_seconds + 2 * (world - 1) / world * size / self.bytes_per_second
+
+
+INTERCONNECTS = (
+    Network(name="InfiniBand NDR (400 Gb/s, 5 µs)", latency_seconds=5e-6, bytes_per_second=50e9),
+    Network(name="10 Gb/s Ethernet (1.25 GB/s, 30 µs)", latency_seconds=30e-6, bytes_per_second=1.25e9),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """Speed-up over one process that the model gives."""
+
+    network: str
+    world: int
+    scaling: str
+    speedup: float
+
+
+def fitted(measured: Sequence[AllReduce]) -> Network | None:
+    """The latency and bandwidth that fit the medians best, with equal weight on the relative error of each size."""
+    if not measured:
+        return None
+    seconds = np.array([np.median(one.seconds) for one in measured])
+    design = np.array([[2 * (one.world - 1), 2 * (one.world - 1) / one.world * one.bytes] for one in measured])
+    (latency, per_byte), *_ = np.linalg.lstsq(design / seconds[:, None], np.ones(len(seconds)), rcond=None)
+    smallest = float(min(seconds)) * 1e-3
+    return Network(
+        name=HERE,
+        latency_seconds=max(float(latency), smallest),
+        bytes_per_second=1 / max(float(per_byte), 1e-15),
+    )
+
+
+def speedup(
+    network: Network, *, step_seconds: float, size: float, world: int, scaling: str, ceiling: float = 1.0
+) -> float:
+    """Predicted tokens per second over those of one process, when nothing overlaps.
+
+    step_seconds: of one process on its batch. size: bytes of the gradients. ceiling: the share of its speed alone that
+    a process keeps when all of them compute at once, without talking.
+    """
+    compute = step_seconds / ceiling / (world if scaling == "strong" else 1)
+    total = compute + network.all_reduce_seconds(size, world)
+    work = world if scaling == "weak" else 1
+    return work * step_seconds / total
+
+
+def predictions(record: ComparisonRecord, worlds: Sequence[int], ceilings: dict[int, float]) -> list[Prediction]:
+    """For the measured worlds on this machine's network, and for larger ones on named interconnects.
+
+    There every process has a device of its own, as fast as the one measured here, and a network port of its own.
+    """
+    network = fitted(record.all_reduces)
+    if network is None or not record.candidates or record.parameters is None or record.step_tokens is None:
+        return []
+    step = float(np.median(record.candidates[0].seconds)) * record.step_tokens
+    size = 4.0 * record.parameters
+    found = []
+    for world in worlds:
+        for scaling in ("strong", "weak"):
+            value = speedup(
+                network, step_seconds=step, size=size, world=world, scaling=scaling, ceiling=ceilings.get(world, 1.0)
+            )
+            found.append(Prediction(network=network.name, world=world, scaling=scaling, speedup=value))
+    for other in INTERCONNECTS:
+        for world in PREDICTED_WORLDS:
+            for scaling in ("strong", "weak"):
+                value = speedup(other, step_seconds=step, size=size, world=world, scaling=scaling)
+                found.append(Prediction(network=other.name, world=world, scaling=scaling, speedup=value))
+    return found

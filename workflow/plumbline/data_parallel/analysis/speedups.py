@@ -1,0 +1,72 @@
+"""How many times as fast worlds and methods are, from the interleaved turns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from plumbline.core.measure.interleave import CONTROL
+from plumbline.core.statistics.rates import Ratio, ratio_over_rounds
+from plumbline.core.statistics.rounds import Verdict, verdict
+from plumbline.data_parallel.record import ComparisonRecord, Turns
+
+PRESSURE_PERCENT = 5.0
+"""Above it, other processes waited for a CPU while the turns ran."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speedup:
+    """A candidate against one process."""
+
+    turns: Turns
+    ratio: Ratio
+    """Tokens per second over those of one process."""
+    of_ceiling: Ratio | None
+    """Over those of as many independent processes; None for these and for one process."""
+    verdict: Verdict
+
+    @property
+    def efficiency(self) -> float:
+        """The ratio over the number of processes."""
+        return self.ratio.value / self.turns.world
+
+
+def speedups(record: ComparisonRecord) -> list[Speedup]:
+    """Every candidate but the baseline, the control first."""
+    if not record.candidates:
+        return []
+    baseline, control, *others = record.candidates
+    first, second = np.array(baseline.seconds), np.array(control.seconds)
+    both = np.sqrt(first * second)
+    aa = ratio_over_rounds(first, second)
+    ceilings = {turns.world: np.array(turns.seconds) for turns in others if turns.scaling == "independent"}
+    found = [Speedup(turns=control, ratio=aa, of_ceiling=None, verdict=verdict(aa, aa))]
+    for turns in others:
+        seconds = np.array(turns.seconds)
+        ratio = ratio_over_rounds(both, seconds)
+        ceiling = ceilings.get(turns.world) if turns.method else None
+        of_ceiling = None if ceiling is None else ratio_over_rounds(ceiling, seconds)
+        found.append(Speedup(turns=turns, ratio=ratio, of_ceiling=of_ceiling, verdict=verdict(ratio, aa)))
+    return found
+
+
+def speedups_frame(found: list[Speedup]) -> pd.DataFrame:
+    """A row a candidate."""
+    rows = []
+    for one in found:
+        row: dict[str, object] = {
+            "candidate": one.turns.name,
+            "method": one.turns.method,
+            "world": one.turns.world,
+            "scaling": "A/A" if one.turns.name == CONTROL else one.turns.scaling,
+            "rounds": len(one.turns.seconds),
+        }
+        row |= {"speedup": one.ratio.value, "speedup_low": one.ratio.low, "speedup_high": one.ratio.high}
+        row |= {"efficiency": one.efficiency}
+        ends = one.of_ceiling
+        row |= {
+            f"of_ceiling{end}": getattr(ends, end.lstrip("_") or "value") if ends else np.nan
+            for end in ("", "_low", "_high")
+        }
+        rows.append(row | {"verdict": str(one.verdict)})
+    return pd.DataFrame(rows)

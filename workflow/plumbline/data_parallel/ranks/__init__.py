@@ -1,0 +1,1 @@
+"""Processes that compute together: how they are started and watched, and what each of them runs."""

@@ -1,0 +1,169 @@
+"""What each rank of the comparison runs: rank 0 calls the turns, and the ranks of a candidate's group take them."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from plumbline.core.measure.clocks import cpu_pressure
+from plumbline.core.measure.interleave import CONTROL, Candidate, interleave
+from plumbline.data_parallel.methods.interface import replica
+from plumbline.data_parallel.ranks.rank import Rank, main
+from plumbline.data_parallel.settings import ModelSettings, TrainingSettings
+from plumbline.data_parallel.training.data import Indices, Tokens, batches, open_tokens
+from plumbline.data_parallel.training.learner import Learner
+from plumbline.data_parallel.training.model import SummedLoss, gpt2
+
+STOP = -1
+WARM_UPS = 2
+ALL_REDUCE_BYTES = tuple(4**power for power in range(3, 13))
+"""From 64 bytes to 16 MiB."""
+ALL_REDUCE_REPEATS = 12
+
+
+class Arm:
+    """A candidate on this rank: who takes part in its turns, and what they do."""
+
+    def __init__(self, rank: Rank, request: dict[str, Any], tokens: Tokens, described: dict[str, Any]) -> None:
+        self.rank, self.described = rank, described
+        self.world, method = described["world"], described["method"]
+        self.takes_part = rank.rank < self.world
+        self.threads: int = described["threads"]
+        self.group = dist.new_group(list(range(self.world)))  # every rank of the job calls it
+        training = TrainingSettings.model_validate(request["training"])
+        settings, split = ModelSettings.model_validate(request["model"]), tokens.splits["train"]
+        order = batches(split.lengths, batch=training.batch, seed=request["seed"], epoch=0)
+        whole = [batch for batch in order if len(batch) == training.batch]
+        chosen = [whole[number % len(whole)] for number in range(request["steps"])]
+        self.batches = joined(chosen, self.world) if described["scaling"] == "weak" else chosen
+        copies = self.world if described["scaling"] == "independent" else 1
+        self.tokens = copies * int(sum(split.lengths[batch].sum() for batch in self.batches))
+        if self.takes_part:
+            model = gpt2(settings, tokens.vocabulary, tokens.end_of_target, request["seed"], rank.device)
+            alone = method is None
+            made = replica(method or "ddp", SummedLoss(model), None if alone else self.group)
+            self.learner = Learner(made, training, split, rank=0 if alone else rank.rank, device=rank.device)
+            self.parameters = sum(parameter.numel() for parameter in model.parameters())
+
+    def turn(self) -> None:
+        """The candidate's steps, on every rank of its group; returns when all of them are done."""
+        if not self.takes_part:
+            return
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        for number, batch in enumerate(self.batches):
+            self.learner.step(batch, number)
+        torch.set_num_threads(before)
+        if self.rank.device.type == "cuda":
+            torch.cuda.synchronize()
+        if self.world > 1:
+            dist.barrier(group=self.group)
+
+
+def joined(chosen: Sequence[Indices], world: int) -> list[Indices]:
+    """As many batches as `chosen`, each of `world` of these, and each of these `world` times.
+
+    So every candidate computes the same sequences, and their lengths decide no ratio.
+    """
+    count = len(chosen)
+    return [np.concatenate([chosen[(step * world + place) % count] for place in range(world)]) for step in range(count)]
+
+
+def compare(rank: Rank, request: dict[str, Any]) -> None:
+    """Times the candidates in random order, round after round, then all-reduces of growing size in each world."""
+    tokens = open_tokens(Path(request["tokens"]))
+    arms = [Arm(rank, request, tokens, described) for described in request["candidates"]]
+    for arm in arms:
+        for _ in range(WARM_UPS):
+            arm.turn()
+            rank.slot.beat()
+    answer: dict[str, Any] = {}
+    if rank.rank == 0:
+        answer = _conducted(rank, request, arms)
+        _call(rank, STOP)
+    else:
+        while (called := _call(rank, None)) != STOP:
+            arms[called].turn()
+            rank.slot.beat()
+    reduces = [entry for world in request["worlds"] if world > 1 for entry in _all_reduces(rank, world)]
+    rank.answer(answer | {"all_reduces": reduces, "device": str(rank.device)})
+
+
+def _conducted(rank: Rank, request: dict[str, Any], arms: list[Arm]) -> dict[str, Any]:
+    """The rounds, called by rank 0."""
+
+    def timed(number: int) -> Callable[[], float]:
+        def run() -> float:
+            began = time.perf_counter()
+            _call(rank, number)
+            arms[number].turn()
+            rank.slot.beat()
+            return time.perf_counter() - began
+
+        return run
+
+    candidates = [
+        Candidate(name=arm.described["name"], run=timed(number), work=float(arm.tokens))
+        for number, arm in enumerate(arms)
+    ]
+    rounds = interleave(
+        candidates[0],
+        candidates[1:],
+        seconds=request["seconds"],
+        precision=request["precision"],
+        seed=request["seed"],
+    )
+    described = {arm.described["name"]: arm for arm in arms}
+    described[CONTROL] = arms[0]
+    turns = [
+        {
+            **{key: described[name].described[key] for key in ("method", "world", "scaling")},
+            "name": name,
+            "tokens": described[name].tokens,
+            "seconds": rounds.seconds[:, place].tolist(),
+        }
+        for place, name in enumerate(rounds.names)
+    ]
+    step_tokens = arms[0].tokens // len(arms[0].batches)
+    return {
+        "candidates": turns,
+        "precise": rounds.precise,
+        "parameters": arms[0].parameters,
+        "step_tokens": step_tokens,
+        "pressure_percent": cpu_pressure(),
+    }
+
+
+def _call(rank: Rank, number: int | None) -> int:
+    """Whose turn it is: told by rank 0, heard by the others, which block in a read until then."""
+    called = torch.tensor([STOP if number is None else number])
+    dist.broadcast(called, src=0, group=rank.control)
+    return int(called)
+
+
+def _all_reduces(rank: Rank, world: int) -> list[dict[str, Any]]:
+    """Seconds of all-reduces of growing size among the first `world` ranks; the others wait."""
+    group = dist.new_group(list(range(world)))
+    found = []
+    for size in ALL_REDUCE_BYTES if rank.rank < world else ():
+        data, seconds = torch.zeros(size // 4, device=rank.device), []
+        for repeat in range(ALL_REDUCE_REPEATS + 2):
+            dist.barrier(group=group)
+            began = time.perf_counter()
+            dist.all_reduce(data, group=group)
+            if rank.device.type == "cuda":
+                torch.cuda.synchronize()
+            if repeat >= 2:
+                seconds.append(time.perf_counter() - began)
+            rank.slot.beat()
+        found.append({"world": world, "bytes": size, "seconds": seconds})
+    dist.barrier(group=rank.control)
+    return found
+
+
+if __name__ == "__main__":
+    main(compare)

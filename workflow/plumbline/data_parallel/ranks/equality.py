@@ -1,0 +1,107 @@
+"""What each rank of the proof of equality runs: every method in every world beside one process, step by step."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from plumbline.core.errors import one_line
+from plumbline.data_parallel.methods.interface import Replica, memory_bytes, method, replica
+from plumbline.data_parallel.ranks.rank import Rank, main
+from plumbline.data_parallel.settings import ModelSettings, TrainingSettings
+from plumbline.data_parallel.training.data import Tokens, batches, open_tokens
+from plumbline.data_parallel.training.learner import Learner
+from plumbline.data_parallel.training.model import SummedLoss, gpt2
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+EXACT = 1e-10
+"""Bound in float64 of methods that reduce in the parameters' own dtype."""
+
+
+def prove(rank: Rank, request: dict[str, Any]) -> None:
+    """Rank 0 trains alone; then each method trains in each world, and its parameters are compared with these."""
+    tokens = open_tokens(Path(request["tokens"]))
+    groups = {world: dist.new_group(list(range(world))) for world in request["worlds"]}
+    found = []
+    for dtype in DTYPES:
+        alone, _ = _trained(rank, request, tokens, dtype, "", None) if rank.rank == 0 else ({}, None)
+        rank.slot.beat()
+        for world, group in groups.items():
+            for name in request["methods"]:
+                difference = {"method": name, "world": world, "dtype": dtype}
+                if rank.rank < world:
+                    difference |= _compared(rank, request, tokens, dtype, name, group, alone)
+                found.append(difference)
+                rank.slot.beat()
+    rank.answer({"differences": found})
+
+
+def _compared(
+    rank: Rank,
+    request: dict[str, Any],
+    tokens: Tokens,
+    dtype: str,
+    name: str,
+    group: dist.ProcessGroup,
+    alone: dict[str, Tensor],
+) -> dict[str, Any]:
+    """How far the weights of a method are from those of one process; `unavailable` where the backend cannot."""
+    try:
+        weights, learner = _trained(rank, request, tokens, dtype, name, group)
+    except (NotImplementedError, RuntimeError) as error:  # every rank meets it, before it has sent anything
+        return {"outcome": "unavailable", "message": one_line(error)[:200]}
+    kind = method(name)
+    bound = kind.bound if dtype == "float32" else EXACT if kind.exact else None
+    wire = learner.replica.wire_bytes(sum(value.numel() for value in weights.values()), DTYPES[dtype].itemsize)
+    difference: dict[str, Any] = {"outcome": "ok", "bound": bound, "wire_bytes_per_step": wire}
+    difference["memory_bytes"] = memory_bytes(learner.replica, learner.optimizer)
+    difference["ranks_agree"] = _same_everywhere(learner.replica, weights, group)
+    if rank.rank == 0:
+        difference["largest"] = max(float((weights[key] - alone[key]).abs().max()) for key in alone)
+    return difference
+
+
+def _trained(
+    rank: Rank, request: dict[str, Any], tokens: Tokens, dtype: str, name: str, group: dist.ProcessGroup | None
+) -> tuple[dict[str, Tensor], Learner]:
+    """The weights after the steps, and the learner; of one process alone without a group.
+
+    Ranks draw different weights; those of the first count.
+    """
+    settings, training = (
+        ModelSettings.model_validate(request["model"]),
+        TrainingSettings.model_validate(request["training"]),
+    )
+    split = tokens.splits["train"]
+    torch.set_default_dtype(DTYPES[dtype])
+    try:
+        model = gpt2(settings, tokens.vocabulary, tokens.end_of_target, request["seed"] + rank.rank, rank.device)
+        wrapped = replica("", SummedLoss(model), None) if group is None else method(name)(SummedLoss(model), group)
+        learner = Learner(wrapped, training, split, rank=rank.rank, device=rank.device)
+        order = batches(split.lengths, batch=training.batch, seed=request["seed"], epoch=0)
+        for number in range(request["steps"]):
+            learner.step(order[number % len(order)], number)
+            rank.slot.beat(number)
+        return {key: value.clone() for key, value in learner.replica.full_weights().items()}, learner
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def _same_everywhere(replica: Replica, weights: dict[str, Tensor], group: dist.ProcessGroup) -> bool:
+    """Whether the ranks of the group hold the same weights, bit for bit."""
+    if replica.world == 1:
+        return True
+    device = replica.parameters[0].device
+    agree = torch.ones(1, device=device)
+    for value in weights.values():
+        firsts = value.clone().to(device)
+        dist.broadcast(firsts, src=dist.get_global_rank(group, 0), group=group)
+        agree *= float(torch.equal(firsts, value.to(device)))
+    dist.all_reduce(agree, dist.ReduceOp.MIN, group=group)
+    return bool(agree.item() == 1)
+
+
+if __name__ == "__main__":
+    main(prove)

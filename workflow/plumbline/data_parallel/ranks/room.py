@@ -1,0 +1,27 @@
+"""Whether this machine has room for so many ranks."""
+
+import os
+
+from plumbline.core.errors import UserError
+from plumbline.core.measure.machine import core_count
+
+FIX = "lower data_parallel.worlds, or set data_parallel.oversubscribe: true to insist"
+
+
+def check_room(world: int, device: str, *, oversubscribe: bool) -> None:
+    """Raises UserError for more ranks than the machine has cores, or GPUs where it computes on these."""
+    nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
+    here = -(-world // nodes)
+    gpus = _gpu_count() if device != "cpu" else 0
+    if gpus and here > gpus:
+        raise UserError(
+            f"data_parallel.worlds: {world} ranks, but this host has {gpus} GPUs; lower it or set device: cpu"
+        )
+    if not gpus and here > core_count() and not oversubscribe:
+        raise UserError(f"data_parallel.worlds: {world} ranks, but this host has {core_count()} cores; {FIX}")
+
+
+def _gpu_count() -> int:
+    import torch  # here: only where a GPU may be meant
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

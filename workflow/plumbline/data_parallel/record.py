@@ -1,0 +1,171 @@
+"""The records of the study: what trials, the proof of equality and the comparison found. Imports no torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from plumbline.core.run.record import Number, Outcome, Record
+from plumbline.core.run.records import read_records
+from plumbline.core.settings import Settings
+from plumbline.data_parallel.settings import Scaling
+
+
+class RankEpoch(Settings):
+    """What one rank measured in one epoch: the file `rank{r}_results_epoch{e}.json`."""
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    rank: int
+    world: int
+    epoch: int
+    """From 0."""
+    steps: int
+    training_time: float
+    """Seconds of the epoch's steps, from before the first batch is fetched to the end of the last update."""
+    tokens_per_sec: float
+    """Tokens of this rank's sequences, without padding, ÷ `training_time`."""
+    training_loss: Number
+    """Nats per target token over all ranks."""
+    validation_loss: Number
+    """Nats per target token over all ranks."""
+    bleu: float
+    """sacrebleu of the translated validation sentences of all ranks, 0 to 100."""
+    sequences: int
+    tokens: int
+    """Tokens of this rank's sequences, without padding."""
+    padded_tokens: int
+    target_tokens: int
+    data_seconds: float
+    forward_seconds: float
+    backward_seconds: float
+    """With the communication in it."""
+    communication_seconds: float | None
+    """Backward seconds less those without synchronisation, as a few steps after the epoch measure; may be negative.
+    None for a method that cannot go without."""
+    optimizer_seconds: float
+    control_seconds: float
+    """The rest of the steps: agreeing with the other ranks on whether to save or stop."""
+    validation_seconds: float
+    """Of validating and translating."""
+    checkpoint_seconds: float
+    """Of checkpoints between steps, without that of the epoch's end."""
+
+    model_config = Settings.model_config | {"populate_by_name": True}
+
+
+class Translation(Settings):
+    """The quality of the translations of one split."""
+
+    sentences: int
+    bleu: float
+    copied_bleu: float
+    """BLEU of the source sentences themselves as translations."""
+
+
+class TrialRecord(Record):
+    """What one trial found. The measurements are None or empty when the outcome is not `ok`."""
+
+    study: Literal["data_parallel"] = "data_parallel"
+    stage: Literal["train"] = "train"
+    method: str
+    scaling: Scaling
+    world: int
+    batch: int
+    """Sequences per step over all ranks."""
+    epochs: list[RankEpoch] = []
+    """One for each epoch and rank."""
+    translations: dict[str, Translation] = {}
+    """By split: validation, test, held_out."""
+    bleu_signature: str | None = None
+    parameters: int | None = None
+    weights_sha256: str | None = None
+    """Digest of the final weights."""
+    wire_bytes_per_step: float | None = None
+    """Bytes that each rank sends for the gradients of a step, by the method's algorithm."""
+    memory_bytes: dict[str, int] = {}
+    """Of rank 0: weights, gradients, optimizer, and peak_rss or peak_gpu."""
+    restarts: int | None = None
+    """How often the trial resumed from a checkpoint."""
+
+    @model_validator(mode="after")
+    def _trained_trials_have_all_measurements(self) -> Self:
+        if self.outcome is Outcome.OK and not (self.epochs and self.translations and self.weights_sha256):
+            raise ValueError("epochs, translations or weights are missing, and the outcome is ok")
+        return self
+
+
+class Difference(Settings):
+    """How far the parameters of one arrangement are from those of one process."""
+
+    method: str
+    world: int
+    dtype: Literal["float32", "float64"]
+    outcome: Literal["ok", "unavailable"]
+    message: str | None = None
+    largest: Number | None = None
+    """Largest difference of any parameter."""
+    bound: float | None = None
+    """What the method promises; None where it promises nothing for the dtype."""
+    ranks_agree: bool | None = None
+    """Whether all ranks hold the same parameters, bit for bit."""
+    wire_bytes_per_step: float | None = None
+    memory_bytes: dict[str, int] = {}
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the promise was kept; None where there was none."""
+        if self.largest is None or self.bound is None:
+            return None
+        return self.largest <= self.bound and bool(self.ranks_agree)
+
+
+class EqualityRecord(Record):
+    """The proof that methods and worlds compute what one process does."""
+
+    study: Literal["data_parallel"] = "data_parallel"
+    stage: Literal["equality"] = "equality"
+    steps: int | None = None
+    differences: list[Difference] = []
+
+
+class Turns(Settings):
+    """One candidate of the comparison."""
+
+    name: str
+    method: str | None
+    """None where ranks do not talk to each other."""
+    world: int
+    scaling: Literal["strong", "weak", "independent", "threads"]
+    tokens: int
+    """Tokens of one turn, without padding, over all ranks: the work that a ratio is per."""
+    seconds: list[float]
+    """Per token, one a round."""
+
+
+class AllReduce(Settings):
+    """Times of all-reduces of one size among so many ranks."""
+
+    world: int
+    bytes: int
+    seconds: list[float]
+
+
+class ComparisonRecord(Record):
+    """How fast worlds and methods are against each other. The first candidate is the baseline, the second its copy."""
+
+    study: Literal["data_parallel"] = "data_parallel"
+    stage: Literal["comparison"] = "comparison"
+    candidates: list[Turns] = []
+    precise: bool | None = None
+    parameters: int | None = None
+    step_tokens: int | None = None
+    all_reduces: list[AllReduce] = []
+    pressure_percent: float | None = None
+    """Share of the time in which some process waited for a CPU, from /proc/pressure/cpu; None where there is none."""
+
+
+def read_trials(paths: Sequence[Path], expected: dict[str, str] | None = None) -> list[TrialRecord]:
+    """The records at `paths`, sorted by world, scaling and method. Raises UserError as `read_records` does."""
+    found = read_records(TrialRecord, paths, expected)
+    return sorted(found, key=lambda record: (record.world, record.scaling, record.method))

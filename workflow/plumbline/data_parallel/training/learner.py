@@ -1,0 +1,88 @@
+"""One training step on one rank: its share of the batch, the loss over all ranks' target tokens, the update."""
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from plumbline.core.measure.spans import Spans
+from plumbline.data_parallel.methods.interface import Replica
+from plumbline.data_parallel.settings import TrainingSettings
+from plumbline.data_parallel.training.data import Indices, Sequences, collate, micro_batches, shard
+
+
+class Learner:
+    """A replica with its optimizer."""
+
+    def __init__(
+        self, replica: Replica, training: TrainingSettings, sequences: Sequences, *, rank: int, device: torch.device
+    ) -> None:
+        """rank: the place in the replica's group."""
+        self.replica, self.training, self.sequences = replica, training, sequences
+        self.rank, self.device = rank, device
+        self.lengths, self.targets = sequences.lengths, sequences.targets
+        self.optimizer = torch.optim.AdamW(
+            replica.parameters,
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay,
+            fused=_may_fuse(replica),
+        )
+        self.spans = Spans(device)
+
+    def step(self, batch: Indices, number: int) -> Tensor:
+        """Trains on the batch, which all ranks of the group are given; the summed loss of this rank's share.
+
+        number: how many steps were taken before. The gradient is that of Σ token losses over all ranks ÷ Σ target
+        tokens over all ranks: methods take the mean over ranks, so each rank scales its sum by world ÷ Σ tokens.
+        """
+        replica, spans = self.replica, self.spans
+        spans.mark("other")
+        share = shard(batch, self.lengths, self.rank, replica.world)
+        scale = replica.world / int(self.targets[batch].sum())
+        parts = micro_batches(share, self.training.accumulation)
+        total = torch.zeros((), device=self.device)
+        for place, part in enumerate(parts):
+            inputs = collate(self.sequences, part, self.device)
+            spans.mark("data_wait")
+            with nullcontext() if place == len(parts) - 1 else replica.without_sync():
+                loss = replica.module(*inputs)
+                spans.mark("forward")
+                (loss * scale).backward()
+            total += loss.detach()
+            spans.mark("backward")
+        replica.reduce()
+        spans.mark("backward")
+        self.update(number)
+        spans.mark("optimizer")
+        return total
+
+    def update(self, number: int) -> None:
+        """Moves the parameters along their gradients, and clears these."""
+        if self.training.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.replica.parameters, self.training.clip)
+        warm = min((number + 1) / (self.training.warmup_steps + 1), 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.training.learning_rate * warm
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=False)  # DDP's gradients are views of its buckets
+
+    def backward_alone_seconds(self, batch: Indices, spans: Spans) -> float:
+        """Seconds of the backward pass of this rank's share without a word to the others; gradients are discarded."""
+        share = shard(batch, self.lengths, self.rank, self.replica.world)
+        before = spans.seconds["backward"]
+        with self.replica.without_sync():
+            for part in micro_batches(share, self.training.accumulation):
+                inputs = collate(self.sequences, part, self.device)
+                loss = self.replica.module(*inputs)
+                spans.mark("other")
+                loss.backward()
+                spans.mark("backward")
+        self.optimizer.zero_grad(set_to_none=False)
+        spans.mark("other")
+        spans.settle()
+        return spans.seconds["backward"] - before
+
+
+def _may_fuse(replica: Replica) -> bool:
+    """Whether the fused kernel takes these parameters: it does not take those of other classes, as fully_shard's."""
+    return all(type(parameter) is torch.nn.Parameter for parameter in replica.parameters)
