@@ -97,6 +97,7 @@ def comparison(rounds: int = 30, noise: float = 0.01) -> ComparisonRecord:
         candidates=candidates,
         precise=True,
         parameters=1000,
+        batch=16,
         step_tokens=500,
         all_reduces=reduces,
         pressure_percent=0.0,

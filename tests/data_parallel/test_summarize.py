@@ -65,6 +65,16 @@ def test_predictions_follow_the_ring_by_hand():
     assert weak == pytest.approx(4 / (1 / 0.5 + reduce))
 
 
+def test_a_world_larger_than_the_batch_has_no_strong_scaling():
+    found = predictions(some_records.comparison(), [2], {2: 0.95})
+    assert {(one.world, one.scaling) for one in found if one.network != "measured here"} == {
+        (8, "strong"),
+        (8, "weak"),
+        (64, "weak"),
+        (1024, "weak"),
+    }
+
+
 def test_without_several_processes_there_is_nothing_to_predict():
     alone = some_records.comparison().model_copy(update={"all_reduces": []})
     assert predictions(alone, [], {}) == []

@@ -43,6 +43,7 @@ def comparison(spec: ComparisonSpec, tokens: Path, output: Path, oversubscribe: 
     request |= {"tokens": str(tokens.resolve()), "candidates": candidates(spec)}
     with recording(output, ComparisonRecord, trial=output.stem, spec=spec) as findings:
         module, folder = "plumbline.data_parallel.ranks.compare", output.with_name(f".{output.stem}.ranks")
+        findings["batch"] = spec.training.batch
         findings |= run_ranks(module, request, world=world, folder=folder, timeout=PATIENCE_SECONDS)
 
 

@@ -159,6 +159,8 @@ class ComparisonRecord(Record):
     candidates: list[Turns] = []
     precise: bool | None = None
     parameters: int | None = None
+    batch: int | None = None
+    """Sequences per step of one process."""
     step_tokens: int | None = None
     all_reduces: list[AllReduce] = []
     pressure_percent: float | None = None

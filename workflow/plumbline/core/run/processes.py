@@ -200,7 +200,7 @@ def _start_keeper() -> int:
         try:
             os.setpgid(0, 0)
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-            _signal_at_death_of_parent(signal.SIGTERM)
+            signal_at_death_of_parent(signal.SIGTERM)
             while os.getppid() == parent:  # a cluster that preempts a job sends SIGTERM to all of its processes
                 signal.sigwait({signal.SIGTERM})
             os.killpg(0, signal.SIGKILL)
@@ -215,7 +215,7 @@ def _be_member(member: Member, output: int | None, writing: int, parent: int, gr
     status = 1
     try:
         os.setpgid(0, group)
-        _signal_at_death_of_parent(signal.SIGKILL)
+        signal_at_death_of_parent(signal.SIGKILL)
         if os.getppid() != parent:  # it ended before it could be watched
             os._exit(1)
         if output is not None:
@@ -240,7 +240,7 @@ def _execute(command: Sequence[str]) -> NoReturn:
     os.execvp(command[0], list(command))
 
 
-def _signal_at_death_of_parent(number: signal.Signals) -> None:
+def signal_at_death_of_parent(number: signal.Signals) -> None:
     """Has the kernel send a signal to this process when its parent ends, however that happens; `exec` keeps it."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 

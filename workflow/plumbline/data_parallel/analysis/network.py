@@ -93,6 +93,8 @@ def predictions(record: ComparisonRecord, worlds: Sequence[int], ceilings: dict[
     for other in INTERCONNECTS:
         for world in PREDICTED_WORLDS:
             for scaling in ("strong", "weak"):
+                if scaling == "strong" and record.batch is not None and world > record.batch:
+                    continue  # a rank without a sequence
                 value = speedup(other, step_seconds=step, size=size, world=world, scaling=scaling)
                 found.append(Prediction(network=other.name, world=world, scaling=scaling, speedup=value))
     return found

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from plumbline.core.errors import UserError
 from plumbline.core.files import read_json, storage_error, write_json
 from plumbline.core.run.device import memory_errors, torch_device
+from plumbline.core.run.processes import signal_at_death_of_parent
 from plumbline.core.run.record import OutcomeError
 from plumbline.data_parallel.ranks.board import Slot, State
 from plumbline.data_parallel.ranks.launch import RESULT
@@ -73,6 +74,10 @@ class Rank:
 def main(work: Callable[[Rank, Any], None]) -> NoReturn:
     """Calls `work` with this process's place and the request; ends the process. The argument is the ranks' folder."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # torchrun gives each rank a session of its own, beyond the reach of a signal to the group
+    signal_at_death_of_parent(signal.SIGKILL)
+    if os.getppid() == 1:  # torchrun was gone already
+        os._exit(1)
     folder, number = Path(sys.argv[1]), int(os.environ["RANK"])
     slot = Slot(folder, number)
     status = 1
