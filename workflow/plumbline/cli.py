@@ -89,7 +89,7 @@ def compare(
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="Measure both sides now, in turn, each with its code.")] = False,
     only: Annotated[str, typer.Option(help="With --live: pattern of the trials to measure, e.g. 'base/*'.")] = "*",
-    seconds: Annotated[float | None, typer.Option(help="With --live: time budget of each trial.", min=0)] = None,
+    seconds: Annotated[float | None, typer.Option(help="With --live: time budget of each trial.")] = None,
     device: Annotated[str, typer.Option(help="With --live: auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -97,6 +97,10 @@ def compare(
     with _status_2_on_user_error():
         if live and threshold is not None:
             raise UserError("compare: --threshold has no meaning with --live, whose verdicts rest on A/A; leave it out")
+        if not live and (only, seconds, device) != ("*", None, "auto"):
+            raise UserError("compare: --only, --seconds and --device are about --live; add it, or leave them out")
+        if seconds is not None and not seconds > 0:
+            raise UserError(f"compare: --seconds: {seconds:g} is not above 0")
         offered = _offered("compare_live" if live else "compare")
         held = [study for study in offered if _holds(first, study) and _holds(second, study)]
         more = (only, seconds, device) if live else (threshold,)

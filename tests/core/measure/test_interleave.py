@@ -111,14 +111,16 @@ def test_rounds_of_several_processes_are_joined_with_the_candidates_that_all_had
     base, other, lost = (machine.candidate(name, 0.004) for name in ("base", "other", "lost"))
     first = interleave(base, [lost, other], seconds=0.0, precision=1e-9)
     later = [interleave(base, [other], seconds=0.0, precision=1e-9) for _ in range(MIN_PROCESSES - 1)]
-    both = joined([first, *later], precision=0.5)
+    both = joined([first, *later], 4, precision=0.5)
     assert both.names == ["base", CONTROL, "other"]
     assert both.seconds[: len(first.seconds), 2].tolist() == first.seconds[:, 3].tolist()
     assert sorted(both.orders[0]) == [0, 1, 2]
     assert [int(name) for name in first.orders[0] if name != 2] == [[0, 1, 3][index] for index in both.orders[0]]
     assert np.bincount(both.processes).tolist() == [MIN_ROUNDS] * MIN_PROCESSES
     assert both.precise
-    assert not joined([first, later[0]], precision=0.5).precise, "two processes say too little about their spread"
+    assert not joined([first], 4, precision=0.5).precise, "one process says nothing about their spread"
+    assert not joined([first, later[0]], 4, precision=0.5).precise, "two say too little"
+    assert joined([first], 1, precision=0.5).precise, "where there is only one, it decides"
 
 
 def test_candidates_that_differ_only_by_what_each_process_is_dealt_are_not_called_faster_or_slower():
@@ -131,6 +133,6 @@ def test_candidates_that_differ_only_by_what_each_process_is_dealt_are_not_calle
             other = machine.candidate("other", 0.004 * np.exp(luck.normal(0, 0.03)))
             parts.append(interleave(machine.candidate("base", 0.004), [other], seconds=2, seed=seed))
         for several in (True, False):
-            rounds = joined(parts if several else parts[:1], precision=0.02)
+            rounds = joined(parts if several else parts[:1], 4, precision=0.02)
             called[several] += verdict(rounds.ratio("other"), rounds.ratio(CONTROL)) in (Verdict.FASTER, Verdict.SLOWER)
     assert called[True] <= 4 < 15 <= called[False]

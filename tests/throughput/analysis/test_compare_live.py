@@ -9,6 +9,7 @@ import plumbline
 from plumbline import cli
 from plumbline.core.errors import UserError
 from plumbline.throughput.analysis.compare_live import compare_live, exit_status, summary_lines
+from plumbline.throughput.live_worker import candidate
 from plumbline.throughput.settings import ComparisonSettings, EngineConfig
 from throughput import grid_records, trials
 
@@ -26,6 +27,8 @@ def folder_with_a_trial(root: Path) -> Path:
     made["reference"].rename(study / "references" / "base.safetensors")
     for file in (study / "models" / "base" / "model").iterdir():
         file.rename(study / "models" / "base" / file.name)
+    manifest = json.loads(made["manifest"].read_text())  # whose folder is relative to where Snakemake ran
+    made["manifest"].write_text(json.dumps(manifest | {"folder": "results/throughput/models/base"}))
     spec = trials.spec(timing={"timeout_seconds": 60.0})
     config = EngineConfig(**trials.AUTOTUNE | {"compile": False})
     record = grid_records.trial().model_copy(
@@ -35,6 +38,14 @@ def folder_with_a_trial(root: Path) -> Path:
     path.parent.mkdir(parents=True)
     path.write_text(record.model_dump_json(by_alias=True))
     return root
+
+
+def test_a_copy_of_results_uses_the_models_in_it(before: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "results-before"
+    shutil.copytree(before / "results", copy)
+    found = candidate(copy / "throughput", TRIAL, "cpu")
+    assert found.entry.manifest.folder == f"{copy}/throughput/models/base"
+    found.close()
 
 
 @pytest.fixture
@@ -58,7 +69,9 @@ def test_each_side_runs_the_code_of_its_own_worktree(before: Path, tmp_path: Pat
     assert (row["trial"], row["verdict"]) == (TRIAL, "slower")
     assert row["ratio"]["high"] < 0.9
     assert exit_status(found) == 1
-    assert list(summary_lines(found)) == ["1 trials measured on both sides at the same time: 1 slower."]
+    first, *rest = summary_lines(found)
+    assert first == "1 trials measured on both sides at the same time: 1 slower."
+    assert rest == [f"The first ran the code in {CODE}, the second that in {after}/workflow."]
 
 
 def test_a_side_that_generates_other_tokens_has_no_speed(before: Path, tmp_path: Path) -> None:
@@ -70,6 +83,12 @@ def test_a_side_that_generates_other_tokens_has_no_speed(before: Path, tmp_path:
     assert row["verdict"] == "unavailable"
     assert "instead of" in row["notes"][0]
     assert exit_status(found) == 2
+
+
+def test_a_side_whose_process_dies_leaves_the_other_trials_their_results(before: Path, tmp_path: Path) -> None:
+    after = worktree(tmp_path / "after", READ, READ.replace("session", "__import__('os')._exit(3); session"))
+    (row,) = compare_live(before, after, "*", SHORT, "cpu")["trials"]
+    assert (row["verdict"], row["notes"]) == ("unavailable", ["its process ended with status 3"])
 
 
 def test_code_from_before_there_was_live_is_named(before: Path, tmp_path: Path) -> None:
@@ -84,7 +103,12 @@ def test_the_command_measures_the_trials_that_match(before: Path) -> None:
     (row,) = json.loads(run.stdout)["trials"]
     assert row["ratio"]["low"] <= row["ratio"]["value"] <= row["ratio"]["high"]
     assert (row["rounds"] >= 20, row["processes"] <= 4) == (True, True)
-    for options, said in ((["--only", "x/*"], "no trial that matches 'x/*'"), (["--threshold", "0.1"], "no meaning")):
-        run = CliRunner().invoke(cli.app, ["compare", str(before), str(before), "--live", *options])
+    for options, said in (
+        (["--live", "--only", "x/*"], "no trial that matches 'x/*'"),
+        (["--live", "--threshold", "0.1"], "no meaning"),
+        (["--live", "--seconds", "0"], "--seconds: 0 is not above 0"),
+        (["--only", "x/*"], "are about --live"),
+    ):
+        run = CliRunner().invoke(cli.app, ["compare", str(before), str(before), *options])
         assert run.exit_code == 2
         assert said in run.stderr

@@ -157,7 +157,8 @@ def measured(
         parts.append(found)
         names = [each["name"] for each in found["candidates"]]
         entries = [entry for entry in entries if entry.name in names]
-        rounds = merged([Interleaved.model_validate(part["rounds"]) for part in parts], settings.precision)
+        raw = [Interleaved.model_validate(part["rounds"]) for part in parts]
+        rounds = merged(raw, settings.processes, settings.precision)
         log.info("process %d: %d rounds so far; precise: %s", process, len(rounds.seconds), rounds.precise)
         if rounds.precise:
             break

@@ -29,7 +29,7 @@ def candidate(folder: Path, trial: str, device: str) -> Loaded:
     """The candidate of a trial, warmed up. Raises OutcomeError, UserError or MemoryError when it cannot run."""
     path = folder / "trials" / f"{trial}.json"
     record = TrialRecord.read(path)
-    manifest = _manifest(folder / "models", record)
+    manifest = _manifest(folder, record)
     if record.engine_config is None:
         raise UserError(f"compare: {path} has no engine_config; run the trial again")
     entry = Entry(
@@ -54,16 +54,21 @@ def candidate(folder: Path, trial: str, device: str) -> Loaded:
         return Loaded(entry, request, torch_device(device))
 
 
-def _manifest(models: Path, record: TrialRecord) -> Manifest:
-    """Of the variant, in the engine's format where it has one; folders in it were relative to where Snakemake ran."""
-    of_engine = models / f"{record.variant}+{record.engine}"
-    manifest = read_manifest((of_engine if of_engine.is_dir() else models / record.variant) / "manifest.json")
-    changes: dict[str, Any] = {}
-    if (models / record.variant / "config.json").exists():
-        changes["folder"] = str(models / record.variant)
+def _manifest(study: Path, record: TrialRecord) -> Manifest:
+    """Of the variant, in the engine's format where it has one."""
+    of_engine = study / "models" / f"{record.variant}+{record.engine}"
+    manifest = read_manifest((of_engine if of_engine.is_dir() else study / "models" / record.variant) / "manifest.json")
+    changes: dict[str, Any] = {"folder": _within(study.parent, manifest.folder)}
     if manifest.converted is not None:
         changes["converted"] = manifest.converted.model_copy(update={"folder": str(of_engine)})
     return manifest.model_copy(update=changes)
+
+
+def _within(results: Path, folder: str) -> str:
+    """`folder`, which was relative to where Snakemake ran, in this copy of the results if it has it."""
+    parts = Path(folder).parts
+    copies = (results / Path(*parts[first:]) for first in range(len(parts) - 1))
+    return next((str(copy) for copy in copies if (copy / "config.json").exists()), folder)
 
 
 def answer(loaded: Loaded, replies: TextIO) -> None:

@@ -217,9 +217,9 @@ class Interleaved(Recorded):
         return Rounds(names=self.names, seconds=seconds, orders=orders, processes=processes, precise=self.precise)
 
 
-def merged(parts: Sequence[Interleaved], precision: float) -> Interleaved:
+def merged(parts: Sequence[Interleaved], processes: int, precision: float) -> Interleaved:
     """The rounds of several processes as one, with the candidates that all of them had; see `interleave.joined`."""
-    rounds = joined([part.rounds() for part in parts], precision)
+    rounds = joined([part.rounds() for part in parts], processes, precision)
     shares = [part.waiting_shares for part in parts]
     return Interleaved(
         arrangement=parts[0].arrangement,

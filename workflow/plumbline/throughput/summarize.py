@@ -133,7 +133,7 @@ def _write_tables(
         "loss above the base in nats per token, paired over its windows, with the bootstrap 95% interval. "
         f"Tokens per second at {cell_text(place)} with engine {place['engine']}, with the bootstrap 95% interval over "
         "the batches of the process. Relative to base: all variants interleaved there, with the bootstrap 95% interval "
-        f"over rounds; A/A is the base against itself. {note}"
+        f"over rounds and processes; A/A is the base against itself. {note}"
     )
     write_latex(
         variants_table(by_variant), folder / "variants.tex", caption=caption.strip(), label="tab:throughput-variants"

@@ -21,7 +21,7 @@ CONTROL = "control"
 """Name of the second copy of the baseline: its ratio to the first (A/A) shows what this measurement cannot resolve."""
 MIN_ROUNDS = 20
 MIN_PROCESSES = 3
-"""Before fewer processes have run, their spread is not known well enough to stop."""
+"""Of several processes, at least so many run: fewer do not show how far processes differ."""
 CHECK_GROWTH = 1.15
 """Precision is checked again when there are so many times the rounds: a bootstrap costs as much as a fast round."""
 CHECKS = 2
@@ -119,16 +119,14 @@ def interleave(
     return replace(_rounds(names, rows, orders), precise=narrow == CHECKS)
 
 
-def joined(parts: Sequence[Rounds], precision: float) -> Rounds:
-    """Rounds of several processes as one, with the candidates that all of them had.
+def joined(parts: Sequence[Rounds], processes: int, precision: float) -> Rounds:
+    """Rounds of the first of so many `processes` as one, with the candidates that all of them had.
 
-    Precise: half of every ratio's interval is at most `precision`, by at least `MIN_PROCESSES`; of one process, as it
-    says itself.
+    Precise, so that no further process is needed: half of every ratio's interval is at most `precision`, where
+    `MIN_PROCESSES` have run, or all there are.
     """
     names = [name for name in parts[0].names if all(name in part.names for part in parts)]
     same = [part.of(names) for part in parts]
-    if len(same) == 1:
-        return same[0]
     found = Rounds(
         names=names,
         seconds=np.concatenate([part.seconds for part in same]),
@@ -136,7 +134,12 @@ def joined(parts: Sequence[Rounds], precision: float) -> Rounds:
         processes=np.repeat(np.arange(len(same)), [len(part.seconds) for part in same]),
         precise=False,
     )
-    return replace(found, precise=len(same) >= MIN_PROCESSES and found.is_precise(precision))
+    return replace(found, precise=len(same) >= min(MIN_PROCESSES, processes) and found.is_precise(precision))
+
+
+def rounds_per_process(processes: int) -> int:
+    """The fewest rounds of each process, with which the fewest processes have `MIN_ROUNDS` together."""
+    return -(-MIN_ROUNDS // min(MIN_PROCESSES, processes))
 
 
 def _rounds(names: list[str], rows: list[Array], orders: list[NDArray[np.intp]]) -> Rounds:

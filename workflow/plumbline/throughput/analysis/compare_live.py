@@ -3,22 +3,23 @@
 import json
 import logging
 import os
+import select
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import plumbline
 from plumbline.core.errors import UserError
-from plumbline.core.measure.interleave import CONTROL, MIN_ROUNDS, Candidate, Rounds, interleave, joined
+from plumbline.core.measure.interleave import CONTROL, Candidate, Rounds, interleave, joined, rounds_per_process
 from plumbline.core.statistics.rounds import Verdict, verdict
 from plumbline.throughput.analysis.compare import read_trials, same_model, trials_folder
 from plumbline.throughput.record import TrialRecord
-from plumbline.throughput.settings import ComparisonSettings, EngineConfig
+from plumbline.throughput.settings import ComparisonSettings, EngineConfig, TrialTiming
 
 log = logging.getLogger("plumbline")
 WORKER = "plumbline.throughput.live_worker"
@@ -32,22 +33,19 @@ class CannotRunError(Exception):
 class Worker:
     """A process that has loaded one side's candidate and times a call when it is asked to."""
 
-    def __init__(self, folder: Path, trial: str, device: str) -> None:
-        """Starts it, with the code of the worktree that holds `folder`, or with this code where there is none."""
-        root = _worktree(folder)
-        package = root / "workflow" if root else Path(plumbline.__file__).parents[1]
-        if not (package / f"{WORKER.replace('.', '/')}.py").exists():
-            raise UserError(f"compare: the code in {package} is too old for --live; update it, or leave out --live")
-        path = os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")])
+    def __init__(self, folder: Path, trial: str, device: str, timeout: float) -> None:
+        """Starts it, with the code of `folder`. A reply that takes `timeout` seconds counts as failed."""
+        code = code_of(folder)
+        path = os.pathsep.join([str(code), os.environ.get("PYTHONPATH", "")])
+        self._timeout = timeout
         self._process = subprocess.Popen(
             [sys.executable, "-m", WORKER, str(folder.resolve()), trial, device],
-            cwd=root or Path.cwd(),
+            cwd=_worktree(folder) or Path.cwd(),
             env=os.environ | {"PYTHONPATH": path},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._where = f"{folder}, {trial}"
 
     def wait_until_loaded(self) -> None:
         """Raises CannotRunError when the candidate cannot run."""
@@ -56,27 +54,43 @@ class Worker:
     def seconds(self) -> float:
         """Seconds of a call. Raises CannotRunError when it failed."""
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended, which its reply says
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
         return float(self._reply()["seconds"])
 
     def close(self) -> None:
         """Ends the process."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
-        self._process.terminate()
+        self._process.kill()
         self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(BrokenPipeError):
+                assert pipe is not None
+                pipe.close()
 
     def _reply(self) -> dict[str, Any]:
         assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], self._timeout)[0]:
+            raise CannotRunError(f"no reply within {self._timeout:g} s")
         line = self._process.stdout.readline()
         if not line:
-            raise UserError(f"compare: {self._where}: its process ended with status {self._process.wait()}")
+            raise CannotRunError(f"its process ended with status {self._process.wait()}")
         reply: dict[str, Any] = json.loads(line)
         if reply.get("error") is not None:
             raise CannotRunError(reply["error"])
         return reply
+
+
+def code_of(folder: Path) -> Path:
+    """The workflow/ of the worktree that holds `folder`, or the one of this code where there is none.
+
+    Raises UserError when it is too old to take turns.
+    """
+    root = _worktree(folder)
+    code = root / "workflow" if root else Path(plumbline.__file__).parents[1]
+    if not (code / f"{WORKER.replace('.', '/')}.py").exists():
+        raise UserError(f"compare: the code in {code} is too old for --live; update it, or leave out --live")
+    return code
 
 
 def compare_live(first: Path, second: Path, only: str, settings: ComparisonSettings, device: str) -> dict[str, Any]:
@@ -96,6 +110,7 @@ def compare_live(first: Path, second: Path, only: str, settings: ComparisonSetti
     return {
         "first": str(folders[0]),
         "second": str(folders[1]),
+        "code": [str(code_of(folder)) for folder in folders],
         "counts": Counter(row["verdict"] for row in rows),
         "trials": rows,
         "left_out": [name for name in shared if name not in ready],
@@ -115,6 +130,11 @@ def summary_lines(comparison: dict[str, Any]) -> Iterator[str]:
     counts = comparison["counts"]
     text = ", ".join(f"{counts[name]} {name}" for name in (*Verdict, "unavailable") if counts[name])
     yield f"{len(comparison['trials'])} trials measured on both sides at the same time: {text}."
+    first, second = comparison["code"]
+    if first == second:
+        yield f"Both sides ran the code in {first}: only their models and settings can differ."
+    else:
+        yield f"The first ran the code in {first}, the second that in {second}."
     if names := comparison["left_out"]:
         yield f"Left out, since they failed on a side or use different models: {', '.join(names)}."
 
@@ -135,8 +155,8 @@ def _row(
     try:
         parts: list[Rounds] = []
         for process in range(settings.processes):
-            parts.append(_interleaved(folders, first.trial, settings, device, process))
-            rounds = joined(parts, settings.precision)
+            parts.append(_interleaved(folders, first.trial, settings, device, _timeout(first), process))
+            rounds = joined(parts, settings.processes, settings.precision)
             if rounds.precise:
                 break
     except CannotRunError as error:
@@ -147,12 +167,12 @@ def _row(
 
 
 def _interleaved(
-    folders: Sequence[Path], trial: str, settings: ComparisonSettings, device: str, process: int
+    folders: Sequence[Path], trial: str, settings: ComparisonSettings, device: str, timeout: float, process: int
 ) -> Rounds:
     with ExitStack() as stack:
         workers = []
         for folder in folders:
-            workers.append(Worker(folder, trial, device))
+            workers.append(Worker(folder, trial, device, timeout))
             stack.callback(workers[-1].close)
         for worker in workers:
             worker.wait_until_loaded()
@@ -164,9 +184,14 @@ def _interleaved(
             [second],
             seconds=settings.seconds / settings.processes,
             precision=settings.precision,
-            min_rounds=-(-MIN_ROUNDS // settings.processes),
+            min_rounds=rounds_per_process(settings.processes),
             seed=process,
         )
+
+
+def _timeout(record: TrialRecord) -> float:
+    """Seconds that a trial may take, as its spec says."""
+    return float((record.spec.get("timing") or {}).get("timeout_seconds") or TrialTiming().timeout_seconds)
 
 
 def _notes(first: TrialRecord, second: TrialRecord) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from plumbline.core.measure.interleave import MIN_ROUNDS, Candidate, interleave
+from plumbline.core.measure.interleave import Candidate, interleave, rounds_per_process
 from plumbline.core.measure.run_queue import RunQueue
 from plumbline.core.run.device import device_name, memory_errors, torch_device
 from plumbline.core.run.processes import limit_address_space
@@ -113,7 +113,7 @@ def _rounds(request: Request, loaded: Sequence["Loaded"]) -> Interleaved:
             others,
             seconds=request.comparison.seconds,
             precision=request.comparison.precision,
-            min_rounds=-(-MIN_ROUNDS // request.comparison.processes),
+            min_rounds=rounds_per_process(request.comparison.processes),
             seed=(request.seed, request.process),
         )
     log.info("%d rounds of %s", len(rounds.seconds), ", ".join(rounds.names))

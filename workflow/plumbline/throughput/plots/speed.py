@@ -13,6 +13,7 @@ from plumbline.throughput.analysis.formatting import ratio_text
 from plumbline.throughput.analysis.records import GIGABYTE
 from plumbline.throughput.plots.panels import (
     KEPT,
+    PANELS_AT_MOST,
     by_variant,
     failed_row,
     failures_above,
@@ -133,6 +134,9 @@ def _lines(results: Results, axis: str, name: str, label: str) -> Figure:
     """A panel per slice: column `name` against `axis`, a line per variant, with error bars."""
     groups, note = largest(slices(results.trials, axis))
     ratios = _relative(results, name) if axis == "batch" else []
+    if len(ratios) > PANELS_AT_MOST:
+        note += f" Left out: {len(ratios) - PANELS_AT_MOST} comparisons; speedups.csv has them all."
+        ratios = ratios[:PANELS_AT_MOST]
     figure, axes = panels(len(groups) + len(ratios))
     axes, last = axes[: len(groups)], axes[len(groups) :]
     for panel, (title, rows) in zip(last, ratios, strict=True):
@@ -173,7 +177,7 @@ def _relative(results: Results, name: str) -> list[tuple[str, pd.DataFrame]]:
     return [
         (f"{engine}, prompt {prompt}, generated {generated}, interleaved", group)
         for (engine, prompt, generated), group in known.groupby(["engine", "prompt", "generated"])
-    ][:1]
+    ]
 
 
 def _ratios_by_batch(axes: Axes, results: Results, rows: pd.DataFrame, title: str) -> None:
