@@ -185,7 +185,9 @@ def _learned(summary: pd.DataFrame) -> Iterator[PlannedContrast]:
         of_tokens = group["classifier"] == "transformer"
         for _, others in group[~of_tokens].groupby("classifier", sort=False):
             best = best_trial(others)
-            for row in group[of_tokens].itertuples() if best is not None else ():
+            if best is None:
+                continue
+            for row in group[of_tokens].itertuples():
                 yield PlannedContrast(
                     kind="learned",
                     family="learned",
