@@ -93,6 +93,13 @@ def test_grid_of_one_trial_is_still_drawn(name: str, outcome: str) -> None:
     assert said
 
 
+def test_study_without_a_learning_curve_says_so_in_its_figure() -> None:
+    with style():
+        figure = DRAWINGS["learning_curve"](data_of(tokens(), {"test_over_train": 2 / 7, "curves": [], "rows": []}))
+    assert "No learning curve to show" in " ".join(text.get_text() for text in texts(figure))
+    plt.close(figure)
+
+
 def test_marks_show_exactly_the_significant_drops_and_their_direction() -> None:
     data = data_of([record for record in grid(runs=10) if record["layers"] != "text_only"])
     drops = data.contrasts[data.contrasts["kind"] == "visual_drop"]

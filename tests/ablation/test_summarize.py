@@ -21,10 +21,10 @@ from plumbline.ablation.summarize import SummarizeSpec, summarize
 from plumbline.core.errors import UserError
 
 
-def summarized(records: list[dict[str, Any]], folder: Path) -> Path:
+def summarized(records: list[dict[str, Any]], folder: Path, found: dict[str, Any] | None = None) -> Path:
     spec = SummarizeSpec(**merge_fields(records))
     paths = write(records, folder / "trials")
-    summarize(spec, paths, write_curve(folder), folder / "out" / "results.json")
+    summarize(spec, paths, write_curve(folder, found), folder / "out" / "results.json")
     return folder / "out"
 
 
@@ -334,19 +334,23 @@ def test_no_record_at_all_says_what_to_do() -> None:
         ordered_records([])
 
 
-def test_canonical_tokens_are_compared_with_the_best_other_representation_and_its_best_classifier() -> None:
+def test_canonical_tokens_are_compared_with_the_best_other_representation_of_each_classifier() -> None:
     others = grid(classifiers=("mlp", "linear"))
+    for record in others:  # as if by the perceptron's choice of its epoch
+        for run in record["runs"][:10]:
+            run["validation"]["accuracy"] = 1.0
     summary, contrasts, learned = frames([*others, *tokens(level=0.3)])
-    rows = contrasts[contrasts["kind"] == "learned"].set_index("layers")
-    assert list(rows.index) == ["all_layers", "visual_only", "text_only"]
-    for layers, row in rows.iterrows():
-        best = best_trial(summary[(summary["layers"] == layers) & (summary["classifier"] != "transformer")])
-        assert (row["baseline_representation"], row["baseline_classifier"]) == (
-            best["representation"],
-            best["classifier"],
-        )
-        own = summary[(summary["layers"] == layers) & (summary["classifier"] == "transformer")].iloc[0]
-        assert row["difference"] == pytest.approx(own["test_accuracy"] - best["test_accuracy"])
+    rows = contrasts[contrasts["kind"] == "learned"]
+    layer_sets = ["all_layers", "visual_only", "text_only"]
+    assert sorted(zip(rows["layers"], rows["baseline_classifier"], strict=True)) == sorted(
+        (layers, classifier) for layers in layer_sets for classifier in ("mlp", "linear")
+    )
+    for _, row in rows.iterrows():
+        own = summary[summary["layers"] == row["layers"]].set_index("classifier")
+        best = best_trial(own.loc[[row["baseline_classifier"]]])
+        assert row["baseline_representation"] == best["representation"]
+        difference = own.loc["transformer", "test_accuracy"] - best["test_accuracy"]
+        assert row["difference"] == pytest.approx(difference)
     text = findings(summary, contrasts, learned)
     assert "All layers: canonical tokens, read by a Transformer, are significantly worse than the best other" in text
     assert "All layers, Transformer: the best representation" not in text
@@ -370,3 +374,87 @@ def test_learning_curve_has_the_corrected_interval_of_each_size_and_ends_with_th
 
 def test_learning_curve_without_the_linear_classifier_ends_with_the_largest_given_size() -> None:
     assert set(data_of(grid(classifiers=("mlp",))).learning_curve["adapters"]) == {25, 50, 100, 200}
+
+
+NO_CURVE: dict[str, Any] = {"test_over_train": 2 / 7, "curves": [], "rows": []}
+
+
+def test_study_without_a_learning_curve_is_summarized_and_all_tables_have_their_columns(tmp_path: Path) -> None:
+    out = summarized(tokens(), tmp_path, NO_CURVE)
+    table = pd.read_csv(out / "learning_curve.csv")
+    assert table.empty
+    assert list(table) == list(frames(grid(runs=2))[2])
+    assert "View & Representation" in (out / "tables/learning_curve.tex").read_text()
+
+
+def test_curve_without_smaller_training_sets_still_has_the_trial_on_all_adapters(tmp_path: Path) -> None:
+    found = curve() | {"rows": []}
+    data = data_of(grid(classifiers=("mlp", "linear"), runs=5), found)
+    assert list(data.learning_curve["adapters"]) == [700] * 3
+    trials = data.summary[data.summary["classifier"] == "linear"].set_index("trial")
+    for _, point in data.learning_curve.iterrows():
+        trial = trials.loc[f"{point['view']}/{point['layers']}/{point['representation']}"]
+        for name in ("test_accuracy", "test_accuracy_low", "test_accuracy_high"):
+            assert point[name] == trial[name]
+
+
+def test_findings_say_why_a_learning_curve_was_skipped(tmp_path: Path) -> None:
+    found = curve() | {"rows": []}
+    found["curves"][0]["skipped"] = "the adapters have no layers in all_layers"
+    text = (summarized(grid(runs=2), tmp_path, found) / "findings.md").read_text()
+    assert "factor/all_layers/ensemble: no smaller training sets, the adapters have no layers in all_layers." in text
+
+
+def one_split(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As if all runs had one split: those of `linear` are then the same, those of others only test the same rows."""
+    for record in records:
+        runs, names = record["runs"], record["spec"]["classifier"]
+        first = {name: next(run for run in runs if run["classifier"] == name) for name in names}
+        record["runs"] = [
+            {**first[run["classifier"]], "seed": run["seed"], "seconds": run["seconds"]}
+            if run["classifier"] == "linear"
+            else run | {"predicted": first[run["classifier"]]["predicted"]}
+            for run in record["runs"]
+        ]
+    return records
+
+
+def test_runs_that_are_copies_have_no_interval_no_test_and_no_place_in_the_counts(tmp_path: Path) -> None:
+    records = one_split([record for record in grid(classifiers=("mlp", "linear")) if record["layers"] != "text_only"])
+    out = summarized(records, tmp_path)
+    summary, contrasts = (pd.read_csv(out / f"{name}.csv") for name in ("summary", "contrasts"))
+    linear = summary[summary["classifier"] == "linear"]
+    assert linear["test_accuracy"].notna().all()
+    assert linear[["test_accuracy_low", "test_accuracy_high", "test_accuracy_sd"]].isna().all(axis=None)
+    assert summary.loc[summary["classifier"] == "mlp", "test_accuracy_low"].notna().all()
+    both = (contrasts["classifier"] == "linear") & (contrasts["baseline_classifier"] == "linear")
+    untested = contrasts[both]
+    assert untested[["low", "high", "p_value", "p_holm"]].isna().all(axis=None)
+    assert set(untested["untested"]) == {"one split and no random part"}
+    assert contrasts.loc[~both, "p_value"].notna().all()  # the perceptron's runs differ
+    text = (out / "findings.md").read_text()
+    said = [line for line in text.splitlines() if "linear: " in line and "MLP" not in line]
+    assert not [line for line in said if "significant" in line]
+    counted = r"All layers, linear: the product view is more accurate than the factor view for \d of 9 statistics; 9 "
+    assert re.search(counted, text)
+    assert "points, not tested (one split and no random part)" in text
+    assert "The runs of linear are copies" in text
+    assert "nan" not in text
+    assert "not tested: one split" in (out / "tables/contrasts.tex").read_text()
+
+
+def test_contrast_that_was_not_tested_stays_in_its_family_and_out_of_the_counts() -> None:
+    records = [
+        trial_record(view, "all_layers", name, level)
+        for name in ("stats", "spectral", "frequency")
+        for view, level in (("factor", 0.3), ("product", 0.4))
+    ]
+    for factor, product in zip(records[0]["runs"], records[1]["runs"], strict=True):
+        product["test"]["accuracy"] = factor["test"]["accuracy"] + 0.125
+    summary, contrasts, learned = frames(records)
+    own = contrasts.set_index(["kind", "representation"])
+    assert own.loc[("counterpart", "stats"), "untested"] == "all runs differ by the same amount"
+    least = contrasts["p_value"].min()
+    assert contrasts["p_holm"].min() == pytest.approx(least * len(contrasts))
+    text = findings(summary, contrasts, learned)
+    assert re.search(r"of 2 statistics, .*; 1 not tested \(all runs differ by the same amount\)", text)

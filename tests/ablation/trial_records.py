@@ -123,23 +123,25 @@ def tokens(level: float = 0.7, **options: Any) -> list[dict[str, Any]]:
 
 def curve(sizes: tuple[int, ...] = (25, 50, 100, 200)) -> dict[str, Any]:
     """What stage `learning_curve` writes: ten runs of three representations, more accurate with every size."""
-    rng, rows = np.random.default_rng(0), []
+    rng, rows, curves = np.random.default_rng(0), [], []
     for view, representation, level in (
         ("factor", "ensemble", 0.3),
         ("product", "flat", 0.9),
         ("product", "probes", 0.8),
     ):
         row = {"view": view, "layers": "all_layers", "representation": representation}
+        curves.append({**row, "skipped": None})
         for number, size in enumerate(sizes, start=1):
             accuracy = 0.1 + (level - 0.1) * number / len(sizes) + rng.normal(0, 0.01, 10)
             rows += [{**row, "adapters": size, "run": run, "test_accuracy": accuracy[run]} for run in range(10)]
-    return {"test_over_train": 2 / 7, "rows": rows}
+    return {"test_over_train": 2 / 7, "curves": curves, "rows": rows}
 
 
-def write_curve(folder: Path) -> Path:
-    """`curve()` as a file in `folder`."""
+def write_curve(folder: Path, found: dict[str, Any] | None = None) -> Path:
+    """What the stage found, `curve()` if not given, as a file in `folder`."""
     path = folder / "learning_curve.json"
-    path.write_text(json.dumps(curve()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(curve() if found is None else found))
     return path
 
 
@@ -154,8 +156,8 @@ def write(records: list[dict[str, Any]], folder: Path) -> list[Path]:
     return paths
 
 
-def data_of(records: list[dict[str, Any]]) -> FigureData:
-    """The frames of these records."""
+def data_of(records: list[dict[str, Any]], found: dict[str, Any] | None = None) -> FigureData:
+    """The frames of these records, and of the learning curves `found`, `curve()` if not given."""
     typed = [TrialRecord.model_validate(record) for record in records]
     runs = runs_frame(typed)
     summary = summary_frame(typed, runs)
@@ -163,6 +165,6 @@ def data_of(records: list[dict[str, Any]]) -> FigureData:
         summary=summary,
         runs=runs,
         contrasts=contrasts_frame(summary, runs),
-        learning_curve=learning_curve_frame(curve(), summary, runs),
+        learning_curve=learning_curve_frame(curve() if found is None else found, summary, runs),
         records=typed,
     )

@@ -1,5 +1,6 @@
 """Stage `ablation.learning_curve`: accuracy of the linear classifier against the number of training adapters."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.ablation.classifier.linear import fit_linear
-from plumbline.ablation.classifier.splits import Split, read_splits
+from plumbline.ablation.classifier.splits import Split, ratio_of_sides, read_splits
 from plumbline.ablation.data.feature_file import read_features
 from plumbline.ablation.data.store import AdapterStore
 from plumbline.ablation.settings import LinearSettings, View
 from plumbline.core.files import write_json
 from plumbline.core.plan.target import Spec
 from plumbline.core.registry import short_name
+from plumbline.core.run.device import memory_errors
 from plumbline.core.run.progress import track
 from plumbline.core.run.stage import stage
 from plumbline.core.settings import Settings
+
+log = logging.getLogger("plumbline")
 
 
 class Curve(Settings):
@@ -42,23 +46,45 @@ class LearningCurveSpec(Spec):
 def learning_curve(spec: LearningCurveSpec, adapters: Path, splits: Path, features: list[Path], output: Path) -> None:
     """Writes a row per representation, number of training adapters and run to `output`.
 
-    Every run tests on the side that it tests on in the trials, whatever it is trained on. Numbers above those of a
-    run's training side are left out. adapters: the store's manifest; features: the feature files of all curves.
+    Every run tests on the side that it tests on in the trials, whatever it is trained on. Numbers that are not below
+    those of a run's training side are left out. A curve without layers or memory is skipped, as its trial is, and
+    says why. adapters: the store's manifest; features: the feature files of all curves.
     """
     store = AdapterStore(adapters.parent)
-    drawn, classes = read_splits(splits, store.rows), len(store.classes)
+    drawn = read_splits(splits, store.rows)
     files = {(path.parent.name, path.stem): path for path in features}
     rows: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
     for curve in track(spec.curves, len(spec.curves), "curves"):
-        table, _ = read_features([files[curve.view, short_name(part)] for part in curve.parts], spec.layers)
-        row = {"view": curve.view, "layers": spec.layers, "representation": short_name(curve.representation)}
-        for run, whole in enumerate(drawn):
-            for size, small in smaller_splits(whole, store.labels, spec.sizes, spec.seed * 1000 + run):
-                (result,) = fit_linear(table, store.labels, [small], classes, spec.linear, [run])
-                assert result.test is not None  # the fit is convex: it ends, or is an error
-                rows.append({**row, "adapters": size, "run": run, "test_accuracy": result.test.accuracy})
-    test_over_train = float(np.mean([len(one.test) / len(one.train) for one in drawn]))
-    write_json(output, {"test_over_train": test_over_train, "rows": rows})
+        place = {"view": curve.view, "layers": spec.layers, "representation": short_name(curve.representation)}
+        paths, skipped = [files[curve.view, short_name(part)] for part in curve.parts], None
+        try:
+            with memory_errors():
+                table, layers = read_features(paths, spec.layers)
+                if layers:
+                    rows += [{**place, **point} for point in _points(spec, table, store, drawn)]
+                else:
+                    skipped = f"the adapters have no layers in {spec.layers}"
+        except MemoryError as error:
+            skipped = f"out of memory ({error})"
+        if skipped:
+            log.warning("%s/%s/%s: no learning curve: %s", *place.values(), skipped)
+        curves.append({**place, "skipped": skipped})
+    ratio = ratio_of_sides([one.test for one in drawn], [len(one.train) for one in drawn])
+    write_json(output, {"test_over_train": ratio, "curves": curves, "rows": rows})
+
+
+def _points(
+    spec: LearningCurveSpec, table: NDArray[Any], store: AdapterStore, splits: list[Split]
+) -> list[dict[str, Any]]:
+    """The test accuracy of every run, trained on each of the sizes."""
+    points = []
+    for run, whole in enumerate(splits):
+        for size, small in smaller_splits(whole, store.labels, spec.sizes, spec.seed * 1000 + run):
+            (result,) = fit_linear(table, store.labels, [small], len(store.classes), spec.linear, [run])
+            assert result.test is not None  # the fit is convex: it ends, or is an error
+            points.append({"adapters": size, "run": run, "test_accuracy": result.test.accuracy})
+    return points
 
 
 def smaller_splits(whole: Split, labels: NDArray[Any], sizes: list[int], seed: int) -> Iterator[tuple[int, Split]]:

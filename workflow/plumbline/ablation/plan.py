@@ -126,6 +126,8 @@ def _learning_curve(
     read: dict[int, Target] = {}
     for view, names in settings.representations.items():
         vectors = [name for name in names if name != TOKENS]
+        if "linear" not in settings.classifier:
+            continue
         for name in [name for name in vectors if name in WITH_CURVE[view]] or vectors[:1]:
             parts = settings.ensembles.get(name, [name])
             curves.append({"view": view, "representation": name, "parts": parts})

@@ -188,8 +188,8 @@ class AblationSettings(Settings):
     """The classifier `linear`."""
     transformer: TransformerSettings = TransformerSettings()
     """The classifier of the representation `tokens`."""
-    learning_curve: Annotated[list[PositiveInt], Field(min_length=1)] = [25, 50, 100, 200]
-    """Numbers of training adapters for which some representations are trained again, with the classifier `linear`."""
+    learning_curve: list[Annotated[int, Field(ge=2)]] = [25, 50, 100, 200]
+    """Numbers of training adapters for which some representations are trained again, if `classifier` has `linear`."""
 
     @field_validator("classifier")
     @classmethod

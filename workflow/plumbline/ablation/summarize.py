@@ -45,13 +45,14 @@ def summarize(spec: SummarizeSpec, trials: list[Path], learning_curve: Path, out
     runs = runs_frame(records)
     summary = summary_frame(records, runs)
     contrasts = contrasts_frame(summary, runs)
-    curve = learning_curve_frame(read_json(learning_curve), summary, runs)
+    found = read_json(learning_curve)
+    curve = learning_curve_frame(found, summary, runs)
     write_csv(curve, output.parent / "learning_curve.csv")
     write_csv(summary, output.parent / "summary.csv")
     write_csv(runs, output.parent / "runs.csv")
     write_csv(contrasts, output.parent / "contrasts.csv")
     write_results(output, records)
-    write_text(output.parent / "findings.md", findings(summary, contrasts, curve))
+    write_text(output.parent / "findings.md", findings(summary, contrasts, curve, found["curves"]))
     write_tables(summary, contrasts, curve, output.parent / "tables")
 
 
@@ -133,8 +134,10 @@ def contrasts_table(contrasts: pd.DataFrame) -> pd.DataFrame:
             cells["Classifier"] += f" − {classifier_label(row['baseline_classifier'])}"
         cells["Representation"] = name if name == baseline else f"{name} − {baseline}"
         cells["Difference"] = _points(row[["difference", "low", "high"]]) if good else outcome_label(row["outcome"])
+        if good and row["untested"]:
+            cells["Difference"] = f"{number(100 * row['difference'], signed=True)} (not tested: {row['untested']})"
         cells["p"], cells["p (Holm)"] = p_text(row["p_value"]), p_text(row["p_holm"])
-        cells["r"] = number(row["rank_biserial"], digits=2) if good else MISSING
+        cells["r"] = MISSING if row["untested"] else number(row["rank_biserial"], digits=2)
         rows.append(cells)
     columns = ["Contrast", "Classifier", "Representation", "Difference", "p", "p (Holm)", "r"]
     return pd.DataFrame(rows, columns=columns)
@@ -149,7 +152,8 @@ def learning_curve_table(curve: pd.DataFrame) -> pd.DataFrame:
             ends = (100 * point[f"test_accuracy{end}"] for end in ("", "_low", "_high"))
             row[f"{point['adapters']:.0f}"] = with_interval(*ends)
         rows.append(row)
-    return pd.DataFrame(rows).fillna(MISSING)
+    sizes = list(dict.fromkeys(name for row in rows for name in row if name not in ("View", "Representation")))
+    return pd.DataFrame(rows, columns=["View", "Representation", *sorted(sizes, key=int)]).fillna(MISSING)
 
 
 def _percent(trial: pd.Series, name: str) -> str:

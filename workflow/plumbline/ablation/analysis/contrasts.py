@@ -6,16 +6,18 @@
   product, ...) against the best factor statistic;
 - `mean_of_counterparts`: the average over the nine statistics, product against factor;
 - `best_of`: the best product representation against the best factor statistic, where the former is one of the nine;
-- `learned`: canonical tokens, read by a Transformer, against the best other representation with its best classifier;
+- `learned`: canonical tokens, read by a Transformer, against the best other representation with each classifier;
 - `classifier`: each further classifier against the first, on the same features.
 
 All but the last two are drawn within each classifier.
 
-"Best" means highest mean validation accuracy, never the test accuracy that is then compared. Runs are paired by seed:
+"Best" means highest mean validation accuracy, never the test accuracy that is then compared. It is chosen within a
+classifier: `mlp` chooses its epoch by validation accuracy and `linear` does not, which favours `mlp` between them. Runs
+are paired by seed:
 the same seed has the same split in every trial. Runs share adapters, so intervals and p-values are those of the
 corrected resampled t-test. P-values are corrected (Holm) within a family: the drops of one view, the
 product-against-factor contrasts of one layer set, each with one classifier, the learned representation in all layer
-sets, or the classifiers in one layer set.
+sets, or the classifiers in one layer set. A family counts all its planned contrasts, also those that were not tested.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,6 +35,8 @@ from plumbline.core.statistics.resampled import corrected_interval
 
 MEASURE = "test_accuracy"
 NONE = MISSING
+ONE_RUN = "one split and no random part"
+"""Why trials whose runs are copies have no interval and no test."""
 
 Trials = tuple[str, ...]
 
@@ -59,7 +63,7 @@ def contrasts_frame(summary: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """One row per contrast: both means with intervals, the paired difference, p-values and effect sizes.
 
     Accuracies and their differences are fractions. A contrast that has no pairs because a trial failed has that
-    trial's outcome and no numbers.
+    trial's outcome and no numbers. One without a p-value says why in `untested`.
     """
     summary, runs = _by_classifier(summary), _by_classifier(runs)
     contrasts: list[PlannedContrast] = []
@@ -71,7 +75,8 @@ def contrasts_frame(summary: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     columns = [*COLUMNS[:-2], "p_holm", "significant"]
     frame = pd.DataFrame(rows, columns=columns)
     for _, family in frame.groupby("family"):
-        frame.loc[family.index, "p_holm"] = holm(family["p_value"].to_numpy(dtype=np.float64))
+        p_values = family["p_value"].to_numpy(dtype=np.float64)
+        frame.loc[family.index, "p_holm"] = holm(np.nan_to_num(p_values, nan=1.0)) + 0 * p_values  # NaN stays NaN
     frame["significant"] = frame["p_holm"] <= ALPHA
     return frame
 
@@ -178,8 +183,10 @@ def _product_against_factor(summary: pd.DataFrame) -> Iterator[PlannedContrast]:
 def _learned(summary: pd.DataFrame) -> Iterator[PlannedContrast]:
     for layers, group in summary.groupby("layers", sort=False):
         of_tokens = group["classifier"] == "transformer"
-        best = best_trial(group[~of_tokens])
-        if best is not None:
+        for _, others in group[~of_tokens].groupby("classifier", sort=False):
+            best = best_trial(others)
+            if best is None:
+                continue
             for row in group[of_tokens].itertuples():
                 yield PlannedContrast(
                     kind="learned",
@@ -233,14 +240,22 @@ def _row(contrast: PlannedContrast, accuracy: dict[str, pd.Series], summary: pd.
     seeds = [] if bad else sorted(set.intersection(*(set(accuracy[name].index) for name in named)))
     if not seeds:
         outcome = " ".join(sorted(bad)) or "no_pairs"
-        return {**fields, "outcome": outcome, **dict.fromkeys(VALUES, float("nan")), "pairs": 0}
+        return {**fields, "outcome": outcome, "untested": outcome, **dict.fromkeys(VALUES, float("nan")), "pairs": 0}
+    copies = bool(summary.loc[named, "copies"].all())
+    seeds = seeds[:1] if copies else seeds
     values, baseline = (np.mean([accuracy[name].loc[seeds] for name in side], axis=0) for side in sides)
     ends: dict[str, float] = {}
     shared = float(summary.loc[named, "test_over_train"].max())  # the same for all: their runs have the same splits
-    for prefix, series in (("mean", values), ("baseline_mean", baseline)):
-        low, high = np.clip(corrected_interval(series, test_over_train=shared), 0, 1)
+    for prefix, series, side in zip(("mean", "baseline_mean"), (values, baseline), sides, strict=True):
+        distinct = series[:1] if summary.loc[list(side), "copies"].all() else series
+        low, high = np.clip(corrected_interval(distinct, test_over_train=shared), 0, 1)
         ends |= {prefix: float(series.mean()), f"{prefix}_low": float(low), f"{prefix}_high": float(high)}
-    return {**fields, "outcome": "ok", **ends, **asdict(paired_contrast(values, baseline, test_over_train=shared))}
+    found = paired_contrast(values, baseline, test_over_train=shared)
+    untested = ""
+    if np.isnan(found.p_value):
+        single = ONE_RUN if copies else "one pair of runs"
+        untested = single if found.pairs == 1 else "all runs differ by the same amount"
+    return {**fields, "outcome": "ok", "untested": untested, **ends, **asdict(found)}
 
 
 VALUES = (
@@ -254,6 +269,7 @@ COLUMNS = (
     "trials",
     "different_machines",
     "outcome",
+    "untested",
     *VALUES,
     "p_holm",
     "significant",

@@ -1,28 +1,34 @@
 """The study's questions, answered in sentences with the numbers of its tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
-from plumbline.ablation.analysis.contrasts import best_trial
+from plumbline.ablation.analysis.contrasts import ONE_RUN, best_trial
 from plumbline.ablation.analysis.labels import classifier_label, layers_label, representation_label, view_label
 from plumbline.ablation.settings import FACTOR_STATISTICS
 from plumbline.core.present.findings import findings_text
-from plumbline.core.present.formatting import number, p_text, plural, reason, with_interval
+from plumbline.core.present.formatting import MISSING, number, p_text, plural, reason, with_interval
 from plumbline.core.run.records import machine_note
 from plumbline.core.statistics.hypothesis_tests import ALPHA
 
 LEVEL = f"{100 * ALPHA:.0f}%, Holm-corrected"
 
 
-def findings(summary: pd.DataFrame, contrasts: pd.DataFrame, curve: pd.DataFrame) -> str:
-    """Markdown: best representation, product against factor view, visual layers, classifiers, chance, and caveats."""
+def findings(
+    summary: pd.DataFrame, contrasts: pd.DataFrame, curve: pd.DataFrame, curves: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """Markdown: best representation, product against factor view, visual layers, classifiers, chance, and caveats.
+
+    curves: the learning curves that were planned, with why one was skipped, as stage `learning_curve` wrote them.
+    """
     sections = {
         "Which representation predicts best?": _best(summary),
         "Do the invariant (product) representations beat the factor statistics?": _invariance(contrasts),
         "Does a learned representation beat the others?": _learned(contrasts),
         "How much survives in the visual layers alone?": _drop(contrasts),
-        "How many training adapters does it take?": _learning_curve(curve),
+        "How many training adapters does it take?": _learning_curve(curve, curves),
         "Do the answers depend on the classifier?": _classifiers(summary, contrasts),
         "Which trials beat chance?": _against_chance(summary),
         "Intervals and caveats": _caveats(summary),
@@ -37,7 +43,9 @@ def accuracy_text(row: pd.Series, name: str = "test_accuracy") -> str:
 
 
 def difference_text(row: pd.Series) -> str:
-    """`+12.3 points [+11.0, +13.6] (p = 0.002, Holm = 0.031)`."""
+    """`+12.3 points [+11.0, +13.6] (p = 0.002, Holm = 0.031)`, or `+12.3 points, not tested (…)`."""
+    if row["untested"]:
+        return f"{number(100 * row['difference'], signed=True)} points, not tested ({row['untested']})"
     points = with_interval(100 * row["difference"], 100 * row["low"], 100 * row["high"], signed=True)
     mean, _, ends = points.partition(" ")
     return f"{mean} points {ends} (p {_equals(row['p_value'])}, Holm {_equals(row['p_holm'])})"
@@ -68,13 +76,7 @@ def _invariance(contrasts: pd.DataFrame) -> Iterator[str]:
             )
         pairs = group[(group["kind"] == "counterpart") & group["representation"].isin(FACTOR_STATISTICS)]
         if len(pairs):
-            better = int((pairs["significant"] & (pairs["difference"] > 0)).sum())
-            worse = int((pairs["significant"] & (pairs["difference"] < 0)).sum())
-            yield (
-                f"{where}: the product view is significantly better for {better} of the {len(pairs)} statistics, "
-                f"significantly worse for {worse} and not significantly different for {len(pairs) - better - worse} "
-                f"({LEVEL})."
-            )
+            yield f"{where}: the product view is {_counted(pairs, 'the factor view', 'statistics')}."
         for _, row in group[group["kind"].isin(["over_best_statistic", "best_of"])].iterrows():
             yield (
                 f"{where}: {_with_view(row)} is {_verdict(row)} the best factor statistic, "
@@ -86,33 +88,39 @@ def _drop(contrasts: pd.DataFrame) -> Iterator[str]:
     chosen = contrasts[(contrasts["kind"] == "visual_drop") & (contrasts["outcome"] == "ok")]
     for (view, classifier), group in chosen.groupby(["view", "classifier"], sort=False):
         where = f"{view_label(str(view))}, {classifier_label(str(classifier))}"
-        lower = int((group["significant"] & (group["difference"] < 0)).sum())
+        tested = group[group["untested"] == ""]
+        lower = int((tested["significant"] & (tested["difference"] < 0)).sum())
         least, most = (number(100 * end, signed=True) for end in (group["difference"].max(), group["difference"].min()))
-        yield (
-            f"{where}: {lower} of {len(group)} representations are significantly less accurate when "
-            f"only self-attention layers are seen ({LEVEL}). The change ranges from {most} to {least} points."
+        answer = (
+            f"{lower} of {len(tested)} representations are significantly less accurate when only self-attention layers "
+            f"are seen ({LEVEL}){_others_untested(group)}. "
         )
+        yield f"{where}: {answer if len(tested) else ''}The change ranges from {most} to {least} points."
         row = group.sort_values("baseline_mean").iloc[-1]
         relative = with_interval(*(100 * row[f"relative{end}"] for end in ("", "_low", "_high")), signed=True)
+        relative = relative.replace(" [", "% [", 1).removesuffix(f" [{MISSING}]")
         yield (
             f"{where}: {representation_label(row['representation'])}, the most accurate on all "
-            f"layers, changes by {difference_text(row)}, or {relative.replace(' [', '% [', 1)} relative: from "
+            f"layers, changes by {difference_text(row)}, or {relative} relative: from "
             f"{accuracy_text(row, 'baseline_mean')} to {accuracy_text(row, 'mean')}."
         )
 
 
 def _learned(contrasts: pd.DataFrame) -> Iterator[str]:
     for _, row in contrasts[(contrasts["kind"] == "learned") & (contrasts["outcome"] == "ok")].iterrows():
-        best = f"{representation_label(row['baseline_representation'])}, {view_label(row['baseline_view']).lower()}, "
-        best += classifier_label(row["baseline_classifier"])
+        best = f"{representation_label(row['baseline_representation'])}, {view_label(row['baseline_view']).lower()}"
         yield (
             f"{layers_label(row['layers'])}: canonical tokens, read by a Transformer, are {_verdict(row)} the best "
-            f"other representation ({best}): {_comparison(row)}."
+            f"other representation with {classifier_label(row['baseline_classifier'])} ({best}): {_comparison(row)}."
         )
 
 
-def _learning_curve(curve: pd.DataFrame) -> Iterator[str]:
-    for _, group in curve.groupby(["view", "representation"], sort=False):
+def _learning_curve(curve: pd.DataFrame, curves: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for skipped in (one for one in curves if one["skipped"]):
+        name = f"{skipped['view']}/{skipped['layers']}/{skipped['representation']}"
+        yield f"{name}: no smaller training sets, {skipped['skipped']}."
+    points = curve.groupby(["view", "representation"], sort=False)
+    for group in (group for _, group in points if len(group) > 1):
         first, last = group.iloc[0], group.iloc[-1]
         yield (
             f"{_where(first['layers'], 'linear')}: {_with_view(first)} goes from {accuracy_text(first)} with "
@@ -124,13 +132,7 @@ def _classifiers(summary: pd.DataFrame, contrasts: pd.DataFrame) -> Iterator[str
     compared = contrasts[(contrasts["kind"] == "classifier") & (contrasts["outcome"] == "ok")]
     for (layers, one, two), group in compared.groupby(["layers", "baseline_classifier", "classifier"], sort=False):
         where, names = layers_label(str(layers)), (classifier_label(str(one)), classifier_label(str(two)))
-        better = int((group["significant"] & (group["difference"] > 0)).sum())
-        worse = int((group["significant"] & (group["difference"] < 0)).sum())
-        yield (
-            f"{where}: {names[1]} is significantly better than {names[0]} for {better} of {len(group)} view and "
-            f"representation pairs, significantly worse for {worse} and not significantly different for "
-            f"{len(group) - better - worse} ({LEVEL})."
-        )
+        yield f"{where}: {names[1]} is {_counted(group, names[0], 'view and representation pairs')}."
         own = summary[summary["layers"] == layers]
         best = [
             _with_view(row) for name in (one, two) if (row := best_trial(own[own["classifier"] == name])) is not None
@@ -147,12 +149,13 @@ def _classifiers(summary: pd.DataFrame, contrasts: pd.DataFrame) -> Iterator[str
 
 def _verdicts_that_differ(contrasts: pd.DataFrame, one: str, two: str) -> list[str]:
     """Representations whose product-against-factor verdict is not the same with two classifiers."""
-    pairs = contrasts[contrasts["kind"] == "counterpart"]
+    pairs = contrasts[(contrasts["kind"] == "counterpart") & (contrasts["untested"] == "")]
     verdicts = pairs.assign(verdict=[_verdict(row) for _, row in pairs.iterrows()])
     table = verdicts.pivot(index="representation", columns="classifier", values="verdict")
     if not {one, two} <= set(table):
         return []
-    return [representation_label(str(name)) for name in table.index[table[one] != table[two]]]
+    both = table[[one, two]].dropna()
+    return [representation_label(str(name)) for name in both.index[both[one] != both[two]]]
 
 
 def _against_chance(summary: pd.DataFrame) -> Iterator[str]:
@@ -186,6 +189,11 @@ def _caveats(summary: pd.DataFrame) -> Iterator[str]:
             "All runs have the same split. Intervals are 95% t intervals over the runs: they cover the initial weights "
             "and the batch order, and neither the split nor new adapters."
         )
+    for classifier in good.loc[good["copies"], "classifier"].drop_duplicates():
+        yield (
+            f"The runs of {classifier_label(str(classifier))} are copies ({ONE_RUN}): they count as one run, without "
+            "an interval, and contrasts among them are not tested."
+        )
     if skipped := int(summary["adapters_skipped"].max()):
         yield f"Skipped: {plural(skipped, 'adapter')} that could not be read; adapters/manifest.json lists them."
     for _, row in summary[summary["outcome"] != "ok"].iterrows():
@@ -197,7 +205,33 @@ def _caveats(summary: pd.DataFrame) -> Iterator[str]:
         yield note
 
 
+def _counted(group: pd.DataFrame, baseline: str, noun: str) -> str:
+    """For how many contrasts the sample is significantly better or worse than the baseline, and how many are untested.
+
+    Without a test, for how many it is more accurate.
+    """
+    tested = group[group["untested"] == ""]
+    if tested.empty:
+        higher = int((group["difference"] > 0).sum())
+        return f"more accurate than {baseline} for {higher} of {len(group)} {noun}{_others_untested(group)}"
+    better = int((tested["significant"] & (tested["difference"] > 0)).sum())
+    worse = int((tested["significant"] & (tested["difference"] < 0)).sum())
+    return (
+        f"significantly better than {baseline} for {better} of {len(tested)} {noun}, significantly worse for {worse} "
+        f"and not significantly different for {len(tested) - better - worse} ({LEVEL}){_others_untested(group)}"
+    )
+
+
+def _others_untested(group: pd.DataFrame) -> str:
+    """`; 3 not tested (one split and no random part)`; nothing where all were tested."""
+    reasons = group.loc[group["untested"] != "", "untested"].value_counts(sort=False)
+    return "".join(f"; {count} not tested ({why})" for why, count in reasons.items())
+
+
 def _verdict(row: pd.Series) -> str:
+    if row["untested"]:
+        signs = {True: "more accurate than", False: "less accurate than"}
+        return signs[row["difference"] > 0] if row["difference"] else "as accurate as"
     if not row["significant"]:
         return "not significantly different from"
     return f"significantly {'better' if row['difference'] > 0 else 'worse'} than"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plumbline.ablation.analysis.records import TrialRecord, test_over_train
+from plumbline.ablation.analysis.records import TrialRecord, are_copies, test_over_train
 from plumbline.ablation.classifier.packed import unpack
 from plumbline.core.run.record import Outcome, hardware
 from plumbline.core.statistics.hypothesis_tests import clustered_above_p, holm
@@ -55,6 +55,7 @@ def summary_frame(records: Sequence[TrialRecord], runs: pd.DataFrame) -> pd.Data
 
     For each measure: the mean, the standard deviation (`_sd`) and the corrected resampled 95% interval (`_low`,
     `_high`) over the trial's good runs, with `test_over_train` as its correction (0 where all runs have one split).
+    Runs that are `copies` (one split and no random part) count as one: they have no deviation and no interval.
     `chance` is one over the number of classes; `chance_p` tests that the accuracy is above it, by adapter and group,
     and `chance_p_holm` is corrected over all rows. `times_tested_least` and `_most`: in how many runs an adapter is
     tested. `training_seconds` sums over the classifier's runs. `different_machines` says that not all trials ran on
@@ -71,7 +72,8 @@ def summary_frame(records: Sequence[TrialRecord], runs: pd.DataFrame) -> pd.Data
         row |= {"outcome": outcome.value, "message": record.message}
         row |= {"runs": len(own), "runs_ok": len(good), "chance": 1 / len(record.classes)}
         row |= _tested(record, classifier)
-        row |= _described(good[list(SUMMARIZED)].to_numpy(dtype=np.float64), row["test_over_train"])
+        distinct = good[:1] if row["copies"] else good
+        row |= _described(distinct[list(SUMMARIZED)].to_numpy(dtype=np.float64), row["test_over_train"])
         row |= {"rows": record.rows, "layer_count": record.layer_count}
         row |= {"feature_width": record.feature_width, "feature_width_used": record.feature_width_used}
         row["adapters_skipped"] = record.adapters.skipped
@@ -89,39 +91,42 @@ def learning_curve_frame(found: Mapping[str, Any], summary: pd.DataFrame, runs: 
 
     found: what stage `learning_curve` wrote. The last row of a representation is its trial with the classifier
     `linear`, trained on all `adapters` of a run's training side, where there is such a trial. The sets of training
-    adapters are drawn from those of the trials, so the intervals are corrected as theirs.
+    adapters are drawn from those of the trials, so the intervals are corrected as theirs. No rows without curves.
     """
-    keys, ratio = ["view", "layers", "representation"], found["test_over_train"]
+    keys, ends = ["view", "layers", "representation"], ["test_accuracy", "test_accuracy_low", "test_accuracy_high"]
     small = pd.DataFrame(found["rows"], columns=[*keys, "adapters", "run", "test_accuracy"])
     rows = []
-    for place, group in small.groupby(keys, sort=False):
-        points = [(own["adapters"].iloc[0], own["test_accuracy"]) for _, own in group.groupby("adapters")]
-        whole = summary[(summary[keys] == list(place)).all(axis=1) & (summary["classifier"] == "linear")]
+    for curve in found["curves"]:
+        place = {key: curve[key] for key in keys}
+        for size, own in small[(small[keys] == list(place.values())).all(axis=1)].groupby("adapters"):
+            values = own["test_accuracy"].to_numpy()
+            low, high = np.clip(corrected_interval(values, test_over_train=found["test_over_train"]), 0, 1)
+            point = dict(zip(ends, (values.mean(), low, high), strict=True))
+            rows.append({**place, "adapters": size, "runs": len(values), **point})
+        whole = summary[(summary[keys] == list(place.values())).all(axis=1) & (summary["classifier"] == "linear")]
         for _, trial in whole[whole["runs_ok"] > 0].iterrows():
             own = runs[(runs["trial"] == trial["trial"]) & (runs["classifier"] == "linear") & (runs["outcome"] == "ok")]
-            points.append((round(own["train_rows"].mean()), own["test_accuracy"]))
-        for size, values in points:
-            low, high = np.clip(corrected_interval(values.to_numpy(), test_over_train=ratio), 0, 1)
-            ends = {"test_accuracy": values.mean(), "test_accuracy_low": low, "test_accuracy_high": high}
-            rows.append({**dict(zip(keys, place, strict=True)), "adapters": int(size), "runs": len(values), **ends})
-    columns = [*keys, "adapters", "runs", "test_accuracy", "test_accuracy_low", "test_accuracy_high"]
-    return pd.DataFrame(rows, columns=columns)
+            size = round(own["train_rows"].mean())
+            rows.append({**place, "adapters": size, "runs": len(own), **trial[ends]})
+    return pd.DataFrame(rows, columns=[*keys, "adapters", "runs", *ends])
 
 
 def _tested(record: TrialRecord, classifier: str) -> dict[str, float]:
-    """Which adapters the good runs tested, and the p-value that they were named no better than by chance.
+    """Which adapters the good runs tested, whether all did the same, and the p-value of being no better than chance.
 
     Each adapter counts once, with the share of its runs that named its class. Adapters of one group share images.
     """
     runs = record.good_runs_of(classifier)
     if not runs:
-        return {"test_over_train": np.nan, "times_tested_least": 0, "times_tested_most": 0, "chance_p": np.nan}
+        nothing = {"test_over_train": np.nan, "copies": False, "times_tested_least": 0, "times_tested_most": 0}
+        return {**nothing, "chance_p": np.nan}
     predicted = np.stack([run.predictions for run in runs])
     times, right = (predicted >= 0).sum(axis=0), (predicted == unpack(record.labels)).sum(axis=0)
     tested = times > 0
     shares, groups = right[tested] / times[tested], unpack(record.groups)[tested]
     return {
         "test_over_train": test_over_train(runs),
+        "copies": are_copies(runs),
         "times_tested_least": int(times.min()),
         "times_tested_most": int(times.max()),
         "chance_p": clustered_above_p(shares, groups, 1 / len(record.classes)),

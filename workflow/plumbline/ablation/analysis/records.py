@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from plumbline.ablation.analysis.labels import LAYERS, REPRESENTATIONS, VIEWS
 from plumbline.ablation.classifier.packed import Packed, unpack
 from plumbline.ablation.classifier.result import RunResult
+from plumbline.ablation.classifier.splits import ratio_of_sides
 from plumbline.ablation.settings import Classifier, View
 from plumbline.core.errors import UserError
 from plumbline.core.run.record import Outcome, Record
@@ -79,11 +80,14 @@ class TrialRecord(Record):
 
 
 def test_over_train(runs: Sequence[RunResult]) -> float:
-    """Test rows over training rows of runs; 0 where all test the same rows, so that no data is resampled."""
-    masks = [run.predictions >= 0 for run in runs]
-    if all(np.array_equal(masks[0], other) for other in masks[1:]):
-        return 0.0
-    return float(np.mean([mask.sum() / run.train_rows for mask, run in zip(masks, runs, strict=True)]))
+    """Test rows over training rows of runs, as `ratio_of_sides`."""
+    return ratio_of_sides([np.flatnonzero(run.predictions >= 0) for run in runs], [run.train_rows for run in runs])
+
+
+def are_copies(runs: Sequence[RunResult]) -> bool:
+    """Whether runs are one run over again: one split and no random part, so that they are one sample and not many."""
+    found = [run.model_dump(exclude={"seed", "seconds"}) for run in runs]
+    return len(found) > 1 and all(found[0] == other for other in found[1:])
 
 
 def ordered_records(paths: Sequence[Path], expected: Mapping[str, str] | None = None) -> list[TrialRecord]:

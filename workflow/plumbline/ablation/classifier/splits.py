@@ -42,6 +42,13 @@ class Split:
     test: Indices
 
 
+def ratio_of_sides(tested: Sequence[Indices], train_rows: Sequence[int]) -> float:
+    """Test rows over training rows of runs; 0 where all test the same rows, so that no test data is resampled."""
+    if all(np.array_equal(tested[0], other) for other in tested[1:]):
+        return 0.0
+    return float(np.mean([len(rows) / count for rows, count in zip(tested, train_rows, strict=True)]))
+
+
 def rotating_splits(labels: NDArray[Any], groups: NDArray[Any], *, runs: int, seed: int) -> list[Split]:
     """A split for each run, no group on two sides and every class on every side: repeated stratified group k-fold.
 

@@ -57,7 +57,11 @@ def fit_transformer(
 
 
 class _Trainer:
-    """The state of all runs. Networks, data and random numbers of a run do not depend on the runs beside it."""
+    """The state of all runs.
+
+    A run's network, split and random numbers are its own. Three things are common, and so depend on the runs beside it:
+    the steps of an epoch and the rows of a step (those of the smallest training side), and the tokens that are kept.
+    """
 
     def __init__(
         self,

@@ -69,6 +69,8 @@ def learning_curve(data: FigureData) -> Figure:
 
     Bars are corrected resampled 95% intervals.
     """
+    if data.learning_curve.empty:
+        return message_figure("No learning curve to show: the classifier linear was not trained on any representation.")
     figure, axes = plt.subplots(figsize=(0.62 * WIDTH, 2.9))
     axes.axhline(100 * data.chance, color=GREY, ls=DASHES, lw=0.9)
     groups = list(data.learning_curve.groupby(["view", "representation"], sort=False))
@@ -103,7 +105,8 @@ def learning_curve(data: FigureData) -> Figure:
 def confusion(data: FigureData) -> Figure:
     """Confusion matrices of the best representation and classifier of each view and layer set, over all of its runs.
 
-    Best by validation accuracy. Each row is a true class and sums to 100%.
+    Best by validation accuracy, which favours the classifiers that choose their epoch by it (EPOCHS) over `linear`.
+    Each row is a true class and sums to 100%.
     """
     views, layer_sets = data.views, data.layer_sets
     classes = data.records[0].classes

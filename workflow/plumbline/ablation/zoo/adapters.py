@@ -1,6 +1,7 @@
-"""Trains the zoo's adapters, a chunk at a time: each on a few images, most of them of one class, with the null prompt.
+"""Trains the zoo's adapters, a chunk at a time: each on a few images, of which the share `purity` shows one class.
 
-A class name in the prompt would reach `attn2.to_v` and leak the label, so only the images carry the class.
+Training uses the null prompt: a class name in a prompt would reach `attn2.to_v` and leak the label, so
+only the images carry the class.
 
 Adapter i is determined by (seed, i): its images, initial weights, noise and times are drawn from its own generator.
 Batched arithmetic can differ in the last bit with the shape of the batch, so a chunk is always computed whole: an
