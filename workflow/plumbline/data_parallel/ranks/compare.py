@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from plumbline.core.measure.clocks import cpu_pressure
 from plumbline.core.measure.interleave import CONTROL, Candidate, interleave
+from plumbline.core.run.device import device_name
 from plumbline.data_parallel.methods.interface import replica
 from plumbline.data_parallel.ranks.rank import Rank, main
 from plumbline.data_parallel.settings import ModelSettings, TrainingSettings
@@ -39,9 +40,9 @@ class Arm:
         order = batches(split.lengths, batch=training.batch, seed=request["seed"], epoch=0)
         whole = [batch for batch in order if len(batch) == training.batch]
         chosen = [whole[number % len(whole)] for number in range(request["steps"])]
-        self.batches = joined(chosen, self.world) if described["scaling"] == "weak" else chosen
-        copies = self.world if described["scaling"] == "independent" else 1
-        self.tokens = copies * int(sum(split.lengths[batch].sum() for batch in self.batches))
+        self.work = whole_batches(chosen, self.world) if described["scaling"] == "weak" else dealt(chosen)
+        copies = self.world if described["scaling"] in ("weak", "independent") else 1
+        self.tokens = copies * int(sum(split.lengths[batch].sum() for batch in chosen))
         if self.takes_part:
             model = gpt2(settings, tokens.vocabulary, tokens.end_of_target, request["seed"], rank.device)
             alone = method is None
@@ -55,8 +56,8 @@ class Arm:
             return
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
-        for number, batch in enumerate(self.batches):
-            self.learner.step(batch, number)
+        for number, (batch, share) in enumerate(self.work):
+            self.learner.step(batch, number, share)
         torch.set_num_threads(before)
         if self.rank.device.type == "cuda":
             torch.cuda.synchronize()
@@ -64,13 +65,18 @@ class Arm:
             dist.barrier(group=self.group)
 
 
-def joined(chosen: Sequence[Indices], world: int) -> list[Indices]:
-    """As many batches as `chosen`, each of `world` of these, and each of these `world` times.
+def whole_batches(chosen: Sequence[Indices], world: int) -> list[tuple[Indices, Indices | None]]:
+    """Weak scaling's steps: the batch of all ranks, and a rank's share of it, one of the `chosen` as it is.
 
-    So every candidate computes the same sequences, and their lengths decide no ratio.
+    In a step all ranks hold the same one, as independent processes do. So each pads as one process does and none waits
+    for a rank with longer sequences, as in training, which cuts its larger batches from sequences sorted by length.
     """
-    count = len(chosen)
-    return [np.concatenate([chosen[(step * world + place) % count] for place in range(world)]) for step in range(count)]
+    return [(np.tile(batch, world), batch) for batch in chosen]
+
+
+def dealt(chosen: Sequence[Indices]) -> list[tuple[Indices, Indices | None]]:
+    """The steps of the other kinds: the ranks of a group share each batch by length."""
+    return [(batch, None) for batch in chosen]
 
 
 def compare(rank: Rank, request: dict[str, Any]) -> None:
@@ -90,7 +96,7 @@ def compare(rank: Rank, request: dict[str, Any]) -> None:
             arms[called].turn()
             rank.slot.beat()
     reduces = [entry for world in request["worlds"] if world > 1 for entry in _all_reduces(rank, world)]
-    rank.answer(answer | {"all_reduces": reduces, "device": str(rank.device)})
+    rank.answer(answer | {"all_reduces": reduces, "device": device_name(rank.device)})
 
 
 def _conducted(rank: Rank, request: dict[str, Any], arms: list[Arm]) -> dict[str, Any]:
@@ -110,12 +116,19 @@ def _conducted(rank: Rank, request: dict[str, Any], arms: list[Arm]) -> dict[str
         Candidate(name=arm.described["name"], run=timed(number), work=float(arm.tokens))
         for number, arm in enumerate(arms)
     ]
+    pressure: list[float] = []
+
+    def note_pressure(rounds: int) -> None:
+        if (found := cpu_pressure()) is not None:
+            pressure.append(found)
+
     rounds = interleave(
         candidates[0],
         candidates[1:],
         seconds=request["seconds"],
         precision=request["precision"],
         seed=request["seed"],
+        on_round=note_pressure,
     )
     described = {arm.described["name"]: arm for arm in arms}
     described[CONTROL] = arms[0]
@@ -128,13 +141,13 @@ def _conducted(rank: Rank, request: dict[str, Any], arms: list[Arm]) -> dict[str
         }
         for place, name in enumerate(rounds.names)
     ]
-    step_tokens = arms[0].tokens // len(arms[0].batches)
+    step_tokens = arms[0].tokens // len(arms[0].work)
     return {
         "candidates": turns,
         "precise": rounds.precise,
         "parameters": arms[0].parameters,
         "step_tokens": step_tokens,
-        "pressure_percent": cpu_pressure(),
+        "pressure_percent": pressure,
     }
 
 
