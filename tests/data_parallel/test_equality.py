@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from data_parallel.small import HERE, MODEL, TRAINING, build_tokens
+from plumbline.core.errors import UserError
 from plumbline.data_parallel.ranks.equality import DTYPES
 from plumbline.data_parallel.ranks.launch import run_ranks
 from plumbline.data_parallel.record import Difference
@@ -68,6 +69,12 @@ def test_every_method_s_promise_fails_on_wrong_training(wrong, meta, tmp_path, m
     found = proved(f"data_parallel.{wrong}", meta, tmp_path / "board", [2], method_names())
     expected = {(name, dtype): False for name in method_names() for dtype in DTYPES}
     assert {(one.method, one.dtype): one.holds for one in found} == expected
+
+
+def test_an_error_in_training_is_no_unavailable_method(meta, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE.parent), str(HERE.parents[1] / "workflow")]))
+    with pytest.raises(UserError, match="the shapes do not agree"):
+        proved("data_parallel.broken", meta, tmp_path / "board", [2], ["fsdp"])
 
 
 def test_a_step_sends_twice_its_share_of_the_gradients_and_tied_weights_count_once(differences):

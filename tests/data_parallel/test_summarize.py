@@ -77,9 +77,9 @@ def test_ranks_do_not_divide_the_optimizer_s_time_as_the_epochs_after_the_first_
 
 
 def test_everything_is_inconclusive_where_the_machine_was_busy_in_most_rounds():
-    busy = some_records.comparison().model_copy(update={"pressure_percent": [0.0, 40.0, 60.0]})
+    busy = some_records.comparison().model_copy(update={"waited_percent": [0.0, 40.0, 60.0]})
     assert {one.verdict for one in speedups(busy)} == {"inconclusive"}
-    quiet = busy.model_copy(update={"pressure_percent": [0.0, 0.0, 60.0]})
+    quiet = busy.model_copy(update={"waited_percent": [0.0, 0.0, 60.0]})
     assert "faster" in {one.verdict for one in speedups(quiet)}
 
 
@@ -110,7 +110,7 @@ def test_tables_and_findings_are_written_and_say_which_bound_was_broken(results)
     )
     assert "is 1.0e-06 (beyond 1e-10)" in text
     assert "fsdp on 2 in float32: unavailable (not on this backend)" in text
-    assert "busy machine" not in text
+    assert "The machine was busy" not in text
 
 
 def test_a_record_of_other_settings_is_refused(tmp_path):

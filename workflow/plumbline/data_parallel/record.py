@@ -174,14 +174,14 @@ class ComparisonRecord(Record):
     """Sequences per step of one process."""
     step_tokens: int | None = None
     all_reduces: list[AllReduce] = []
-    pressure_percent: list[float] = []
-    """After each round, the share of the last ten seconds in which some process waited for a CPU, from
-    /proc/pressure/cpu; empty where there is none."""
+    waited_percent: list[float] = []
+    """In each round, the share of the independent processes' turn in which rank 0 was ready to run and other processes
+    had the cores, from /proc/self/schedstat; empty where the system does not say."""
 
     @property
     def busy_percent(self) -> float | None:
-        """The median pressure over the rounds; None where the system does not say."""
-        return median(self.pressure_percent) if self.pressure_percent else None
+        """The median of `waited_percent`; None where the system does not say."""
+        return median(self.waited_percent) if self.waited_percent else None
 
 
 def read_trials(paths: Sequence[Path], expected: dict[str, str] | None = None) -> list[TrialRecord]:

@@ -106,9 +106,11 @@ def _caveats(records: Sequence[TrialRecord], comparison: ComparisonRecord) -> It
     yield "Predictions assume that communication does not overlap with computing, and a network port for each process."
     if is_busy(comparison):
         yield (
-            f"In the median round of the comparison, processes waited for a CPU {comparison.busy_percent:.0f}% of the"
-            " time: the machine was busy, so every speed-up is inconclusive."
+            "The machine was busy, so every speed-up is inconclusive: in the median round, independent processes waited"
+            f" for a core {comparison.busy_percent:.0f}% of their turn."
         )
+    if comparison.candidates:
+        yield "The ranks were launched once: the intervals cover the spread over rounds, not over launches."
     if comparison.precise is False:
         yield "The comparison's time was used up before every interval was as narrow as asked for."
     if note := machine_note(machines(records)):

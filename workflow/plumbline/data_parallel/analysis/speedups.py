@@ -10,8 +10,8 @@ from plumbline.core.statistics.rates import Ratio, ratio_over_rounds
 from plumbline.core.statistics.rounds import Verdict, verdict
 from plumbline.data_parallel.record import ComparisonRecord, Turns
 
-PRESSURE_PERCENT = 5.0
-"""Above it, other processes waited for a CPU while the turns ran."""
+BUSY_PERCENT = 5.0
+"""A rank that waits longer for a core than this share of its turns runs on a busy machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,8 @@ def speedups(record: ComparisonRecord) -> list[Speedup]:
 
 
 def is_busy(record: ComparisonRecord) -> bool:
-    """Whether other processes waited for a CPU in half of the rounds or more."""
-    return record.busy_percent is not None and record.busy_percent > PRESSURE_PERCENT
+    """Whether other processes kept the ranks from the cores in most rounds."""
+    return record.busy_percent is not None and record.busy_percent > BUSY_PERCENT
 
 
 def _verdict(ratio: Ratio, control: Ratio, *, busy: bool) -> Verdict:

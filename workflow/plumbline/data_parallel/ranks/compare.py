@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from plumbline.core.measure.clocks import cpu_pressure
+from plumbline.core.measure.clocks import clocks
 from plumbline.core.measure.interleave import CONTROL, Candidate, interleave
 from plumbline.core.run.device import device_name
 from plumbline.data_parallel.methods.interface import replica
@@ -101,14 +101,19 @@ def compare(rank: Rank, request: dict[str, Any]) -> None:
 
 def _conducted(rank: Rank, request: dict[str, Any], arms: list[Arm]) -> dict[str, Any]:
     """The rounds, called by rank 0."""
+    waits: list[float] = []
+    watched = _watched(arms)
 
     def timed(number: int) -> Callable[[], float]:
         def run() -> float:
-            began = time.perf_counter()
+            began, before = time.perf_counter(), clocks()["run_delay"]
             _call(rank, number)
             arms[number].turn()
             rank.slot.beat()
-            return time.perf_counter() - began
+            seconds, after = time.perf_counter() - began, clocks()["run_delay"]
+            if arms[number] is watched and before is not None and after is not None:
+                waits.append(100 * (after - before) / seconds)
+            return seconds
 
         return run
 
@@ -116,19 +121,12 @@ def _conducted(rank: Rank, request: dict[str, Any], arms: list[Arm]) -> dict[str
         Candidate(name=arm.described["name"], run=timed(number), work=float(arm.tokens))
         for number, arm in enumerate(arms)
     ]
-    pressure: list[float] = []
-
-    def note_pressure(rounds: int) -> None:
-        if (found := cpu_pressure()) is not None:
-            pressure.append(found)
-
     rounds = interleave(
         candidates[0],
         candidates[1:],
         seconds=request["seconds"],
         precision=request["precision"],
         seed=request["seed"],
-        on_round=note_pressure,
     )
     described = {arm.described["name"]: arm for arm in arms}
     described[CONTROL] = arms[0]
@@ -147,8 +145,18 @@ def _conducted(rank: Rank, request: dict[str, Any], arms: list[Arm]) -> dict[str
         "precise": rounds.precise,
         "parameters": arms[0].parameters,
         "step_tokens": step_tokens,
-        "pressure_percent": pressure,
+        "waited_percent": waits,
     }
+
+
+def _watched(arms: list[Arm]) -> Arm:
+    """The arm whose turns show whether the machine is busy: the most independent processes, or one where none are.
+
+    These never wait for each other, so a core that they wait for is one that something else has. The system's own
+    pressure would count the ranks' threads of communication too, which compete with the ranks.
+    """
+    independent = [arm for arm in arms if arm.described["scaling"] == "independent"]
+    return max(independent, key=lambda arm: arm.world, default=arms[0])
 
 
 def _call(rank: Rank, number: int | None) -> int:
