@@ -1,6 +1,9 @@
 """A step of fully_shard whose bytes are counted at torch's collectives, beside what the method claims."""
 
+from pathlib import Path
+
 import torch
+import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from plumbline.data_parallel.methods.fsdp import METHOD
@@ -25,10 +28,6 @@ class Counted(TorchDispatchMode):
 
 
 def count(rank, request):
-    from pathlib import Path
-
-    import torch.distributed as dist
-
     tokens = open_tokens(Path(request["tokens"]))
     training, split = TrainingSettings.model_validate(request["training"]), tokens.splits["train"]
     model = gpt2(ModelSettings.model_validate(request["model"]), tokens.vocabulary, 1, 0, rank.device)
