@@ -54,8 +54,8 @@ class Trial:
     def start(self) -> subprocess.Popen:
         """Starts the stage as Snakemake would."""
         spec = HEAD | {"model": MODEL.model_dump(), "training": TRAINING.model_dump(), "method": "ddp", "seed": 0}
-        spec |= {"scaling": "strong", "world": self.world}
-        command = [sys.executable, "-m", "plumbline.data_parallel.train", "--spec", json.dumps(spec), "--device", "cpu"]
+        spec |= {"scaling": "strong", "world": self.world, "device": "cpu"}
+        command = [sys.executable, "-m", "plumbline.data_parallel.train", "--spec", json.dumps(spec)]
         command += ["--tokens", self.meta, "--tokenizer", self.meta.parent.with_name("tokenizer") / "tokenizer.json"]
         command += ["--output", self.folder / "record.json", "--checkpoint-seconds", "0.3", "--oversubscribe", "1"]
         command += ["--timeout-seconds", str(self.timeout)]

@@ -100,7 +100,7 @@ def comparison(rounds: int = 30, noise: float = 0.01) -> ComparisonRecord:
         batch=16,
         step_tokens=500,
         all_reduces=reduces,
-        pressure_percent=0.0,
+        waited_percent=[0.0] * rounds,
     )
 
 

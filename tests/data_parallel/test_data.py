@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumbline.data_parallel.ranks.compare import joined
+from plumbline.data_parallel.ranks.compare import whole_batches
 from plumbline.data_parallel.training.data import Sequences, batches, collate, micro_batches, shard
 
 
@@ -84,8 +84,9 @@ def test_lengths_are_mixed_in_the_epoch_but_alike_in_a_batch(count):
 
 
 @given(st.integers(1, 6), st.integers(1, 5))
-def test_weak_turns_of_the_comparison_hold_each_sequence_as_often_as_there_are_ranks(count, world):
-    chosen = [np.arange(4 * number, 4 * number + 4) for number in range(count)]
-    made = joined(chosen, world)
-    assert [len(batch) for batch in made] == [4 * world] * count
-    assert np.bincount(np.concatenate(made)).tolist() == [world] * 4 * count
+def test_a_rank_of_a_weak_turn_pads_as_one_process_does(count, world):
+    split = sequences(4 * count, longest=60)
+    chosen = batches(split.lengths, batch=4, seed=0, epoch=0)
+    for batch, (whole, share) in zip(chosen, whole_batches(chosen, world), strict=True):
+        assert collate(split, share).inputs.shape == collate(split, batch).inputs.shape
+        assert split.targets[whole].sum() == world * split.targets[share].sum()

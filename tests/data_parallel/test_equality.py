@@ -3,11 +3,15 @@
 import os
 
 import pytest
+import torch
 
 from data_parallel.small import HERE, MODEL, TRAINING, build_tokens
+from plumbline.core.errors import UserError
+from plumbline.data_parallel.ranks.equality import DTYPES
 from plumbline.data_parallel.ranks.launch import run_ranks
 from plumbline.data_parallel.record import Difference
 from plumbline.data_parallel.settings import method_names
+from plumbline.data_parallel.training.model import gpt2
 
 RAGGED = TRAINING.model_copy(update={"batch": 12, "accumulation": 2})
 """The 95 sequences leave 11 for the last batch, so that ranks and micro-batches differ in their sequences."""
@@ -58,9 +62,32 @@ def test_fully_sharded_ranks_hold_a_share_of_the_memory(differences):
         assert shared[part] < 0.3 * whole[part]
 
 
-def test_mean_of_means_is_caught(meta, tmp_path, monkeypatch):
-    """The same proof with the loss that averages the ranks' own means."""
+@pytest.mark.parametrize("wrong", ["mean_of_means", "ascent"])
+def test_every_method_s_promise_fails_on_wrong_training(wrong, meta, tmp_path, monkeypatch):
+    """mean_of_means: the loss averages the ranks' own means. ascent: several ranks climb the loss."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE.parent), str(HERE.parents[1] / "workflow")]))
-    found = proved("data_parallel.mean_of_means", meta, tmp_path / "board", [1, 2], ["reference"])
-    by_place = {(one.world, one.dtype): one.holds for one in found}
-    assert by_place == {(1, "float32"): True, (1, "float64"): True, (2, "float32"): False, (2, "float64"): False}
+    found = proved(f"data_parallel.{wrong}", meta, tmp_path / "board", [2], method_names())
+    expected = {(name, dtype): False for name in method_names() for dtype in DTYPES}
+    assert {(one.method, one.dtype): one.holds for one in found} == expected
+
+
+def test_an_error_in_training_is_no_unavailable_method(meta, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE.parent), str(HERE.parents[1] / "workflow")]))
+    with pytest.raises(UserError, match="the shapes do not agree"):
+        proved("data_parallel.broken", meta, tmp_path / "board", [2], ["fsdp"])
+
+
+def test_a_step_sends_twice_its_share_of_the_gradients_and_tied_weights_count_once(differences):
+    parameters = sum(each.numel() for each in gpt2(MODEL, 400, 1, 0, torch.device("cpu")).parameters())
+    found = {(one.method, one.world, one.dtype): one.wire_bytes_per_step for one in differences}
+    for name in ("ddp", "reference"):
+        assert found[name, 2, "float32"] == parameters * 4
+        assert found[name, 4, "float64"] == 2 * 3 / 4 * parameters * 8
+
+
+def test_fully_sharded_ranks_send_what_torch_s_own_counter_of_collectives_counts(meta, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE.parent), str(HERE.parents[1] / "workflow")]))
+    request = {"model": MODEL.model_dump(mode="json"), "training": RAGGED.model_dump(mode="json"), "device": "cpu"}
+    request |= {"tokens": str(meta)}
+    found = run_ranks("data_parallel.counted", request, world=2, folder=tmp_path / "board", timeout=60)
+    assert found["sent"] == found["claimed"]

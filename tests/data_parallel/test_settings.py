@@ -4,7 +4,10 @@ import pytest
 
 from plumbline import config as configuration
 from plumbline.core.errors import UserError
+from plumbline.data_parallel.comparison import ComparisonSpec, candidates
+from plumbline.data_parallel.plan import plan
 from plumbline.data_parallel.ranks import room
+from plumbline.data_parallel.settings import DataParallelSettings
 
 
 @pytest.mark.parametrize(
@@ -34,3 +37,17 @@ def test_more_ranks_than_cores_are_refused_unless_one_insists(monkeypatch):
     with pytest.raises(UserError, match=r"4 ranks, but this host has 2 cores; .*oversubscribe: true"):
         room.check_room(4, "cpu", oversubscribe=False)
     room.check_room(4, "cpu", oversubscribe=True)
+
+
+def test_threads_are_a_candidate_on_a_cpu_alone():
+    (target,) = (each for each in plan(DataParallelSettings(), 0, {}, "auto") if each.stage == "comparison")
+    spec = ComparisonSpec.model_validate_json(target.spec)
+    assert "threads" in {one["scaling"] for one in candidates(spec, "cpu")}
+    assert "threads" not in {one["scaling"] for one in candidates(spec, "cuda")}
+
+
+def test_the_notebook_s_spec_holds_the_code_of_its_cells_and_the_trials_the_device():
+    targets = {each.stage: each for each in plan(DataParallelSettings(), 0, {}, "cuda")}
+    reached = set(targets["notebook"].code)
+    assert {"data_parallel.plots.curves.scaling", "data_parallel.summarize.equality_table"} <= reached
+    assert '"device":"cuda"' in targets["train"].spec.replace(": ", ":")

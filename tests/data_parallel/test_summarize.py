@@ -12,10 +12,11 @@ import pytest
 from data_parallel import some_records
 from plumbline.core.errors import UserError
 from plumbline.data_parallel.analysis.frames import epochs_frame, trials_frame
-from plumbline.data_parallel.analysis.network import Network, fitted, predictions, speedup
+from plumbline.data_parallel.analysis.network import Network, divided_share, fitted, predictions, speedup
 from plumbline.data_parallel.analysis.speedups import speedups
 from plumbline.data_parallel.figures import DRAWINGS, FiguresSpec, figures
 from plumbline.data_parallel.notebook import NotebookSpec, notebook
+from plumbline.data_parallel.plots.data import Data
 from plumbline.data_parallel.record import ComparisonRecord
 from plumbline.data_parallel.settings import FIGURES
 
@@ -46,7 +47,8 @@ def test_speedups_are_what_the_turns_were_made_with_in_spite_of_drift():
             assert found[name].ratio.value == pytest.approx(speed, rel=0.02)
     weak = found["ddp weak 2"]
     assert weak.of_ceiling.value == pytest.approx(1.8 / 1.9, rel=0.02)
-    assert weak.efficiency == pytest.approx(0.9, rel=0.02)
+    assert weak.efficiency.value == pytest.approx(0.9, rel=0.02)
+    assert weak.efficiency.low == weak.ratio.low / 2
     assert weak.verdict == "faster"
 
 
@@ -60,13 +62,29 @@ def test_predictions_follow_the_ring_by_hand():
     network = Network(name="x", latency_seconds=1e-3, bytes_per_second=1e6)
     reduce = 2 * 3 * 1e-3 + 2 * 3 / 4 * 1e4 / 1e6
     strong = speedup(network, step_seconds=1.0, size=1e4, world=4, scaling="strong")
-    weak = speedup(network, step_seconds=1.0, size=1e4, world=4, scaling="weak", ceiling=0.5)
+    fixed = speedup(network, step_seconds=1.0, size=1e4, world=4, scaling="strong", divided=0.8)
+    weak = speedup(network, step_seconds=1.0, size=1e4, world=4, scaling="weak", divided=0.8, ceiling=0.5)
     assert strong == pytest.approx(1 / (1 / 4 + reduce))
+    assert fixed == pytest.approx(1 / (0.2 + 0.8 / 4 + reduce))
     assert weak == pytest.approx(4 / (1 / 0.5 + reduce))
 
 
+def test_ranks_do_not_divide_the_optimizer_s_time_as_the_epochs_after_the_first_show():
+    single = some_records.trial(1)
+    times = [epoch.training_time for epoch in single.epochs[1:]]
+    assert divided_share([single, some_records.trial(2)]) == pytest.approx(1 - 2 * (0.05 + 0.01) / sum(times))
+    assert divided_share([]) == 1
+
+
+def test_everything_is_inconclusive_where_the_machine_was_busy_in_most_rounds():
+    busy = some_records.comparison().model_copy(update={"waited_percent": [0.0, 40.0, 60.0]})
+    assert {one.verdict for one in speedups(busy)} == {"inconclusive"}
+    quiet = busy.model_copy(update={"waited_percent": [0.0, 0.0, 60.0]})
+    assert "faster" in {one.verdict for one in speedups(quiet)}
+
+
 def test_a_world_larger_than_the_batch_has_no_strong_scaling():
-    found = predictions(some_records.comparison(), [2], {2: 0.95})
+    found = predictions(some_records.comparison(), [2], {2: 0.95}, 0.9)
     assert {(one.world, one.scaling) for one in found if one.network != "measured here"} == {
         (8, "strong"),
         (8, "weak"),
@@ -77,7 +95,7 @@ def test_a_world_larger_than_the_batch_has_no_strong_scaling():
 
 def test_without_several_processes_there_is_nothing_to_predict():
     alone = some_records.comparison().model_copy(update={"all_reduces": []})
-    assert predictions(alone, [], {}) == []
+    assert predictions(alone, [], {}, 1.0) == []
 
 
 def test_tables_and_findings_are_written_and_say_which_bound_was_broken(results):
@@ -92,7 +110,7 @@ def test_tables_and_findings_are_written_and_say_which_bound_was_broken(results)
     )
     assert "is 1.0e-06 (beyond 1e-10)" in text
     assert "fsdp on 2 in float32: unavailable (not on this backend)" in text
-    assert "busy machine" not in text
+    assert "The machine was busy" not in text
 
 
 def test_a_record_of_other_settings_is_refused(tmp_path):
@@ -113,12 +131,17 @@ def test_every_figure_is_drawn(results, tmp_path):
 
 
 def test_bars_carry_their_values(results):
-    from plumbline.data_parallel.plots.data import Data
-
     data = Data.read(results)
     axes = DRAWINGS["tokens_per_second_comparison"](data).axes[0]
     written = {text.get_text() for text in axes.texts}
     assert written == {f"{value:,.0f}" for value in data.trials["tokens_per_second_mean"]}
+
+
+def test_communication_below_the_noise_is_named_above_the_figure(results):
+    data = Data.read(results)
+    data.epochs.loc[data.epochs["label"] == "2 × ddp, weak", "communication_seconds"] = -0.1
+    said = DRAWINGS["time_spent"](data).get_suptitle()
+    assert said == "Communication is below the noise: 2 × ddp, weak: rank 0; 2 × ddp, weak: rank 1."
 
 
 def test_the_notebook_is_executed_and_has_the_numbers_of_the_summary(results, tmp_path, monkeypatch):

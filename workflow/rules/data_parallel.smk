@@ -77,7 +77,6 @@ rule data_parallel_train:
     threads: WHOLE_MACHINE
     resources:
         **WHOLE_NODE,
-        device=CONFIG.device,
         checkpoint_seconds=str(CONFIG.data_parallel.operation.checkpoint_seconds),
         timeout_seconds=str(CONFIG.data_parallel.operation.timeout_seconds),
         oversubscribe=int(CONFIG.data_parallel.oversubscribe),
@@ -87,7 +86,7 @@ rule data_parallel_train:
         "OMP_NUM_THREADS=1 "
         + command(
             "data_parallel.train",
-            "--device {resources.device} --checkpoint-seconds {resources.checkpoint_seconds}"
+            "--checkpoint-seconds {resources.checkpoint_seconds}"
             " --timeout-seconds {resources.timeout_seconds} --oversubscribe {resources.oversubscribe}"
             " --tokens {input.tokens:q} --tokenizer {input.tokenizer:q} --output {output:q}",
         )

@@ -5,6 +5,7 @@ from typing import Any
 
 from plumbline.core.measure.machine import core_count
 from plumbline.core.plan.target import Spec
+from plumbline.core.run.device import torch_device
 from plumbline.core.run.record import recording
 from plumbline.core.run.stage import stage
 from plumbline.data_parallel.ranks.launch import run_ranks
@@ -37,20 +38,20 @@ def comparison(spec: ComparisonSpec, tokens: Path, output: Path, oversubscribe: 
     a CPU; and in each world both scalings, each method where the world is the largest, and the hardware's ceiling:
     processes that compute at the same time and never talk.
     """
-    world = max(spec.worlds)
-    check_room(world, spec.device, oversubscribe=bool(oversubscribe))
+    world, device = max(spec.worlds), torch_device(spec.device).type
+    check_room(world, device, oversubscribe=bool(oversubscribe))
     request = spec.model_dump(mode="json", exclude={"comparison"}) | spec.comparison.model_dump(mode="json")
-    request |= {"tokens": str(tokens.resolve()), "candidates": candidates(spec)}
+    request |= {"tokens": str(tokens.resolve()), "device": device, "candidates": candidates(spec, device)}
     with recording(output, ComparisonRecord, trial=output.stem, spec=spec) as findings:
         module, folder = "plumbline.data_parallel.ranks.compare", output.with_name(f".{output.stem}.ranks")
         findings["batch"] = spec.training.batch
         findings |= run_ranks(module, request, world=world, folder=folder, timeout=PATIENCE_SECONDS)
 
 
-def candidates(spec: ComparisonSpec) -> list[dict[str, Any]]:
-    """Every candidate as JSON, the baseline first."""
+def candidates(spec: ComparisonSpec, device: str) -> list[dict[str, Any]]:
+    """Every candidate as JSON, the baseline first. device: cpu or cuda, where threads are no candidate."""
     found = [_candidate(ONE, None, 1, "strong")]
-    if spec.device != "cuda" and core_count() > 1:
+    if device == "cpu" and core_count() > 1:
         found.append(_candidate(f"1 process × {core_count()} threads", None, 1, "threads", core_count()))
     for world in (world for world in spec.worlds if world > 1):
         found.append(_candidate(f"{world} independent", None, world, "independent"))

@@ -41,7 +41,7 @@ def equality(
     with recording(output, EqualityRecord, trial=output.stem, spec=spec) as findings:
         module, folder = "plumbline.data_parallel.ranks.equality", output.with_name(f".{output.stem}.ranks")
         findings |= run_ranks(module, request, world=world, folder=folder, timeout=timeout_seconds)
-        findings |= {"steps": spec.steps, "device": device}
+        findings["steps"] = spec.steps
 
 
 if __name__ == "__main__":

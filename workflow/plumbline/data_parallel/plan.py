@@ -38,7 +38,7 @@ def plan(settings: DataParallelSettings, seed: int, upstream: Targets, device: s
         beside={"sequences": ["tokens/sequences.safetensors"], "texts": ["tokens/texts.json"]},
     )
     trials = [
-        _trial(settings, seed, method, scaling, world, tokens, tokenizer)
+        _trial(settings, seed, device, method, scaling, world, tokens, tokenizer)
         for method, scaling, world in arrangements(settings)
     ]
     equality = _equality(settings, seed, tokens)
@@ -58,7 +58,8 @@ def plan(settings: DataParallelSettings, seed: int, upstream: Targets, device: s
         },
     )
     figures = figures_target("data_parallel", FIGURES, summary)
-    notebook = _target("notebook", "", "analysis.ipynb", {}, reads={"results": [summary]})
+    called = [f"{HERE}.{module}" for module in ("figures", "plots.data", "analysis.speedups", "summarize")]
+    notebook = _target("notebook", "", "analysis.ipynb", {}, reads={"results": [summary]}, modules=called)
     return [corpus, tokenizer, tokens, *trials, equality, comparison, summary, figures, notebook]
 
 
@@ -90,6 +91,7 @@ def _corpus(corpus: CorpusSettings) -> Target:
 def _trial(
     settings: DataParallelSettings,
     seed: int,
+    device: str,
     method: str,
     scaling: Scaling,
     world: int,
@@ -103,6 +105,7 @@ def _trial(
         "scaling": scaling,
         "world": world,
         "seed": seed,
+        "device": device,
     }
     name = trial_name(method, scaling, world)
     reads = {"tokens": [tokens], "tokenizer": [tokenizer]}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -41,8 +42,8 @@ class RankEpoch(Settings):
     backward_seconds: float
     """With the communication in it."""
     communication_seconds: float | None
-    """Backward seconds less those without synchronisation, as a few steps after the epoch measure; may be negative.
-    None for a method that cannot go without."""
+    """What synchronisation adds to the backward passes, as a few batches that run again with and without it say;
+    negative where that is less than the noise. None for a method that cannot go without."""
     optimizer_seconds: float
     control_seconds: float
     """The rest of the steps: agreeing with the other ranks on whether to save or stop."""
@@ -82,7 +83,7 @@ class TrialRecord(Record):
     weights_sha256: str | None = None
     """Digest of the final weights."""
     wire_bytes_per_step: float | None = None
-    """Bytes that each rank sends for the gradients of a step, by the method's algorithm."""
+    """Bytes that each rank sends in a step, by the method's algorithm."""
     memory_bytes: dict[str, int] = {}
     """Of rank 0: weights, gradients, optimizer, and peak_rss or peak_gpu."""
     restarts: int | None = None
@@ -106,18 +107,28 @@ class Difference(Settings):
     largest: Number | None = None
     """Largest difference of any parameter."""
     bound: float | None = None
-    """What the method promises; None where it promises nothing for the dtype."""
+    """What the method promises of `largest`; None where it promises nothing for the dtype."""
+    relative: Number | None = None
+    """Norm of all differences over the norm of what one process's training changed."""
+    relative_bound: float | None = None
+    """What the method promises of `relative`; None where it promises nothing."""
     ranks_agree: bool | None = None
     """Whether all ranks hold the same parameters, bit for bit."""
     wire_bytes_per_step: float | None = None
     memory_bytes: dict[str, int] = {}
 
     @property
+    def promise(self) -> str:
+        """What the method promises, in words; nothing where there is no promise."""
+        shares = [] if self.relative_bound is None else [f"{100 * self.relative_bound:g}% of what training changed"]
+        return " and ".join([*([] if self.bound is None else [f"{self.bound:g}"]), *shares])
+
+    @property
     def holds(self) -> bool | None:
         """Whether the promise was kept; None where there was none."""
-        if self.largest is None or self.bound is None:
-            return None
-        return self.largest <= self.bound and bool(self.ranks_agree)
+        pairs = ((self.largest, self.bound), (self.relative, self.relative_bound))
+        kept = [found <= bound for found, bound in pairs if found is not None and bound is not None]
+        return all(kept) and bool(self.ranks_agree) if kept else None
 
 
 class EqualityRecord(Record):
@@ -163,8 +174,14 @@ class ComparisonRecord(Record):
     """Sequences per step of one process."""
     step_tokens: int | None = None
     all_reduces: list[AllReduce] = []
-    pressure_percent: float | None = None
-    """Share of the time in which some process waited for a CPU, from /proc/pressure/cpu; None where there is none."""
+    waited_percent: list[float] = []
+    """In each round, the share of the independent processes' turn in which rank 0 was ready to run and other processes
+    had the cores, from /proc/self/schedstat; empty where the system does not say."""
+
+    @property
+    def busy_percent(self) -> float | None:
+        """The median of `waited_percent`; None where the system does not say."""
+        return median(self.waited_percent) if self.waited_percent else None
 
 
 def read_trials(paths: Sequence[Path], expected: dict[str, str] | None = None) -> list[TrialRecord]:

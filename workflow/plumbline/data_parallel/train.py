@@ -24,6 +24,8 @@ class TrainSpec(Spec):
     scaling: Scaling
     world: int
     seed: int
+    device: str
+    """auto | cpu | cuda."""
 
 
 @stage
@@ -34,14 +36,13 @@ def train(
     output: Path,
     checkpoint_seconds: float = 30.0,
     timeout_seconds: float = 60.0,
-    device: str = "auto",
     oversubscribe: int = 0,
 ) -> None:
     """Trains through torchrun, and writes the record to `output`, with the ranks' files for each epoch beside it.
 
     tokens, tokenizer: meta.json and tokenizer.json of those stages. Resumes from its checkpoint where there is one.
     """
-    check_room(spec.world, device, oversubscribe=bool(oversubscribe))
+    check_room(spec.world, spec.device, oversubscribe=bool(oversubscribe))
     identity, folder = spec.model_dump_json(), output.parent
     operation = OperationSettings(checkpoint_seconds=checkpoint_seconds, timeout_seconds=timeout_seconds)
     batch = spec.training.batch * (spec.world if spec.scaling == "weak" else 1)
@@ -57,7 +58,7 @@ def train(
         "results": str(folder.resolve()),
         "tokens": str(tokens.resolve()),
         "tokenizer": str(tokenizer.resolve()),
-        "device": device,
+        "device": spec.device,
     }
     if not checkpoint.exists():
         _clear(folder)

@@ -9,7 +9,7 @@ from plumbline.core.present.formatting import bytes_text, percent, reason, with_
 from plumbline.core.run.records import machine_note, machines
 from plumbline.data_parallel.analysis.frames import label
 from plumbline.data_parallel.analysis.network import HERE, Prediction
-from plumbline.data_parallel.analysis.speedups import PRESSURE_PERCENT, Speedup
+from plumbline.data_parallel.analysis.speedups import Speedup, is_busy
 from plumbline.data_parallel.record import ComparisonRecord, EqualityRecord, TrialRecord
 
 
@@ -44,12 +44,13 @@ def _speed(comparison: ComparisonRecord, speedups: Sequence[Speedup]) -> Iterato
         elif one.of_ceiling is None:
             yield f"{one.turns.name}: {ratio} times the tokens per second of one process ({one.verdict})."
         else:
-            of, world = one.of_ceiling, one.turns.world
+            of, each, world = one.of_ceiling, one.efficiency, one.turns.world
             share = with_interval(of.value, of.low, of.high, digits=2)
+            efficiency = with_interval(each.value, each.low, each.high, digits=2)
             yield (
                 f"{one.turns.name}: {ratio} times the tokens per second of one process ({one.verdict}). That is {share}"
-                f" of what {world} independent processes reach at the same time, and {percent(one.efficiency)} of"
-                f" {world}."
+                f" of what {world} independent processes reach at the same time, an efficiency of"
+                f" {efficiency}."
             )
 
 
@@ -59,7 +60,7 @@ def _equality(record: EqualityRecord) -> Iterator[str]:
         if one.outcome == "unavailable":
             yield f"{name}: unavailable ({one.message})."
         elif one.largest is not None:
-            kept = "" if one.bound is None else f" ({'within' if one.holds else 'beyond'} {one.bound:g})"
+            kept = f" ({'within' if one.holds else 'beyond'} {one.promise})" if one.promise else ""
             agree = "agree" if one.ranks_agree else "do not agree"
             yield (
                 f"{name}: after {record.steps} steps the largest difference from one process is {one.largest:.1e}"
@@ -103,11 +104,13 @@ def _predicted(speedups: Sequence[Speedup], predictions: Sequence[Prediction]) -
 
 def _caveats(records: Sequence[TrialRecord], comparison: ComparisonRecord) -> Iterator[str]:
     yield "Predictions assume that communication does not overlap with computing, and a network port for each process."
-    if comparison.pressure_percent is not None and comparison.pressure_percent > PRESSURE_PERCENT:
+    if is_busy(comparison):
         yield (
-            f"At the end of the comparison, processes waited for a CPU {comparison.pressure_percent:.0f}% of the time:"
-            " speed-ups on a busy machine are inconclusive."
+            "The machine was busy, so every speed-up is inconclusive: in the median round, independent processes waited"
+            f" for a core {comparison.busy_percent:.0f}% of their turn."
         )
+    if comparison.candidates:
+        yield "The ranks were launched once: the intervals cover the spread over rounds, not over launches."
     if comparison.precise is False:
         yield "The comparison's time was used up before every interval was as narrow as asked for."
     if note := machine_note(machines(records)):

@@ -6,10 +6,11 @@ A ring all-reduce of B bytes among N ranks takes 2 (N - 1) latencies and sends 2
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from plumbline.data_parallel.record import AllReduce, ComparisonRecord
+from plumbline.data_parallel.record import AllReduce, ComparisonRecord, TrialRecord
 
 HERE = "measured here"
 PREDICTED_WORLDS = (8, 64, 1024)
@@ -60,20 +61,42 @@ def fitted(measured: Sequence[AllReduce]) -> Network | None:
 
 
 def speedup(
-    network: Network, *, step_seconds: float, size: float, world: int, scaling: str, ceiling: float = 1.0
+    network: Network,
+    *,
+    step_seconds: float,
+    size: float,
+    world: int,
+    scaling: str,
+    divided: float = 1.0,
+    ceiling: float = 1.0,
 ) -> float:
     """Predicted tokens per second over those of one process, when nothing overlaps.
 
-    step_seconds: of one process on its batch. size: bytes of the gradients. ceiling: the share of its speed alone that
+    step_seconds: of one process on its batch. size: bytes of the gradients. divided: the share of the step that strong
+    scaling divides by the world; every rank does the rest in full. ceiling: the share of its speed alone that
     a process keeps when all of them compute at once, without talking.
     """
-    compute = step_seconds / ceiling / (world if scaling == "strong" else 1)
+    left = 1 - divided + divided / world if scaling == "strong" else 1.0
+    compute = step_seconds / ceiling * left
     total = compute + network.all_reduce_seconds(size, world)
     work = world if scaling == "weak" else 1
     return work * step_seconds / total
 
 
-def predictions(record: ComparisonRecord, worlds: Sequence[int], ceilings: dict[int, float]) -> list[Prediction]:
+def divided_share(records: Sequence[TrialRecord]) -> float:
+    """The share of a step of one process that is data, forward or backward pass; 1 where no such trial has a result.
+
+    What is left, the optimizer above all, is as long for a rank with a part of the batch.
+    """
+    epochs = [epoch for record in records if record.world == 1 for epoch in record.epochs]
+    warm = epochs[1:] or epochs
+    fixed = sum(epoch.optimizer_seconds + epoch.control_seconds for epoch in warm)
+    return 1 - fixed / sum(epoch.training_time for epoch in warm) if warm else 1.0
+
+
+def predictions(
+    record: ComparisonRecord, worlds: Sequence[int], ceilings: dict[int, float], divided: float
+) -> list[Prediction]:
     """For the measured worlds on this machine's network, and for larger ones on named interconnects.
 
     There every process has a device of its own, as fast as the one measured here, and a network port of its own.
@@ -82,19 +105,17 @@ def predictions(record: ComparisonRecord, worlds: Sequence[int], ceilings: dict[
     if network is None or not record.candidates or record.parameters is None or record.step_tokens is None:
         return []
     step = float(np.median(record.candidates[0].seconds)) * record.step_tokens
-    size = 4.0 * record.parameters
+    step_of: Any = {"step_seconds": step, "size": 4.0 * record.parameters, "divided": divided}
     found = []
     for world in worlds:
         for scaling in ("strong", "weak"):
-            value = speedup(
-                network, step_seconds=step, size=size, world=world, scaling=scaling, ceiling=ceilings.get(world, 1.0)
-            )
+            value = speedup(network, **step_of, world=world, scaling=scaling, ceiling=ceilings.get(world, 1.0))
             found.append(Prediction(network=network.name, world=world, scaling=scaling, speedup=value))
     for other in INTERCONNECTS:
         for world in PREDICTED_WORLDS:
             for scaling in ("strong", "weak"):
                 if scaling == "strong" and record.batch is not None and world > record.batch:
                     continue  # a rank without a sequence
-                value = speedup(other, step_seconds=step, size=size, world=world, scaling=scaling)
+                value = speedup(other, **step_of, world=world, scaling=scaling)
                 found.append(Prediction(network=other.name, world=world, scaling=scaling, speedup=value))
     return found

@@ -10,8 +10,8 @@ from plumbline.core.statistics.rates import Ratio, ratio_over_rounds
 from plumbline.core.statistics.rounds import Verdict, verdict
 from plumbline.data_parallel.record import ComparisonRecord, Turns
 
-PRESSURE_PERCENT = 5.0
-"""Above it, other processes waited for a CPU while the turns ran."""
+BUSY_PERCENT = 5.0
+"""A rank that waits longer for a core than this share of its turns runs on a busy machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +26,14 @@ class Speedup:
     verdict: Verdict
 
     @property
-    def efficiency(self) -> float:
+    def efficiency(self) -> Ratio:
         """The ratio over the number of processes."""
-        return self.ratio.value / self.turns.world
+        value, low, high = (end / self.turns.world for end in (self.ratio.value, self.ratio.low, self.ratio.high))
+        return Ratio(value=value, low=low, high=high)
 
 
 def speedups(record: ComparisonRecord) -> list[Speedup]:
-    """Every candidate but the baseline, the control first."""
+    """Every candidate but the baseline, the control first. All are inconclusive where the machine was busy."""
     if not record.candidates:
         return []
     baseline, control, *others = record.candidates
@@ -40,14 +41,24 @@ def speedups(record: ComparisonRecord) -> list[Speedup]:
     both = np.sqrt(first * second)
     aa = ratio_over_rounds(first, second)
     ceilings = {turns.world: np.array(turns.seconds) for turns in others if turns.scaling == "independent"}
-    found = [Speedup(turns=control, ratio=aa, of_ceiling=None, verdict=verdict(aa, aa))]
+    busy = is_busy(record)
+    found = [Speedup(turns=control, ratio=aa, of_ceiling=None, verdict=_verdict(aa, aa, busy=busy))]
     for turns in others:
         seconds = np.array(turns.seconds)
         ratio = ratio_over_rounds(both, seconds)
         ceiling = ceilings.get(turns.world) if turns.method else None
         of_ceiling = None if ceiling is None else ratio_over_rounds(ceiling, seconds)
-        found.append(Speedup(turns=turns, ratio=ratio, of_ceiling=of_ceiling, verdict=verdict(ratio, aa)))
+        found.append(Speedup(turns=turns, ratio=ratio, of_ceiling=of_ceiling, verdict=_verdict(ratio, aa, busy=busy)))
     return found
+
+
+def is_busy(record: ComparisonRecord) -> bool:
+    """Whether other processes kept the ranks from the cores in most rounds."""
+    return record.busy_percent is not None and record.busy_percent > BUSY_PERCENT
+
+
+def _verdict(ratio: Ratio, control: Ratio, *, busy: bool) -> Verdict:
+    return Verdict.INCONCLUSIVE if busy else verdict(ratio, control)
 
 
 def speedups_frame(found: list[Speedup]) -> pd.DataFrame:
@@ -62,11 +73,10 @@ def speedups_frame(found: list[Speedup]) -> pd.DataFrame:
             "rounds": len(one.turns.seconds),
         }
         row |= {"speedup": one.ratio.value, "speedup_low": one.ratio.low, "speedup_high": one.ratio.high}
-        row |= {"efficiency": one.efficiency}
-        ends = one.of_ceiling
-        row |= {
-            f"of_ceiling{end}": getattr(ends, end.lstrip("_") or "value") if ends else np.nan
-            for end in ("", "_low", "_high")
-        }
+        for name, ends in (("efficiency", one.efficiency), ("of_ceiling", one.of_ceiling)):
+            row |= {
+                f"{name}{end}": getattr(ends, end.lstrip("_") or "value") if ends else np.nan
+                for end in ("", "_low", "_high")
+            }
         rows.append(row | {"verdict": str(one.verdict)})
     return pd.DataFrame(rows)

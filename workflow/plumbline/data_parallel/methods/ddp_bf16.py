@@ -1,5 +1,6 @@
 """DDP with gradients that its own hook casts to bfloat16 for the all-reduce: half the bytes, fewer digits."""
 
+import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
@@ -11,9 +12,14 @@ from plumbline.data_parallel.methods.interface import Replica
 class DdpBf16(Replica):
     """DDP whose gradients travel in bfloat16."""
 
-    bound = 2e-2
+    bound = None
+    relative_bound = 4e-3  # measured after 20 steps: 1.8e-3, and 8.3e-3 with a mean of the ranks' means
     exact = False
     wire_bytes_per_element = 2
+
+    @staticmethod
+    def probe(group: dist.ProcessGroup, device: torch.device) -> None:
+        dist.all_reduce(torch.zeros(1, dtype=torch.bfloat16, device=device), group=group)
 
     def wrapped(self, module: nn.Module, group: dist.ProcessGroup) -> nn.Module:
         parallel = DistributedDataParallel(

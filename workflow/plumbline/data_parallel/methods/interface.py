@@ -22,12 +22,12 @@ class Replica:
     gives the gradient of the mean over all target tokens, however unevenly the ranks hold them.
     """
 
-    bound = 1e-5
-    """Largest difference of parameters from those of one process, after 20 steps in float32."""
+    bound: float | None = 1e-5
+    """Largest difference of any parameter from that of one process, after 20 steps in float32; None: no promise."""
+    relative_bound: float | None = None
+    """Norm of the differences over the norm of what one process's training changed, in any dtype; None: no promise."""
     exact = True
     """Whether it reduces in the parameters' own dtype, so that float64 agrees to 1e-10."""
-    traffic = 2.0
-    """What a rank sends in a step, over (world - 1) / world × the parameters' bytes; of a ring all-reduce 2."""
     forgets = True
     """Whether gradients of a backward pass without synchronisation are gone once the optimizer has cleared them."""
     wire_bytes_per_element: int | None = None
@@ -64,10 +64,14 @@ class Replica:
         weights: dict[str, Any] = get_model_state_dict(self.module, options=WHOLE)
         return weights
 
-    def wire_bytes(self, elements: int, size: int) -> float:
-        """Bytes that a rank sends in a step, for so many parameters of `size` bytes each."""
-        share = (self.world - 1) / self.world
-        return self.traffic * share * elements * (self.wire_bytes_per_element or size)
+    def wire_bytes(self, accumulation: int) -> float:
+        """Bytes that a rank sends in a step of so many micro-batches: here one ring all-reduce of the gradients."""
+        size = sum(each.numel() * (self.wire_bytes_per_element or each.element_size()) for each in self.parameters)
+        return 2 * (self.world - 1) / self.world * size
+
+    @staticmethod
+    def probe(group: dist.ProcessGroup, device: torch.device) -> None:
+        """Runs what the method needs of the backend, once; raises RuntimeError where the backend cannot."""
 
 
 def broadcast_weights(module: nn.Module, group: dist.ProcessGroup) -> None:
@@ -90,8 +94,6 @@ def method(name: str) -> type[Replica]:
 
 class Single(Replica):
     """One process: nothing to share."""
-
-    traffic = 0.0
 
 
 def replica(name: str, module: nn.Module, group: dist.ProcessGroup | None) -> Replica:

@@ -59,15 +59,18 @@ def time_spent(data: Data) -> Figure:
     handles = []
     for colour, part in zip(PALETTE, SPENT, strict=False):
         seconds = sums[f"{part}_seconds"]
-        if part == "backward":  # the rest of it is drawn as communication
+        if part == "backward":  # the rest of it is drawn as communication, where that is more than the noise
             seconds = seconds - sums["communication_seconds"].clip(lower=0)
         milliseconds = 1e3 * seconds.clip(lower=0).to_numpy() / sums["steps"].to_numpy()
         handles.append(axes.barh(places, milliseconds, left=left, color=colour, label=part.capitalize(), height=0.65))
         left = left + milliseconds
-    axes.set_yticks(places, [f"{row['label']}: rank {row['rank']}" for _, row in sums.iterrows()])
+    names = [f"{row['label']}: rank {row['rank']}" for _, row in sums.iterrows()]
+    axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("Milliseconds per step")
     legend_below(figure, handles)
-    notes_on_top(figure, data.machine_note)
+    lost = [name for name, seconds in zip(names, sums["communication_seconds"], strict=True) if seconds < 0]
+    below = f"Communication is below the noise: {'; '.join(lost)}." if lost else ""
+    notes_on_top(figure, below, data.machine_note)
     return figure

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from plumbline.core.measure.clocks import cpu_pressure
+from plumbline.core.measure.clocks import clocks
 from plumbline.core.measure.interleave import CONTROL, Candidate, interleave
+from plumbline.core.run.device import device_name
 from plumbline.data_parallel.methods.interface import replica
 from plumbline.data_parallel.ranks.rank import Rank, main
 from plumbline.data_parallel.settings import ModelSettings, TrainingSettings
@@ -39,9 +40,9 @@ class Arm:
         order = batches(split.lengths, batch=training.batch, seed=request["seed"], epoch=0)
         whole = [batch for batch in order if len(batch) == training.batch]
         chosen = [whole[number % len(whole)] for number in range(request["steps"])]
-        self.batches = joined(chosen, self.world) if described["scaling"] == "weak" else chosen
-        copies = self.world if described["scaling"] == "independent" else 1
-        self.tokens = copies * int(sum(split.lengths[batch].sum() for batch in self.batches))
+        self.work = whole_batches(chosen, self.world) if described["scaling"] == "weak" else dealt(chosen)
+        copies = self.world if described["scaling"] in ("weak", "independent") else 1
+        self.tokens = copies * int(sum(split.lengths[batch].sum() for batch in chosen))
         if self.takes_part:
             model = gpt2(settings, tokens.vocabulary, tokens.end_of_target, request["seed"], rank.device)
             alone = method is None
@@ -55,8 +56,8 @@ class Arm:
             return
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
-        for number, batch in enumerate(self.batches):
-            self.learner.step(batch, number)
+        for number, (batch, share) in enumerate(self.work):
+            self.learner.step(batch, number, share)
         torch.set_num_threads(before)
         if self.rank.device.type == "cuda":
             torch.cuda.synchronize()
@@ -64,13 +65,18 @@ class Arm:
             dist.barrier(group=self.group)
 
 
-def joined(chosen: Sequence[Indices], world: int) -> list[Indices]:
-    """As many batches as `chosen`, each of `world` of these, and each of these `world` times.
+def whole_batches(chosen: Sequence[Indices], world: int) -> list[tuple[Indices, Indices | None]]:
+    """Weak scaling's steps: the batch of all ranks, and a rank's share of it, one of the `chosen` as it is.
 
-    So every candidate computes the same sequences, and their lengths decide no ratio.
+    In a step all ranks hold the same one, as independent processes do. So each pads as one process does and none waits
+    for a rank with longer sequences, as in training, which cuts its larger batches from sequences sorted by length.
     """
-    count = len(chosen)
-    return [np.concatenate([chosen[(step * world + place) % count] for place in range(world)]) for step in range(count)]
+    return [(np.tile(batch, world), batch) for batch in chosen]
+
+
+def dealt(chosen: Sequence[Indices]) -> list[tuple[Indices, Indices | None]]:
+    """The steps of the other kinds: the ranks of a group share each batch by length."""
+    return [(batch, None) for batch in chosen]
 
 
 def compare(rank: Rank, request: dict[str, Any]) -> None:
@@ -90,19 +96,24 @@ def compare(rank: Rank, request: dict[str, Any]) -> None:
             arms[called].turn()
             rank.slot.beat()
     reduces = [entry for world in request["worlds"] if world > 1 for entry in _all_reduces(rank, world)]
-    rank.answer(answer | {"all_reduces": reduces, "device": str(rank.device)})
+    rank.answer(answer | {"all_reduces": reduces, "device": device_name(rank.device)})
 
 
 def _conducted(rank: Rank, request: dict[str, Any], arms: list[Arm]) -> dict[str, Any]:
     """The rounds, called by rank 0."""
+    waits: list[float] = []
+    watched = _watched(arms)
 
     def timed(number: int) -> Callable[[], float]:
         def run() -> float:
-            began = time.perf_counter()
+            began, before = time.perf_counter(), clocks()["run_delay"]
             _call(rank, number)
             arms[number].turn()
             rank.slot.beat()
-            return time.perf_counter() - began
+            seconds, after = time.perf_counter() - began, clocks()["run_delay"]
+            if arms[number] is watched and before is not None and after is not None:
+                waits.append(100 * (after - before) / seconds)
+            return seconds
 
         return run
 
@@ -128,14 +139,24 @@ def _conducted(rank: Rank, request: dict[str, Any], arms: list[Arm]) -> dict[str
         }
         for place, name in enumerate(rounds.names)
     ]
-    step_tokens = arms[0].tokens // len(arms[0].batches)
+    step_tokens = arms[0].tokens // len(arms[0].work)
     return {
         "candidates": turns,
         "precise": rounds.precise,
         "parameters": arms[0].parameters,
         "step_tokens": step_tokens,
-        "pressure_percent": cpu_pressure(),
+        "waited_percent": waits,
     }
+
+
+def _watched(arms: list[Arm]) -> Arm:
+    """The arm whose turns show whether the machine is busy: the most independent processes, or one where none are.
+
+    These never wait for each other, so a core that they wait for is one that something else has. The system's own
+    pressure would count the ranks' threads of communication too, which compete with the ranks.
+    """
+    independent = [arm for arm in arms if arm.described["scaling"] == "independent"]
+    return max(independent, key=lambda arm: arm.world, default=arms[0])
 
 
 def _call(rank: Rank, number: int | None) -> int:

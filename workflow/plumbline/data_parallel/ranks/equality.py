@@ -1,5 +1,6 @@
 """What each rank of the proof of equality runs: every method in every world beside one process, step by step."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from plumbline.core.errors import one_line
+from plumbline.core.run.device import device_name
 from plumbline.data_parallel.methods.interface import Replica, memory_bytes, method, replica
 from plumbline.data_parallel.ranks.rank import Rank, main
 from plumbline.data_parallel.settings import ModelSettings, TrainingSettings
@@ -26,16 +28,16 @@ def prove(rank: Rank, request: dict[str, Any]) -> None:
     groups = {world: dist.new_group(list(range(world))) for world in request["worlds"]}
     found = []
     for dtype in DTYPES:
-        alone, _ = _trained(rank, request, tokens, dtype, "", None) if rank.rank == 0 else ({}, None)
+        first, last, _ = _trained(rank, request, tokens, dtype, "", None) if rank.rank == 0 else ({}, {}, None)
         rank.slot.beat()
         for world, group in groups.items():
             for name in request["methods"]:
                 difference = {"method": name, "world": world, "dtype": dtype}
                 if rank.rank < world:
-                    difference |= _compared(rank, request, tokens, dtype, name, group, alone)
+                    difference |= _compared(rank, request, tokens, dtype, name, group, (first, last))
                 found.append(difference)
                 rank.slot.beat()
-    rank.answer({"differences": found})
+    rank.answer({"differences": found, "device": device_name(rank.device)})
 
 
 def _compared(
@@ -45,28 +47,34 @@ def _compared(
     dtype: str,
     name: str,
     group: dist.ProcessGroup,
-    alone: dict[str, Tensor],
+    alone: tuple[dict[str, Tensor], dict[str, Tensor]],
 ) -> dict[str, Any]:
-    """How far the weights of a method are from those of one process; `unavailable` where the backend cannot."""
-    try:
-        weights, learner = _trained(rank, request, tokens, dtype, name, group)
-    except (NotImplementedError, RuntimeError) as error:  # every rank meets it, before it has sent anything
-        return {"outcome": "unavailable", "message": one_line(error)[:200]}
+    """How far the weights of a method are from those of one process; `unavailable` where the backend cannot.
+
+    alone: the weights of one process before and after the steps, on rank 0.
+    """
     kind = method(name)
-    bound = kind.bound if dtype == "float32" else EXACT if kind.exact else None
-    wire = learner.replica.wire_bytes(sum(value.numel() for value in weights.values()), DTYPES[dtype].itemsize)
-    difference: dict[str, Any] = {"outcome": "ok", "bound": bound, "wire_bytes_per_step": wire}
+    try:
+        kind.probe(group, rank.device)
+    except (NotImplementedError, RuntimeError) as error:  # every rank meets it
+        return {"outcome": "unavailable", "message": one_line(error)[:200]}
+    _, weights, learner = _trained(rank, request, tokens, dtype, name, group)
+    difference: dict[str, Any] = {"outcome": "ok", "relative_bound": kind.relative_bound}
+    difference["bound"] = kind.bound if dtype == "float32" else EXACT if kind.exact else None
+    difference["wire_bytes_per_step"] = learner.replica.wire_bytes(request["training"]["accumulation"])
     difference["memory_bytes"] = memory_bytes(learner.replica, learner.optimizer)
     difference["ranks_agree"] = _same_everywhere(learner.replica, weights, group)
     if rank.rank == 0:
-        difference["largest"] = max(float((weights[key] - alone[key]).abs().max()) for key in alone)
+        first, last = alone
+        difference["largest"] = max(float((weights[key] - last[key]).abs().max()) for key in last)
+        difference["relative"] = _distance(weights, last) / _distance(first, last)
     return difference
 
 
 def _trained(
     rank: Rank, request: dict[str, Any], tokens: Tokens, dtype: str, name: str, group: dist.ProcessGroup | None
-) -> tuple[dict[str, Tensor], Learner]:
-    """The weights after the steps, and the learner; of one process alone without a group.
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Learner]:
+    """The weights before and after the steps, and the learner; of one process alone without a group.
 
     Ranks draw different weights; those of the first count.
     """
@@ -80,13 +88,23 @@ def _trained(
         model = gpt2(settings, tokens.vocabulary, tokens.end_of_target, request["seed"] + rank.rank, rank.device)
         wrapped = replica("", SummedLoss(model), None) if group is None else method(name)(SummedLoss(model), group)
         learner = Learner(wrapped, training, split, rank=rank.rank, device=rank.device)
+        first = _copies(learner.replica)
         order = batches(split.lengths, batch=training.batch, seed=request["seed"], epoch=0)
         for number in range(request["steps"]):
             learner.step(order[number % len(order)], number)
             rank.slot.beat(number)
-        return {key: value.clone() for key, value in learner.replica.full_weights().items()}, learner
+        return first, _copies(learner.replica), learner
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def _copies(replica: Replica) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in replica.full_weights().items()}
+
+
+def _distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
+    """The Euclidean norm of the difference of all weights."""
+    return math.sqrt(math.fsum(float(((first[key] - second[key]) ** 2).sum()) for key in second))
 
 
 def _same_everywhere(replica: Replica, weights: dict[str, Tensor], group: dist.ProcessGroup) -> bool:

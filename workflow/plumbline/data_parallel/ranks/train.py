@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from plumbline.core.run.device import device_name
 from plumbline.core.text import byte_pair
 from plumbline.data_parallel.ranks.rank import Rank, main
 from plumbline.data_parallel.settings import ModelSettings, OperationSettings, TrainingSettings
@@ -22,7 +23,7 @@ def train(rank: Rank, request: dict[str, Any]) -> None:
     )
     trainer = Trainer(run, open_tokens(Path(request["tokens"])), byte_pair.load(Path(request["tokenizer"])), rank)
     if trainer.train_to_the_end():
-        rank.answer(trainer.measurements() | {"device": str(rank.device)})
+        rank.answer(trainer.measurements() | {"device": device_name(rank.device)})
 
 
 if __name__ == "__main__":

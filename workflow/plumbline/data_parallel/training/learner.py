@@ -29,15 +29,16 @@ class Learner:
         )
         self.spans = Spans(device)
 
-    def step(self, batch: Indices, number: int) -> Tensor:
+    def step(self, batch: Indices, number: int, share: Indices | None = None) -> Tensor:
         """Trains on the batch, which all ranks of the group are given; the summed loss of this rank's share.
 
-        number: how many steps were taken before. The gradient is that of Σ token losses over all ranks ÷ Σ target
+        number: how many steps were taken before. share: this rank's part of the batch; None deals the batch to the
+        ranks by length. The gradient is that of Σ token losses over all ranks ÷ Σ target
         tokens over all ranks: methods take the mean over ranks, so each rank scales its sum by world ÷ Σ tokens.
         """
         replica, spans = self.replica, self.spans
         spans.mark("other")
-        share = shard(batch, self.lengths, self.rank, replica.world)
+        share = shard(batch, self.lengths, self.rank, replica.world) if share is None else share
         scale = replica.world / int(self.targets[batch].sum())
         parts = micro_batches(share, self.training.accumulation)
         total = torch.zeros((), device=self.device)
@@ -66,21 +67,23 @@ class Learner:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=False)  # DDP's gradients are views of its buckets
 
-    def backward_alone_seconds(self, batch: Indices, spans: Spans) -> float:
-        """Seconds of the backward pass of this rank's share without a word to the others; gradients are discarded."""
-        share = shard(batch, self.lengths, self.rank, self.replica.world)
-        before = spans.seconds["backward"]
-        with self.replica.without_sync():
-            for part in micro_batches(share, self.training.accumulation):
-                inputs = collate(self.sequences, part, self.device)
+    def backward_seconds(self, batch: Indices, *, synchronised: bool) -> float:
+        """Seconds of a step's backward passes with or without synchronisation; the gradients are discarded."""
+        share, spans = shard(batch, self.lengths, self.rank, self.replica.world), Spans(self.device)
+        parts = micro_batches(share, self.training.accumulation)
+        for place, part in enumerate(parts):
+            inputs = collate(self.sequences, part, self.device)
+            with nullcontext() if synchronised and place == len(parts) - 1 else self.replica.without_sync():
                 loss = self.replica.module(*inputs)
                 spans.mark("other")
                 loss.backward()
-                spans.mark("backward")
+            spans.mark("backward")
+        if synchronised:
+            self.replica.reduce()
+            spans.mark("backward")
         self.optimizer.zero_grad(set_to_none=False)
-        spans.mark("other")
         spans.settle()
-        return spans.seconds["backward"] - before
+        return spans.seconds["backward"]
 
 
 def _may_fuse(replica: Replica) -> bool:

@@ -30,8 +30,8 @@ from plumbline.data_parallel.training.learner import Learner
 from plumbline.data_parallel.training.model import SummedLoss, gpt2
 from plumbline.data_parallel.training.translate import bleu, translate
 
-PROBED_STEPS = 2
-"""Steps whose backward pass is repeated without synchronisation after each epoch."""
+PROBED_STEPS = 4
+"""Steps whose backward pass is repeated with and without synchronisation after each epoch."""
 COUNTS = ("steps", "sequences", "tokens", "padded_tokens", "target_tokens")
 log = logging.getLogger("plumbline")
 
@@ -125,7 +125,7 @@ class Trainer:
         """Validates, translates, writes this rank's results, and saves."""
         self.spans.settle()
         spent = dict(self.spans.seconds)
-        communication = self.communication_seconds(spent["backward"], order)
+        communication = self.communication_seconds(order)
         training_loss = self.total(float(self.losses)) / self.total(self.counts["target_tokens"])
         if not math.isfinite(training_loss):
             raise OutcomeError(Outcome.DIVERGED, f"the loss of epoch {self.epoch} is not finite")
@@ -133,6 +133,8 @@ class Trainer:
         self.load_evaluated()
         self.rank.slot.beat()
         validation = self.validation_loss()
+        if not math.isfinite(validation):
+            raise OutcomeError(Outcome.DIVERGED, f"the validation loss of epoch {self.epoch} is not finite")
         score, _ = self.score("validation", self.run.training.translated, f"rank{self.rank.rank}_gen_epoch{self.epoch}")
         validated = time.perf_counter() - began
         seconds = sum(spent[span] for span in (*TRAINING_SPANS, "other"))
@@ -166,14 +168,25 @@ class Trainer:
         self.save()
         self.learner.spans = self.spans = Spans(self.rank.device)
 
-    def communication_seconds(self, backward: float, order: list[Indices]) -> float | None:
-        """Backward seconds of the epoch less those without synchronisation, measured on its first batches now."""
+    def communication_seconds(self, order: list[Indices]) -> float | None:
+        """What synchronisation adds to the epoch's backward passes; negative where that is less than the noise.
+
+        A few batches of the epoch run again now, each with and without it, and their mean difference stands for every
+        step: the gradients that travel are as large for each batch.
+        """
         if self.rank.world == 1:
             return 0.0
         if not self.replica.forgets:
             return None
-        alone = [self.learner.backward_alone_seconds(batch, Spans(self.rank.device)) for batch in order[:PROBED_STEPS]]
-        return backward - sum(alone) / len(alone) * self.counts["steps"]
+        added = []
+        for batch in order[:PROBED_STEPS]:
+            seconds = {}
+            for synchronised in (True, False):
+                dist.barrier(group=self.rank.control)  # ranks start a step together, as in training
+                seconds[synchronised] = self.learner.backward_seconds(batch, synchronised=synchronised)
+            added.append(seconds[True] - seconds[False])
+            self.rank.slot.beat()
+        return sum(added) / len(added) * self.counts["steps"]
 
     def total(self, value: float) -> float:
         """The sum over ranks."""
@@ -251,13 +264,12 @@ class Trainer:
         else:
             memory["peak_rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         parameters = sum(parameter.numel() for parameter in self.evaluated.parameters())
-        size = next(self.evaluated.parameters()).element_size()
         return {
             "translations": translations,
             "bleu_signature": signature,
             "parameters": parameters,
             "weights_sha256": digest.hexdigest(),
-            "wire_bytes_per_step": self.replica.wire_bytes(parameters, size),
+            "wire_bytes_per_step": self.replica.wire_bytes(self.run.training.accumulation),
             "memory_bytes": memory,
             "restarts": self.restarts,
         }
