@@ -52,11 +52,14 @@ class Arm:
     def turn(self) -> None:
         """The candidate's steps, on every rank of its group; returns when all of them are done."""
         if not self.takes_part:
+            for number in range(len(self.batches)):  # as often as the others, so that none of them looks further
+                self.rank.slot.beat(number)
             return
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         for number, batch in enumerate(self.batches):
             self.learner.step(batch, number)
+            self.rank.slot.beat(number)
         torch.set_num_threads(before)
         if self.rank.device.type == "cuda":
             torch.cuda.synchronize()
@@ -79,8 +82,8 @@ def compare(rank: Rank, request: dict[str, Any]) -> None:
     arms = [Arm(rank, request, tokens, described) for described in request["candidates"]]
     for arm in arms:
         for _ in range(WARM_UPS):
+            rank.stop_if_asked()
             arm.turn()
-            rank.slot.beat()
     answer: dict[str, Any] = {}
     if rank.rank == 0:
         answer = _conducted(rank, request, arms)
@@ -88,7 +91,7 @@ def compare(rank: Rank, request: dict[str, Any]) -> None:
     else:
         while (called := _call(rank, None)) != STOP:
             arms[called].turn()
-            rank.slot.beat()
+            rank.stop_if_asked()
     reduces = [entry for world in request["worlds"] if world > 1 for entry in _all_reduces(rank, world)]
     rank.answer(answer | {"all_reduces": reduces, "device": str(rank.device)})
 
@@ -101,8 +104,9 @@ def _conducted(rank: Rank, request: dict[str, Any], arms: list[Arm]) -> dict[str
             began = time.perf_counter()
             _call(rank, number)
             arms[number].turn()
-            rank.slot.beat()
-            return time.perf_counter() - began
+            seconds = time.perf_counter() - began
+            rank.stop_if_asked()
+            return seconds
 
         return run
 

@@ -1,5 +1,7 @@
 """What each rank of the proof of equality runs: every method in every world beside one process, step by step."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,23 @@ def prove(rank: Rank, request: dict[str, Any]) -> None:
     """Rank 0 trains alone; then each method trains in each world, and its parameters are compared with these."""
     tokens = open_tokens(Path(request["tokens"]))
     groups = {world: dist.new_group(list(range(world))) for world in request["worlds"]}
+    controls = {world: dist.new_group(list(range(world)), backend="gloo") for world in request["worlds"]}
     found = []
     for dtype in DTYPES:
-        alone, _ = _trained(rank, request, tokens, dtype, "", None) if rank.rank == 0 else ({}, None)
+        alone, _ = (
+            _trained(rank, request, tokens, dtype, "", None, rank.is_asked_alone) if rank.rank == 0 else ({}, None)
+        )
         rank.slot.beat()
+        rank.stop_if_asked()
         for world, group in groups.items():
             for name in request["methods"]:
                 difference = {"method": name, "world": world, "dtype": dtype}
                 if rank.rank < world:
-                    difference |= _compared(rank, request, tokens, dtype, name, group, alone)
+                    stops = partial(rank.is_asked_to_stop, controls[world])
+                    difference |= _compared(rank, request, tokens, dtype, name, group, alone, stops)
                 found.append(difference)
                 rank.slot.beat()
+                rank.stop_if_asked()
     rank.answer({"differences": found})
 
 
@@ -46,10 +54,11 @@ def _compared(
     name: str,
     group: dist.ProcessGroup,
     alone: dict[str, Tensor],
+    stops: Callable[[], bool],
 ) -> dict[str, Any]:
     """How far the weights of a method are from those of one process; `unavailable` where the backend cannot."""
     try:
-        weights, learner = _trained(rank, request, tokens, dtype, name, group)
+        weights, learner = _trained(rank, request, tokens, dtype, name, group, stops)
     except (NotImplementedError, RuntimeError) as error:  # every rank meets it, before it has sent anything
         return {"outcome": "unavailable", "message": one_line(error)[:200]}
     kind = method(name)
@@ -64,10 +73,17 @@ def _compared(
 
 
 def _trained(
-    rank: Rank, request: dict[str, Any], tokens: Tokens, dtype: str, name: str, group: dist.ProcessGroup | None
+    rank: Rank,
+    request: dict[str, Any],
+    tokens: Tokens,
+    dtype: str,
+    name: str,
+    group: dist.ProcessGroup | None,
+    stops: Callable[[], bool],
 ) -> tuple[dict[str, Tensor], Learner]:
     """The weights after the steps, and the learner; of one process alone without a group.
 
+    stops: asked before each step, whether to take no more; the caller then ends.
     Ranks draw different weights; those of the first count.
     """
     settings, training = (
@@ -82,6 +98,8 @@ def _trained(
         learner = Learner(wrapped, training, split, rank=rank.rank, device=rank.device)
         order = batches(split.lengths, batch=training.batch, seed=request["seed"], epoch=0)
         for number in range(request["steps"]):
+            if stops():
+                break
             learner.step(order[number % len(order)], number)
             rank.slot.beat(number)
         return {key: value.clone() for key, value in learner.replica.full_weights().items()}, learner
