@@ -11,6 +11,12 @@ from plumbline.core.run.hub import Repository
 from plumbline.data_parallel.corpora.interface import Pair, Source
 from plumbline.data_parallel.settings import CorpusSettings, HubCorpus
 
+FIXES = {
+    "scripts are no longer supported": "; set data_parallel.corpus.hub.revision: refs/convert/parquet",
+    "Config name is missing": "; set data_parallel.corpus.hub.config",
+}
+"""By what `datasets` says: what to set."""
+
 
 def load(settings: CorpusSettings) -> Source:
     """The first rows of each split, as many as `limits` says, streamed; at the commit that `revision` points to now.
@@ -31,8 +37,7 @@ def load(settings: CorpusSettings) -> Source:
                     for number, row in enumerate(islice(rows, limits[split])):
                         yield Pair(split, *_sides(row, hub, f"{hub.id} ({name}), row {number}"))
             except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
-                script = "scripts are no longer supported" in str(error)
-                fix = "; set data_parallel.corpus.hub.revision: refs/convert/parquet" if script else ""
+                fix = next((fix for sign, fix in FIXES.items() if sign in str(error)), "")
                 raise UserError(f"{hub.id} ({name}): cannot be read as a data set: {one_line(error)}{fix}") from error
 
     return Source(described={"kind": "hub", "commit": commit, **hub.model_dump(mode="json")}, pairs=pairs())

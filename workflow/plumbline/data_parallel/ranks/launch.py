@@ -82,7 +82,8 @@ def _torchrun(module: str, world: int, folder: Path) -> list[str]:
         f"--rdzv-endpoint={os.uname().nodename}:{_free_port()}",
         f"--rdzv-id={os.environ['SLURM_JOB_ID']}-{os.getpid()}",
     ]
-    return ["srun", "--ntasks-per-node=1", f"--nodes={nodes}", *agent, "-m", module, str(folder.resolve())]
+    # this process runs in a step of the job, whose CPUs and GPUs the ranks use as well
+    return ["srun", "--overlap", "--ntasks-per-node=1", f"--nodes={nodes}", *agent, "-m", module, str(folder.resolve())]
 
 
 def _clear(folder: Path) -> None:
