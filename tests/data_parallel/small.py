@@ -15,7 +15,7 @@ from plumbline.data_parallel.tokens import TokensSpec, tokens
 
 HERE = Path(__file__).parent
 MODEL = ModelSettings(vocabulary=400, width=16, layers=1, heads=2)
-TRAINING = TrainingSettings(batch=4, epochs=8, translated=4, longest_translation=4)
+TRAINING = TrainingSettings(batch=4, epochs=16, translated=4, longest_translation=4)
 HEAD = {"code": "", "inputs": ""}
 
 
@@ -52,17 +52,22 @@ class Trial:
         return list(self.folder.glob(".record.*.checkpoint"))
 
     def start(self) -> subprocess.Popen:
-        """Starts the stage as Snakemake would."""
+        """Starts the stage as Snakemake would; its training has hundreds of steps."""
         spec = HEAD | {"model": MODEL.model_dump(), "training": TRAINING.model_dump(), "method": "ddp", "seed": 0}
         spec |= {"scaling": "strong", "world": self.world, "device": "cpu"}
-        command = [sys.executable, "-m", "plumbline.data_parallel.train", "--spec", json.dumps(spec)]
-        command += ["--tokens", self.meta, "--tokenizer", self.meta.parent.with_name("tokenizer") / "tokenizer.json"]
-        command += ["--output", self.folder / "record.json", "--checkpoint-seconds", "0.3", "--oversubscribe", "1"]
-        command += ["--timeout-seconds", str(self.timeout)]
-        paths = os.pathsep.join([str(HERE / "faults"), str(HERE.parents[1] / "workflow")])
-        return subprocess.Popen(
-            [str(part) for part in command],
-            env=os.environ | {"PYTHONPATH": paths},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        options = ["--tokenizer", self.meta.parent.with_name("tokenizer") / "tokenizer.json"]
+        options += ["--checkpoint-seconds", "0.3", "--timeout-seconds", str(self.timeout)]
+        return start_stage("train", spec, self.meta, self.folder / "record.json", *options)
+
+
+def start_stage(name: str, spec: dict[str, Any], meta: Path, output: Path, *options: Any) -> subprocess.Popen:
+    """Starts a stage that has ranks, each of which a signal can make fail."""
+    command = [sys.executable, "-m", f"plumbline.data_parallel.{name}", "--spec", json.dumps(spec), "--tokens", meta]
+    command += ["--output", output, "--oversubscribe", "1", *options]
+    paths = os.pathsep.join([str(HERE / "faults"), str(HERE.parents[1] / "workflow")])
+    return subprocess.Popen(
+        [str(part) for part in command],
+        env=os.environ | {"PYTHONPATH": paths},
+        stderr=subprocess.PIPE,
+        text=True,
+    )

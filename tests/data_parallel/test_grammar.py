@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from plumbline.core.errors import UserError
 from plumbline.data_parallel.corpora import german as german_clauses
 from plumbline.data_parallel.corpora import grammar
 from plumbline.data_parallel.corpora.english import in_english
@@ -171,8 +172,14 @@ def test_more_training_sentences_leave_the_test_splits_as_they_are():
 
 def test_a_grammar_that_has_too_few_sentences_says_so(monkeypatch):
     monkeypatch.setattr(grammar, "draw_sentence", lambda draw: Sentence(Clause(MAN, verb("schlafen"), "present")))
-    with pytest.raises(ValueError, match="too few new sentences for the split test"):
+    with pytest.raises(UserError, match=r"grammar\.test: the grammar has too few new sentences .*; lower test"):
         list(grammar.load(SMALL).pairs)
+
+
+def test_a_share_that_holds_out_no_pair_of_verb_and_object_is_named():
+    tiny = CorpusSettings(grammar=GrammarCorpus(train=1, validation=1, test=1, held_out=1, held_out_share=1e-9))
+    with pytest.raises(UserError, match=r"grammar\.held_out: .*held_out_share 1e-09; .*raise the share"):
+        list(grammar.load(tiny).pairs)
 
 
 def test_the_page_states_the_size_of_the_lexicon():

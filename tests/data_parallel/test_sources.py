@@ -48,6 +48,42 @@ def test_a_data_set_without_the_languages_is_named_with_those_it_has(tmp_path):
         read({"source": "hub", "hub": {"id": str(tmp_path), "source": "fr"}})
 
 
+CONFIGS = """---
+configs:
+- config_name: de-en
+  data_files:
+  - {split: train, path: german/train.jsonl}
+  - {split: validation, path: german/test.jsonl}
+  - {split: test, path: german/test.jsonl}
+- config_name: fr-en
+  data_files:
+  - {split: train, path: french/train.jsonl}
+---
+"""
+
+
+def test_the_config_of_a_data_set_with_several_is_named_by_its_key(tmp_path):
+    for folder in ("german", "french"):
+        (tmp_path / folder).mkdir()
+        for split in ("train", "test"):
+            (tmp_path / folder / f"{split}.jsonl").write_text(rows(PAIRS))
+    (tmp_path / "README.md").write_text(CONFIGS)
+    assert read({"source": "hub", "hub": {"id": str(tmp_path), "config": "de-en"}}) == everything(PAIRS)
+    with pytest.raises(UserError, match=r"cannot be read as a data set: .*'de-en', 'fr-en'.*corpus\.hub\.config"):
+        read({"source": "hub", "hub": {"id": str(tmp_path)}})
+
+
+def test_a_data_set_with_a_loading_script_is_one_line_with_the_revision_to_read(tmp_path):
+    (tmp_path / f"{tmp_path.name}.py").write_text("raise SystemExit('is never run')\n")
+    with pytest.raises(UserError, match=r"cannot be read as a data set: .*revision: refs/convert/parquet"):
+        read({"source": "hub", "hub": {"id": str(tmp_path)}})
+
+
+def test_a_null_side_is_an_empty_one(tmp_path):
+    (tmp_path / "a.jsonl").write_text(rows([("Ja.", "Yes."), ("Nein.", None)]))
+    assert read(files(tmp_path / "a.jsonl")) == everything([("Ja.", "Yes."), ("Nein.", "")])
+
+
 def test_json_lines_tabs_and_parallel_files_hold_the_same_pairs(tmp_path):
     (tmp_path / "a.jsonl").write_text(rows(PAIRS))
     (tmp_path / "a.tsv").write_text("".join(f"{de}\t{en}\n" for de, en in PAIRS))
@@ -73,7 +109,11 @@ def test_sides_of_unequal_length_are_named_with_the_line(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"eins one\n", "line 1: has no tab"), (b"\xff\xfe\tx\n", "is not valid UTF-8")],
+    [
+        (b"eins one\n", "line 1: has no tab"),
+        (b"eins\tone\t1\n", "line 1: has 3 columns"),
+        (b"\xff\xfe\tx\n", "is not valid UTF-8"),
+    ],
 )
 def test_a_file_that_is_not_what_it_should_be_is_named(tmp_path, content, message):
     (tmp_path / "a.tsv").write_bytes(content)

@@ -132,6 +132,7 @@ rule data_parallel_comparison:
     threads: WHOLE_MACHINE
     resources:
         **WHOLE_NODE,
+        timeout_seconds=str(CONFIG.data_parallel.operation.timeout_seconds),
         oversubscribe=int(CONFIG.data_parallel.oversubscribe),
     params:
         spec=spec_of("data_parallel.comparison"),
@@ -139,7 +140,8 @@ rule data_parallel_comparison:
         "OMP_NUM_THREADS=1 "
         + command(
             "data_parallel.comparison",
-            "--oversubscribe {resources.oversubscribe} --tokens {input.tokens:q} --output {output:q}",
+            "--timeout-seconds {resources.timeout_seconds} --oversubscribe {resources.oversubscribe}"
+            " --tokens {input.tokens:q} --output {output:q}",
         )
 
 

@@ -1,4 +1,5 @@
-"""Faults that a test asks ranks for by a signal: they raise, leave, hang, lose their disk or their loss."""
+"""Faults that a test asks ranks for by a signal: they raise, leave, hang, lose their disk or their loss,
+or are told to stop while they validate."""
 
 import errno
 import os
@@ -34,12 +35,25 @@ def _spoil_loss(number, frame):
     SummedLoss.forward = lambda self, *batch: whole(self, *batch) * float("nan")
 
 
+def _terminate_in_validation(number, frame):
+    from plumbline.data_parallel.training.loop import Trainer
+
+    whole = Trainer.validation_loss
+
+    def terminated(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return whole(self)
+
+    Trainer.validation_loss = terminated
+
+
 FAULTS = {
     signal.SIGUSR1: _raise,
     signal.SIGUSR2: _leave,
     signal.SIGRTMIN: _hang,
     signal.SIGRTMIN + 1: _fill_disk,
     signal.SIGRTMIN + 2: _spoil_loss,
+    signal.SIGRTMIN + 3: _terminate_in_validation,
 }
 if "RANK" in os.environ:
     for number, fault in FAULTS.items():

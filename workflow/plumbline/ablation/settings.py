@@ -173,7 +173,7 @@ class AblationSettings(Settings):
         "ensemble": ["spectral", "matrix_norms", "distribution", "frequency", "info_theoretic"]
     }
     """Ensembles: the features of several representations side by side, under a new name."""
-    layers: Annotated[list[str], Field(min_length=1)] = list(LAYER_SETS)
+    layers: Annotated[list[str], Field(min_length=1)] = ["all_layers", "visual_only"]
     """Layer sets to train on, each in its own trial."""
     shards: PositiveInt = 1
     """Number of targets that share the work of one representation. Any number gives the same bytes."""

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from plumbline.core.errors import UserError
+from plumbline.core.files import read_json
 from plumbline.core.measure.machine import core_count
 from plumbline.core.plan.target import Spec
 from plumbline.core.run.device import torch_device
@@ -14,7 +16,6 @@ from plumbline.data_parallel.record import ComparisonRecord
 from plumbline.data_parallel.settings import ComparisonSettings, ModelSettings, Scaling, TrainingSettings
 
 ONE = "1 process"
-PATIENCE_SECONDS = 60.0
 
 
 class ComparisonSpec(Spec):
@@ -31,7 +32,9 @@ class ComparisonSpec(Spec):
 
 
 @stage
-def comparison(spec: ComparisonSpec, tokens: Path, output: Path, oversubscribe: int = 0) -> None:
+def comparison(
+    spec: ComparisonSpec, tokens: Path, output: Path, timeout_seconds: float = 60.0, oversubscribe: int = 0
+) -> None:
     """Compares one process with several, and records every turn.
 
     tokens: meta.json of that stage. The candidates: one process with one thread, the baseline; one with all threads, on
@@ -40,12 +43,17 @@ def comparison(spec: ComparisonSpec, tokens: Path, output: Path, oversubscribe: 
     """
     world, device = max(spec.worlds), torch_device(spec.device).type
     check_room(world, device, oversubscribe=bool(oversubscribe))
+    if (count := read_json(tokens)["splits"]["train"]["sequences"]) < spec.training.batch:
+        raise UserError(
+            f"data_parallel.training.batch: {spec.training.batch} is more than the {count} sequences to train on, and"
+            " turns need a whole batch; lower it"
+        )
     request = spec.model_dump(mode="json", exclude={"comparison"}) | spec.comparison.model_dump(mode="json")
     request |= {"tokens": str(tokens.resolve()), "device": device, "candidates": candidates(spec, device)}
     with recording(output, ComparisonRecord, trial=output.stem, spec=spec) as findings:
         module, folder = "plumbline.data_parallel.ranks.compare", output.with_name(f".{output.stem}.ranks")
         findings["batch"] = spec.training.batch
-        findings |= run_ranks(module, request, world=world, folder=folder, timeout=PATIENCE_SECONDS)
+        findings |= run_ranks(module, request, world=world, folder=folder, timeout=timeout_seconds)
 
 
 def candidates(spec: ComparisonSpec, device: str) -> list[dict[str, Any]]:

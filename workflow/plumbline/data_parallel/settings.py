@@ -46,8 +46,11 @@ class HubCorpus(Settings):
 
     id: Annotated[str, Field(min_length=1)] = "bbaaaa/iwslt14-de-en-preprocess"
     """Hub id of the data set, or the path of a local folder."""
+    config: str | None = None
+    """Name of the data set's configuration, such as `de-en`; null is the only or the default one."""
     revision: str | None = None
-    """Branch, tag or commit to read; null is the default branch."""
+    """Branch, tag or commit to read; null is the default branch. Data sets whose repository holds a loading script are
+    read from `refs/convert/parquet`."""
     source: str = "de"
     """Name of the language to translate from: a key of the column `translation`, or a column."""
     target: str = "en"

@@ -185,10 +185,10 @@ class AutotuneSettings(Settings):
 
     dtype: Literal["auto"] | Dtype = "auto"
     """Dtype to compute in; `auto` tries those that the device supports natively."""
-    attention: Literal["auto"] | Attention = "auto"
+    attention: Literal["auto"] | Attention = "sdpa"
     """Attention implementation: torch's fused kernel (`sdpa`), or separate matmuls and a softmax (`eager`). Engines
     with kernels of their own (ctranslate2, llama_cpp, vllm) use those."""
-    threads: Literal["auto"] | PositiveInt = "auto"
+    threads: Literal["auto"] | PositiveInt = 1
     """Number of CPU threads."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether to use torch.compile, in engines that support it."""

@@ -67,7 +67,7 @@ def run_group(members: Sequence[Member], *, seconds: float | None = None) -> lis
     done within `seconds`. What the members started ends with the group, and all of it ends with this process, even if
     that is killed. To be called in the main thread, before this process has threads of its own: torch computing, CUDA.
     """
-    oom_kills = _oom_kills()
+    oom_kills = oom_kill_count()
     sys.stdout.flush()
     sys.stderr.flush()
     keeper = _start_keeper()
@@ -140,7 +140,7 @@ class _Running:
             return _error(json.loads(self.answer), self.member)
         assert self.status is not None
         ending = os.waitstatus_to_exitcode(self.status)
-        if ending == -signal.SIGKILL and _oom_kills() > oom_kills:
+        if ending == -signal.SIGKILL and oom_kill_count() > oom_kills:
             return MemoryError(f"the kernel ended {name} for lack of memory")
         if ending < 0:
             return ChildFault(f"{name} was ended by {signal.Signals(-ending).name}{_see_log(self.member)}")
@@ -285,7 +285,7 @@ def _error(answer: dict[str, Any], member: Member) -> Exception | None:
     return ChildFault(f"{name}{answer['message']}{_see_log(member)}")
 
 
-def _oom_kills() -> int:
+def oom_kill_count() -> int:
     """How many processes of this control group the kernel has killed for lack of memory; of the machine without one."""
     path = cgroup_file("memory.events") or cgroup_file("memory.oom_control", "memory") or Path("/proc/vmstat")
     if not path.exists():

@@ -42,10 +42,12 @@ def _pairs(paths: list[Path], names: HubCorpus) -> Iterator[tuple[str, str]]:
             raise UserError(f"{paths[0]}: cannot be read as JSON lines: {one_line(error)}") from error
     else:
         for number, line in enumerate(_lines(paths[0]), 1):
-            source, tab, target = line.partition("\t")
-            if not tab:
+            columns = line.split("\t")
+            if len(columns) == 1:
                 raise UserError(f"{paths[0]}, line {number}: has no tab between German and English; add it")
-            yield source, target
+            if len(columns) > 2:
+                raise UserError(f"{paths[0]}, line {number}: has {len(columns)} columns; keep German and English alone")
+            yield columns[0], columns[1]
 
 
 def _parallel(source: Path, target: Path) -> Iterator[tuple[str, str]]:

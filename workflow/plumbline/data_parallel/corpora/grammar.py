@@ -10,6 +10,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 
+from plumbline.core.errors import UserError
 from plumbline.data_parallel.corpora.english import in_english
 from plumbline.data_parallel.corpora.german import in_german
 from plumbline.data_parallel.corpora.interface import Pair, Source
@@ -57,7 +58,10 @@ def _pairs(sizes: dict[str, int], settings: CorpusSettings, share: float) -> Ite
                 if german not in seen and is_held_out(sentence, share) == (split == "held_out"):
                     break
             else:
-                raise ValueError(f"the grammar has too few new sentences for the split {split}")
+                raise UserError(
+                    f"data_parallel.corpus.grammar.{split}: the grammar has too few new sentences for {size} with"
+                    f" held_out_share {share:g}; lower {split}" + (" or raise the share" if split == "held_out" else "")
+                )
             seen.add(german)
             yield Pair(split, german, in_english(sentence))
 

@@ -11,6 +11,12 @@ from plumbline.core.run.hub import Repository
 from plumbline.data_parallel.corpora.interface import Pair, Source
 from plumbline.data_parallel.settings import CorpusSettings, HubCorpus
 
+FIXES = {
+    "scripts are no longer supported": "; set data_parallel.corpus.hub.revision: refs/convert/parquet",
+    "Config name is missing": "; set data_parallel.corpus.hub.config",
+}
+"""By what `datasets` says: what to set."""
+
 
 def load(settings: CorpusSettings) -> Source:
     """The first rows of each split, as many as `limits` says, streamed; at the commit that `revision` points to now.
@@ -27,21 +33,23 @@ def load(settings: CorpusSettings) -> Source:
         for split, name in splits.items():
             try:
                 with repository.reached():
-                    rows = datasets.load_dataset(hub.id, revision=commit, split=name, streaming=True)
+                    rows = datasets.load_dataset(hub.id, hub.config, revision=commit, split=name, streaming=True)
                     for number, row in enumerate(islice(rows, limits[split])):
                         yield Pair(split, *_sides(row, hub, f"{hub.id} ({name}), row {number}"))
-            except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-                raise UserError(f"{hub.id} ({name}): cannot be read as a data set: {one_line(error)}") from error
+            except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
+                fix = next((fix for sign, fix in FIXES.items() if sign in str(error)), "")
+                raise UserError(f"{hub.id} ({name}): cannot be read as a data set: {one_line(error)}{fix}") from error
 
     return Source(described={"kind": "hub", "commit": commit, **hub.model_dump(mode="json")}, pairs=pairs())
 
 
 def _sides(row: dict[str, Any], hub: HubCorpus, place: str) -> tuple[str, str]:
-    """The German and English of a row: of its column `translation`, or of columns of their own."""
+    """The German and English of a row: of its column `translation`, or of columns of their own. Null is empty."""
     values = row.get("translation", row)
-    sides: Any = tuple(
-        values.get(language) if isinstance(values, dict) else None for language in (hub.source, hub.target)
-    )
+    languages = (hub.source, hub.target)
+    if isinstance(values, dict) and all(language in values for language in languages):
+        values = {language: "" if values[language] is None else values[language] for language in languages}
+    sides: Any = tuple(values.get(language) if isinstance(values, dict) else None for language in languages)
     if not all(isinstance(side, str) for side in sides):
         raise UserError(
             f"{place}: has no text under {hub.source!r} and {hub.target!r}; set the names `source` and `target` in"

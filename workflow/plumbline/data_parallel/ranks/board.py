@@ -1,5 +1,6 @@
 """What each rank says of itself, in memory that its files map: a watcher reads it while the rank computes or hangs."""
 
+import hashlib
 import json
 import mmap
 import os
@@ -7,12 +8,14 @@ import struct
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from plumbline.core.files import write_json
+from plumbline.core.run.liveness import boot_id
 
 _LAYOUT = struct.Struct("<5q")
 
@@ -49,7 +52,7 @@ class Sighting:
     @property
     def is_here(self) -> bool:
         """Whether it runs on this host, where its process can be looked at."""
-        return self.host == _host()
+        return self.host == _this_host()
 
     def process_status(self) -> str | None:
         """psutil's word for its process, None when it is gone; only of a rank that is here."""
@@ -93,7 +96,9 @@ class Slot:
         self.set(State.FAILED)
 
     def _write(self) -> None:
-        _LAYOUT.pack_into(self._memory, 0, os.getpid(), _STATES.index(self._state), self._beats, self._step, _host())
+        _LAYOUT.pack_into(
+            self._memory, 0, os.getpid(), _STATES.index(self._state), self._beats, self._step, _this_host()
+        )
 
 
 def read(folder: Path, world: int) -> list[Sighting]:
@@ -108,8 +113,14 @@ def read(folder: Path, world: int) -> list[Sighting]:
     return found
 
 
-def _host() -> int:
-    return int.from_bytes(os.uname().nodename.encode()[:7], "big")
+def host_number(name: str, boot: str | None) -> int:
+    """A number that no other host has: of its whole name, and of its boot, as containers may share a name."""
+    return int.from_bytes(hashlib.sha256(f"{name}/{boot}".encode()).digest()[:7], "big")
+
+
+@cache
+def _this_host() -> int:
+    return host_number(os.uname().nodename, boot_id())
 
 
 def _slot(folder: Path, rank: int) -> Path:

@@ -53,11 +53,14 @@ class Arm:
     def turn(self) -> None:
         """The candidate's steps, on every rank of its group; returns when all of them are done."""
         if not self.takes_part:
+            for number in range(len(self.work)):  # as often as the others, so that none of them looks further
+                self.rank.slot.beat(number)
             return
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         for number, (batch, share) in enumerate(self.work):
             self.learner.step(batch, number, share)
+            self.rank.slot.beat(number)
         torch.set_num_threads(before)
         if self.rank.device.type == "cuda":
             torch.cuda.synchronize()
@@ -85,8 +88,8 @@ def compare(rank: Rank, request: dict[str, Any]) -> None:
     arms = [Arm(rank, request, tokens, described) for described in request["candidates"]]
     for arm in arms:
         for _ in range(WARM_UPS):
+            rank.stop_if_asked()
             arm.turn()
-            rank.slot.beat()
     answer: dict[str, Any] = {}
     if rank.rank == 0:
         answer = _conducted(rank, request, arms)
@@ -94,7 +97,7 @@ def compare(rank: Rank, request: dict[str, Any]) -> None:
     else:
         while (called := _call(rank, None)) != STOP:
             arms[called].turn()
-            rank.slot.beat()
+            rank.stop_if_asked()
     reduces = [entry for world in request["worlds"] if world > 1 for entry in _all_reduces(rank, world)]
     rank.answer(answer | {"all_reduces": reduces, "device": device_name(rank.device)})
 
@@ -109,10 +112,10 @@ def _conducted(rank: Rank, request: dict[str, Any], arms: list[Arm]) -> dict[str
             began, before = time.perf_counter(), clocks()["run_delay"]
             _call(rank, number)
             arms[number].turn()
-            rank.slot.beat()
             seconds, after = time.perf_counter() - began, clocks()["run_delay"]
             if arms[number] is watched and before is not None and after is not None:
                 waits.append(100 * (after - before) / seconds)
+            rank.stop_if_asked()
             return seconds
 
         return run

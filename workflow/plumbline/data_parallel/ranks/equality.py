@@ -1,6 +1,8 @@
 """What each rank of the proof of equality runs: every method in every world beside one process, step by step."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +28,24 @@ def prove(rank: Rank, request: dict[str, Any]) -> None:
     """Rank 0 trains alone; then each method trains in each world, and its parameters are compared with these."""
     tokens = open_tokens(Path(request["tokens"]))
     groups = {world: dist.new_group(list(range(world))) for world in request["worlds"]}
+    controls = {world: dist.new_group(list(range(world)), backend="gloo") for world in request["worlds"]}
     found = []
     for dtype in DTYPES:
-        first, last, _ = _trained(rank, request, tokens, dtype, "", None) if rank.rank == 0 else ({}, {}, None)
+        first: dict[str, Tensor] = {}
+        last: dict[str, Tensor] = {}
+        if rank.rank == 0:
+            first, last, _ = _trained(rank, request, tokens, dtype, "", None, rank.is_asked_alone)
         rank.slot.beat()
+        rank.stop_if_asked()
         for world, group in groups.items():
             for name in request["methods"]:
                 difference = {"method": name, "world": world, "dtype": dtype}
                 if rank.rank < world:
-                    difference |= _compared(rank, request, tokens, dtype, name, group, (first, last))
+                    stops = partial(rank.is_asked_to_stop, controls[world])
+                    difference |= _compared(rank, request, tokens, dtype, name, group, (first, last), stops)
                 found.append(difference)
                 rank.slot.beat()
+                rank.stop_if_asked()
     rank.answer({"differences": found, "device": device_name(rank.device)})
 
 
@@ -48,6 +57,7 @@ def _compared(
     name: str,
     group: dist.ProcessGroup,
     alone: tuple[dict[str, Tensor], dict[str, Tensor]],
+    stops: Callable[[], bool],
 ) -> dict[str, Any]:
     """How far the weights of a method are from those of one process; `unavailable` where the backend cannot.
 
@@ -58,7 +68,7 @@ def _compared(
         kind.probe(group, rank.device)
     except (NotImplementedError, RuntimeError) as error:  # every rank meets it
         return {"outcome": "unavailable", "message": one_line(error)[:200]}
-    _, weights, learner = _trained(rank, request, tokens, dtype, name, group)
+    _, weights, learner = _trained(rank, request, tokens, dtype, name, group, stops)
     difference: dict[str, Any] = {"outcome": "ok", "relative_bound": kind.relative_bound}
     difference["bound"] = kind.bound if dtype == "float32" else EXACT if kind.exact else None
     difference["wire_bytes_per_step"] = learner.replica.wire_bytes(request["training"]["accumulation"])
@@ -72,10 +82,17 @@ def _compared(
 
 
 def _trained(
-    rank: Rank, request: dict[str, Any], tokens: Tokens, dtype: str, name: str, group: dist.ProcessGroup | None
+    rank: Rank,
+    request: dict[str, Any],
+    tokens: Tokens,
+    dtype: str,
+    name: str,
+    group: dist.ProcessGroup | None,
+    stops: Callable[[], bool],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Learner]:
     """The weights before and after the steps, and the learner; of one process alone without a group.
 
+    stops: asked before each step, whether to take no more; the caller then ends.
     Ranks draw different weights; those of the first count.
     """
     settings, training = (
@@ -91,6 +108,8 @@ def _trained(
         first = _copies(learner.replica)
         order = batches(split.lengths, batch=training.batch, seed=request["seed"], epoch=0)
         for number in range(request["steps"]):
+            if stops():
+                break
             learner.step(order[number % len(order)], number)
             rank.slot.beat(number)
         return first, _copies(learner.replica), learner

@@ -14,12 +14,14 @@ from typing import Any
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import read_json, write_json
-from plumbline.core.run.processes import ChildFault, Member, run_group
+from plumbline.core.run.processes import ChildFault, Member, oom_kill_count, run_group
 from plumbline.data_parallel.ranks.board import State, read
-from plumbline.data_parallel.ranks.watch import blame, watch
+from plumbline.data_parallel.ranks.room import node_count
+from plumbline.data_parallel.ranks.watch import TORCHRUN_LOG, blame, watch
 
 RESULT = "result.json"
-NODES = "SLURM_JOB_NUM_NODES"
+AGENT = "PLUMBLINE_RANKS_PARENT"
+"""The variable that tells ranks the process id of the torchrun which started them."""
 SEARCHED = Path(__file__).parents[3]
 """Where this package lies: ranks import it from there too."""
 
@@ -27,18 +29,19 @@ SEARCHED = Path(__file__).parents[3]
 def run_ranks(module: str, request: dict[str, Any], *, world: int, folder: Path, timeout: float) -> Any:
     """Runs `module` in `world` processes; what rank 0 hands back with `Rank.answer`.
 
-    request: JSON values that every rank reads. folder: rebuilt here; holds the ranks' board and logs, on a file system
-    that all hosts see. A rank that dies, hangs or raises ends them all: UserError, OutcomeError or MemoryError with its
-    number. SIGTERM and SIGINT are handed on to the ranks, which stop after their step; then KeyboardInterrupt.
+    request: JSON values that every rank reads. folder: rebuilt here but for its log, which each attempt is appended to;
+    it holds the ranks' board, on a file system that all hosts see. A rank that dies, hangs or raises ends them all:
+    UserError, OutcomeError or MemoryError with its number. SIGTERM and SIGINT are handed on to the ranks, which stop
+    after their step; then KeyboardInterrupt.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    _clear(folder)
+    kills = oom_kill_count()
     write_json(folder / "request.json", request)
     members = [
         Member(
             work=_torchrun(module, world, folder),
             name="torchrun",
-            log=folder / "torchrun.log",
+            log=folder / TORCHRUN_LOG,
             environment={
                 "OMP_NUM_THREADS": "1",
                 "OMP_WAIT_POLICY": "PASSIVE",
@@ -46,7 +49,7 @@ def run_ranks(module: str, request: dict[str, Any], *, world: int, folder: Path,
                 "PYTHONPATH": os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(SEARCHED)]),
             },
         ),
-        Member(work=partial(watch, folder, world, timeout), name="watcher"),
+        Member(work=partial(watch, folder, world, timeout, kills), name="watcher"),
     ]
     with _handing_signals_on(folder, world) as signalled:
         try:
@@ -57,7 +60,7 @@ def run_ranks(module: str, request: dict[str, Any], *, world: int, folder: Path,
             if isinstance(error, UserError):
                 raise
             if "ended by" not in str(error):  # torchrun itself was not killed: it ended because a rank did
-                blame(folder, world)
+                blame(folder, world, kills)
             raise UserError(f"{error}: {_last_line(folder / 'torchrun.log')}") from None
     if signalled or any(one.state is State.INTERRUPTED for one in read(folder, world)):
         raise KeyboardInterrupt
@@ -66,8 +69,9 @@ def run_ranks(module: str, request: dict[str, Any], *, world: int, folder: Path,
 
 def _torchrun(module: str, world: int, folder: Path) -> list[str]:
     """The command: on one host with a port that the system picks; in a Slurm job of several nodes, one on each."""
-    nodes = int(os.environ.get(NODES, "1"))
-    command = [sys.executable, "-m", "torch.distributed.run"]
+    nodes = node_count(world)
+    # the shell becomes torchrun, so its process id is torchrun's
+    command = ["sh", "-c", f'export {AGENT}=$$; exec "$@"', "sh", sys.executable, "-m", "torch.distributed.run"]
     if nodes == 1:
         return [*command, "--standalone", f"--nproc-per-node={world}", "-m", module, str(folder.resolve())]
     if world % nodes:
@@ -78,7 +82,18 @@ def _torchrun(module: str, world: int, folder: Path) -> list[str]:
         f"--rdzv-endpoint={os.uname().nodename}:{_free_port()}",
         f"--rdzv-id={os.environ['SLURM_JOB_ID']}-{os.getpid()}",
     ]
-    return ["srun", "--ntasks-per-node=1", f"--nodes={nodes}", *agent, "-m", module, str(folder.resolve())]
+    # this process runs in a step of the job, whose CPUs and GPUs the ranks use as well
+    return ["srun", "--overlap", "--ntasks-per-node=1", f"--nodes={nodes}", *agent, "-m", module, str(folder.resolve())]
+
+
+def _clear(folder: Path) -> None:
+    """Makes the folder, and removes all of an earlier attempt but its log."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != TORCHRUN_LOG:
+            path.unlink()
 
 
 def _free_port() -> int:

@@ -21,7 +21,7 @@ from plumbline.core.run.device import memory_errors, torch_device
 from plumbline.core.run.processes import signal_at_death_of_parent
 from plumbline.core.run.record import OutcomeError
 from plumbline.data_parallel.ranks.board import Slot, State
-from plumbline.data_parallel.ranks.launch import RESULT
+from plumbline.data_parallel.ranks.launch import AGENT, RESULT
 
 COLLECTIVE_TIMEOUT = 3600.0
 """Seconds. The watcher ends a trial that hangs long before, and names the rank, which a collective cannot."""
@@ -33,6 +33,10 @@ LOST = (
     "Timed out",
     "Connection refused",
 )
+
+
+class StopAskedError(Exception):
+    """Some rank was asked to stop, so all do."""
 
 
 @dataclass
@@ -59,10 +63,13 @@ class Rank:
         dist.all_gather_object(values, value, group=self.control)
         return values
 
-    def agreeing(self, *values: int) -> Callable[[], list[int]]:
-        """Starts to agree on the largest of what the ranks give, for each value; the call of what it returns waits."""
+    def agreeing(self, *values: int, group: dist.ProcessGroup | None = None) -> Callable[[], list[int]]:
+        """Starts to agree on the largest of what the ranks give, for each value; the call of what it returns waits.
+
+        group: one on the CPU; None is all ranks.
+        """
         agreed = torch.tensor(values)
-        under_way = dist.all_reduce(agreed, dist.ReduceOp.MAX, group=self.control, async_op=True)
+        under_way = dist.all_reduce(agreed, dist.ReduceOp.MAX, group=group or self.control, async_op=True)
 
         def wait() -> list[int]:
             under_way.wait()
@@ -70,13 +77,28 @@ class Rank:
 
         return wait
 
+    def is_asked_to_stop(self, group: dist.ProcessGroup | None = None) -> bool:
+        """Whether a signal asked any rank to stop; all ranks of `group`, one on the CPU, call it at the same points."""
+        (asked,) = self.agreeing(self.asked_to_stop, group=group)()
+        self.asked_to_stop |= bool(asked)
+        return self.asked_to_stop
+
+    def is_asked_alone(self) -> bool:
+        """Whether a signal asked this rank to stop."""
+        return self.asked_to_stop
+
+    def stop_if_asked(self) -> None:
+        """Raises StopAskedError on every rank when any was asked to stop; all ranks call it at the same points."""
+        if self.is_asked_to_stop():
+            raise StopAskedError
+
 
 def main(work: Callable[[Rank, Any], None]) -> NoReturn:
     """Calls `work` with this process's place and the request; ends the process. The argument is the ranks' folder."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # torchrun gives each rank a session of its own, beyond the reach of a signal to the group
     signal_at_death_of_parent(signal.SIGKILL)
-    if os.getppid() == 1:  # torchrun was gone already
+    if os.getppid() != int(os.environ[AGENT]):  # torchrun was gone already; whoever adopts orphans is its parent now
         os._exit(1)
     folder, number = Path(sys.argv[1]), int(os.environ["RANK"])
     slot = Slot(folder, number)
@@ -88,6 +110,9 @@ def main(work: Callable[[Rank, Any], None]) -> NoReturn:
             signal.signal(signal.SIGINT, _asking(rank))
             work(rank, read_json(folder / "request.json"))
         slot.set(State.INTERRUPTED if rank.asked_to_stop else State.DONE)
+        status = 0
+    except StopAskedError:
+        slot.set(State.INTERRUPTED)
         status = 0
     except Exception as error:  # noqa: BLE001  whatever it is, the watcher must hear of it
         traceback.print_exc()

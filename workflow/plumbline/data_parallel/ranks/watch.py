@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 
 from plumbline.core.errors import UserError
+from plumbline.core.run.processes import oom_kill_count
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.data_parallel.ranks.board import Sighting, State, read
 
@@ -16,12 +17,13 @@ STOPPED_SECONDS = 3.0
 START_SECONDS = 120.0
 """Until all ranks run they may take so long, whatever the timeout: importing torch, meeting the others."""
 RESUME = "run again to resume"
+TORCHRUN_LOG = "torchrun.log"
 
 
-def watch(folder: Path, world: int, timeout: float) -> None:
+def watch(folder: Path, world: int, timeout: float, oom_kills: int) -> None:
     """Returns when all ranks are done. Raises what `blame` raises when one is gone, stopped, or no rank gets on.
 
-    timeout: seconds in which some rank must have got on, once all run.
+    timeout: seconds in which some rank must have got on, once all run. oom_kills: as `blame` takes it.
     """
     beats, since = -1, time.monotonic()
     stopped_since: float | None = None
@@ -39,28 +41,32 @@ def watch(folder: Path, world: int, timeout: float) -> None:
         failed = any(one.state is State.FAILED for one in ranks)
         if failed or None in statuses.values():
             time.sleep(SETTLE_SECONDS)
-            blame(folder, world)
+            blame(folder, world, oom_kills)
         all_run = len(ranks) == world and all(one.state is not State.STARTING for one in ranks)
         if now - since > (timeout if all_run else max(timeout, START_SECONDS)) or (
             stopped_since and now - stopped_since > STOPPED_SECONDS
         ):
-            blame(folder, world, waited=now - since)
+            blame(folder, world, oom_kills, waited=now - since)
         time.sleep(POLL_SECONDS)
 
 
-def blame(folder: Path, world: int, waited: float | None = None) -> None:
+def blame(folder: Path, world: int, oom_kills: int, waited: float | None = None) -> None:
     """Raises the error of the rank that the trouble began with; returns when all is well.
 
     In this order: a rank with an error of its own, the first; one that is gone without a word; one that is stopped;
     and when all have `waited` in vain, those that are behind. Errors of ranks whose peer went away only follow.
+    oom_kills: how many processes the kernel had killed for lack of memory before the ranks began; with more by now, a
+    rank that is gone was one of them, and MemoryError is raised.
     """
     ranks = read(folder, world)
     own = [one for one in ranks if one.error and one.error["kind"] != "communication"]
     if own:
-        raise _error(min(own, key=lambda one: float(one.error["time"]) if one.error else 0.0))
+        raise _error(min(own, key=lambda one: float(one.error["time"]) if one.error else 0.0), folder)
     running = [one for one in ranks if one.state in (State.STARTING, State.RUNNING)]
     for one in running:
         if one.is_here and one.process_status() is None:
+            if oom_kill_count() > oom_kills:
+                raise MemoryError(f"rank {one.rank}: the kernel ended it in step {one.step} for lack of memory")
             what = f"ended in step {one.step} without a word, killed or by leaving"
             raise UserError(f"rank {one.rank} (process {one.pid}) {what}; {RESUME}")
     for one in running:
@@ -77,10 +83,10 @@ def blame(folder: Path, world: int, waited: float | None = None) -> None:
         )
         raise UserError(f"{label} {what}: no rank got on for {waited:.0f} s; {RESUME}")
     if lost := [one for one in ranks if one.error]:
-        raise _error(lost[0])
+        raise _error(lost[0], folder)
 
 
-def _error(one: Sighting) -> Exception:
+def _error(one: Sighting, folder: Path) -> Exception:
     assert one.error is not None
     kind, message = one.error["kind"], one.error["message"]
     match kind:
@@ -92,4 +98,4 @@ def _error(one: Sighting) -> Exception:
             return OutcomeError(Outcome(one.error["outcome"]), f"rank {one.rank}: {message}")
         case "communication":
             return UserError(f"rank {one.rank} lost its connection in step {one.step} ({message}); {RESUME}")
-    return UserError(f"rank {one.rank} failed in step {one.step}: {message}; see its log; {RESUME}")
+    return UserError(f"rank {one.rank} failed in step {one.step}: {message}; see {folder / TORCHRUN_LOG}; {RESUME}")

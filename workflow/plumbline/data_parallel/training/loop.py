@@ -5,7 +5,7 @@ import logging
 import math
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ from plumbline.core.measure.spans import TRAINING_SPANS, Spans
 from plumbline.core.run.checkpoint import load_checkpoint, save_checkpoint
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.data_parallel.methods.interface import WHOLE, memory_bytes, replica
-from plumbline.data_parallel.ranks.rank import Rank
+from plumbline.data_parallel.ranks.rank import Rank, StopAskedError
 from plumbline.data_parallel.record import RankEpoch
 from plumbline.data_parallel.settings import ModelSettings, OperationSettings, TrainingSettings
 from plumbline.data_parallel.training.data import Indices, Tokens, batches, collate, in_batches, shard
 from plumbline.data_parallel.training.learner import Learner
 from plumbline.data_parallel.training.model import SummedLoss, gpt2
-from plumbline.data_parallel.training.translate import bleu, translate
+from plumbline.data_parallel.training.translate import BATCH, bleu, translate
 
 PROBED_STEPS = 4
 """Steps whose backward pass is repeated with and without synchronisation after each epoch."""
@@ -124,7 +124,7 @@ class Trainer:
     def finish_epoch(self, order: list[Indices]) -> None:
         """Validates, translates, writes this rank's results, and saves."""
         self.spans.settle()
-        spent = dict(self.spans.seconds)
+        spent, random = dict(self.spans.seconds), self.random_states()
         communication = self.communication_seconds(order)
         training_loss = self.total(float(self.losses)) / self.total(self.counts["target_tokens"])
         if not math.isfinite(training_loss):
@@ -132,10 +132,16 @@ class Trainer:
         began = time.perf_counter()
         self.load_evaluated()
         self.rank.slot.beat()
-        validation = self.validation_loss()
-        if not math.isfinite(validation):
-            raise OutcomeError(Outcome.DIVERGED, f"the validation loss of epoch {self.epoch} is not finite")
-        score, _ = self.score("validation", self.run.training.translated, f"rank{self.rank.rank}_gen_epoch{self.epoch}")
+        try:
+            validation = self.validation_loss()
+            if not math.isfinite(validation):
+                raise OutcomeError(Outcome.DIVERGED, f"the validation loss of epoch {self.epoch} is not finite")
+            file = f"rank{self.rank.rank}_gen_epoch{self.epoch}"
+            score, _ = self.score("validation", self.run.training.translated, file)
+        except StopAskedError:  # the next start validates again, after the same random numbers
+            self.restore_random(random)
+            self.stops(True, True)
+            raise
         validated = time.perf_counter() - began
         seconds = sum(spent[span] for span in (*TRAINING_SPANS, "other"))
         counts: Any = self.counts
@@ -209,6 +215,7 @@ class Trainer:
             if len(part):
                 summed += loss(*collate(split, part, self.rank.device))
             self.rank.slot.beat()
+            self.rank.stop_if_asked()
         return self.total(float(summed)) / int(split.targets.sum())
 
     def score(self, name: str, most: int | None, file: str) -> tuple[float, str]:
@@ -219,16 +226,18 @@ class Trainer:
         split, texts = self.tokens.splits[name], self.tokens.texts[name]
         count = len(split) if most is None else min(most, len(split))
         own = shard(np.arange(count), split.lengths, self.rank.rank, self.rank.world)
-        longest = self.run.training.longest_translation
-        made = translate(
-            self.evaluated,
-            self.tokenizer,
-            split,
-            own,
-            end=self.tokens.end_of_target,
-            longest=longest,
-            on_batch=self.rank.slot.beat,
-        )
+        made: list[str] = []
+        for part in np.array_split(own, math.ceil(count / self.rank.world / BATCH)):  # as many parts on every rank
+            made += translate(
+                self.evaluated,
+                self.tokenizer,
+                split,
+                part,
+                end=self.tokens.end_of_target,
+                longest=self.run.training.longest_translation,
+                on_batch=self.rank.slot.beat,
+            )
+            self.rank.stop_if_asked()
         rows = [
             {
                 "number": int(index),
@@ -274,13 +283,23 @@ class Trainer:
             "restarts": self.restarts,
         }
 
+    def random_states(self) -> dict[str, torch.Tensor | None]:
+        """The state of this rank's generators, on the CPU and on its GPU."""
+        on_gpu = torch.cuda.get_rng_state() if self.rank.device.type == "cuda" else None
+        return {"random": torch.get_rng_state(), "random_gpu": on_gpu}
+
+    def restore_random(self, states: Mapping[str, Any]) -> None:
+        """Puts the generators back to such a state."""
+        torch.set_rng_state(states["random"])
+        if states["random_gpu"] is not None:
+            torch.cuda.set_rng_state(states["random_gpu"])
+
     def save(self) -> None:
         """Writes the state of all ranks, whole or not at all; by rank 0."""
         self.spans.settle()
         model, optimizer = get_state_dict(self.replica.module, self.learner.optimizer, options=WHOLE)
         own = {
-            "random": torch.get_rng_state(),
-            "random_gpu": torch.cuda.get_rng_state() if self.rank.device.type == "cuda" else None,
+            **self.random_states(),
             "losses": self.losses.cpu(),
             "counts": self.counts,
             "spans": dict(self.spans.seconds),
@@ -312,9 +331,7 @@ class Trainer:
             options=WHOLE,
         )
         own = state["ranks"][self.rank.rank]
-        torch.set_rng_state(own["random"])
-        if own["random_gpu"] is not None:
-            torch.cuda.set_rng_state(own["random_gpu"])
+        self.restore_random(own)
         self.losses = own["losses"].to(self.rank.device)
         self.counts = own["counts"]
         if state["step"]:  # at an epoch's end its results are written, and the next one's time starts at zero

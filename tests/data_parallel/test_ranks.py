@@ -1,0 +1,68 @@
+"""What is known of ranks from outside: their host, their parent, why one is gone, the nodes they use, their log."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from data_parallel.small import HEAD, MODEL, TRAINING, build_tokens
+from plumbline.core.errors import UserError
+from plumbline.core.run.processes import oom_kill_count
+from plumbline.data_parallel.comparison import ComparisonSpec, comparison
+from plumbline.data_parallel.ranks.board import host_number, read
+from plumbline.data_parallel.ranks.launch import AGENT
+from plumbline.data_parallel.ranks.room import node_count
+from plumbline.data_parallel.ranks.watch import blame
+from plumbline.data_parallel.settings import ComparisonSettings
+
+RUN_AND_LEAVE = """
+import sys
+from pathlib import Path
+from plumbline.data_parallel.comparison import ComparisonSpec, comparison
+from plumbline.data_parallel.ranks.board import Slot
+slot = Slot(Path(sys.argv[1]), 0)
+for step in range(3):
+    slot.beat(step)
+"""
+
+
+def test_hosts_whose_names_begin_alike_differ_and_so_do_boots_of_one_name():
+    numbers = [host_number(name, boot) for name in ("compute-001", "compute-002") for boot in ("a", "b")]
+    assert len(set(numbers)) == 4
+    assert host_number("compute-001", "a") == numbers[0]
+
+
+def test_rank_that_is_gone_is_out_of_memory_if_the_kernel_has_killed_since_the_start(tmp_path):
+    subprocess.run([sys.executable, "-c", RUN_AND_LEAVE, str(tmp_path)], check=True)
+    with pytest.raises(MemoryError, match=r"rank 0: the kernel ended it in step 2 for lack of memory"):
+        blame(tmp_path, 1, oom_kill_count() - 1)
+    with pytest.raises(UserError, match="ended in step 2 without a word"):
+        blame(tmp_path, 1, oom_kill_count())
+
+
+def test_rank_whose_torchrun_is_gone_ends_at_once_whoever_adopted_it(tmp_path):
+    """This process is not the torchrun that the rank is told of, as a subreaper would not be."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "plumbline.data_parallel.ranks.train", str(tmp_path)],
+        env=os.environ | {AGENT: str(os.getpid() + 1), "RANK": "0"},
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert read(tmp_path, 1) == []
+
+
+def test_one_process_in_a_job_of_two_nodes_uses_one(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    assert [node_count(world) for world in (1, 2, 4)] == [1, 2, 2]
+
+
+def test_comparison_whose_batch_is_larger_than_the_corpus_names_both_numbers(tmp_path):
+    large = TRAINING.model_copy(update={"batch": 96})
+    wanted = {"model": MODEL, "training": large, "comparison": ComparisonSettings(), "worlds": [1], "seed": 0}
+    spec = ComparisonSpec(**wanted, scalings=["strong"], device="cpu", **HEAD)
+    meta = build_tokens(tmp_path)
+    count = json.loads(meta.read_text())["splits"]["train"]["sequences"]
+    with pytest.raises(UserError, match=rf"training\.batch: 96 is more than the {count} sequences to train on"):
+        comparison(spec, meta, tmp_path / "speed.json")
