@@ -248,7 +248,7 @@ def test_memory_needed_on_a_gpu_is_the_allocated_peak(tmp_path: Path) -> None:
     memory = (record.to_json()["memory"]) | {"method": "torch.cuda", "allocated_peak_bytes": 5_000_000}
     row = results_of([changed(record, memory=memory)], [manifest()], folder=tmp_path).trials.iloc[0]
     assert row["needed_bytes"] == 5_000_000
-    assert row["needed_activation_bytes"] == 5_000_000 - record.weights_bytes - record.kv_bytes
+    assert row["activations_bytes"] == 5_000_000 - record.weights_bytes - record.kv_bytes
 
 
 def test_last_panel_shows_the_ratios_of_the_comparisons_with_their_intervals(cases: dict[str, Results]) -> None:

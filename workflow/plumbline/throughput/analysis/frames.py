@@ -89,7 +89,7 @@ def memory_parts(record: TrialRecord) -> dict[str, float]:
     activations = _number(record.least_activation_bytes)
     if record.memory and record.memory.allocated_peak_bytes is not None:
         activations = max(activations, record.memory.allocated_peak_bytes - weights - cache)
-    return {"weights_bytes": weights, "kv_bytes": cache, "needed_activation_bytes": activations}
+    return {"weights_bytes": weights, "kv_bytes": cache, "activations_bytes": activations}
 
 
 def variants_frame(manifests: Sequence[Manifest], trials: pd.DataFrame, speedups: pd.DataFrame) -> pd.DataFrame:
