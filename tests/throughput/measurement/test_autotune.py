@@ -143,7 +143,10 @@ def test_threads_are_at_most_omp_num_threads_and_the_cores(monkeypatch):
 def test_only_available_values_of_auto_settings_are_tried(monkeypatch):
     monkeypatch.setattr(module, "threads_available", lambda: 4)
     monkeypatch.setattr(module, "cpu_flags", lambda: frozenset({"avx2"}))
-    assert alternatives(AutotuneSettings(), Engine, CPU) == {"threads": [1, 4], "attention": ["sdpa", "eager"]}
+    assert alternatives(AutotuneSettings(threads="auto", attention="auto"), Engine, CPU) == {
+        "threads": [1, 4],
+        "attention": ["sdpa", "eager"],
+    }
     monkeypatch.setattr(module, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
     assert alternatives(AutotuneSettings(threads=1, attention="eager"), Engine, CPU) == {
         "dtype": ["float32", "bfloat16"]

@@ -129,7 +129,7 @@ def _train_transformers(
             _seeds(spec),
             TOKEN,
             device,
-            progress.advance,
+            lambda: progress.advance(),
         )
 
 
