@@ -15,6 +15,7 @@ from plumbline.core.files import write_json
 from plumbline.core.measure.machine import describe_machine
 from plumbline.core.plan.target import Spec
 from plumbline.core.run.device import device_name, torch_device
+from plumbline.core.run.processes import in_child
 from plumbline.core.run.stage import stage
 from plumbline.throughput.engines.interface import DTYPES
 from plumbline.throughput.measurement.autotune import threads_available
@@ -49,10 +50,9 @@ class LimitsSpec(Spec):
 @stage
 def limits(spec: LimitsSpec, output: Path) -> None:
     """Writes the limits to `output`: bytes and operations per second, and the raw samples."""
+    # In a child: threads that torch has once started make later forks of this process hang.
+    read, multiplied = in_child(partial(_samples, spec.device, spec.limits.seconds))
     chosen = torch_device(spec.device)
-    seconds = spec.limits.seconds
-    read = list(bandwidth(chosen, seconds))
-    multiplied = [sample for dtype in DTYPES for sample in matmul(dtype, chosen, seconds)]
     found = Limits(
         machine=describe_machine(),
         device=device_name(chosen),
@@ -64,6 +64,12 @@ def limits(spec: LimitsSpec, output: Path) -> None:
         spec=spec.model_dump(mode="json"),
     )
     write_json(output, found.model_dump(mode="json"))
+
+
+def _samples(device: str, seconds: float) -> list[list[dict[str, Any]]]:
+    """Samples of the bandwidth and of the matmul rates."""
+    chosen = torch_device(device)
+    return [list(bandwidth(chosen, seconds)), [s for dtype in DTYPES for s in matmul(dtype, chosen, seconds)]]
 
 
 def _best(samples: list[dict[str, Any]], rate: str, *keys: str) -> Iterator[dict[str, Any]]:
