@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-import numpy as np
 from pydantic import model_validator
 
-from plumbline.core.measure.interleave import Rounds, joined
 from plumbline.core.registry import short_name
 from plumbline.core.run.record import Outcome, Record
 from plumbline.core.settings import Settings
 from plumbline.throughput.settings import EngineConfig
+
+if TYPE_CHECKING:
+    from plumbline.core.measure.interleave import Rounds
 
 REQUIRED_WHEN_OK = ("device", "engine_config", "tokens_per_second")
 
@@ -210,8 +211,12 @@ class Interleaved(Recorded):
             raise ValueError("rounds need a column for each name, and at least two rows")
         return self
 
-    def rounds(self) -> Rounds:
+    def rounds(self) -> "Rounds":
         """The same, to compute with."""
+        import numpy as np  # a trial, which needs neither, imports this module
+
+        from plumbline.core.measure.interleave import Rounds
+
         processes = np.array(self.processes, dtype=np.intp)
         seconds, orders = np.array(self.seconds), np.array(self.orders, dtype=np.intp)
         return Rounds(names=self.names, seconds=seconds, orders=orders, processes=processes, precise=self.precise)
@@ -219,6 +224,8 @@ class Interleaved(Recorded):
 
 def merged(parts: Sequence[Interleaved], processes: int, precision: float) -> Interleaved:
     """The rounds of several processes as one, with the candidates that all of them had; see `interleave.joined`."""
+    from plumbline.core.measure.interleave import joined
+
     rounds = joined([part.rounds() for part in parts], processes, precision)
     shares = [part.waiting_shares for part in parts]
     return Interleaved(
