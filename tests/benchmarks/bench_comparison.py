@@ -35,9 +35,9 @@ from plumbline.throughput.comparison import ComparisonSpec, measured
 from plumbline.throughput.engines.lean import Lean
 from plumbline.throughput.grid import Cell
 from plumbline.throughput.measurement.entry import Entry
+from plumbline.throughput.measurement.settings import ComparisonSettings, EngineConfig, TrialTiming
 from plumbline.throughput.models.manifest import read_manifest
 from plumbline.throughput.record import Interleaved
-from plumbline.throughput.settings import ComparisonSettings, EngineConfig, TrialTiming
 
 CALLS = 20
 GENERATED = 8

@@ -34,11 +34,12 @@ from plumbline.throughput.analysis.quality import is_noisy
 from plumbline.throughput.engines.interface import load
 from plumbline.throughput.grid import Cell
 from plumbline.throughput.measurement.roofline import read_limits
+from plumbline.throughput.measurement.settings import EngineConfig, TrialTiming
 from plumbline.throughput.measurement.trial import Request, Trial
 from plumbline.throughput.models.manifest import read_manifest
 from plumbline.throughput.plan import plan
 from plumbline.throughput.record import TrialRecord
-from plumbline.throughput.settings import EngineConfig, ThroughputSettings, TrialTiming
+from plumbline.throughput.settings import ThroughputSettings
 
 DEFAULT = {"vocabulary": 512, "context": 64, "width": 64, "hidden": 176, "layers": 2, "heads": 4}
 """The model that the study lr_sweep trains by default."""

@@ -32,9 +32,10 @@ from plumbline.core.run.processes import in_child
 from plumbline.throughput.compression.svd import rank_of
 from plumbline.throughput.engines.interface import Shape
 from plumbline.throughput.engines.lean import Lean
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.models.random import write_model
-from plumbline.throughput.settings import Architecture, EngineConfig
+from plumbline.throughput.settings import Architecture
 
 DEFAULT = Architecture(vocabulary=512, context=64, width=64, hidden=176, layers=2, heads=4)
 LARGE = Architecture(vocabulary=32_000, context=256, width=768, hidden=2048, layers=12, heads=12)

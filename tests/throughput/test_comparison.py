@@ -7,9 +7,10 @@ from plumbline.core.measure.interleave import MIN_PROCESSES, MIN_ROUNDS
 from plumbline.throughput.analysis.speedups import rivals, speedups_frame
 from plumbline.throughput.comparison import ComparisonSpec, comparison
 from plumbline.throughput.grid import Cell, cells, contests
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.plan import plan
 from plumbline.throughput.record import ComparisonRecord
-from plumbline.throughput.settings import EngineConfig, ThroughputSettings
+from plumbline.throughput.settings import ThroughputSettings
 from throughput import grid_records, trials
 
 WRONG = "throughput.wrong_engines"

@@ -21,10 +21,10 @@ from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.throughput.convert import ConvertSpec, convert
 from plumbline.throughput.engines.interface import Engine, Shape, load
 from plumbline.throughput.measurement.memory import status_bytes
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models import huge_pages, llama
 from plumbline.throughput.models.load import load_transformers
 from plumbline.throughput.models.manifest import CompressedLayer, Manifest, Shapes, read_manifest
-from plumbline.throughput.settings import EngineConfig
 
 CONVERTED = ("ctranslate2", "llama_cpp")
 WITH_LOW_RANK = ("generate", "static", "continuous", "lean")

@@ -9,8 +9,8 @@ import torch
 
 from plumbline.core.run.processes import in_child
 from plumbline.throughput.engines.interface import Shape, load
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.settings import EngineConfig
 from throughput.small_models import write_random
 
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")

@@ -15,9 +15,10 @@ from plumbline.core.run.progress import append_to
 from plumbline.throughput.measure import MeasureSpec, measure
 from plumbline.throughput.measurement import latency
 from plumbline.throughput.measurement.agreement import sha256
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.plan import plan
 from plumbline.throughput.record import TrialRecord
-from plumbline.throughput.settings import EngineConfig, ThroughputSettings
+from plumbline.throughput.settings import ThroughputSettings
 from throughput import trials
 from throughput.grid_records import failed, trial, write
 

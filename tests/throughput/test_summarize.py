@@ -16,9 +16,10 @@ from plumbline.throughput.analysis.quality import is_noisy
 from plumbline.throughput.analysis.records import read_manifests, read_trials
 from plumbline.throughput.analysis.speedups import fastest, rivals, speedups_frame
 from plumbline.throughput.grid import main_engine
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.record import ComparisonRecord, MaxBatchRecord, TrialRecord, TriedBatch
-from plumbline.throughput.settings import TABLES, EngineConfig
+from plumbline.throughput.settings import TABLES
 from plumbline.throughput.summarize import SummarizeSpec, summarize
 from throughput.grid_records import (
     RATIOS,
@@ -246,8 +247,8 @@ def test_findings_name_the_fastest_engine_what_compression_buys_and_the_limit(wh
         "Memory of base at b1-p4-g32 with engine lean: weights and KV cache take 0.657 MB, 0.224% of the",
         "its perplexity is 41.95, the base's 30.40",
         "Whitened SVD has the lower perplexity at 4 of 4 ratios",
-        "Neither limit is the bottleneck of any trial: overhead between the operations is.",
-        " at 64 times the batch size (b64-p4-g32).",
+        "Neither limit is the bottleneck of any of these trials: overhead between the operations is.",
+        " tokens per second, each from its own trial: ",
         "Of 28 trials: 28 ok.",
         "The largest batch that fits, base/lean/p4-g32: at least 5,120; 5,200 did not fit.",
         "None of 28 successful trials is noisy",

@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 from plumbline.core.measure.machine import describe_machine
 from plumbline.throughput.engines.interface import Shape, load
 from plumbline.throughput.measurement.prompts import prompts
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.models.random import parameters_of, shapes_of, write_model
-from plumbline.throughput.settings import Architecture, EngineConfig
+from plumbline.throughput.settings import Architecture
 
 ARCHITECTURE = Architecture(vocabulary=97, context=64, width=32, hidden=48, layers=2, heads=4, kv_heads=2)
 AUTOTUNE = {"dtype": "float32", "attention": "sdpa", "threads": 1, "compile": "off"}

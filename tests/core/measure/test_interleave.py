@@ -123,7 +123,7 @@ def test_rounds_of_several_processes_are_joined_with_the_candidates_that_all_had
     assert joined([first], 1, precision=0.5).precise, "where there is only one, it decides"
 
 
-def test_candidates_that_differ_only_by_what_each_process_is_dealt_are_not_called_faster_or_slower():
+def test_candidates_that_differ_only_by_the_luck_of_each_process_are_not_called_faster_or_slower():
     """The fault that several processes are for: inside one of them, its luck looks like a difference."""
     called = {True: 0, False: 0}
     for seed in range(40):

@@ -100,7 +100,7 @@ def test_the_order_of_members_makes_stale_what_goes_through_them(stale, module, 
 
 def test_a_new_key_with_a_default_makes_stale_the_stages_whose_spec_holds_it_and_what_follows(stale):
     place = "    seconds: PositiveFloat = 0.4\n"
-    found = stale("throughput/settings.py", place, ANOTHER_KEY + place)
+    found = stale("throughput/measurement/settings.py", place, ANOTHER_KEY + place)
     follow = ("measure", "comparison", "summarize", "figures")
     assert set(found) == {"throughput.limits", *(f"throughput.{stage}" for stage in follow)}
 

@@ -10,7 +10,7 @@ from plumbline import cli
 from plumbline.core.errors import UserError
 from plumbline.throughput.analysis.compare_live import compare_live, exit_status, summary_lines
 from plumbline.throughput.live_worker import candidate
-from plumbline.throughput.settings import ComparisonSettings, EngineConfig
+from plumbline.throughput.measurement.settings import ComparisonSettings, EngineConfig
 from throughput import grid_records, trials
 
 CODE = Path(plumbline.__file__).parents[1]
@@ -70,7 +70,7 @@ def test_each_side_runs_the_code_of_its_own_worktree(before: Path, tmp_path: Pat
     assert row["ratio"]["high"] < 0.9
     assert exit_status(found) == 1
     first, *rest = summary_lines(found)
-    assert first == "1 trials measured on both sides at the same time: 1 slower."
+    assert first == "1 trial measured on both sides in turn: 1 slower."
     assert rest == [f"The first ran the code in {CODE}, the second that in {after}/workflow."]
 
 

@@ -5,7 +5,7 @@ from plumbline.core.errors import UserError
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.throughput.measurement import autotune as module
 from plumbline.throughput.measurement.autotune import alternatives, autotune, initial_config
-from plumbline.throughput.settings import AutotuneSettings, EngineConfig
+from plumbline.throughput.measurement.settings import AutotuneSettings, EngineConfig
 
 CPU = torch.device("cpu")
 FIRST = EngineConfig(dtype="float32", attention="sdpa", threads=2, compile=False)

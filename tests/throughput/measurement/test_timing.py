@@ -6,7 +6,7 @@ import pytest
 
 from plumbline.core.statistics.rates import rate_interval
 from plumbline.throughput.measurement import timing
-from plumbline.throughput.settings import TrialTiming
+from plumbline.throughput.measurement.settings import TrialTiming
 
 LONG = TrialTiming(seconds=1000, warmup_at_most=20)
 

@@ -47,10 +47,10 @@ class HubCorpus(Settings):
     id: Annotated[str, Field(min_length=1)] = "bbaaaa/iwslt14-de-en-preprocess"
     """Hub id of the data set, or the path of a local folder."""
     config: str | None = None
-    """Name of the data set's configuration, such as `de-en`; null is the only or the default one."""
+    """Name of the data set's configuration, such as `de-en`; null takes the only or the default one."""
     revision: str | None = None
-    """Branch, tag or commit to read; null is the default branch. Data sets whose repository holds a loading script are
-    read from `refs/convert/parquet`."""
+    """Branch, tag or commit to read; null takes the default branch. A data set whose repository holds a loading script
+    is read from `refs/convert/parquet`."""
     source: str = "de"
     """Name of the language to translate from: a key of the column `translation`, or a column."""
     target: str = "en"
@@ -171,8 +171,8 @@ class EqualitySettings(Settings):
     steps: PositiveInt = 20
     """Number of steps after which parameters are compared."""
     learning_rate: PositiveFloat = 1e-4
-    """AdamW's learning rate in the proof, without warm-up; the default is the source's. AdamW divides each gradient by
-    its own size, so what rounding leaves of gradients that are zero moves parameters by a share of this rate."""
+    """AdamW's learning rate in the proof, without warm-up; the default is the source's. AdamW normalises
+    each gradient, so even rounding errors of zero gradients move parameters by a fraction of this rate."""
 
 
 class ComparisonSettings(Settings):
@@ -194,7 +194,7 @@ class OperationSettings(Settings):
     checkpoint_seconds: PositiveFloat = 30.0
     """Seconds between checkpoints; there is also one after each epoch."""
     timeout_seconds: PositiveFloat = 60.0
-    """A trial in which no rank gets on for so long is ended, and the rank that the others wait for is named."""
+    """If no rank makes progress for this long, the trial ends with an error that names the rank the others wait for."""
 
 
 class DataParallelSettings(Settings):

@@ -27,7 +27,7 @@ def compare(first: Path, second: Path, threshold: float | None) -> Answer:
 def compare_live(first: Path, second: Path, only: str, seconds: float | None, device: str) -> Answer:
     """How fast the trials of `second` are against those of `first`, both measured now, in turn."""
     from plumbline.throughput.analysis import compare_live as live
-    from plumbline.throughput.settings import ComparisonSettings
+    from plumbline.throughput.measurement.settings import ComparisonSettings
 
     settings = ComparisonSettings() if seconds is None else ComparisonSettings(seconds=seconds)
     comparison = live.compare_live(first, second, only, settings, device)

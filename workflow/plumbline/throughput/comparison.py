@@ -19,9 +19,9 @@ from plumbline.throughput.engines.interface import load
 from plumbline.throughput.grid import Cell, Contest, Question
 from plumbline.throughput.measurement.entry import Entry
 from plumbline.throughput.measurement.interleaved import Request, run
+from plumbline.throughput.measurement.settings import ComparisonSettings, EngineConfig, TrialTiming
 from plumbline.throughput.models.manifest import read_manifest
 from plumbline.throughput.record import Arrangement, ComparisonRecord, Interleaved, LeftOut, TrialRecord, merged
-from plumbline.throughput.settings import ComparisonSettings, EngineConfig, TrialTiming
 
 log = logging.getLogger("plumbline")
 

@@ -12,11 +12,11 @@ from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.core.run.stage import stage
 from plumbline.throughput.engine_needs import FORMATS
 from plumbline.throughput.engines.interface import KEY, package, unavailable
+from plumbline.throughput.measurement.settings import Dtype
 from plumbline.throughput.models.llama_config import llama_sizes, not_llama
 from plumbline.throughput.models.load import load_tensors
 from plumbline.throughput.models.manifest import Converted, Manifest, read_manifest
 from plumbline.throughput.models.weights import read_config
-from plumbline.throughput.settings import Dtype
 
 
 class ConvertSpec(Spec):

@@ -20,8 +20,8 @@ from plumbline.core.run.stage import stage
 from plumbline.throughput.engines.interface import DTYPES
 from plumbline.throughput.measurement.autotune import threads_available
 from plumbline.throughput.measurement.roofline import Bandwidth, Limits, MatmulRate
+from plumbline.throughput.measurement.settings import LimitsSettings
 from plumbline.throughput.measurement.timing import clocked, synchroniser
-from plumbline.throughput.settings import LimitsSettings
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 SMALLEST_BYTES = 2**18

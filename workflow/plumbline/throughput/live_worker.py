@@ -20,9 +20,9 @@ from plumbline.core.settings import validated
 from plumbline.throughput.grid import Cell
 from plumbline.throughput.measurement.entry import Entry
 from plumbline.throughput.measurement.interleaved import Loaded, Request, WrongTokensError
+from plumbline.throughput.measurement.settings import AutotuneSettings, ComparisonSettings, TrialTiming
 from plumbline.throughput.models.manifest import Manifest, read_manifest
 from plumbline.throughput.record import TrialRecord
-from plumbline.throughput.settings import AutotuneSettings, ComparisonSettings, TrialTiming
 
 
 def candidate(folder: Path, trial: str, device: str) -> Loaded:

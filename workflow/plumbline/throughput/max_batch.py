@@ -13,9 +13,9 @@ from plumbline.core.run.processes import in_child
 from plumbline.core.run.record import Outcome, OutcomeError, recording
 from plumbline.core.run.stage import stage
 from plumbline.throughput.grid import Cell
+from plumbline.throughput.measurement.settings import AutotuneSettings
 from plumbline.throughput.models.manifest import Manifest, read_manifest
 from plumbline.throughput.record import MaxBatchRecord, TriedBatch
-from plumbline.throughput.settings import AutotuneSettings
 
 log = logging.getLogger("plumbline")
 

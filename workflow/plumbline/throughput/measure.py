@@ -14,9 +14,9 @@ from plumbline.core.run.processes import TimeUpError, in_child
 from plumbline.core.run.record import Outcome, OutcomeError, recording
 from plumbline.core.run.stage import stage
 from plumbline.throughput.grid import Cell
+from plumbline.throughput.measurement.settings import AutotuneSettings, TrialTiming
 from plumbline.throughput.models.manifest import Manifest, read_manifest
 from plumbline.throughput.record import TrialRecord
-from plumbline.throughput.settings import AutotuneSettings, TrialTiming
 
 log = logging.getLogger("plumbline")
 

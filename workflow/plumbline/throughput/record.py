@@ -9,7 +9,7 @@ from pydantic import model_validator
 from plumbline.core.registry import short_name
 from plumbline.core.run.record import Outcome, Record
 from plumbline.core.settings import Settings
-from plumbline.throughput.settings import EngineConfig
+from plumbline.throughput.measurement.settings import EngineConfig
 
 if TYPE_CHECKING:
     from plumbline.core.measure.interleave import Rounds

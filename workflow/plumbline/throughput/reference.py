@@ -17,9 +17,9 @@ from plumbline.core.run.record import Outcome
 from plumbline.core.run.stage import stage
 from plumbline.throughput.measurement.autotune import check_dtype
 from plumbline.throughput.measurement.prompts import prompts
+from plumbline.throughput.measurement.settings import Dtype
 from plumbline.throughput.models.load import load_transformers
 from plumbline.throughput.models.manifest import Manifest, read_manifest
-from plumbline.throughput.settings import Dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -84,11 +84,10 @@ def ratio_over_rounds(
     simulation the interval covers 95% for independent rounds, and for a correlation of 0.5 87% with 40 rounds and 90%
     with 100. One round gives no interval.
 
-    processes: (n,) labels of the processes that the rounds ran in; None: all ran in one. What a process is dealt (the
-    pages of its memory, the state of the machine meanwhile) stays with it, so several processes are the replicates
-    (Kalibera & Jones 2013, section 6): the ratio is the mean of their medians on a log scale, each process counting
-    alike, and the interval is the wider of the bootstrap over rounds within processes and of Student's t over their
-    medians. Raises ValueError for unequal lengths and for values that are not positive.
+    processes: (n,) labels of the processes that the rounds ran in; None: all ran in one. Memory placement and the
+    machine's state persist within a process, so several processes are the replicates (as in Kalibera & Jones 2013): the
+    ratio is the mean of their medians on a log scale, each process counting alike, and the interval is the wider of the
+    bootstrap over rounds within processes and of Student's t over their medians. Raises ValueError for unequal lengths and for values that are not positive.
     """
     ours, theirs = paired(first, second)
     if min(ours.min(), theirs.min()) <= 0:

@@ -40,7 +40,7 @@ def _speed(comparison: ComparisonRecord, speedups: Sequence[Speedup]) -> Iterato
     for one in speedups:
         ratio = with_interval(one.ratio.value, one.ratio.low, one.ratio.high, digits=2)
         if one.turns.name == "control":
-            yield f"One process against itself: {ratio}. This is what this measurement cannot resolve."
+            yield f"One process against itself (A/A): {ratio}. Smaller differences cannot be resolved."
         elif one.of_ceiling is None:
             yield f"{one.turns.name}: {ratio} times the tokens per second of one process ({one.verdict})."
         else:
@@ -49,8 +49,7 @@ def _speed(comparison: ComparisonRecord, speedups: Sequence[Speedup]) -> Iterato
             efficiency = with_interval(each.value, each.low, each.high, digits=2)
             yield (
                 f"{one.turns.name}: {ratio} times the tokens per second of one process ({one.verdict}). That is {share}"
-                f" of what {world} independent processes reach at the same time, an efficiency of"
-                f" {efficiency}."
+                f" of what {world} independent processes reach together, and an efficiency of {efficiency}."
             )
 
 
@@ -92,7 +91,8 @@ def _predicted(speedups: Sequence[Speedup], predictions: Sequence[Prediction]) -
             measured.setdefault((found.turns.world, found.turns.scaling), found)
     for one in predictions:
         if one.network != HERE:
-            yield f"{one.world} devices like this one on {one.network}, {one.scaling}: {one.speedup:,.1f} predicted."
+            where = f"{one.world} devices like this one on {one.network}, {one.scaling}"
+            yield f"{where}: predicted {one.speedup:,.1f} times as fast."
         elif (one.world, one.scaling) in measured:
             value = measured[one.world, one.scaling].ratio.value
             error = percent(abs(one.speedup / value - 1))
@@ -103,6 +103,10 @@ def _predicted(speedups: Sequence[Speedup], predictions: Sequence[Prediction]) -
 
 
 def _caveats(records: Sequence[TrialRecord], comparison: ComparisonRecord) -> Iterator[str]:
+    yield (
+        "The trials ran one after another, so their times and rates also differ by what the machine did; only "
+        "the interleaved turns say what is faster."
+    )
     yield "Predictions assume that communication does not overlap with computing, and a network port for each process."
     if is_busy(comparison):
         yield (

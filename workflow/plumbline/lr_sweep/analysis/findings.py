@@ -155,13 +155,13 @@ def _edge(analysis: Analysis, trials: pd.DataFrame, rates: pd.DataFrame) -> Iter
     if spiked := _spiked(analysis, rates):
         yield (
             f"Below the edge, training is already unstable from {rate_text(spiked[0])} on: the loss blew up and "
-            f"recovered in a trial at {', '.join(map(rate_text, spiked))}."
+            f"recovered in at least one trial at {', '.join(map(rate_text, spiked))}."
         )
     if idle := _idle(analysis, trials, rates):
         names = ", ".join(map(rate_text, idle))
         yield (
-            f"Stable does not mean good: above the best rate, the stable rates {names} gained less than a tenth of "
-            "what the best rate gained over the unigram entropy."
+            f"Not diverging does not mean learning: at {names}, the model gained less than a tenth of what the best "
+            "rate gained over the unigram entropy."
         )
 
 
@@ -220,8 +220,8 @@ def _severity(trials: pd.DataFrame) -> str:
     if not np.isfinite(worst) or worst <= 1:
         return ""
     return (
-        f"; the worst loss was {worst:,.3g} times the initial one, and above it in "
-        f"{trials['share_above_initial'].max():.0%} of a trial's steps"
+        f"; at worst the loss peaked at {worst:,.3g} times the initial one, and at worst "
+        f"{trials['share_above_initial'].max():.0%} of a trial's steps were above it"
     )
 
 

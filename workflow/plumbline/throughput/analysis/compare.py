@@ -11,8 +11,8 @@ from plumbline.core.run.record import Outcome, hardware
 from plumbline.core.statistics.rates import rate, rate_ratio
 from plumbline.throughput.analysis.quality import NOISY, is_noisy
 from plumbline.throughput.analysis.rates import timed
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.record import TrialRecord
-from plumbline.throughput.settings import EngineConfig
 
 PROCESSES = 0.03
 """Two processes of one trial may differ by this share, so less than that is no difference."""

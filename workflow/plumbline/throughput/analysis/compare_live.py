@@ -16,10 +16,11 @@ from typing import Any
 import plumbline
 from plumbline.core.errors import UserError
 from plumbline.core.measure.interleave import CONTROL, Candidate, Rounds, interleave, joined, rounds_per_process
+from plumbline.core.present.formatting import plural
 from plumbline.core.statistics.rounds import Verdict, verdict
 from plumbline.throughput.analysis.compare import read_trials, same_model, trials_folder
+from plumbline.throughput.measurement.settings import ComparisonSettings, EngineConfig, TrialTiming
 from plumbline.throughput.record import TrialRecord
-from plumbline.throughput.settings import ComparisonSettings, EngineConfig, TrialTiming
 
 log = logging.getLogger("plumbline")
 WORKER = "plumbline.throughput.live_worker"
@@ -129,14 +130,14 @@ def summary_lines(comparison: dict[str, Any]) -> Iterator[str]:
     """The sentences below the table."""
     counts = comparison["counts"]
     text = ", ".join(f"{counts[name]} {name}" for name in (*Verdict, "unavailable") if counts[name])
-    yield f"{len(comparison['trials'])} trials measured on both sides at the same time: {text}."
+    yield f"{plural(len(comparison['trials']), 'trial')} measured on both sides in turn: {text}."
     first, second = comparison["code"]
     if first == second:
         yield f"Both sides ran the code in {first}: only their models and settings can differ."
     else:
         yield f"The first ran the code in {first}, the second that in {second}."
     if names := comparison["left_out"]:
-        yield f"Left out, since they failed on a side or use different models: {', '.join(names)}."
+        yield f"Left out because they failed on one side or use different models: {', '.join(names)}."
 
 
 def _worktree(folder: Path) -> Path | None:

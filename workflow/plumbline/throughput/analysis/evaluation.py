@@ -8,9 +8,9 @@ from plumbline.core.run.record import Outcome
 from plumbline.throughput.analysis.rates import timed
 from plumbline.throughput.analysis.records import GIGABYTE
 from plumbline.throughput.grid import main_engine
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.record import TrialRecord
-from plumbline.throughput.settings import EngineConfig
 
 
 def evaluation_lines(records: Sequence[TrialRecord], manifests: Sequence[Manifest]) -> list[dict[str, Any]]:

@@ -167,6 +167,13 @@ def _methods(by_variant: pd.DataFrame) -> Iterator[str]:
 
 def _limits(trials: pd.DataFrame) -> Iterator[str]:
     known = trials[trials["ceiling_share"].notna()]
+    apart = known["latency_agrees"] == False  # noqa: E712 a column of objects, where None is not known
+    if apart.any():
+        yield (
+            f"Shares of the ceiling are given for {plural(int((~apart).sum()), 'trial')}; in the other {apart.sum()}, "
+            "decoding ran at another speed in the token-latency pass than in the timed batches."
+        )
+    known = known[~apart]
     if known.empty:
         return
     for limit, group in known.groupby("binds"):
@@ -183,7 +190,7 @@ def _limits(trials: pd.DataFrame) -> Iterator[str]:
     elif best["ceiling_share"] >= NEAR:
         yield f"{where}: the limit is its bottleneck."
     else:
-        yield f"{where}. Neither limit is the bottleneck of any trial: overhead between the operations is."
+        yield (f"{where}. Neither limit is the bottleneck of any of these trials: overhead between the operations is.")
 
 
 def _scaling(trials: pd.DataFrame) -> Iterator[str]:
@@ -194,12 +201,10 @@ def _scaling(trials: pd.DataFrame) -> Iterator[str]:
         if not groups:
             continue
         group = max(groups, key=lambda group: (group[axis].nunique(), -group[others[1]].iloc[0])).sort_values(axis)
-        first, last = group.iloc[0], group.iloc[-1]
-        yield (
-            f"{BASE} with {first['engine']}: {rate_text(first)} tokens per second at {cell_text(first)}, and "
-            f"{rate_text(last)} at {last[axis] / first[axis]:.3g} times the "
-            f"{'batch size' if axis == 'batch' else 'generated length'} ({cell_text(last)})."
-        )
+        rates = "; ".join(f"{rate_text(row)} at {cell_text(row)}" for _, row in group.iterrows())
+        name = "batch size" if axis == "batch" else "generated length"
+        engine = group.iloc[0]["engine"]
+        yield f"{BASE} with {engine}, by {name}, in tokens per second, each from its own trial: {rates}."
 
 
 def _outcomes(

@@ -15,9 +15,10 @@ from plumbline.throughput.analysis.rates import decoded
 from plumbline.throughput.analysis.records import GIGABYTE, cell_text
 from plumbline.throughput.analysis.speedups import RATIO
 from plumbline.throughput.grid import main_engine
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.record import TrialRecord
-from plumbline.throughput.settings import BASE, EngineConfig
+from plumbline.throughput.settings import BASE
 
 NUMBERS = (
     "load_seconds", "cold_call_seconds", "compile_seconds", "time_to_first_token_seconds",

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from plumbline.throughput.engines.generate import Generate
 from plumbline.throughput.engines.interface import Shape
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.settings import EngineConfig
 
 PREFILL_TOKENS = 512
 """Largest number of prompt tokens per step; its mask over the whole cache is built at once."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from plumbline.throughput.engines.interface import BUILT_IN, DTYPES, Engine, Shape, converted, package, unavailable
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.models.weights import step_weights
-from plumbline.throughput.settings import EngineConfig
 
 NAME = "ctranslate2"
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from plumbline.throughput.engines.interface import DTYPES, Engine, Shape
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.load import import_transformers, load_transformers
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.settings import EngineConfig
 
 
 class Generate(Engine):

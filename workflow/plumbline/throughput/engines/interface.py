@@ -12,8 +12,8 @@ import torch
 from plumbline.core import registry
 from plumbline.core.errors import UserError, one_line
 from plumbline.core.run.record import Outcome, OutcomeError
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.settings import EngineConfig
 
 HERE = Path(__file__).parent
 KEY = "throughput.grid.engines"

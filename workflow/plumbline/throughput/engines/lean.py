@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from plumbline.throughput.engines.interface import DTYPES, Engine, Shape
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.llama import Llama, read_llama
 from plumbline.throughput.models.llama_pass import Cache, Pass
 from plumbline.throughput.models.load import load_tensors
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.settings import EngineConfig
 
 
 class Lean(Engine):

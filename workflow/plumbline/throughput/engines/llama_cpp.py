@@ -12,9 +12,9 @@ from torch import Tensor
 from plumbline.throughput.engines.interface import BUILT_IN, DTYPES, Engine, Shape, converted, package, unavailable
 from plumbline.throughput.formats.llama_cpp import FILE, token_ids
 from plumbline.throughput.measurement.memory import free_bytes
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.manifest import Manifest, Shapes
 from plumbline.throughput.models.weights import read_config, step_weights
-from plumbline.throughput.settings import EngineConfig
 
 NAME = "llama_cpp"
 MOST_ROWS = 256

@@ -6,8 +6,8 @@ import torch
 
 from plumbline.throughput.engines.generate import Generate
 from plumbline.throughput.engines.interface import Shape
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.settings import EngineConfig
 
 
 class Static(Generate):

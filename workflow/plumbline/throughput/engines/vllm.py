@@ -9,9 +9,9 @@ from torch import Tensor
 
 from plumbline.core.errors import one_line
 from plumbline.throughput.engines.interface import BUILT_IN, DTYPES, Engine, Shape, package, unavailable
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.models.weights import step_weights
-from plumbline.throughput.settings import EngineConfig
 
 NAME = "vllm"
 

@@ -16,9 +16,9 @@ from plumbline.core.measure.machine import core_count, cpu_flags
 from plumbline.core.run.device import memory_errors, omp_threads
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.throughput.engines.interface import BUILT_IN, Engine
+from plumbline.throughput.measurement.settings import AutotuneSettings, EngineConfig
 from plumbline.throughput.measurement.timing import clocked, no_garbage_collection
 from plumbline.throughput.record import TriedConfig
-from plumbline.throughput.settings import AutotuneSettings, EngineConfig
 
 log = logging.getLogger("plumbline")
 

@@ -17,9 +17,9 @@ from plumbline.throughput.grid import Cell
 from plumbline.throughput.measurement.autotune import check_dtype, initial_config
 from plumbline.throughput.measurement.memory import free_bytes, meter, status_bytes
 from plumbline.throughput.measurement.prompts import prompts
+from plumbline.throughput.measurement.settings import AutotuneSettings
 from plumbline.throughput.models.manifest import Manifest, Shapes
 from plumbline.throughput.record import TriedBatch
-from plumbline.throughput.settings import AutotuneSettings
 
 SHARE = 0.9
 """Share of the available memory that may be used; the rest is left to the system and other processes."""

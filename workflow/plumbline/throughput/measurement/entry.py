@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plumbline.throughput.grid import Cell
+from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.manifest import Manifest
-from plumbline.throughput.settings import EngineConfig
 
 
 @dataclass(frozen=True, kw_only=True)

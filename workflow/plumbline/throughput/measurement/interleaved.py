@@ -18,8 +18,8 @@ from plumbline.throughput.measurement import agreement, timing
 from plumbline.throughput.measurement.autotune import check_dtype
 from plumbline.throughput.measurement.entry import Entry
 from plumbline.throughput.measurement.prompts import prompts
+from plumbline.throughput.measurement.settings import ComparisonSettings, TrialTiming
 from plumbline.throughput.record import ComparedCandidate, Interleaved, LeftOut
-from plumbline.throughput.settings import ComparisonSettings, TrialTiming
 
 log = logging.getLogger("plumbline")
 

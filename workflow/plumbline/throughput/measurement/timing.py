@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from plumbline.core.statistics.rates import rate_interval
-from plumbline.throughput.settings import TrialTiming
+from plumbline.throughput.measurement.settings import TrialTiming
 
 STEADY_CALLS, STEADY_SHARE = 3, 0.05
 OUTLIER_DEVIATIONS = 3.0

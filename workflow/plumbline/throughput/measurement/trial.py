@@ -24,9 +24,9 @@ from plumbline.throughput.measurement.energy import counters
 from plumbline.throughput.measurement.memory import free_bytes, meter
 from plumbline.throughput.measurement.prompts import prompts
 from plumbline.throughput.measurement.roofline import Limits, decode_step, roofline
+from plumbline.throughput.measurement.settings import AutotuneSettings, EngineConfig, TrialTiming
 from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.record import Batch, Energy, Memory, TriedConfig
-from plumbline.throughput.settings import AutotuneSettings, EngineConfig, TrialTiming
 
 log = logging.getLogger("plumbline")
 PHASES = 7
