@@ -87,7 +87,9 @@ def ratio_over_rounds(
     processes: (n,) labels of the processes that the rounds ran in; None: all ran in one. Memory placement and the
     machine's state persist within a process, so several processes are the replicates (as in Kalibera & Jones 2013): the
     ratio is the mean of their medians on a log scale, each process counting alike, and the interval is the wider of the
-    bootstrap over rounds within processes and of Student's t over their medians. Raises ValueError for unequal lengths and for values that are not positive.
+    bootstrap over rounds within processes and of Student's t over their medians.
+
+    Raises ValueError for unequal lengths and for values that are not positive.
     """
     ours, theirs = paired(first, second)
     if min(ours.min(), theirs.min()) <= 0:
