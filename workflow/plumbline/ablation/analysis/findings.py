@@ -16,6 +16,10 @@ from plumbline.core.statistics.hypothesis_tests import ALPHA
 LEVEL = f"{100 * ALPHA:.0f}%, Holm-corrected"
 
 
+NAMED = 6
+"""So many trials are named in a sentence."""
+
+
 def findings(
     summary: pd.DataFrame, contrasts: pd.DataFrame, curve: pd.DataFrame, curves: Sequence[Mapping[str, Any]] = ()
 ) -> str:
@@ -170,8 +174,9 @@ def _against_chance(summary: pd.DataFrame) -> Iterator[str]:
         "that share images as dependent (one-sided t-test with the cluster-robust variance over groups)."
     )
     if not above.all():
-        names = ", ".join(f"{_trial(row)} {accuracy_text(row)}" for _, row in good[~above].iterrows())
-        yield f"{(~above).sum()} of {len(good)} trials are not significantly above chance: {names}."
+        named = [f"{_trial(row)} {accuracy_text(row)}" for _, row in good[~above].iterrows()]
+        more = f" and {len(named) - NAMED} more (summary.csv)" if len(named) > NAMED else ""
+        yield f"{len(named)} of {len(good)} trials are not significantly above chance: {', '.join(named[:NAMED])}{more}."
 
 
 def _caveats(summary: pd.DataFrame) -> Iterator[str]:
