@@ -176,7 +176,8 @@ def _against_chance(summary: pd.DataFrame) -> Iterator[str]:
     if not above.all():
         named = [f"{_trial(row)} {accuracy_text(row)}" for _, row in good[~above].iterrows()]
         more = f" and {len(named) - NAMED} more (summary.csv)" if len(named) > NAMED else ""
-        yield f"{len(named)} of {len(good)} trials are not significantly above chance: {', '.join(named[:NAMED])}{more}."
+        shown = ", ".join(named[:NAMED]) + more
+        yield f"{len(named)} of {len(good)} trials are not significantly above chance: {shown}."
 
 
 def _caveats(summary: pd.DataFrame) -> Iterator[str]:
