@@ -95,6 +95,7 @@ def comparison(rounds: int = 30, noise: float = 0.01) -> ComparisonRecord:
         trial="speed",
         spec={"trial": "speed"},
         candidates=candidates,
+        launches=[3 * number // rounds for number in range(rounds)],
         precise=True,
         parameters=1000,
         batch=16,

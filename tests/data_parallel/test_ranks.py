@@ -10,7 +10,7 @@ import pytest
 from data_parallel.small import HEAD, MODEL, TRAINING, build_tokens
 from plumbline.core.errors import UserError
 from plumbline.core.run.processes import oom_kill_count
-from plumbline.data_parallel.comparison import ComparisonSpec, comparison
+from plumbline.data_parallel.comparison import ComparisonSpec, comparison, together
 from plumbline.data_parallel.ranks.board import host_number, read
 from plumbline.data_parallel.ranks.launch import AGENT
 from plumbline.data_parallel.ranks.room import node_count
@@ -66,3 +66,22 @@ def test_comparison_whose_batch_is_larger_than_the_corpus_names_both_numbers(tmp
     count = json.loads(meta.read_text())["splits"]["train"]["sequences"]
     with pytest.raises(UserError, match=rf"training\.batch: 96 is more than the {count} sequences to train on"):
         comparison(spec, meta, tmp_path / "speed.json")
+
+
+def test_rounds_and_all_reduces_of_all_launches_are_kept_with_the_launch_they_belong_to():
+    def launch(speed: float) -> dict:
+        names = ["1 process", "control", "ddp strong 2"]
+        turns = [{"name": name, "seconds": [1.0, 1.0, 1.0]} for name in names[:2]]
+        turns.append({"name": names[2], "seconds": [1 / speed, 1 / speed, 1 / speed]})
+        reduces = [{"world": 2, "bytes": 64, "seconds": [speed]}]
+        return {"candidates": turns, "orders": [[0, 1, 2]] * 3, "all_reduces": reduces, "waited_percent": [speed]}
+
+    settings = ComparisonSettings(launches=3, precision=0.05)
+    found = together([launch(1.5), launch(1.5)], settings)
+    assert found["launches"] == [0, 0, 0, 1, 1, 1]
+    assert found["candidates"][2]["seconds"] == [1 / 1.5] * 6
+    assert not found["precise"]  # two launches do not show how far launches differ
+    assert together([launch(1.5)] * 3, settings)["precise"]
+    assert not together([launch(1.5), launch(1.6), launch(1.9)], settings)["precise"]
+    assert found["all_reduces"] == [{"world": 2, "bytes": 64, "seconds": [1.5, 1.5]}]
+    assert found["waited_percent"] == [1.5, 1.5]

@@ -172,6 +172,7 @@ rule ablation_learning_curve:
         "<results>/ablation/learning_curve.json",
     log:
         "<results>/ablation/logs/learning_curve/all.log",
+    priority: 1  # the longest job that only waits for features: not the last one, alone on the machine
     conda:
         ENVIRONMENT
     params:

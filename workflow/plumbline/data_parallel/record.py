@@ -168,6 +168,10 @@ class ComparisonRecord(Record):
     study: Literal["data_parallel"] = "data_parallel"
     stage: Literal["comparison"] = "comparison"
     candidates: list[Turns] = []
+    orders: list[list[int]] = []
+    """In each round, the candidates' places in the list above in the order of their turns."""
+    launches: list[int] = []
+    """In each round, which launch of the ranks it belongs to, from 0."""
     precise: bool | None = None
     parameters: int | None = None
     batch: int | None = None

@@ -27,7 +27,7 @@ TABLES = ("trials", "speedups", "equality")
 class GrammarCorpus(Settings):
     """The generated corpus: its size, and which combinations are held out."""
 
-    train: PositiveInt = 2400
+    train: PositiveInt = 2000
     """Number of sentence pairs to train on."""
     validation: PositiveInt = 128
     """Number of sentence pairs to validate on."""
@@ -179,10 +179,13 @@ class ComparisonSettings(Settings):
     """How worlds and methods are compared: their groups take turns in random order, round after round."""
 
     seconds: PositiveFloat = 20.0
-    """Time budget of the rounds in seconds."""
+    """Time budget of the rounds of all launches together, in seconds."""
+    launches: PositiveInt = 3
+    """How often the ranks are launched, one launch after another. A launch keeps its memory placement to its end, so
+    launches are the replicates of the intervals."""
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Rounds go on until half the 95% interval of every ratio is at most this share."""
-    steps: PositiveInt = 4
+    steps: PositiveInt = 2
     """Number of training steps in one turn."""
     methods: list[str] = ["ddp", "reference"]
     """Methods to compare at the largest world. The first one is compared at every world."""

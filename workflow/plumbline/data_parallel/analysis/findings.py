@@ -113,7 +113,7 @@ def _caveats(records: Sequence[TrialRecord], comparison: ComparisonRecord) -> It
             "The machine was busy, so every speed-up is inconclusive: in the median round, independent processes waited"
             f" for a core {comparison.busy_percent:.0f}% of their turn."
         )
-    if comparison.candidates:
+    if comparison.launches and max(comparison.launches) == 0:
         yield "The ranks were launched once: the intervals cover the spread over rounds, not over launches."
     if comparison.precise is False:
         yield "The comparison's time was used up before every interval was as narrow as asked for."

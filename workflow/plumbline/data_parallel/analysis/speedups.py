@@ -39,15 +39,15 @@ def speedups(record: ComparisonRecord) -> list[Speedup]:
     baseline, control, *others = record.candidates
     first, second = np.array(baseline.seconds), np.array(control.seconds)
     both = np.sqrt(first * second)
-    aa = ratio_over_rounds(first, second)
+    aa = ratio_over_rounds(first, second, record.launches)
     ceilings = {turns.world: np.array(turns.seconds) for turns in others if turns.scaling == "independent"}
     busy = is_busy(record)
     found = [Speedup(turns=control, ratio=aa, of_ceiling=None, verdict=_verdict(aa, aa, busy=busy))]
     for turns in others:
         seconds = np.array(turns.seconds)
-        ratio = ratio_over_rounds(both, seconds)
+        ratio = ratio_over_rounds(both, seconds, record.launches)
         ceiling = ceilings.get(turns.world) if turns.method else None
-        of_ceiling = None if ceiling is None else ratio_over_rounds(ceiling, seconds)
+        of_ceiling = None if ceiling is None else ratio_over_rounds(ceiling, seconds, record.launches)
         found.append(Speedup(turns=turns, ratio=ratio, of_ceiling=of_ceiling, verdict=_verdict(ratio, aa, busy=busy)))
     return found
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from plumbline.core.measure.clocks import clocks
-from plumbline.core.measure.interleave import CONTROL, Candidate, interleave
+from plumbline.core.measure.interleave import CONTROL, Candidate, interleave, rounds_per_process
 from plumbline.core.run.device import device_name
 from plumbline.data_parallel.methods.interface import replica
 from plumbline.data_parallel.ranks.rank import Rank, main
@@ -127,9 +127,10 @@ def _conducted(rank: Rank, request: dict[str, Any], arms: list[Arm]) -> dict[str
     rounds = interleave(
         candidates[0],
         candidates[1:],
-        seconds=request["seconds"],
+        seconds=request["seconds"] / request["launches"],
         precision=request["precision"],
-        seed=request["seed"],
+        min_rounds=rounds_per_process(request["launches"]),
+        seed=[request["seed"], request["launch"]],
     )
     described = {arm.described["name"]: arm for arm in arms}
     described[CONTROL] = arms[0]
@@ -145,7 +146,7 @@ def _conducted(rank: Rank, request: dict[str, Any], arms: list[Arm]) -> dict[str
     step_tokens = arms[0].tokens // len(arms[0].work)
     return {
         "candidates": turns,
-        "precise": rounds.precise,
+        "orders": rounds.orders.tolist(),
         "parameters": arms[0].parameters,
         "step_tokens": step_tokens,
         "waited_percent": waits,
