@@ -13,7 +13,7 @@ MORE = {"throughput": {"timing": {"max_batch": True}, "variants": {"paths": ["mo
 """For stages that the default config does not ask for."""
 Root = tuple[str, ...]
 """A stage's module, and the modules that its target names."""
-CACHED = (code.code_of, code._read, code._digest, code._module, modules.source)
+CACHED = (code.code_of, code._read, code._digest, modules.parsed, modules.source)
 
 
 def forget() -> None:

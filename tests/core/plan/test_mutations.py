@@ -80,7 +80,8 @@ class Reader:
         self.modules: dict[str, modules.Module] = {}
         self.read_once, self.digest_once = code._read.__wrapped__, code._digest.__wrapped__
         monkeypatch.setattr(code, "_read", self._read)
-        monkeypatch.setattr(code, "_module", self._module)
+        for user in (code, modules):
+            monkeypatch.setattr(user, "parsed", self._module)
         monkeypatch.setattr(code, "_digest", self.digest_once)
 
     def _read(self, module: str, name: str) -> Any:

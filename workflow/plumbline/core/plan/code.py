@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 from plumbline.core.plan.definitions import CALLED, Definition
-from plumbline.core.plan.modules import OURS, STAGE, Import, Module, source
+from plumbline.core.plan.modules import OURS, STAGE, Import, parsed, source
 
 NO_PART_OF_A_RESULT = frozenset(
     {
@@ -62,13 +62,10 @@ def _shown(module: str, name: str) -> str:
     return (module.removeprefix(f"{OURS}.") + (name if name.startswith(" ") else f".{name}")).strip()
 
 
-_module = cache(Module)
-
-
 @cache
 def _read(module: str, name: str) -> tuple[Definition, list[Node]]:
     """What a node says, and the nodes it reaches."""
-    top = _module(module)
+    top = parsed(module)
     everything = name in (WHOLE, EVERYTHING) or (name == MAIN and not top.main)
     definition = Definition(top, {EFFECTS: top.effects, MAIN: top.main}.get(name) or top.bindings.get(name, []))
     imports = [
@@ -87,7 +84,7 @@ def _read(module: str, name: str) -> tuple[Definition, list[Node]]:
 
 def _resolve(module: str, chain: Sequence[str], *, inside: bool = True) -> Iterator[Node]:
     """What the names of `chain` lead to in `module`, seen from inside it or from another."""
-    bindings, (name, *rest) = _module(module).bindings, chain
+    bindings, (name, *rest) = parsed(module).bindings, chain
     if f"{module}.{name}" in NO_PART_OF_A_RESULT:
         return
     for bound in bindings.get(name, ()):
@@ -98,7 +95,7 @@ def _resolve(module: str, chain: Sequence[str], *, inside: bool = True) -> Itera
             members = {key for key in bindings if key.startswith(f"{name}.")}
             yield from ((module, key) for key in (members & {f"{name}.{rest[0]}"} if rest else ()) or members)
     if name not in bindings and inside:
-        stars = [target.module for target in _module(module).imports if target.name == "*"]
+        stars = [target.module for target in parsed(module).imports if target.name == "*"]
         yield from ((star, WHOLE) for star in stars if _is_own(star, module))
     elif name not in bindings:
         yield from _attribute(f"{module}.{name}", rest) if _is_own(f"{module}.{name}", module) else [(module, WHOLE)]

@@ -131,11 +131,17 @@ class Module:
         return isinstance(part, ast.Attribute | ast.Subscript) and isinstance(part.ctx, ast.Store)
 
     def _is_settings(self, name: str) -> bool:
-        """Whether `name` is a settings class of this module: an instance checks its values, and that is all."""
+        """Whether `name` is a settings class, of this module or imported from one of ours: an instance checks its
+        values, and that is all.
+        """
         if self.full_name(ast.Name(name)) == f"{OURS}.core.settings.Settings":
             return True
         found = self.bindings.get(name, [])
-        if len(found) != 1 or not isinstance(one := found[0], ast.ClassDef) or not one.bases:
+        if len(found) != 1:
+            return False
+        if isinstance(one := found[0], Import):
+            return bool(one.name) and self._is_own(one.module) and parsed(one.module)._is_settings(one.name)
+        if not isinstance(one, ast.ClassDef) or not one.bases:
             return False
         is_hooked = any(re.match("__|model_", getattr(part, "name", "")) for part in one.body)
         return not is_hooked and all(self._is_settings(ast.unparse(base)) for base in one.bases)
@@ -169,6 +175,12 @@ class Module:
         bare = copy(enum)
         bare.body = []
         return bare
+
+
+@cache
+def parsed(name: str) -> Module:
+    """The module, read once. Raises UserError as Module does."""
+    return Module(name)
 
 
 @cache
