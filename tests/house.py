@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 PROJECT = Path(__file__).parents[1]
-PARTS = ("Snakefile", "config.yaml", "workflow", "profiles", "presets", "envs")
+PARTS = ("Snakefile", "config.yaml", "workflow", "profiles", "presets", "envs", "examples")
 TINY = {path.parent.name: yaml.safe_load(path.read_text()) for path in PROJECT.glob("tests/*/tiny.yaml")}
 """Every study at a size that a test can run, by its name."""
 TRIALS = 10

@@ -116,13 +116,14 @@ def command(stage, options):
     return f"python -m plumbline.{stage} --spec {{params.spec:q}} {options} --log {{log:q}} 2>> {{log:q}}"
 
 
-def pictures(study, figures):
-    """The PNG files of `figures`, each with its caption in the report."""
+def pictures(study, figures, inside=""):
+    """The PNG files of `figures`, each with its caption in the report; `inside` a folder of the study."""
     return [
         in_report(
-            f"<results>/{study}/figures/{figure}.png",
+            f"<results>/{study}/{inside}figures/{figure}.png",
             caption=f"../report/{study}-{figure}.rst",
             category=study,
+            subcategory=inside.rstrip("/") or None,
             labels={"figure": figure},
         )
         for figure in figures

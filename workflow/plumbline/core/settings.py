@@ -1,9 +1,9 @@
 """Typed settings: what a user may write, checked before any job starts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from plumbline.core.errors import UserError
 
@@ -56,10 +56,10 @@ def _keys_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
     for part in path:
         if isinstance(part, int):
             continue  # an index into a list, whose item type the annotation gave
-        field = model.model_fields.get(part)
+        field = model.model_fields.get("root" if issubclass(model, RootModel) else part)
         inner = field.annotation if field else None
-        while get_args(inner):  # list[Model], Model | None
-            inner = get_args(inner)[0]
+        while arguments := get_args(inner):  # list[Model], Model | None, dict[str, Model]
+            inner = arguments[1] if get_origin(inner) is dict else arguments[0]
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return []
         model = inner

@@ -1,0 +1,68 @@
+"""A user's own command as a sweep: targets, staleness, growth, faults beside results, hostile values."""
+
+import json
+
+import pytest
+
+from house import TINY, House, build
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> House:
+    """A house in which the tiny sweep was run. A test that changes it restores nothing: they run in this order."""
+    house = build(tmp_path_factory.mktemp("swept") / "house", "sweep")
+    house.snakemake()
+    return house
+
+
+def with_sweep(house: House, **settings: object) -> None:
+    """The tiny sweep with other settings."""
+    house.configure({"sweep": {"digits_mlp": None, "quadratic": TINY["sweep"]["quadratic"] | settings}})
+
+
+def test_each_trial_has_a_record_and_the_best_point_is_found(swept):
+    folder = swept.study / "quadratic"
+    assert len(list(folder.glob("trials/*/seed*.json"))) == 18
+    best = json.loads((folder / "best.json").read_text())
+    assert best["parameters"]["x"] == 2
+    assert "Nothing to be done" in swept.snakemake()
+
+
+def test_more_seeds_and_values_add_only_what_is_missing_and_fewer_delete_nothing(swept):
+    with_sweep(swept, seeds=[0, 1, 2, 3], grid={"x": [1, 2, 3.5], "noise": [0.1, 0.2]})
+    assert swept.waiting() == {"sweep_run": 6, "sweep_summarize": 1, "sweep_figures": 1}
+    with_sweep(swept, seeds=[0], grid={"x": [1, 2], "noise": [0.1, 0.2]})
+    assert swept.waiting() == {"sweep_summarize": 1, "sweep_figures": 1}
+    assert len(list((swept.study / "quadratic").glob("trials/*/seed*.json"))) == 18
+
+
+def test_a_change_of_the_script_makes_its_trials_stale_and_of_the_time_limit_nothing(swept):
+    with_sweep(swept, timeout="5 min")
+    assert "Nothing to be done" in swept.snakemake()
+    script = swept.root / "examples" / "quadratic" / "trial.sh"
+    script.write_text(script.read_text() + "\n# another line\n")
+    assert swept.waiting()["sweep_run"] == 18
+
+
+def test_a_trial_that_fails_leaves_the_others_and_the_log_says_why(swept):
+    script = TINY["sweep"]["quadratic"]["command"]
+    with_sweep(swept, command=f"test {{x}} != 2 || {{{{ echo no luck >&2; exit 4; }}}}; {script}")
+    swept.snakemake(succeeds=False)
+    logs = [path.read_text() for path in swept.study.glob("logs/run/quadratic/x=2,*/*.log")]
+    assert len(logs) == 6
+    assert all("the command ended with exit status 4: no luck" in log for log in logs)
+    assert len(list((swept.study / "quadratic").glob("trials/*/seed*.json"))) == 12
+
+
+def test_hostile_values_reach_the_command_unchanged_and_run_nothing(tmp_path):
+    house = build(tmp_path / "house", "sweep")
+    values = ["$(touch x)", "it's", '"; touch x; "', "`touch x`", "a\nb", "../../x", "漢 字", "%s {folder} {{", "-n"]
+    command = "printf %s {text} > {folder}/text; echo '{{\"score\": 1}}' > {folder}/metrics.json"
+    hostile = {"command": command, "grid": {"text": values}, "metric": {"name": "score", "goal": "max"}}
+    house.configure({"sweep": {"digits_mlp": None, "hostile": hostile}})
+    house.snakemake()
+    found = {path.read_text() for path in (house.study / "hostile").glob("runs/*/seed0/text")}
+    assert found == set(values)
+    assert not (house.root / "x").exists()
+    trials = [json.loads(path.read_text()) for path in (house.study / "hostile").glob("trials/*/seed0.json")]
+    assert {one["parameters"]["text"] for one in trials} == set(values)

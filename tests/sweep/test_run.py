@@ -1,0 +1,181 @@
+"""One trial: what a command or function leaves is its result, and every way to end has its outcome or its message."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from plumbline.core.errors import UserError
+from plumbline.sweep.record import TrialRecord
+from plumbline.sweep.run import run
+from sweep.some import spec
+
+OK = """printf '{{"score": %s, "note": "n"}}' {x} > {folder}/metrics.json"""
+
+
+def ran(tmp_path: Path, command: str | None = None, **values: object) -> TrialRecord:
+    timeout = float(values.pop("timeout_seconds", 0))
+    run(spec(command, **values), tmp_path / "runs" / "x=2", tmp_path / "record.json", timeout)
+    return TrialRecord.read(tmp_path / "record.json")
+
+
+def python(code: str) -> str:
+    """A command that runs a Python program, whose braces are text."""
+    return f"{sys.executable} -c '{code.replace('{', '{{').replace('}', '}}')}' {{x}} {{seed}} {{folder}}"
+
+
+def test_numbers_of_metrics_json_are_metrics_and_the_rest_is_kept(tmp_path):
+    record = ran(tmp_path, OK)
+    assert (record.outcome, record.metrics, record.info) == ("ok", {"score": 2.0}, {"note": "n"})
+    assert (record.point, record.parameters, record.seed) == ("x=2", {"x": 2}, 7)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_a_metric_that_is_not_finite_has_diverged(tmp_path, value):
+    record = ran(tmp_path, f"""echo '{{{{"score": {value}}}}}' > {{folder}}/metrics.json""")
+    assert record.outcome == "diverged"
+    assert record.message.startswith("score is ")
+
+
+def test_a_command_that_takes_too_long_has_timed_out_and_nothing_it_started_is_left(tmp_path):
+    record = ran(tmp_path, "trap '' TERM; sleep 1234.5 & sleep 1234.5; : {x}", timeout_seconds=0.5)
+    assert (record.outcome, record.message) == ("timeout", "took longer than 0.5 s")
+    deadline = time.monotonic() + 10
+    while any("1234.5" in one.info["cmdline"] for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_children_that_a_command_leaves_behind_end_with_it(tmp_path):
+    ran(tmp_path, f"(sleep 4321.5 &) ; {OK}")
+    deadline = time.monotonic() + 10
+    while any("4321.5" in one.info["cmdline"] for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_python_program_out_of_memory_is_an_outcome(tmp_path):
+    record = ran(tmp_path, python("raise MemoryError(3)"))
+    assert (record.outcome, record.message) == ("out_of_memory", "MemoryError: 3")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("echo why >&2; exit 3; : {x}", "the command ended with exit status 3: why"),
+        ("nowhere-to-be-found {x}", "exit status 127: bash: line 1: nowhere-to-be-found: command not found"),
+        ("kill -9 $$; : {x}", "the command was ended by SIGKILL: it printed nothing"),
+        (": {x}", "metrics.json: was not written"),
+        ("echo no > {folder}/metrics.json; : {x}", "metrics.json: is not valid JSON"),
+        ("echo 3 > {folder}/metrics.json; : {x}", "metrics.json: must be a JSON object such as {'score': 0.9}"),
+        ("""echo '{{"a": 1}}' > {folder}/metrics.json; : {x}""", "the metric 'score' is missing; it has a"),
+        ("""echo '{{"score": "1"}}' > {folder}/metrics.json; : {x}""", "the metric 'score' is '1', not a number"),
+        ("""echo '{{"score": true}}' > {folder}/metrics.json; : {x}""", "the metric 'score' is True, not a number"),
+    ],
+)
+def test_a_fault_is_one_line_and_leaves_no_record(tmp_path, command, said):
+    with pytest.raises(UserError) as error:
+        ran(tmp_path, command)
+    assert said in str(error.value)
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_metrics_of_an_earlier_attempt_do_not_pass_for_those_of_this_one(tmp_path):
+    ran(tmp_path, OK)
+    with pytest.raises(UserError, match="was not written"):
+        run(spec(": {x}"), tmp_path / "runs" / "x=2", tmp_path / "again.json")
+
+
+def test_the_folder_stays_for_the_same_spec_and_moves_aside_for_another(tmp_path):
+    folder = tmp_path / "runs" / "x=2"
+    count = f"echo >> {{folder}}/attempts; {OK}"
+    for _ in range(2):
+        ran(tmp_path, count)
+    assert (folder / "attempts").read_text() == "\n\n"
+    for number in (1, 2):
+        ran(tmp_path, count, files=f"other code {number}")
+        assert (folder / "attempts").read_text() == "\n"
+        assert (tmp_path / "runs" / f"x=2.stale-{number}" / "attempts").exists()
+
+
+def test_a_huge_output_stays_in_its_file_and_its_end_is_told(tmp_path):
+    code = 'import sys; print("x" * 10**7); print("the end", file=sys.stderr); sys.exit(1)'
+    with pytest.raises(UserError, match=r"exit status 1: the end \(all of its output: .*output\.log\)"):
+        ran(tmp_path, python(code))
+    assert (tmp_path / "runs" / "x=2" / "output.log").stat().st_size > 10**7
+
+
+def test_curves_are_read_by_step_where_the_last_of_a_step_counts_and_a_line_cut_off_does_not(tmp_path):
+    lines = [{"step": 0, "score": 1}, {"step": 1, "score": 2, "other": 5}, {"step": 1, "score": 3}]
+    text = "\\n".join(json.dumps(line) for line in lines).replace("{", "{{").replace("}", "}}")
+    record = ran(tmp_path, f"""printf '{text}\\n{{{{"step": 2, "sc' > {{folder}}/metrics.jsonl; {OK}""")
+    assert record.curves == {"step": [0.0, 1.0], "score": [1.0, 3.0]}
+
+
+def test_curves_in_csv_have_the_columns_of_its_header(tmp_path):
+    csv = "printf 'epoch,score,name\\n1,0.5,a\\n2,nan,b\\n' > {folder}/log.csv"
+    record = ran(tmp_path, f"{csv}; {OK}", curves={"file": "log.csv", "step": "epoch"})
+    assert record.curves["step"] == [1.0, 2.0]
+    assert record.curves["score"][0] == 0.5
+    assert str(record.curves["score"][1]) == "nan"
+
+
+FUNCTION = """
+import json
+
+def run(settings, *, seed, folder, report):
+    for step in range(3):
+        report(step, score=step * settings["x"])
+    return {"score": settings["x"] + seed, "folder": str(folder)}
+
+def plain(settings, seed):
+    return {"score": seed}
+
+def broken(settings, seed):
+    return inner(seed)
+
+def inner(seed):
+    raise RuntimeError("no luck")
+
+def nothing(settings):
+    return 3
+"""
+
+
+@pytest.fixture
+def functions(tmp_path, monkeypatch) -> str:
+    (tmp_path / "my_functions.py").write_text(FUNCTION)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2] / 'workflow'}")
+    return "my_functions"
+
+
+def test_a_function_gets_its_settings_and_returns_its_metrics(tmp_path, functions):
+    record = ran(tmp_path, function=f"{functions}:run")
+    assert record.metrics == {"score": 9.0}
+    assert record.info == {"folder": str(tmp_path / "runs" / "x=2")}
+    assert record.curves == {"step": [0.0, 1.0, 2.0], "score": [0.0, 2.0, 4.0]}
+    assert ran(tmp_path, function=f"{functions}:plain").metrics == {"score": 7.0}
+
+
+def test_a_function_that_fails_shows_the_frames_of_its_own_code_alone(tmp_path, functions):
+    with pytest.raises(UserError, match="RuntimeError: no luck"):
+        ran(tmp_path, function=f"{functions}:broken")
+    shown = (tmp_path / "runs" / "x=2" / "output.log").read_text()
+    assert "my_functions.py" in shown
+    assert "call.py" not in shown
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("my_functions:missing", "my_functions:missing: module my_functions has no missing"),
+        ("my_functions:nothing", "my_functions:nothing: returned int; return a dict of final metrics"),
+        ("no_such_module:run", "ModuleNotFoundError: No module named 'no_such_module'"),
+    ],
+)
+def test_a_function_that_cannot_be_a_trial_is_named(tmp_path, functions, function, said):
+    with pytest.raises(UserError, match=said):
+        ran(tmp_path, function=function)

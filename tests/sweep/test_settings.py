@@ -1,0 +1,72 @@
+"""What a sweep's block may say, and the points and names it stands for."""
+
+import json
+import re
+
+import pytest
+
+from plumbline.core.errors import UserError
+from plumbline.core.settings import validated
+from plumbline.sweep.settings import SweepStudySettings, point_name
+from sweep.some import sweep
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"command": "run {x} {y} {seed} {folder}"}, "no parameter fills {y}; write {{y}} for the text itself"),
+        ({"grid": {"x": [1], "y": [1]}}, "takes no {y}, so that parameter would change nothing"),
+        ({"command": "run {x} {seed}"}, "takes no {folder}, where it must leave metrics.json"),
+        ({"command": "run {x} {folder}", "seeds": [0, 1]}, "takes no {seed}, so its trials would be copies"),
+        ({"command": "run $(cat {x}) {seed} {folder}"}, "a command substitution cannot be combined"),
+        ({"run": "m:f"}, "needs either `command` or `run`"),
+        ({"grid": {}}, "has no point; give `grid` or `points`"),
+        ({"grid": {"x": [1, 1]}}, "x: a value is named twice"),
+        ({"grid": {"seed": [1]}}, "'seed' cannot name a parameter"),
+        ({"points": [{"y": 1}]}, "points.0: has the parameters y, others have x"),
+        ({"baseline": {"x": 3}}, "baseline: is none of the points"),
+        ({"seeds": [1, 1]}, "seeds: 1 is named twice"),
+        ({"metric": {"name": "score", "goal": "up"}}, "metric.goal"),
+        ({"timeout": "ten minutes"}, "timeout"),
+        ({"grid": {"x": ["a\0b"]}}, "holds a NUL character"),
+        ({"comand": "x"}, "sweep.s.comand: no such key (known here: command, run, code, inputs, grid"),
+    ],
+)
+def test_mistakes_are_named_with_their_place(settings, said):
+    default = {"command": "run {x} {seed} {folder}", "grid": {"x": [1]}, "metric": {"name": "a", "goal": "max"}}
+    from plumbline import config
+
+    with pytest.raises(UserError, match=re.escape(said)):
+        config.check({"sweep": {"s": default | settings}})
+
+
+def test_points_are_the_grid_then_the_rest_each_once():
+    found = sweep(
+        grid={"x": [1, 2], "y": ["a"]}, points=[{"y": "b", "x": 3}, {"x": 1, "y": "a"}], command="c {x}{y}{folder}"
+    )
+    assert found.all_points == [{"x": 1, "y": "a"}, {"x": 2, "y": "a"}, {"x": 3, "y": "b"}]
+
+
+def test_exponents_that_yaml_reads_as_text_are_numbers_and_other_text_stays():
+    assert sweep(grid={"x": ["1e-3", "2E+5", "1e", "007", "on"]}).grid["x"] == [0.001, 200000.0, "1e", "007", "on"]
+
+
+def test_different_points_have_different_names_that_can_stand_in_a_path():
+    values = [1, 1.0, "1", True, "true", "a/b", "a_b", "..", "", "x" * 300, "x" * 301, "é", "a b", "a\nb", "$x", -1]
+    names = [point_name({"x": value}) for value in values]
+    assert len(set(names)) == len(values)
+    assert all(re.fullmatch(r"[A-Za-z0-9_=,.+~-]{2,120}", name) for name in names)
+    assert point_name({"learning_rate": 1e-3, "width": 32}) == "learning_rate=0.001,width=32"
+
+
+def test_a_sweep_that_is_null_is_left_out_and_units_are_seconds_and_megabytes():
+    study = validated(SweepStudySettings, {"digits_mlp": None}, "config")
+    assert study.sweeps == {}
+    assert sweep(timeout="1.5 min").timeout_seconds == 90
+    assert sweep(resources={"memory": "2 GB"}).resources.memory_mb == 2000
+
+
+def test_values_keep_their_type_through_the_spec():
+    point = {"x": True, "y": 1, "z": 1.0, "w": "1"}
+    found = sweep(grid={}, points=[point], command="c {x}{y}{z}{w}{folder}").all_points[0]
+    assert json.dumps(found) == json.dumps(point)

@@ -1,0 +1,139 @@
+"""Records as tables: trials, points, contrasts with the baseline, effects of each parameter, curves."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from plumbline.core.plan.target import canonical
+from plumbline.core.statistics.contrasts import paired_contrast
+from plumbline.core.statistics.hypothesis_tests import ALPHA, holm
+from plumbline.core.statistics.resampled import corrected_mean
+from plumbline.sweep.analysis.ranking import Ranking
+from plumbline.sweep.record import TrialRecord
+
+SAME = "not significantly different"
+TAKEN = {"point", "seeds", "failed", "mean", "mean_low", "mean_high", "probability_best"}
+
+
+def trials_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
+    """A row per trial: point, parameters, seed, outcome, metrics, seconds. A name that is taken is prefixed."""
+    taken = {"point", "seed", "outcome", "message", "seconds"}
+    rows = []
+    for one in records:
+        row: dict[str, Any] = {"point": one.point, "seed": one.seed, "outcome": str(one.outcome)}
+        row |= {_free(name, taken, "parameter"): value for name, value in one.parameters.items()}
+        row |= {_free(name, taken | set(one.parameters), "metric"): value for name, value in one.metrics.items()}
+        rows.append(row | {"seconds": one.seconds, "message": one.message})
+    return pd.DataFrame(rows)
+
+
+def points_frame(ranking: Ranking) -> pd.DataFrame:
+    """A row per point, the best first, those with a failed trial last: mean with interval, and how often it is best."""
+    rows = []
+    for point, parameters in points_of(ranking.records).items():
+        own = [one for one in ranking.records if one.point == point]
+        failed = Counter(str(one.outcome) for one in own if not one.ok)
+        row: dict[str, Any] = {"point": point, "seeds": len(own)}
+        row |= {_free(name, TAKEN, "parameter"): value for name, value in parameters.items()}
+        row["failed"] = ", ".join(f"{count} {outcome}" for outcome, count in failed.items()) or None
+        if mean := ranking.means.get(point):
+            row |= {"mean": mean.mean, "mean_low": mean.low, "mean_high": mean.high}
+            row["probability_best"] = ranking.probabilities[point]
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    for name in ("mean", "mean_low", "mean_high", "probability_best"):
+        frame[name] = frame[name].astype(float) if name in frame else np.nan
+    return frame.sort_values(
+        "mean", ascending=ranking.goal == "min", na_position="last", kind="stable", ignore_index=True
+    )
+
+
+def contrasts_frame(ranking: Ranking, baseline: Mapping[str, Any] | None) -> pd.DataFrame:
+    """Each point against the baseline, paired by seed, p-values corrected by Holm over all points; empty without one.
+
+    Only seeds on which both are `ok` count. Fewer than two give neither interval nor verdict.
+    """
+    columns = ["point", "pairs", "difference", "difference_low", "difference_high", "p_value", "p_holm", "cohens_dz"]
+    name = baseline_name(ranking.records, baseline)
+    if name is None:
+        return pd.DataFrame(columns=[*columns, "verdict"])
+    scores = {(one.point, one.seed): one.metrics[ranking.metric] for one in ranking.records if one.ok}
+    seeds = sorted({one.seed for one in ranking.records})
+    rows = []
+    for point in points_of(ranking.records):
+        pairs = [
+            (scores[point, seed], scores[name, seed])
+            for seed in seeds
+            if {(point, seed), (name, seed)} <= scores.keys()
+        ]
+        if point == name:
+            continue
+        if not pairs:
+            rows.append({"point": point, "pairs": 0})
+            continue
+        ours, theirs = np.array(pairs).T
+        found = paired_contrast(ours, theirs, test_over_train=0)
+        rows.append(
+            {
+                "point": point,
+                "pairs": found.pairs,
+                "difference": found.difference,
+                "difference_low": found.low,
+                "difference_high": found.high,
+                "p_value": found.p_value,
+                "cohens_dz": found.cohens_dz,
+            }
+        )
+    frame = pd.DataFrame(rows, columns=[column for column in columns if column != "p_holm"])
+    frame.insert(6, "p_holm", holm(frame["p_value"].to_numpy(dtype=np.float64)))
+    better = frame["difference"] > 0 if ranking.goal == "max" else frame["difference"] < 0
+    verdicts = np.where(frame["p_holm"] <= ALPHA, np.where(better, "better", "worse"), SAME)
+    frame["verdict"] = np.where(frame["p_holm"].isna(), "not tested", verdicts)
+    return frame
+
+
+def effects_frame(ranking: Ranking) -> pd.DataFrame:
+    """The mean of the metric over all points with one value of one parameter, with its interval over seeds."""
+    rows = []
+    points = {point: values for point, values in points_of(ranking.records).items() if point in ranking.means}
+    for parameter in next(iter(points.values()), {}):
+        for value in dict.fromkeys(values[parameter] for values in points.values()):
+            chosen = [point for point, values in points.items() if values[parameter] == value]
+            mean = corrected_mean(ranking.scores.loc[chosen].mean().to_numpy(), test_over_train=0)
+            row = {"parameter": parameter, "value": value, "points": len(chosen), "mean": mean.mean}
+            rows.append(row | {"mean_low": mean.low, "mean_high": mean.high})
+    frame = pd.DataFrame(rows, columns=["parameter", "value", "points", "mean", "mean_low", "mean_high"])
+    frame["value"] = pd.Series([row["value"] for row in rows], dtype=object)  # 16 stays 16 beside 0.001
+    return frame
+
+
+def curves_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
+    """All curves in long form: point, seed, step, name, value."""
+    parts = [
+        pd.DataFrame({"point": one.point, "seed": one.seed, "step": one.curves["step"], "name": name, "value": values})
+        for one in records
+        for name, values in one.curves.items()
+        if name != "step"
+    ]
+    columns = ["point", "seed", "step", "name", "value"]
+    whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return whole.astype({"step": float, "value": float})
+
+
+def points_of(records: Sequence[TrialRecord]) -> dict[str, dict[str, Any]]:
+    """Point -> parameters, in the order of the records."""
+    return {one.point: one.parameters for one in records}
+
+
+def baseline_name(records: Sequence[TrialRecord], baseline: Mapping[str, Any] | None) -> str | None:
+    """The baseline as it is called in paths."""
+    if baseline is None:
+        return None
+    return next(one.point for one in records if canonical(one.parameters) == canonical(dict(baseline)))
+
+
+def _free(name: str, taken: set[str], kind: str) -> str:
+    return f"{kind}.{name}" if name in taken else name

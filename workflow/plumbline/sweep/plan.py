@@ -1,0 +1,67 @@
+"""The plan of the `sweep` study: a trial for each point and seed of each sweep, its tables and its figures."""
+
+from pathlib import Path
+
+from plumbline.core.files import sha256_of_files
+from plumbline.core.plan.fingerprint import fingerprint
+from plumbline.core.plan.globs import matching
+from plumbline.core.plan.target import Target, Targets
+from plumbline.sweep.settings import FIGURES, TABLES, SweepSettings, SweepStudySettings, point_name
+
+
+def plan(settings: SweepStudySettings, seed: int, upstream: Targets, device: str) -> list[Target]:
+    """Every target of the study, sweep by sweep. seed, device: the trials have their own."""
+    return [target for name, sweep in settings.sweeps.items() for target in _sweep(name, sweep)]
+
+
+def _sweep(name: str, sweep: SweepSettings) -> list[Target]:
+    place = f"sweep.{name}"
+    read = {
+        "files": sha256_of_files(matching(sweep.code, f"{place}.code")),
+        "inputs_fingerprint": [fingerprint(path) for path in matching(sweep.inputs, f"{place}.inputs")],
+    }
+    modules = [] if sweep.run is None else [sweep.run.partition(":")[0]]
+    what = {"command": sweep.command, "function": sweep.run, "curves": sweep.curves.model_dump(mode="json")}
+    trials = [
+        Target(
+            "sweep",
+            "run",
+            f"{name}/{point_name(point)}/{seed}",
+            f"{name}/trials/{point_name(point)}/seed{seed}.json",
+            {"sweep": name, **what, **read, "metric": sweep.metric.name, "parameters": point, "seed": seed},
+            modules=modules,
+            is_trial=True,
+        )
+        for point in sweep.all_points
+        for seed in sweep.seeds
+    ]
+    asked = {"sweep": name, "metric": sweep.metric.model_dump(mode="json"), "baseline": sweep.baseline}
+    summary = Target(
+        "sweep",
+        "summarize",
+        name,
+        f"{name}/results.json",
+        asked,
+        reads={"trials": trials},
+        merges=trials,
+        beside={
+            "trials_table": [f"{name}/trials.csv"],
+            "points": [f"{name}/points.csv"],
+            "contrasts": [f"{name}/contrasts.csv"],
+            "effects": [f"{name}/effects.csv"],
+            "importance": [f"{name}/importance.csv"],
+            "curves": [f"{name}/curves.parquet"],
+            "best": [f"{name}/best.json"],
+            "analysis": [f"{name}/analysis.md"],
+            "tables": [f"{name}/tables/{table}.tex" for table in TABLES],
+        },
+    )
+    files = [f"{name}/figures/{figure}.{suffix}" for suffix in ("pdf", "png") for figure in FIGURES]
+    figures = Target("sweep", "figures", name, files[0], asked, reads={"results": [summary]}, beside={"png": files[1:]})
+    return [*trials, summary, figures]
+
+
+def folder_of(trial: Target, results: Path) -> Path:
+    """The trial's own folder, which stays between attempts."""
+    sweep, point, seed = trial.name.split("/")
+    return results / "sweep" / sweep / "runs" / point / f"seed{seed}"

@@ -1,0 +1,108 @@
+"""Stage `sweep.run`: one trial, a command or a function with one point's values and one seed."""
+
+import json
+import logging
+import re
+import shlex
+import sys
+from collections import deque
+from pathlib import Path
+
+from plumbline.core.errors import UserError
+from plumbline.core.plan.target import Spec
+from plumbline.core.run.processes import ChildFault, Member, TimeUpError, oom_kill_count, run_group
+from plumbline.core.run.record import Outcome, OutcomeError, recording
+from plumbline.core.run.stage import stage
+from plumbline.sweep.record import TrialRecord
+from plumbline.sweep.settings import CurveSettings, point_name
+from plumbline.sweep.trial.command import Value, filled_in
+from plumbline.sweep.trial.folder import prepared
+from plumbline.sweep.trial.leavings import METRICS, is_finite, read_curves, read_metrics
+
+log = logging.getLogger("plumbline")
+
+OUTPUT = "output.log"
+SHOWN = 20
+"""Lines of a failed command's output that the log repeats."""
+OUT_OF_MEMORY = re.compile(r"^(\w+\.)*(OutOfMemoryError|MemoryError)\b")
+"""The last line of a Python program that ran out of memory."""
+
+
+class RunSpec(Spec):
+    """What decides one trial."""
+
+    sweep: str
+    command: str | None
+    function: str | None
+    files: str
+    """Digest of the files that the config names as code."""
+    inputs_fingerprint: list[str]
+    curves: CurveSettings
+    metric: str
+    parameters: dict[str, Value]
+    seed: int
+
+
+@stage
+def run(spec: RunSpec, folder: Path, output: Path, timeout_seconds: float = 0.0, threads: int = 1) -> None:
+    """Runs the trial in `folder`, which stays between attempts, and writes its record to `output`.
+
+    timeout_seconds: 0 sets no limit. What the command prints goes to output.log in the folder. Raises UserError with
+    its last line when it ends with another status than 0, or leaves no metrics.
+    """
+    point = point_name(spec.parameters)
+    if moved := prepared(folder, spec):
+        log.warning("%s: was left by other settings or code, and is now %s", folder, moved)
+    (folder / METRICS).unlink(missing_ok=True)  # an earlier attempt's would pass for this one's
+    with recording(output, TrialRecord, trial=f"{spec.sweep}/{point}/{spec.seed}", spec=spec) as findings:
+        findings |= {"sweep": spec.sweep, "point": point, "parameters": spec.parameters, "seed": spec.seed}
+        _execute(shell_command(spec, folder), folder, timeout_seconds or None, threads)
+        findings["metrics"], findings["info"] = read_metrics(folder, spec.metric)
+        findings["curves"] = read_curves(folder / spec.curves.file, spec.curves.step)
+        if not is_finite(value := findings["metrics"][spec.metric]):
+            raise OutcomeError(Outcome.DIVERGED, f"{spec.metric} is {value}")
+
+
+def shell_command(spec: RunSpec, folder: Path) -> str:
+    """The line that the shell runs."""
+    if spec.command is not None:
+        return filled_in(spec.command, {**spec.parameters, "seed": spec.seed, "folder": str(folder)})
+    assert spec.function is not None
+    parts = [sys.executable, "-m", "plumbline.sweep.trial.call", spec.function]
+    parts += ["--settings", json.dumps(spec.parameters), "--seed", str(spec.seed), "--folder", str(folder)]
+    return shlex.join(parts)
+
+
+def _execute(command: str, folder: Path, seconds: float | None, threads: int) -> None:
+    """Runs `command` and waits for it; what it leaves running ends with it."""
+    output, kills = folder / OUTPUT, oom_kill_count()
+    output.unlink(missing_ok=True)
+    log.info("%s", command)
+    environment = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    shell = Member(work=["bash", "-c", command], name="the command", log=output, environment=environment)
+    try:
+        run_group([shell], seconds=seconds)
+    except TimeUpError:
+        raise OutcomeError(Outcome.TIMEOUT, f"took longer than {seconds:g} s") from None
+    except ChildFault as fault:
+        lines = last_lines(output)
+        for line in lines:
+            log.error("| %s", line)
+        said = lines[-1] if lines else "it printed nothing"
+        if "status 137" in str(fault) and oom_kill_count() > kills:
+            raise OutcomeError(Outcome.OUT_OF_MEMORY, "the kernel ended it for lack of memory") from None
+        if OUT_OF_MEMORY.match(said):
+            raise OutcomeError(Outcome.OUT_OF_MEMORY, said[:500]) from None
+        raise UserError(f"{str(fault).partition(';')[0]}: {said[:500]} (all of its output: {output})") from None
+
+
+def last_lines(path: Path) -> list[str]:
+    """The last lines of a command's output that are not empty; of a huge file, from its last megabyte."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - 2**20))
+        text = stream.read().decode(errors="replace")
+    return list(deque((line.rstrip() for line in text.splitlines() if line.strip()), maxlen=SHOWN))
+
+
+if __name__ == "__main__":
+    run.main()

@@ -1,0 +1,226 @@
+"""Settings of the study `sweep`: its block of the config, a sweep under each name. The trials are in `plan`."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from itertools import product
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, RootModel, field_validator, model_validator
+
+from plumbline.core.plan.target import canonical
+from plumbline.core.settings import Settings, distinct
+from plumbline.sweep.trial.command import Value, placeholders, plain
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+FOLDER, SEED = "folder", "seed"
+FIGURES = ("parameters", "interaction", "ranking", "curves", "cost")
+TABLES = ("points", "contrasts")
+
+EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+SIZES = {"MB": 1, "GB": 1000}
+LONGEST_NAME = 100
+
+
+def _number(value: Any) -> Any:
+    """`1e-3`, which YAML 1.1 reads as text because it has no point, is the number that was meant."""
+    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
+
+
+def _can_be_passed(value: Value) -> Value:
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("holds a NUL character, which no command line can")
+    return value
+
+
+PlainValue = Annotated[Value, BeforeValidator(_number), AfterValidator(_can_be_passed)]
+Point = dict[str, PlainValue]
+
+
+def _same(first: dict[str, Value], second: dict[str, Value]) -> bool:
+    return canonical(first) == canonical(second)
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+class MetricSettings(Settings):
+    """The number that trials are ranked by."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """Name of the metric in metrics.json, and in the curves where they have it."""
+    goal: Literal["max", "min"]
+    """Whether a larger or a smaller value is better."""
+
+
+class CurveSettings(Settings):
+    """Where a trial leaves its curves: one JSON object a line, or a CSV file with a header."""
+
+    file: Annotated[str, Field(pattern=r"^[^/]+\.(jsonl|csv)$")] = "metrics.jsonl"
+    """Name of the file in the trial's folder; it need not be there."""
+    step: str = "step"
+    """Key or column that holds the step."""
+
+
+class ResourceSettings(Settings):
+    """What a trial asks of the machine or the cluster. Changing it reruns nothing."""
+
+    threads: Annotated[int, Field(gt=0)] = 1
+    """Number of cores a trial computes on; OMP_NUM_THREADS is set to it."""
+    memory: Annotated[str, Field(pattern=rf"^\d+ ?({'|'.join(SIZES)})$")] | None = None
+    """Memory to reserve, such as 2 GB; null reserves none."""
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """Number of GPUs to reserve on a cluster."""
+
+    @property
+    def memory_mb(self) -> int | None:
+        """The memory in megabytes."""
+        if self.memory is None:
+            return None
+        number, unit = re.fullmatch(r"(\d+) ?(\w+)", self.memory).groups()  # type: ignore[union-attr]
+        return int(number) * SIZES[unit]
+
+
+class SweepSettings(Settings):
+    """One sweep: what to run, with which values, and what to compare."""
+
+    command: str | None = None
+    """Command that runs one trial. {name} stands for a parameter, {seed} for the seed, {folder} for the trial's folder,
+    where the command leaves metrics.json. Values are quoted for the shell."""
+    run: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
+    """Function that runs one trial, as module:function, called with (settings, seed=, folder=, report=)."""
+    code: list[str] = []
+    """Files whose content decides the result, as glob patterns. The code of `run` is found by itself."""
+    inputs: list[str] = []
+    """Data files, as glob patterns. A file that changes its size or time makes the trials stale."""
+    grid: dict[str, Annotated[list[PlainValue], Field(min_length=1)]] = {}
+    """Values of each parameter; every combination is a point."""
+    points: list[Point] = []
+    """Points beside the grid, with a value for each parameter."""
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    """Seeds; each point runs with all of them, so that they are the replicates."""
+    metric: MetricSettings
+    """The number that trials are ranked by."""
+    curves: CurveSettings = CurveSettings()
+    """Where a trial leaves its curves."""
+    baseline: Point | None = None
+    """The point that all others are compared with, seed by seed."""
+    resources: ResourceSettings = ResourceSettings()
+    """What a trial asks of the machine."""
+    timeout: Annotated[str, Field(pattern=rf"^\d+(\.\d+)? ?({'|'.join(UNITS)})$")] | None = None
+    """Longest time of a trial, such as 10 min; then its outcome is `timeout`. Null sets no limit."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int]) -> list[int]:
+        return distinct(seeds)
+
+    @field_validator("grid")
+    @classmethod
+    def _values_differ(cls, grid: dict[str, list[Value]]) -> dict[str, list[Value]]:
+        for name, values in grid.items():
+            if not name.isidentifier() or name in (SEED, FOLDER):
+                raise ValueError(f"{name!r} cannot name a parameter: use letters, digits and _, but not seed or folder")
+            try:
+                distinct([(type(value), value) for value in values])
+            except ValueError:
+                raise ValueError(f"{name}: a value is named twice") from None
+        return grid
+
+    @model_validator(mode="after")
+    def _is_one_sweep(self) -> Self:
+        if (self.command is None) == (self.run is None):
+            raise ValueError("needs either `command` or `run`")
+        points = self.all_points
+        if not points:
+            raise ValueError("has no point; give `grid` or `points`")
+        names = list(points[0])
+        for number, point in enumerate(self.points):
+            if set(point) != set(names):
+                raise ValueError(f"points.{number}: has the parameters {_listed(point)}, others have {_listed(names)}")
+        if self.baseline is not None and not any(_same(self.baseline, point) for point in points):
+            raise ValueError("baseline: is none of the points; name one with all its parameters")
+        if self.command is not None:
+            self._check_command(names)
+        return self
+
+    def _check_command(self, names: list[str]) -> None:
+        assert self.command is not None
+        try:
+            used = placeholders(self.command)
+        except ValueError as error:
+            raise ValueError(f"command: {error}") from None
+        for name in used:
+            if name not in (*names, SEED, FOLDER):
+                raise ValueError(f"command: no parameter fills {{{name}}}; write {{{{{name}}}}} for the text itself")
+        for name in names:
+            if name not in used:
+                raise ValueError(f"command: takes no {{{name}}}, so that parameter would change nothing")
+        if FOLDER not in used:
+            raise ValueError("command: takes no {folder}, where it must leave metrics.json")
+        if SEED not in used and len(self.seeds) > 1:
+            raise ValueError("command: takes no {seed}, so its trials would be copies of each other; add it")
+
+    @property
+    def all_points(self) -> list[dict[str, Value]]:
+        """The grid's combinations, the last parameter fastest, then the other points; each once."""
+        combinations = product(*self.grid.values()) if self.grid else []
+        found = [dict(zip(self.grid, values, strict=True)) for values in combinations]
+        names = list(found[0] if found else self.points[0] if self.points else {})
+        ordered = [{name: point[name] for name in names if name in point} | point for point in self.points]
+        return list({canonical(point): point for point in [*found, *ordered]}.values())
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """The time limit in seconds."""
+        if self.timeout is None:
+            return None
+        number, unit = re.fullmatch(r"([\d.]+) ?(\w+)", self.timeout).groups()  # type: ignore[union-attr]
+        return float(number) * UNITS[unit]
+
+
+class SweepStudySettings(RootModel[dict[Annotated[str, Field(pattern=rf"^{NAME}$")], SweepSettings | None]]):
+    """Study `sweep`: what do the parameters of your own script or function change?"""
+
+    root: dict[Annotated[str, Field(pattern=rf"^{NAME}$")], SweepSettings | None] = {
+        "digits_mlp": SweepSettings(
+            command="python examples/digits_mlp/train.py --lr {learning_rate} --width {width} --seed {seed}"
+            " --out {folder}",
+            code=["examples/digits_mlp/**/*.py"],
+            grid={"learning_rate": [0.001, 0.003, 0.01], "width": [16, 64]},
+            seeds=[0, 1, 2],
+            metric=MetricSettings(name="validation_accuracy", goal="max"),
+            baseline={"learning_rate": 0.003, "width": 16},
+        )
+    }
+
+    @property
+    def sweeps(self) -> dict[str, SweepSettings]:
+        """The sweeps by name; one that is null is left out."""
+        return {name: sweep for name, sweep in self.root.items() if sweep is not None}
+
+
+def point_name(point: dict[str, Value]) -> str:
+    """A point in paths: `learning_rate=0.001,width=32`; what cannot stand in one is left out and a digest added.
+
+    Parameters stand in the order of the alphabet, so that another order in the config renames nothing.
+    """
+    text = ",".join(f"{name}={plain(value)}" for name, value in sorted(point.items()))
+    typed = all(not isinstance(value, str) or not _looks_typed(value) for value in point.values())
+    if typed and len(text) <= LONGEST_NAME and re.fullmatch(r"[A-Za-z0-9_=,.+-]+", text):
+        return text
+    digits = hashlib.sha256(canonical(point).encode()).hexdigest()[:8]
+    return re.sub(r"[^A-Za-z0-9_=,.+-]+", "_", text)[:LONGEST_NAME] + f"~{digits}"
+
+
+def point_label(point: Mapping[str, Value]) -> str:
+    """A point in sentences, tables and figures: `learning_rate=0.001, width=32`, on one line and not too long."""
+    text = " ".join(", ".join(f"{name}={plain(value)}" for name, value in point.items()).split())
+    return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…"
+
+
+def _looks_typed(text: str) -> bool:
+    """Whether text could be taken for another type's value, so that two points would share a name."""
+    return text in ("true", "false") or re.fullmatch(r"[+-]?[\d.]+([eE][+-]?\d+)?", text) is not None

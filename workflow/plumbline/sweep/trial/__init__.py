@@ -1,0 +1,1 @@
+"""One trial: its command, its folder, what it leaves there."""

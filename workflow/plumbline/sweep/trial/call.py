@@ -1,0 +1,76 @@
+"""Calls a user's function as one trial: what `run: module:function` of a sweep starts, in a process of its own.
+
+    python -m plumbline.sweep.trial.call module:function --settings JSON --seed N --folder PATH
+
+The function is called as `function(settings, seed=…, folder=…, report=…)` and returns its final metrics, or leaves out
+`report` in its parameters. What it reports goes to metrics.jsonl in the folder, a line a step.
+"""
+
+import argparse
+import importlib
+import inspect
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from plumbline.sweep.trial.leavings import METRICS
+
+CURVES = "metrics.jsonl"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("function")
+    parser.add_argument("--settings", type=json.loads, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    options = parser.parse_args()
+    try:
+        found = _called(options.function, options.settings, options.seed, options.folder)
+    except BaseException as error:
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            raise
+        _say(error)
+        sys.exit(1)
+    if not isinstance(found, dict):
+        sys.exit(f"{options.function}: returned {type(found).__name__}; return a dict of final metrics")
+    (options.folder / METRICS).write_text(json.dumps(found, default=float), encoding="utf-8")
+
+
+def _called(name: str, settings: dict[str, Any], seed: int, folder: Path) -> Any:
+    module, _, attribute = name.partition(":")
+    function: Callable[..., Any] | None = getattr(importlib.import_module(module), attribute, None)
+    if function is None:
+        sys.exit(f"{name}: module {module} has no {attribute}")
+    given: dict[str, Any] = {"seed": seed, "folder": folder, "report": Report(folder / CURVES)}
+    parameters = inspect.signature(function).parameters
+    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return function(settings, **{key: value for key, value in given.items() if takes_all or key in parameters})
+
+
+class Report:
+    """Appends `step` and metrics as one line of JSON."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, step: int, **metrics: float) -> None:
+        line = json.dumps({"step": step, **metrics}, default=float)
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+
+def _say(error: BaseException) -> None:
+    """The error with the frames of the user's code: those below this module and the import system."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename != __file__ and not frame.filename.startswith("<frozen ")]
+    inner = [frame for frame in own if not frame.filename.endswith("importlib/__init__.py")]
+    print("Traceback (most recent call last):", *traceback.format_list(inner), sep="\n", end="", file=sys.stderr)
+    print(*traceback.format_exception_only(error), end="", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
