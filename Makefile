@@ -25,7 +25,7 @@ run: $(INSTALLED) ## Run every study on the embedded default, then write the rep
 
 report: results/report.html ## Write results/report.html
 
-results/report.html: $(INSTALLED) $(wildcard results/*/figures/*.png) $(wildcard results/*/results.json)
+results/report.html: $(INSTALLED) $(wildcard results/*/figures/*.png results/*/*/figures/*.png results/*/results.json results/*/*/results.json)
 	$(BIN)/snakemake --cores 1 --report $@
 
 status: $(INSTALLED) ## Show the progress of each study

@@ -56,7 +56,7 @@ def test_different_points_have_different_names_that_can_stand_in_a_path():
     names = [point_name({"x": value}) for value in values]
     assert len(set(names)) == len(values)
     assert all(re.fullmatch(r"[A-Za-z0-9_=,.+~-]{2,120}", name) for name in names)
-    assert point_name({"learning_rate": 1e-3, "width": 32}) == "learning_rate=0.001,width=32"
+    assert point_name({"width": 32, "learning_rate": 1e-3}) == "learning_rate=0.001,width=32"
 
 
 def test_a_sweep_that_is_null_is_left_out_and_units_are_seconds_and_megabytes():
