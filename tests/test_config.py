@@ -23,7 +23,7 @@ def test_every_key_has_its_meaning_in_the_schema():
     silent = [
         f"{name}.{key}"
         for name, block in blocks.items()
-        for key, described in block["properties"].items()
+        for key, described in block.get("properties", {}).items()
         if not described.get("description")
     ]
     assert silent == []

@@ -1,10 +1,10 @@
 """A function as a trial: it reports curves, and resumes from its own checkpoint.
 
-    sweep:
-      resumable:
-        run: examples.resumable.training:run
-        grid: {rate: [0.1, 0.4, 0.9, 1.1]}
-        metric: {name: loss, goal: min}
+sweep:
+  resumable:
+    run: examples.resumable.training:run
+    grid: {rate: [0.1, 0.4, 0.9, 1.1]}
+    metric: {name: loss, goal: min}
 """
 
 import json

@@ -171,9 +171,9 @@ def test_a_function_that_fails_shows_the_frames_of_its_own_code_alone(tmp_path, 
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        ("my_functions:missing", "my_functions:missing: module my_functions has no missing"),
+        ("my_functions:missing", "run: my_functions:missing: my_functions has no missing"),
         ("my_functions:nothing", "my_functions:nothing: returned int; return a dict of final metrics"),
-        ("no_such_module:run", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("no_such_module:run", "run: no_such_module:run: no module no_such_module; is its directory on PYTHONPATH"),
     ],
 )
 def test_a_function_that_cannot_be_a_trial_is_named(tmp_path, functions, function, said):

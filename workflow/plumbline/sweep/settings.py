@@ -69,7 +69,7 @@ class ResourceSettings(Settings):
 
     threads: Annotated[int, Field(gt=0)] = 1
     """Number of cores a trial computes on; OMP_NUM_THREADS is set to it."""
-    memory: Annotated[str, Field(pattern=rf"^\d+ ?({'|'.join(SIZES)})$")] | None = None
+    memory: Annotated[str, Field(pattern=r"^\d+ ?(MB|GB)$")] | None = None
     """Memory to reserve, such as 2 GB; null reserves none."""
     gpus: Annotated[int, Field(ge=0)] = 0
     """Number of GPUs to reserve on a cluster."""
@@ -102,14 +102,14 @@ class SweepSettings(Settings):
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
     """Seeds; each point runs with all of them, so that they are the replicates."""
     metric: MetricSettings
-    """The number that trials are ranked by."""
+    """Metric that decides which point is best."""
     curves: CurveSettings = CurveSettings()
     """Where a trial leaves its curves."""
     baseline: Point | None = None
     """The point that all others are compared with, seed by seed."""
     resources: ResourceSettings = ResourceSettings()
     """What a trial asks of the machine."""
-    timeout: Annotated[str, Field(pattern=rf"^\d+(\.\d+)? ?({'|'.join(UNITS)})$")] | None = None
+    timeout: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?(s|min|h|d)$")] | None = None
     """Longest time of a trial, such as 10 min; then its outcome is `timeout`. Null sets no limit."""
 
     @field_validator("seeds")

@@ -25,11 +25,28 @@ PURE = {
     *(STAGE, *WRAPPERS, "pydantic.field_validator", "pydantic.model_validator"),
     *("dataclasses.field", "pydantic.Field", "pydantic.ConfigDict", "typing.TypeVar", "typing.ParamSpec"),
     *("functools.partial", "logging.getLogger", "pathlib.Path", "re.compile", "types.MappingProxyType"),
-    *("numpy.dtype", "pydantic.BeforeValidator", "pydantic.PlainSerializer", "dict", "frozenset", "list", "tuple"),
+    *(
+        "numpy.dtype",
+        "pydantic.AfterValidator",
+        "pydantic.BeforeValidator",
+        "pydantic.PlainSerializer",
+        "dict",
+        "frozenset",
+        "list",
+        "tuple",
+    ),
 }
 """What may be called when a module is imported and only builds a value: it changes nothing and calls none of ours."""
 _BASES = {
-    *("abc.ABC", "enum.StrEnum", "pydantic.BaseModel", "torch.nn.Module", "torch.nn.Sequential", "Exception"),
+    *(
+        "abc.ABC",
+        "enum.StrEnum",
+        "pydantic.BaseModel",
+        "pydantic.RootModel",
+        "torch.nn.Module",
+        "torch.nn.Sequential",
+        "Exception",
+    ),
     *("typing.Generic", "typing.NamedTuple", "typing.Protocol"),
 }
 """Base classes of others that do nothing more to a subclass."""

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from plumbline.core import registry
+from plumbline.core.errors import UserError
 from plumbline.sweep.trial.leavings import METRICS
 
 CURVES = "metrics.jsonl"
@@ -30,9 +32,9 @@ def main() -> None:
     options = parser.parse_args()
     try:
         found = _called(options.function, options.settings, options.seed, options.folder)
-    except BaseException as error:
-        if isinstance(error, SystemExit | KeyboardInterrupt):
-            raise
+    except UserError as error:
+        sys.exit(str(error))
+    except Exception as error:  # noqa: BLE001  whatever the user's function raises
         _say(error)
         sys.exit(1)
     if not isinstance(found, dict):
@@ -41,10 +43,7 @@ def main() -> None:
 
 
 def _called(name: str, settings: dict[str, Any], seed: int, folder: Path) -> Any:
-    module, _, attribute = name.partition(":")
-    function: Callable[..., Any] | None = getattr(importlib.import_module(module), attribute, None)
-    if function is None:
-        sys.exit(f"{name}: module {module} has no {attribute}")
+    function: Callable[..., Any] = registry.find(name, Path(), "", attribute=None, place="run")
     given: dict[str, Any] = {"seed": seed, "folder": folder, "report": Report(folder / CURVES)}
     parameters = inspect.signature(function).parameters
     takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
@@ -66,8 +65,8 @@ class Report:
 def _say(error: BaseException) -> None:
     """The error with the frames of the user's code: those below this module and the import system."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename != __file__ and not frame.filename.startswith("<frozen ")]
-    inner = [frame for frame in own if not frame.filename.endswith("importlib/__init__.py")]
+    skipped = (__file__, registry.__file__, importlib.__file__)
+    inner = [frame for frame in frames if not frame.filename.startswith(("<frozen ", *skipped))]
     print("Traceback (most recent call last):", *traceback.format_list(inner), sep="\n", end="", file=sys.stderr)
     print(*traceback.format_exception_only(error), end="", file=sys.stderr)
 
