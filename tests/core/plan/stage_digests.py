@@ -6,14 +6,14 @@ from pathlib import Path
 
 import plumbline
 from plumbline import config
-from plumbline.core.plan import code, modules
+from plumbline.core.plan import code, modules, target
 
 PROJECT = Path(__file__).parents[3]
 MORE = {"throughput": {"timing": {"max_batch": True}, "variants": {"paths": ["models/mine"]}}}
 """For stages that the default config does not ask for."""
 Root = tuple[str, ...]
 """A stage's module, and the modules that its target names."""
-CACHED = (code.code_of, code._read, code._digest, modules.parsed, modules.source)
+CACHED = (target.code_digest, code.code_of, code._read, code._digest, modules.parsed, modules.source)
 
 
 def forget() -> None:
@@ -45,4 +45,4 @@ def read_from(package: Path) -> Iterator[None]:
 def roots() -> set[Root]:
     """Every stage of every study, with each set of modules that its targets name."""
     plans = [*config.load([PROJECT / "config.yaml"]).plan(), *config.check(MORE).plan()]
-    return {(f"plumbline.{target.study}.{target.stage}", *target.modules) for target in plans}
+    return {(f"plumbline.{one.study}.{one.stage}", *one.modules) for one in plans}

@@ -20,9 +20,11 @@ Values = TypeVar("Values", bound=Sequence[Any])
 
 def distinct(values: Values) -> Values:
     """`values`. Raises ValueError when one occurs twice."""
+    seen = set()
     for value in values:
-        if values.count(value) > 1:
+        if value in seen:
             raise ValueError(f"{value!r} is named twice")
+        seen.add(value)
     return values
 
 

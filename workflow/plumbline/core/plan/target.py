@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,12 @@ def canonical(value: Any) -> str:
 def digest(text: str) -> str:
     """The first 16 hex digits of the SHA-256 of `text`."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def code_digest(stage: str, *modules: str) -> str:
+    """The digest of `code_of`, once for all trials of a stage."""
+    return digest(canonical(code_of(stage, *modules)))
 
 
 class Spec(Settings):
@@ -105,7 +111,7 @@ class Target:
                 "\n".join(f"{name}: {item.spec if isinstance(item, Target) else item.sha256}" for name, item in read)
             )
             records = {"records": recorded(self.merges)} if self.merges else {}
-            head = {"code": digest(canonical(self.code)), "inputs": inputs}
+            head = {"code": code_digest(f"plumbline.{self.study}.{self.stage}", *self.modules), "inputs": inputs}
             self._specs[known] = canonical({**self.settings, **records, **head})
         return self._specs[known]
 
