@@ -97,6 +97,7 @@ def _base(settings: ThroughputSettings, seed: int, upstream: Targets) -> Target:
     seen += matching(text.evaluation, "throughput.text.evaluation")
     values = {
         "model": {"source": model.source, "chosen": _chosen(settings)},
+        "strict": model.strict,
         "text": text.model_dump(),
         "seed": seed,
         "fingerprint": [fingerprint(path) for path in seen],
@@ -171,6 +172,7 @@ def _user_supplied(settings: ThroughputSettings, base: Target) -> Iterator[tuple
     for name, (folder, ratio) in own.items():
         seen = fingerprint(_suiting(folder, settings, name)) if folder.exists() else None
         values = {"variant": name, "folder": str(folder), "ratio": ratio, "fingerprint": seen}
+        values["strict"] = settings.model.strict
         yield name, _target("user_variant", name, f"models/{name}/manifest.json", values, reads={"base": [base]})
 
 

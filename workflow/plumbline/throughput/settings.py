@@ -100,6 +100,9 @@ class ModelSettings(Settings):
     """Folder written by transformers' save_pretrained, when the source is `path`."""
     config: Architecture = Architecture()
     """The architecture to fill with random weights when the source is `config`."""
+    strict: bool = True
+    """Whether weights and config.json must match, for variants that you supply too. If false, tensors that the
+    architecture does not use are left out and missing ones are drawn at random; the manifest lists them."""
 
     @model_validator(mode="after")
     def _path_is_named(self) -> Self:
@@ -118,9 +121,13 @@ class TextSettings(Settings):
     """Text for calibration, perplexity and prompts."""
 
     calibration: list[str] = []
-    """Globs of UTF-8 files to calibrate on; empty uses the training documents of the study lr_sweep."""
+    """Globs of UTF-8 files to calibrate on, text or JSON lines with a key `text`; empty uses the training documents of
+    the study lr_sweep."""
     evaluation: list[str] = []
     """Globs of UTF-8 files to measure perplexity on; empty uses the validation documents of the study lr_sweep."""
+    beginning_of_text: Literal["auto", "always", "never"] = "auto"
+    """Whether each window begins with the model's beginning-of-text token: `auto` if its tokenizer puts one before a
+    text."""
     window: PositiveInt = 64
     """Tokens per window; at most the model's context."""
     calibration_windows: PositiveInt = 256

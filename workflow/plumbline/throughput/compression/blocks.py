@@ -1,10 +1,14 @@
 """The linear layers inside a model's decoder blocks."""
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from plumbline.core.errors import UserError
+from plumbline.core.run.record import Outcome, OutcomeError
+from plumbline.throughput.models.manifest import CompressedLayer
+from plumbline.throughput.models.unmatched import listed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -16,24 +20,67 @@ Block = dict[str, nn.Module]
 def blocks_of(model: "PreTrainedModel", place: str) -> list[Block]:
     """The linear layers of each decoder block, in order; embedding and head belong to no block.
 
-    Raises UserError, naming `place`, for a model without decoder blocks or without linear layers in them.
+    Raises OutcomeError, unavailable and naming `place`, for a model without decoder blocks or linear layers in them.
     """
-    depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth:
-            blocks = [
-                {f"{name}.{number}.{key}": part for key, part in block.named_modules() if _is_linear(part)}
-                for number, block in enumerate(module)
-            ]
-            if all(blocks):
-                return blocks
-    raise UserError(f"{place}: has no decoder blocks with linear layers, so it cannot be compressed; use another model")
+    blocks = [
+        {f"{name}.{key}": part for key, part in block.named_modules() if _is_linear(part)}
+        for name, block in _decoder_blocks(model, place)
+    ]
+    found = [block for block in blocks if block]
+    if not found:
+        raise OutcomeError(Outcome.UNAVAILABLE, f"{place}: its decoder blocks have no linear layers to compress")
+    return found
+
+
+def block_matrices(model: "PreTrainedModel", place: str) -> dict[str, int]:
+    """Name -> number of parameters, of each parameter of the decoder blocks with two dimensions or more.
+
+    Of three dimensions are the experts of a layer, one matrix each.
+    """
+    return {
+        f"{name}.{key}": parameter.numel()
+        for name, block in _decoder_blocks(model, place)
+        for key, parameter in block.named_parameters()
+        if parameter.dim() > 1
+    }
+
+
+def reached_share(whole: dict[str, int], layers: Sequence[CompressedLayer]) -> float:
+    """Share of the parameters of `whole`, as `block_matrices` gives them, that remain with `layers` factored."""
+    kept = sum(layer.rank * (layer.rows + layer.columns) for layer in layers)
+    return (kept + sum(whole.values()) - sum(layer.rows * layer.columns for layer in layers)) / sum(whole.values())
+
+
+def left_whole(whole: dict[str, int], layers: Sequence[CompressedLayer]) -> list[str]:
+    """What the findings say about the matrices of `whole` that are none of `layers`, if there are any."""
+    factored = {f"{layer.name}.weight" for layer in layers}
+    left = {name: count for name, count in whole.items() if name not in factored}
+    if not left:
+        return []
+    share = math.fsum(left.values()) / sum(whole.values())
+    return [
+        f"SVD left {share:.1%} of the blocks' parameters as they are, since no linear layer has them: {listed(left)}"
+    ]
+
+
+def linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Name -> rows and columns of every linear layer."""
+    linears = ((name, matrix_of(part)) for name, part in model.named_modules() if _is_linear(part))
+    return {name: (matrix.shape[0], matrix.shape[1]) for name, matrix in linears}
 
 
 def matrix_of(linear: nn.Module) -> Tensor:
     """The weight W (rows, columns) of a linear layer, such that it computes x Wᵀ + bias."""
     weight = linear.get_parameter("weight")
     return weight if isinstance(linear, nn.Linear) else weight.mT
+
+
+def _decoder_blocks(model: "PreTrainedModel", place: str) -> list[tuple[str, nn.Module]]:
+    depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return [(f"{name}.{number}", block) for number, block in enumerate(module)]
+    raise OutcomeError(Outcome.UNAVAILABLE, f"{place}: has no decoder blocks, so it cannot be compressed")
 
 
 def _is_linear(module: nn.Module) -> bool:
