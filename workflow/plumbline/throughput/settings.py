@@ -28,6 +28,8 @@ Method = Literal["whitened", "plain"]
 
 ENGINES = Path(__file__).parent / "engines"
 BASE = "base"
+AUTO = "auto"
+"""In place of an engine: the fastest that can run all variants of the block."""
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 """Pattern of model and variant names, which become parts of paths, tables and command lines."""
 FIGURES = (
@@ -171,8 +173,9 @@ class GridSettings(Settings):
 
     variants: list[str] | None = None
     """Variants to measure, named as in results/throughput/models; null takes all that are measured by default."""
-    engines: Annotated[list[str], Field(min_length=1)] = ["lean"]
-    """Engines to measure: files of the folder engines/, or package.module:name."""
+    engines: Annotated[list[str], Field(min_length=1)] = [AUTO]
+    """Engines to measure: files of the folder engines/, or package.module:name. `auto` is `lean` where all variants of
+    the block are Llamas, else `generate`."""
     batch: Annotated[list[PositiveInt], Field(min_length=1)]
     """Batch sizes to measure."""
     prompt: Annotated[list[PositiveInt], Field(min_length=1)] = [4]
@@ -183,7 +186,7 @@ class GridSettings(Settings):
     @field_validator("engines")
     @classmethod
     def _known(cls, engines: list[str]) -> list[str]:
-        known = registry.names(ENGINES)
+        known = [AUTO, *registry.names(ENGINES)]
         for engine in engines:
             if ":" not in engine and engine not in known:
                 raise ValueError(

@@ -118,9 +118,15 @@ def shapes_of(config: Any, place: str) -> Shapes:
         width=width,
         layers=_number(text, "num_hidden_layers", place),
         heads=heads,
-        kv_heads=_first_number(text, "num_key_value_heads") or heads,
+        kv_heads=_kv_heads(text) or heads,
         head_size=_first_number(text, "head_dim") or (width // heads if heads else 0),
     )
+
+
+def _kv_heads(config: Any) -> int | None:
+    if getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False):  # Falcon
+        return 1
+    return _first_number(config, "num_key_value_heads", "num_kv_heads")
 
 
 def _first_number(config: Any, *keys: str) -> int | None:
