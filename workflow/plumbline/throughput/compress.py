@@ -72,7 +72,6 @@ def _compressed(spec: CompressSpec, parent: Manifest, text: Path, folder: Path, 
     model = load_transformers(parent, torch.float32, device)
     windows = load_file(text)
     types = StoredTypes(Path(parent.folder), model.base_model_prefix)
-    whole = block_matrices(model, parent.folder)
     layers: list[CompressedLayer] = []
     made: dict[str, nn.Module] = {}
     notes = list(parent.notes)
@@ -90,6 +89,7 @@ def _compressed(spec: CompressSpec, parent: Manifest, text: Path, folder: Path, 
     except AttributeError as error:  # some architectures read a layer's weight in place of calling the layer
         message = f"{parent.folder}: its layers cannot be replaced by low-rank ones ({one_line(error)})"
         raise OutcomeError(Outcome.UNAVAILABLE, message) from error
+    matrices = block_matrices(model, parent.folder)
     used = parent.calibration if spec.method == "whitened" else None
     return Manifest(
         variant=spec.variant,
@@ -102,8 +102,8 @@ def _compressed(spec: CompressSpec, parent: Manifest, text: Path, folder: Path, 
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         shapes=parent.shapes,
         layers=layers,
-        reached=reached_share(whole, layers),
-        notes=[*notes, *left_whole(whole, layers)],
+        reached=reached_share(matrices, layers),
+        notes=[*notes, *left_whole(matrices, layers)],
         beginning_of_text=parent.beginning_of_text,
         calibration=used,
         **scored,

@@ -100,6 +100,8 @@ def _compression(by_variant: pd.DataFrame, trials: pd.DataFrame, speedups: pd.Da
     base = by_variant[by_variant["variant"] == BASE]
     reference = base.iloc[0] if len(base) else None
     compared = speedups[speedups["question"] == "variants"]
+    if reference is not None and list(by_variant["perplexity"].notna()).count(True) == 1:
+        yield f"{BASE} has a perplexity of {reference['perplexity']:,.2f}; no other variant has one."
     for _, row in by_variant[by_variant["variant"] != BASE].iterrows():
         mine = compared[compared["variant"] == row["variant"]]
         if len(mine):

@@ -1,6 +1,5 @@
 """The linear layers inside a model's decoder blocks."""
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -45,19 +44,21 @@ def block_matrices(model: "PreTrainedModel", place: str) -> dict[str, int]:
     }
 
 
-def reached_share(whole: dict[str, int], layers: Sequence[CompressedLayer]) -> float:
-    """Share of the parameters of `whole`, as `block_matrices` gives them, that remain with `layers` factored."""
-    kept = sum(layer.rank * (layer.rows + layer.columns) for layer in layers)
-    return (kept + sum(whole.values()) - sum(layer.rows * layer.columns for layer in layers)) / sum(whole.values())
+def reached_share(matrices: dict[str, int], layers: Sequence[CompressedLayer]) -> float:
+    """Share of the parameters in the blocks' matrices that `layers`, factored, left: `matrices` are those there now."""
+    kept = sum(matrices.values())
+    saved = sum(layer.rows * layer.columns - layer.rank * (layer.rows + layer.columns) for layer in layers)
+    return kept / (kept + saved)
 
 
-def left_whole(whole: dict[str, int], layers: Sequence[CompressedLayer]) -> list[str]:
-    """What the findings say about the matrices of `whole` that are none of `layers`, if there are any."""
-    factored = {f"{layer.name}.weight" for layer in layers}
-    left = {name: count for name, count in whole.items() if name not in factored}
+def left_whole(matrices: dict[str, int], layers: Sequence[CompressedLayer]) -> list[str]:
+    """What the findings say about those of `matrices` that are none of `layers`, if there are any."""
+    factors = {f"{layer.name}.{part}.weight" for layer in layers for part in "01"}
+    left = {name: count for name, count in matrices.items() if name not in factors}
     if not left:
         return []
-    share = math.fsum(left.values()) / sum(whole.values())
+    whole = sum(left.values()) + sum(layer.rows * layer.columns for layer in layers)
+    share = sum(left.values()) / whole
     return [
         f"SVD left {share:.1%} of the blocks' parameters as they are, since no linear layer has them: {listed(left)}"
     ]
