@@ -70,12 +70,7 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[str, ...], list[tuple[int, int
         (),
         [(2, 8, 8), (2, 8, 999)],
     ),
-    "positions": (
-        "gpt2",
-        ENDS | {"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4},
-        ("wpe",),
-        [(4, 8, 999)] * 2,
-    ),
+    "positions": ("gpt2", GPT2, ("wpe",), [(4, 8, 999)] * 2),
 }
 
 
@@ -90,11 +85,6 @@ def test_bytes_of_a_dense_model_are_those_of_its_parts(case: str, rows: int) -> 
     assert found.cache_bytes == pytest.approx(
         sum(keys_and_values(heads, size, rows, win) for heads, size, win in layers)
     )
-
-
-def sum_of_rows(weight: Tensor, tokens: Tensor) -> float:
-    steps = torch.linspace(1, GENERATED - 1, 8).round().int().tolist()
-    return weight[0].nbytes * sum(len(set(tokens[:, step - 1].tolist())) for step in steps) / len(steps)
 
 
 @pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral"])
@@ -125,21 +115,7 @@ def test_of_experts_those_count_that_the_rows_chose(kind: str, rows: int) -> Non
 
 
 def test_a_compressed_latent_is_the_cache_of_latent_attention() -> None:
-    sizes = SIZES | {
-        "q_lora_rank": 16,
-        "kv_lora_rank": 8,
-        "qk_rope_head_dim": 4,
-        "qk_nope_head_dim": 8,
-        "v_head_dim": 8,
-    }
-    sizes |= {
-        "first_k_dense_replace": 2,
-        "n_routed_experts": 4,
-        "num_experts_per_tok": 1,
-        "n_group": 1,
-        "topk_group": 1,
-    }
-    found, _ = counted(model_of("deepseek_v3", **sizes), 3)
+    found, _ = counted(model_of("deepseek_v3", **LATENT), 3)
     contexts = [PROMPT + step for step in range(1, GENERATED)]
     assert found.cache_bytes == pytest.approx(2 * 3 * (8 + 4) * NUMBER * sum(contexts) / len(contexts))
 

@@ -86,7 +86,10 @@ def _compressed(spec: CompressSpec, parent: Manifest, text: Path, folder: Path, 
     _save(model, types, folder / SINGLE)
     try:
         scored = quality(model, windows.get("evaluation"))
-    except AttributeError as error:  # some architectures read a layer's weight in place of calling the layer
+    except (
+        AttributeError,
+        TypeError,
+    ) as error:  # some architectures read a layer's weight in place of calling the layer
         message = f"{parent.folder}: its layers cannot be replaced by low-rank ones ({one_line(error)})"
         raise OutcomeError(Outcome.UNAVAILABLE, message) from error
     matrices = block_matrices(model, parent.folder)

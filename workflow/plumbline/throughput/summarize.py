@@ -151,7 +151,9 @@ def _relative(row: pd.Series) -> str:
 def _ratio(row: pd.Series) -> str:
     if math.isnan(row["ratio"]):
         return MISSING
-    return share_text(row["ratio"], row["reached"]) + (" (by name)" if row["method"] == "user" else "")
+    return share_text(row["ratio"], row["reached"]) + (
+        " (by name)" if row["method"] == "user" and math.isnan(row["reached"]) else ""
+    )
 
 
 def _text(value: float, form: str) -> str:

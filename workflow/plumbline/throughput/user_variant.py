@@ -70,7 +70,9 @@ def _examined(
         and (shapes.context is None or evaluation.shape[1] <= shapes.context)
         and same_vocabulary(folder, Path(parent.folder))
     )
-    ratio = manifest.ratio
+    layers = manifest.layers
+    reached = reached_share(block_matrices(model, manifest.folder), layers) if layers else None
+    ratio = manifest.ratio or reached
     if ratio is None and parent.parameters:
         ratio = parameters / parent.parameters
     known = {
@@ -82,7 +84,7 @@ def _examined(
         "shapes": shapes,
         "message": None if comparable else OTHER_TOKENS,
         "beginning_of_text": parent.beginning_of_text,
-        "reached": reached_share(block_matrices(model, manifest.folder), manifest.layers) if manifest.layers else None,
+        "reached": reached,
     }
     return manifest.model_copy(update=known | quality(model, evaluation if comparable else None))
 

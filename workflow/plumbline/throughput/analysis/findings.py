@@ -136,7 +136,9 @@ def _size(row: pd.Series, base: pd.Series | None) -> str:
     parts = []
     if not math.isnan(row["ratio"]):
         share = share_text(row["ratio"], row["reached"])
-        parts.append(f"ratio {share}" + (" by its name" if row["method"] == "user" else ""))
+        parts.append(
+            f"ratio {share}" + (" by its name" if row["method"] == "user" and math.isnan(row["reached"]) else "")
+        )
     if base is not None and not (pd.isna(row["parameters"]) or pd.isna(base["parameters"])):
         parts.append(f"{row['parameters'] / base['parameters']:.0%} of all parameters")
     return f" ({', '.join(parts)})" if parts else ""

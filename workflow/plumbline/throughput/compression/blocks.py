@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.throughput.models.manifest import CompressedLayer
@@ -60,7 +62,7 @@ def left_whole(matrices: dict[str, int], layers: Sequence[CompressedLayer]) -> l
     whole = sum(left.values()) + sum(layer.rows * layer.columns for layer in layers)
     share = sum(left.values()) / whole
     return [
-        f"SVD left {share:.1%} of the blocks' parameters as they are, since no linear layer has them: {listed(left)}"
+        f"SVD left {share:.1%} of the blocks' parameters as they are, which no plain linear layer has: {listed(left)}"
     ]
 
 
@@ -85,4 +87,13 @@ def _decoder_blocks(model: "PreTrainedModel", place: str) -> list[tuple[str, nn.
 
 
 def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"  # its weight is transposed
+    """Whether a module only multiplies: some subclasses of Linear are routers, which choose experts as well."""
+    if not isinstance(module, nn.Linear):
+        return type(module).__name__ == "Conv1D"  # its weight is transposed
+    if type(module).forward is nn.Linear.forward:
+        return True
+    x = module.weight.new_ones(1, module.in_features)
+    found = module(x)
+    if not isinstance(found, Tensor) or found.shape != (1, module.out_features):
+        return False
+    return found.is_meta or torch.allclose(found, F.linear(x, module.weight, module.bias), rtol=1e-3, atol=1e-5)

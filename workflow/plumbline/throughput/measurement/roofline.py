@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -10,8 +10,10 @@ from torch import Tensor
 from plumbline.core.files import read_json
 from plumbline.core.settings import Settings, validated
 from plumbline.throughput.engines.interface import Shape
-from plumbline.throughput.measurement.counted import Counted
 from plumbline.throughput.models.manifest import Shapes
+
+if TYPE_CHECKING:
+    from plumbline.throughput.measurement.counted import Counted
 
 LLAMA = "llama"
 
@@ -89,7 +91,7 @@ class Step(NamedTuple):
 
 
 def decode_step(
-    weights: Sequence[Tensor], counted: Counted | None, shapes: Shapes, shape: Shape, itemsize: int
+    weights: Sequence[Tensor], counted: "Counted | None", shapes: Shapes, shape: Shape, itemsize: int
 ) -> Step:
     """A decode step for all rows of `shape`, with numbers of `itemsize` bytes: as `counted`, else by arithmetic.
 

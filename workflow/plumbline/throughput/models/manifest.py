@@ -65,7 +65,8 @@ class Manifest(Settings):
     method: str
     """none (the base) | plain | whitened | user."""
     ratio: float | None = None
-    """Share of each linear layer's parameters kept; of a user-supplied model without a ratio, of all parameters."""
+    """Share of each linear layer's parameters to keep; of a user-supplied model without a ratio what it reached, or
+    its share of all parameters where it has no low-rank layers."""
     folder: str = ""
     """Folder with config.json and *.safetensors; relative to the folder Snakemake runs in."""
     weights: str = ""
