@@ -145,6 +145,18 @@ def test_a_line_that_says_end_of_text_parts_documents(tmp_path: Path) -> None:
     assert [text for text, _ in rows] == ["One.", "Two,\n\nstill two."]
 
 
+def test_json_lines_are_a_document_each(tmp_path: Path) -> None:
+    (tmp_path / "stories.jsonl").write_text('{"text": "One."}\n\n{"id": 2, "text": "Two,\\n\\nstill two."}\n')
+    _, rows = from_files(tmp_path, "stories.jsonl")
+    assert [text for text, _ in rows] == ["One.", "Two,\n\nstill two."]
+
+
+def test_json_lines_without_text_are_refused_by_line(tmp_path: Path) -> None:
+    (tmp_path / "stories.jsonl").write_text('{"text": "One."}\n{"story": "Two."}\n')
+    with pytest.raises(UserError, match=r"stories\.jsonl: line 2: has no text under the key 'text' \(it has story\)"):
+        from_files(tmp_path, "stories.jsonl")
+
+
 def test_an_empty_file_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("some text")
     (tmp_path / "empty.txt").write_text(" \n\n")

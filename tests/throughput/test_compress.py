@@ -161,7 +161,7 @@ def test_user_folder_that_compress_wrote_gets_the_same_perplexity(trained):
     found = user_supplied(trained, ours.folder)
     assert found.perplexity == ours.perplexity
     assert (found.method, found.sha256, found.parent) == ("user", ours.sha256, ours.parent)
-    assert found.ratio == pytest.approx(ours.parameters / read_manifest(trained).parameters)
+    assert found.ratio == found.reached == ours.reached == pytest.approx(0.6, abs=0.05)  # ranks are whole numbers
     assert user_supplied(trained, ours.folder, ratio=0.6).ratio == 0.6
 
 

@@ -14,7 +14,7 @@ from plumbline.core.errors import UserError
 from plumbline.throughput.models import random
 from plumbline.throughput.models.load import load_tensors, load_transformers
 from plumbline.throughput.models.manifest import CompressedLayer, Manifest
-from plumbline.throughput.models.weights import sha256_of, stored_types
+from plumbline.throughput.models.weights import StoredTypes, sha256_of
 from plumbline.throughput.settings import Architecture
 from throughput.small_models import SMALL, write_random
 
@@ -83,7 +83,7 @@ def test_tensors_are_the_files_in_the_requested_dtype(model_folder):
 def test_tied_head_and_bfloat16_load(tmp_path):
     folder = write_random(tmp_path / "tied", tokenizer=False, tied_embeddings=True, stored="bfloat16")
     assert "lm_head.weight" not in load_tensors(manifest(folder), torch.float32, CPU)
-    assert set(stored_types(folder).values()) == {torch.bfloat16}
+    assert StoredTypes(folder, "model").of("lm_head.weight") == torch.bfloat16
     model = load_transformers(manifest(folder), torch.float32, CPU, "sdpa")
     assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
 
@@ -152,8 +152,8 @@ def damaged(folder, what):
         ("no config", "has no config.json"),
         ("unknown", "config.json: transformers cannot read it.*flatland"),
         ("encoder only", "has no causal language model of type 't5'"),
-        ("wider", "has another shape for model.layers.0.mlp.down_proj.weight and 5 more"),
-        ("deeper", "lacks model.layers.2.input_layernorm.weight and 8 more"),
+        ("wider", "has another shape for .*down_proj.weight .*; set intermediate_size: 48 there"),
+        ("deeper", "lacks model.layers.2.input_layernorm.weight, .* and 5 more kinds; set num_hidden_layers: 2 there"),
     ],
 )
 def test_damaged_folder_is_one_line_that_names_it(model_folder, tmp_path, what, message):

@@ -111,3 +111,57 @@ def test_lengths_beyond_a_folders_context_are_refused_before_anything_runs(tmp_p
         specs(model=hub, text={"calibration": [__file__], "evaluation": [__file__]})
     for_others = [{"batch": [1], "variants": ["base"]}, {"batch": [1], "generated": [4]}]
     assert "user_variant/short" in specs(variants=own, grid=for_others)
+
+
+OWN_TEXT = {"text": {"calibration": [__file__], "evaluation": [__file__]}}
+
+
+@pytest.mark.parametrize(
+    ("config", "engine"),
+    [
+        ({"model_type": "llama"}, "lean"),
+        ({"model_type": "qwen2"}, "generate"),
+        ({"model_type": "llama", "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "generate"),
+        ({"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 2.0}}, "generate"),
+        (
+            {"model_type": "llama", "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
+            "generate",
+        ),
+    ],
+)
+def test_the_default_engine_is_the_fastest_that_can_run_all_variants(tmp_path, config, engine):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = {"model": {"source": "path", "path": str(tmp_path)}} | OWN_TEXT
+    assert {path.split("/")[2] for path in specs(**model) if path.startswith("measure/")} == {engine}
+    variant = {"variants": {"ratios": [1.0], "paths": [str(tmp_path)]}}
+    assert {path.split("/")[2] for path in specs(**variant) if path.startswith("measure/")} == {engine}
+    assert {path.split("/")[2] for path in specs() if path.startswith("measure/")} == {"lean"}
+
+
+def test_the_default_engine_of_a_hub_model_follows_its_config(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    model = {"model": {"source": "hub", "hub": {"id": "some-lab/small"}}} | OWN_TEXT
+    with pytest.raises(UserError, match="some-lab/small is not a directory here, and the hub did not provide it"):
+        specs(**model)
+    snapshot = tmp_path / "cache" / "models--some-lab--small"
+    (snapshot / "refs").mkdir(parents=True)
+    (snapshot / "refs" / "main").write_text("0123")
+    (snapshot / "snapshots" / "0123").mkdir(parents=True)
+    (snapshot / "snapshots" / "0123" / "config.json").write_text('{"model_type": "mistral"}')
+    assert {path.split("/")[2] for path in specs(**model) if path.startswith("measure/")} == {"generate"}
+
+
+def test_a_variant_with_an_unreadable_config_does_not_stop_the_plan(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    (tmp_path / "model_0.5.pt").write_bytes(b"")
+    paths = {"variants": {"ratios": [1.0], "paths": [str(tmp_path), str(tmp_path / "model_0.5.pt")]}}
+    assert "user_variant/model_0.5.pt" in specs(**paths)
+
+
+def test_a_folder_in_place_of_files_is_told_how_to_name_them(tmp_path):
+    text = {"calibration": [str(tmp_path)], "evaluation": [__file__]}
+    model = {"source": "path", "path": str(tmp_path)}
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(UserError, match=rf"text.calibration\[0\]: {tmp_path} is a folder; name the files in it"):
+        specs(model=model, text=text)

@@ -41,3 +41,8 @@ def test_template_is_filled_with_each_ratio_below_one():
         "llama-7b-0.25": ("models/llama-7b-0.25", 0.25),
         "mine": ("other/mine", None),
     }
+
+
+@pytest.mark.parametrize(("written", "read"), [(True, "on"), (False, "off"), ("on", "on"), ("auto", "auto")])
+def test_yaml_switches_without_quotes_are_read_as_written(written, read):
+    assert ThroughputSettings.model_validate({"autotune": {"compile": written}}).autotune.compile == read

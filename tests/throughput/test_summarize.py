@@ -497,3 +497,19 @@ def test_trial_recorded_twice_and_no_record_at_all_are_refused(tmp_path: Path) -
         read_trials(write([trial()], tmp_path / "a") + write([trial()], tmp_path / "b"))
     with pytest.raises(UserError, match="run its trials first"):
         read_trials([])
+
+
+def test_perplexities_are_told_without_speeds_and_so_is_what_the_manifests_note(tmp_path: Path) -> None:
+    variants = [each.model_copy(update={"notes": ["all have this"]}) for each in manifests()]
+    one = next(number for number, each in enumerate(variants) if each.variant == "plain-0.2")
+    variants[one] = variants[one].model_copy(update={"notes": ["all have this", "it has that"], "reached": 0.93})
+    text = answers(summarized([failed("unavailable", "base")], variants, tmp_path))
+    assert "whitened-0.2 (ratio 0.2, 38% of all parameters): no speed was compared; its perplexity is 41.95" in text
+    assert "plain-0.2 (ratio 0.93 (asked for: 0.2), 38% of all parameters)" in text
+    assert "\n- All variants: all have this.\n" in text
+    assert "\n- plain-0.2: it has that.\n" in text
+
+
+def test_a_lone_base_has_its_perplexity_told(tmp_path: Path) -> None:
+    alone = [record for record in grid() if record.variant == "base"]
+    assert "base has a perplexity of 30.40" in answers(summarized(alone, [manifest()], tmp_path))

@@ -21,7 +21,7 @@ def test_step_is_what_a_loop_over_rows_layers_heads_and_tokens_counts():
             for _ in range(SHAPES.layers):
                 moved[-1] += 4 * (shape.prompt + token) * SHAPES.kv_heads * SHAPES.head_size * 2
                 computed[-1] += SHAPES.heads * (shape.prompt + token) * SHAPES.head_size * 2 * 2
-    step = decode_step(weights, SHAPES, shape, 4)
+    step = decode_step(weights, None, SHAPES, shape, 4)
     assert step.bytes == pytest.approx(sum(moved) / len(moved))
     assert step.flops == pytest.approx(sum(computed) / len(computed))
     assert step.kv_bytes == 4 * 5 * 3 * 2 * 2 * 3 * 11
@@ -43,7 +43,7 @@ def test_step_is_what_transformers_computes_and_reads():
             model(torch.zeros(5, 1, dtype=torch.int64), past_key_values=cache)
     matrices = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in name]
     shapes = SHAPES.model_copy(update={"width": 24, "head_size": 6})  # rotary positions want an even size
-    step = decode_step(matrices, shapes, Shape(batch=5, prompt=10, generated=2), 4)
+    step = decode_step(matrices, None, shapes, Shape(batch=5, prompt=10, generated=2), 4)
     assert step.flops == counted.get_total_flops()
     held = sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values))
     assert step.bytes == held + sum(weight.nbytes for weight in matrices)
@@ -52,8 +52,8 @@ def test_step_is_what_transformers_computes_and_reads():
 def test_shared_storage_counts_once():
     fused = torch.zeros(10, 6)
     shape = Shape(batch=1, prompt=1, generated=2)
-    once = decode_step([fused], SHAPES, shape, 4)
-    assert decode_step([fused[:4], fused[4:], fused.T], SHAPES, shape, 4) == once
+    once = decode_step([fused], None, SHAPES, shape, 4)
+    assert decode_step([fused[:4], fused[4:], fused.T], None, SHAPES, shape, 4) == once
 
 
 def test_ceiling_is_set_by_what_takes_longer():

@@ -1,9 +1,9 @@
 """Typed settings: what a user may write, checked before any job starts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, RootModel, ValidationError
 
 from plumbline.core.errors import UserError
 
@@ -14,6 +14,12 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+YAML_SWITCHES = {True: "on", False: "off"}
+"""YAML 1.1 reads on, off, yes and no without quotes as booleans."""
+Switch = Annotated[
+    Literal["auto", "on", "off"],
+    BeforeValidator(lambda value: YAML_SWITCHES[value] if isinstance(value, bool) else value),
+]
 Model = TypeVar("Model", bound=BaseModel)
 Values = TypeVar("Values", bound=Sequence[Any])
 

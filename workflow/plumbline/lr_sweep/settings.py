@@ -4,19 +4,13 @@ import math
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from plumbline.core.settings import Settings, distinct
+from plumbline.core.settings import Settings, Switch, distinct
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-YAML_SWITCHES = {True: "on", False: "off"}
-"""YAML reads on and off without quotes as booleans."""
-Switch = Annotated[
-    Literal["auto", "on", "off"],
-    BeforeValidator(lambda value: YAML_SWITCHES[value] if isinstance(value, bool) else value),
-]
 
 FIGURES = ("loss_by_rate", "curves", "edge", "throughput", "time_spent")
 TABLES = ("rates", "baselines")

@@ -19,17 +19,11 @@ from plumbline.core.settings import Settings, validated
 from plumbline.throughput.engine_needs import only_runs_llamas
 from plumbline.throughput.models import random, source
 from plumbline.throughput.models.llama_config import not_llama
-from plumbline.throughput.models.load import load_transformers, shapes_of
+from plumbline.throughput.models.load import load_leniently, shapes_of
 from plumbline.throughput.models.manifest import Calibration, Manifest
 from plumbline.throughput.models.perplexity import quality
-from plumbline.throughput.models.text import (
-    Encoder,
-    corpus_documents,
-    encoder,
-    file_documents,
-    random_windows,
-    windows,
-)
+from plumbline.throughput.models.text import corpus_documents, file_documents, random_windows, windows
+from plumbline.throughput.models.tokenizer import TextTokenizer, read_tokenizer
 from plumbline.throughput.models.weights import sha256_of
 from plumbline.throughput.settings import BASE, Architecture, HubModel, TextSettings
 
@@ -50,6 +44,7 @@ class BaseSpec(Spec):
     """What decides the base."""
 
     model: ChosenModel
+    strict: bool = True
     text: TextSettings
     seed: int
     fingerprint: list[str]
@@ -126,7 +121,8 @@ def _given(
     spec: BaseSpec, found: source.Source, corpus: list[Path], device: torch.device
 ) -> tuple[Manifest, dict[str, Tensor]]:
     """A model in a folder, with real text."""
-    encode = encoder(found.folder)
+    tokenizer = read_tokenizer(found.folder)
+    begin = tokenizer.beginning(spec.text.beginning_of_text)
     manifest = Manifest(
         variant=BASE,
         method="none",
@@ -135,10 +131,11 @@ def _given(
         weights=found.weights,
         revision=found.revision,
     )
-    model = load_transformers(manifest, torch.float32, device, "sdpa")
+    model, unmatched = load_leniently(manifest, torch.float32, device)
+    manifest = unmatched.tolerated(manifest, model, strict=spec.strict)
     shapes = shapes_of(model.config, str(found.folder))
-    _check_window(spec.text.window, shapes.context, str(found.folder))
-    text = _text(spec, encode, corpus)
+    _check_window(spec.text.window, shapes.context, str(found.folder), len(begin))
+    text = _text(spec, tokenizer, begin, corpus)
     largest = max(int(part.max()) for part in text.values())
     if largest >= shapes.vocabulary:
         raise UserError(
@@ -150,20 +147,23 @@ def _given(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "shapes": shapes,
         "calibration": Calibration(source="text", tokens=text["calibration"].numel()),
+        "beginning_of_text": begin,
+        "notes": [*manifest.notes, *tokenizer.note(begin)],
     }
     return manifest.model_copy(update=known | quality(model, text["evaluation"])), text
 
 
-def _check_window(window: int, context: int, place: str) -> None:
-    if window > context:
+def _check_window(window: int, context: int | None, place: str, begin: int = 0) -> None:
+    """Raises UserError for a window beyond the context, or without a token to predict. begin: tokens put before it."""
+    if context is not None and window > context:
         raise UserError(
             f"throughput.text.window: {window} tokens, more than the context of {context} tokens of {place}; lower it"
         )
-    if window < 2:
+    if window < 2 or window <= begin:
         raise UserError("throughput.text.window: a window of one token has no token to predict; use 2 or more")
 
 
-def _text(spec: BaseSpec, encode: Encoder, corpus: list[Path]) -> dict[str, Tensor]:
+def _text(spec: BaseSpec, tokenizer: TextTokenizer, begin: list[int], corpus: list[Path]) -> dict[str, Tensor]:
     """Windows for calibration and evaluation, from the files that the settings name, else from the corpus."""
     text = spec.text
     files = {side: matching(getattr(text, side), f"throughput.text.{side}") for side in ("calibration", "evaluation")}
@@ -172,12 +172,12 @@ def _text(spec: BaseSpec, encode: Encoder, corpus: list[Path]) -> dict[str, Tens
     found = {}
     for side, count in (("calibration", text.calibration_windows), ("evaluation", text.evaluation_windows)):
         if files[side]:
-            documents = file_documents(files[side])
+            documents = file_documents(files[side], f"throughput.text.{side}")
         elif len(corpus) == 1:
             documents = corpus_documents(corpus[0], side == "evaluation", spec.seed)
         else:
             raise UserError(f"--corpus: needs the manifest of the corpus, since throughput.text.{side} names no file")
-        found[side] = windows(documents, encode, count, text.window, f"throughput.text.{side}")
+        found[side] = windows(documents, tokenizer, count, text.window, f"throughput.text.{side}", begin)
     return found
 
 

@@ -11,7 +11,7 @@ from plumbline.core.plan.target import Spec
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.core.run.stage import stage
 from plumbline.throughput.engine_needs import FORMATS
-from plumbline.throughput.engines.interface import KEY, package, unavailable
+from plumbline.throughput.engines.interface import KEY, check_complete, package, unavailable
 from plumbline.throughput.measurement.settings import Dtype
 from plumbline.throughput.models.llama_config import llama_sizes, not_llama
 from plumbline.throughput.models.load import load_tensors
@@ -54,6 +54,7 @@ def _write(spec: ConvertSpec, variant: Manifest, folder: Path) -> None:
     config = read_config(Path(variant.folder))
     if variant.layers:
         raise unavailable(f"engine {spec.engine} has no low-rank layers, as {variant.variant} has")
+    check_complete(variant, spec.engine)
     if reason := not_llama(config):
         raise unavailable(f"engine {spec.engine} only supports {reason}")
     write = registry.find(spec.engine, FORMATS, "plumbline.throughput.formats", attribute="write", place=KEY)

@@ -1,9 +1,12 @@
 """What engines need that is known before anything runs: packages, files in a format of theirs, a Llama. Light."""
 
 import importlib.util
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from plumbline.core import registry
+from plumbline.throughput.models.llama_config import not_llama
 
 FORMATS = Path(__file__).parent / "formats"
 NEEDED = {"ctranslate2": ("ctranslate2",), "llama_cpp": ("xllamacpp", "gguf"), "vllm": ("vllm",)}
@@ -18,6 +21,11 @@ def needs_conversion(engine: str) -> bool:
 def only_runs_llamas(engine: str) -> bool:
     """Whether `engine` only runs models of Llama's architecture."""
     return engine == "lean" or needs_conversion(engine)
+
+
+def fastest(configs: Iterable[Mapping[str, Any]]) -> str:
+    """The engine of this project that is fastest among those that can run all models with these config.json."""
+    return "lean" if all(not_llama(config) is None for config in configs) else "generate"
 
 
 def missing_packages(engine: str) -> list[str]:

@@ -11,9 +11,10 @@ from plumbline.core.plan.fingerprint import fingerprint
 from plumbline.core.plan.globs import matching
 from plumbline.core.plan.target import Content, Target, Targets, figures_target
 from plumbline.core.registry import module_of, short_name
-from plumbline.throughput.engine_needs import missing_packages, needs_conversion
-from plumbline.throughput.grid import Cell, Contest, cells, contests, smaller
+from plumbline.throughput.engine_needs import fastest, missing_packages, needs_conversion
+from plumbline.throughput.grid import Cell, Contest, cells, contests, measured, smaller
 from plumbline.throughput.settings import (
+    AUTO,
     BASE,
     FIGURES,
     TABLES,
@@ -36,6 +37,7 @@ def plan(settings: ThroughputSettings, seed: int, upstream: Targets, device: str
     Raises UserError when nothing exists that a template, a path or a glob names, or when the grid goes beyond the
     context of a model that lies here.
     """
+    settings = _with_engines(settings)
     limits = _target("limits", "", "../machine.json", {"limits": settings.limits.model_dump(), "device": device})
     base = _base(settings, seed, upstream)
     variants = {BASE: base, **dict(_compressed(settings, base)), **dict(_user_supplied(settings, base))}
@@ -55,6 +57,41 @@ def plan(settings: ThroughputSettings, seed: int, upstream: Targets, device: str
     figures = figures_target("throughput", FIGURES, summary)
     measured = [*references.values(), *trials.values(), *compared, *largest]
     return [limits, *variants.values(), *converted.values(), *measured, summary, figures]
+
+
+def _with_engines(settings: ThroughputSettings) -> ThroughputSettings:
+    """The settings with the fastest engine that can run a block's variants in place of `auto`."""
+    if not any(AUTO in block.engines for block in settings.grid):
+        return settings
+    base = _base_config(settings)
+    own = {name: _config_in(folder) for name, (folder, _) in user_supplied(settings).items()}
+    blocks = []
+    for block in settings.grid:
+        names = measured(settings) if block.variants is None else block.variants
+        configs = [config for name in names if isinstance(config := own.get(name, base), dict)]
+        engines = [fastest(configs) if engine == AUTO else engine for engine in block.engines]
+        blocks.append(block.model_copy(update={"engines": list(dict.fromkeys(engines))}))
+    return settings.model_copy(update={"grid": blocks})
+
+
+def _base_config(settings: ThroughputSettings) -> Any:
+    """The base's config.json; None for the sources that are Llamas of this project's. Asks the hub, if need be."""
+    model = settings.model
+    if model.source == "path":
+        return _config_in(Path(model.path or ""))
+    if model.source == "hub" and Path(model.hub.id).exists():
+        return _config_in(Path(model.hub.id))
+    if model.source == "hub":
+        return _cached_config(model.hub) or _fetched_config(model.hub)
+    return None
+
+
+def _config_in(folder: Path) -> Any:
+    """config.json in a folder; None where there is none that can be read, which the stage that loads it explains."""
+    try:
+        return read_json(folder / "config.json")
+    except (UserError, OSError):
+        return None
 
 
 def _summary(variants: list[Target], trials: list[Target], compared: list[Target], largest: list[Target]) -> Target:
@@ -97,6 +134,7 @@ def _base(settings: ThroughputSettings, seed: int, upstream: Targets) -> Target:
     seen += matching(text.evaluation, "throughput.text.evaluation")
     values = {
         "model": {"source": model.source, "chosen": _chosen(settings)},
+        "strict": model.strict,
         "text": text.model_dump(),
         "seed": seed,
         "fingerprint": [fingerprint(path) for path in seen],
@@ -125,8 +163,7 @@ def _folder(path: str, settings: ThroughputSettings) -> Path:
 
 def _suiting(folder: Path, settings: ThroughputSettings, user_variant: str | None = None) -> Path:
     """`folder`, the grid checked against the config.json in it, if there is one."""
-    config = read_json(folder / "config.json") if (folder / "config.json").exists() else None
-    _check(config, str(folder), settings, user_variant)
+    _check(_config_in(folder), str(folder), settings, user_variant)
     return folder
 
 
@@ -156,6 +193,16 @@ def _cached_config(model: HubModel) -> Any:
     return read_json(Path(found)) if isinstance(found, str) else None
 
 
+def _fetched_config(model: HubModel) -> Any:
+    """config.json of a model on the hub, a few kilobytes, fetched now. Raises UserError where that fails."""
+    from huggingface_hub import hf_hub_download
+
+    from plumbline.core.run.hub import Repository
+
+    with Repository(kind="model", id=model.id, revision=model.revision, key="throughput.model.hub").reached():
+        return read_json(Path(hf_hub_download(model.id, "config.json", revision=model.revision)))
+
+
 def _compressed(settings: ThroughputSettings, base: Target) -> Iterator[tuple[str, Target]]:
     for name, (method, ratio) in compressed(settings).items():
         values = {"variant": name, "method": method, "ratio": ratio}
@@ -171,6 +218,7 @@ def _user_supplied(settings: ThroughputSettings, base: Target) -> Iterator[tuple
     for name, (folder, ratio) in own.items():
         seen = fingerprint(_suiting(folder, settings, name)) if folder.exists() else None
         values = {"variant": name, "folder": str(folder), "ratio": ratio, "fingerprint": seen}
+        values["strict"] = settings.model.strict
         yield name, _target("user_variant", name, f"models/{name}/manifest.json", values, reads={"base": [base]})
 
 

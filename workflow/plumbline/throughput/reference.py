@@ -78,7 +78,7 @@ def _check_context(spec: ReferenceSpec, variant: Manifest) -> None:
 
 
 def _tensors(spec: ReferenceSpec, variant: Manifest, text: Path, device: torch.device) -> dict[str, Tensor]:
-    model = load_transformers(variant, getattr(torch, spec.dtype), device, "sdpa")
+    model = load_transformers(variant, getattr(torch, spec.dtype), device)
     vocabulary = model.config.get_text_config().vocab_size
     found: dict[str, Tensor] = {}
     for batch, prompt, count in spec.shapes:

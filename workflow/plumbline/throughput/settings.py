@@ -28,6 +28,8 @@ Method = Literal["whitened", "plain"]
 
 ENGINES = Path(__file__).parent / "engines"
 BASE = "base"
+AUTO = "auto"
+"""In place of an engine: the fastest that can run all variants of the block."""
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 """Pattern of model and variant names, which become parts of paths, tables and command lines."""
 FIGURES = (
@@ -100,6 +102,9 @@ class ModelSettings(Settings):
     """Folder written by transformers' save_pretrained, when the source is `path`."""
     config: Architecture = Architecture()
     """The architecture to fill with random weights when the source is `config`."""
+    strict: bool = True
+    """Whether weights and config.json must match, for variants that you supply too. If false, tensors that the
+    architecture does not use are left out and missing ones are drawn at random; the manifest lists them."""
 
     @model_validator(mode="after")
     def _path_is_named(self) -> Self:
@@ -118,9 +123,13 @@ class TextSettings(Settings):
     """Text for calibration, perplexity and prompts."""
 
     calibration: list[str] = []
-    """Globs of UTF-8 files to calibrate on; empty uses the training documents of the study lr_sweep."""
+    """Globs of UTF-8 files to calibrate on, text or JSON lines with a key `text`; empty uses the training documents of
+    the study lr_sweep."""
     evaluation: list[str] = []
     """Globs of UTF-8 files to measure perplexity on; empty uses the validation documents of the study lr_sweep."""
+    beginning_of_text: Literal["auto", "always", "never"] = "auto"
+    """Whether each window begins with the model's beginning-of-text token: `auto` if its tokenizer puts one before a
+    text."""
     window: PositiveInt = 64
     """Tokens per window; at most the model's context."""
     calibration_windows: PositiveInt = 256
@@ -164,8 +173,9 @@ class GridSettings(Settings):
 
     variants: list[str] | None = None
     """Variants to measure, named as in results/throughput/models; null takes all that are measured by default."""
-    engines: Annotated[list[str], Field(min_length=1)] = ["lean"]
-    """Engines to measure: files of the folder engines/, or package.module:name."""
+    engines: Annotated[list[str], Field(min_length=1)] = [AUTO]
+    """Engines to measure: files of the folder engines/, or package.module:name. `auto` is `lean` where all variants of
+    the block are Llamas, else `generate`."""
     batch: Annotated[list[PositiveInt], Field(min_length=1)]
     """Batch sizes to measure."""
     prompt: Annotated[list[PositiveInt], Field(min_length=1)] = [4]
@@ -176,7 +186,7 @@ class GridSettings(Settings):
     @field_validator("engines")
     @classmethod
     def _known(cls, engines: list[str]) -> list[str]:
-        known = registry.names(ENGINES)
+        known = [AUTO, *registry.names(ENGINES)]
         for engine in engines:
             if ":" not in engine and engine not in known:
                 raise ValueError(

@@ -15,7 +15,7 @@ from plumbline.core.run.records import check_specs, machine_note, machines, writ
 from plumbline.core.run.stage import stage
 from plumbline.throughput.analysis.evaluation import evaluation_lines
 from plumbline.throughput.analysis.findings import findings
-from plumbline.throughput.analysis.formatting import excess_text, rate_text, ratio_text
+from plumbline.throughput.analysis.formatting import excess_text, rate_text, ratio_text, share_text
 from plumbline.throughput.analysis.frames import (
     main_cell,
     statistics_frame,
@@ -73,7 +73,7 @@ def summarize(
         comparisons=[record.to_json() for record in compared],
         max_batch=[record.to_json() for record in max_batches],
     )
-    text = findings(summary, by_variant, speedups, records, compared, max_batches)
+    text = findings(summary, by_variant, speedups, records, compared, max_batches, variants)
     write_text(output.parent / "throughput_analysis.md", text)
 
 
@@ -98,9 +98,7 @@ def variants_table(by_variant: pd.DataFrame) -> pd.DataFrame:
     """Every variant with its size, its perplexity, and its speed relative to the base."""
     rows = []
     for _, row in by_variant.iterrows():
-        cells = {"Variant": row["variant"], "Method": row["method"], "Ratio": _text(row["ratio"], "{:.3g}")}
-        if row["method"] == "user" and not math.isnan(row["ratio"]):
-            cells["Ratio"] += " (by name)"
+        cells = {"Variant": row["variant"], "Method": row["method"], "Ratio": _ratio(row)}
         cells["Parameters"] = MISSING if pd.isna(row["parameters"]) else f"{row['parameters']:,}"
         good = row["outcome"] == "ok"
         cells["Perplexity"] = _text(row["perplexity"], "{:,.2f}") if good else str(row["outcome"]).replace("_", " ")
@@ -129,7 +127,8 @@ def _write_tables(
     tokens = by_variant["evaluation_tokens"].dropna()
     over = f"on {tokens.max():,} tokens of held-out text" if len(tokens) else "without held-out text"
     caption = (
-        f"Variants. Ratio: share of each linear layer's parameters kept. Perplexity {over}, the same for all variants; "
+        "Variants. Ratio: share of each linear layer's parameters kept, or of all matrices in the decoder blocks where "
+        f"that differs. Perplexity {over}, the same for all variants; "
         "loss above the base in nats per token, paired over its windows, with the bootstrap 95% interval. "
         f"Tokens per second at {cell_text(place)} with engine {place['engine']}, with the bootstrap 95% interval over "
         "the batches of the process. Relative to base: all variants interleaved there, with the bootstrap 95% interval "
@@ -147,6 +146,14 @@ def _relative(row: pd.Series) -> str:
     if row["variant"] == BASE and not pd.isna(row["speedup_control"]):
         return f"{ratio_text(row, 'speedup_control')} A/A"
     return MISSING
+
+
+def _ratio(row: pd.Series) -> str:
+    if math.isnan(row["ratio"]):
+        return MISSING
+    return share_text(row["ratio"], row["reached"]) + (
+        " (by name)" if row["method"] == "user" and math.isnan(row["reached"]) else ""
+    )
 
 
 def _text(value: float, form: str) -> str:

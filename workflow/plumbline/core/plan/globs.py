@@ -17,6 +17,8 @@ def matching(globs: Sequence[str], key: str) -> list[Path]:
         # Unlike Path.glob, it takes absolute patterns and skips hidden files.
         paths = [Path(path) for path in glob.glob(str(Path(pattern).expanduser()), recursive=True)]  # noqa: PTH207
         files = {path for path in paths if path.is_file()}
+        if not files and any(path.is_dir() for path in paths):
+            raise UserError(f"{key}[{number}]: {pattern} is a folder; name the files in it, as {pattern}/**/*.txt")
         if not files:
             raise UserError(f"{key}[{number}]: {pattern} matches no file")
         found |= files

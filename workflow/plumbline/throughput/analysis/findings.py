@@ -10,12 +10,13 @@ from plumbline.core.present.formatting import bytes_text, percent, plural, reaso
 from plumbline.core.run.record import Outcome
 from plumbline.core.run.records import machine_note, machines
 from plumbline.core.statistics.rounds import BAND, Verdict
-from plumbline.throughput.analysis.formatting import excess_text, named, range_text, rate_text, ratio_text
+from plumbline.throughput.analysis.formatting import excess_text, named, range_text, rate_text, ratio_text, share_text
 from plumbline.throughput.analysis.frames import main_cell
 from plumbline.throughput.analysis.quality import quality_sentences
 from plumbline.throughput.analysis.records import cell_text
 from plumbline.throughput.analysis.speedups import fastest, rivals
 from plumbline.throughput.grid import main_engine
+from plumbline.throughput.models.manifest import Manifest
 from plumbline.throughput.record import ComparisonRecord, MaxBatchRecord, TrialRecord
 from plumbline.throughput.settings import BASE
 
@@ -35,6 +36,7 @@ def findings(
     records: Sequence[TrialRecord],
     comparisons: Sequence[ComparisonRecord],
     max_batches: Sequence[MaxBatchRecord],
+    manifests: Sequence[Manifest],
 ) -> str:
     """Markdown: measurement quality, engines, compression, limits, scaling, outcomes, caveats."""
     sections = {
@@ -44,7 +46,7 @@ def findings(
         "What limits the speed": _limits(trials),
         "How batch size and length matter": _scaling(trials),
         "How the trials ended": _outcomes(trials, by_variant, comparisons, max_batches),
-        "Caveats": _caveats(trials, records),
+        "Caveats": [*_caveats(trials, records), *_notes(manifests)],
     }
     return findings_text("Findings of the throughput study", sections)
 
@@ -98,12 +100,16 @@ def _compression(by_variant: pd.DataFrame, trials: pd.DataFrame, speedups: pd.Da
     base = by_variant[by_variant["variant"] == BASE]
     reference = base.iloc[0] if len(base) else None
     compared = speedups[speedups["question"] == "variants"]
+    if reference is not None and list(by_variant["perplexity"].notna()).count(True) == 1:
+        yield f"{BASE} has a perplexity of {reference['perplexity']:,.2f}; no other variant has one."
     for _, row in by_variant[by_variant["variant"] != BASE].iterrows():
         mine = compared[compared["variant"] == row["variant"]]
         if len(mine):
             cells = "; ".join(f"at {cell_text(each)} it {_versus(each)}" for _, each in mine.iterrows())
             engine = mine["engine"].iloc[0]
             yield f"{row['variant']}{_size(row, reference)} with engine {engine}: {cells}{_perplexity(row, reference)}."
+        elif text := _perplexity(row, reference):
+            yield f"{row['variant']}{_size(row, reference)}: no speed was compared{text}."
     place = main_cell(trials, speedups)
     for _, row in by_variant[by_variant["peak_bytes"] > 0].iterrows():
         where = f"{row['variant']} at {cell_text(place)} with engine {place['engine']}"
@@ -129,7 +135,10 @@ def _size(row: pd.Series, base: pd.Series | None) -> str:
     """` (ratio 0.8, 87% of all parameters)`. The ratio of a user-supplied folder is the one in its name."""
     parts = []
     if not math.isnan(row["ratio"]):
-        parts.append(f"ratio {row['ratio']:.3g}" + (" by its name" if row["method"] == "user" else ""))
+        share = share_text(row["ratio"], row["reached"])
+        parts.append(
+            f"ratio {share}" + (" by its name" if row["method"] == "user" and math.isnan(row["reached"]) else "")
+        )
     if base is not None and not (pd.isna(row["parameters"]) or pd.isna(base["parameters"])):
         parts.append(f"{row['parameters'] / base['parameters']:.0%} of all parameters")
     return f" ({', '.join(parts)})" if parts else ""
@@ -263,3 +272,13 @@ def _caveats(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> Iterator[s
         )
     if note := machine_note(machines(records)):
         yield note
+
+
+def _notes(manifests: Sequence[Manifest]) -> Iterator[str]:
+    """What the variants' manifests note; what all of them share is said once."""
+    by_note: dict[str, list[str]] = {}
+    for manifest in manifests:
+        for note in manifest.notes:
+            by_note.setdefault(note, []).append(manifest.variant)
+    for note, variants in by_note.items():
+        yield f"{', '.join(variants) if len(variants) < len(manifests) else 'All variants'}: {note}."

@@ -8,6 +8,10 @@ from plumbline.core.present.formatting import percent, with_interval
 if TYPE_CHECKING:
     import pandas as pd
 
+APART = 0.02
+"""A share of parameters differs from the one asked for by at least this; ranks, whole numbers, stay within it unless a
+layer is tiny."""
+
 
 def rate_text(row: "pd.Series") -> str:
     """`812 [801, 824]`, tokens per second; more digits where it is slow."""
@@ -19,6 +23,13 @@ def rate_text(row: "pd.Series") -> str:
 def ratio_text(row: "pd.Series", name: str = "ratio") -> str:
     """`1.21 [1.19, 1.23]`."""
     return with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"], digits=2)
+
+
+def share_text(ratio: float, reached: float | None) -> str:
+    """`0.8`, the share of parameters that a variant was to keep; `0.99 (asked for: 0.2)` where another was reached."""
+    if reached is None or math.isnan(reached) or abs(reached - ratio) < APART:
+        return f"{ratio:.3g}"
+    return f"{reached:.2g} (asked for: {ratio:.3g})"
 
 
 def excess_text(row: "pd.Series") -> str:

@@ -96,6 +96,9 @@ def memory_parts(record: TrialRecord) -> dict[str, float]:
 def variants_frame(manifests: Sequence[Manifest], trials: pd.DataFrame, speedups: pd.DataFrame) -> pd.DataFrame:
     """One row per variant: method, ratio, parameters, perplexity, and its figures in the main cell (see `main_cell`).
 
+    `ratio` is the share of each linear layer's parameters that was asked for, `reached` the share of the parameters in
+    the decoder blocks' matrices that is left: ranks are whole numbers, and what is no linear layer stays as it is.
+
     `excess_nats` is its loss above the base's, in nats per token, paired over the held-out windows, with the bootstrap
     95% interval in `_low` and `_high`. `speedup` is how many times as fast as the base it is there, by the comparison
     of the variants: see `with_speedup`.
@@ -106,7 +109,7 @@ def variants_frame(manifests: Sequence[Manifest], trials: pd.DataFrame, speedups
     rows = []
     for manifest in manifests:
         row = manifest.model_dump(include={"variant", "method", "parameters", "outcome", "message"})
-        row |= {"ratio": _number(manifest.ratio)}
+        row |= {"ratio": _number(manifest.ratio), "reached": _number(manifest.reached)}
         row |= {"perplexity": _number(manifest.perplexity), "evaluation_tokens": manifest.evaluation_tokens}
         row |= dict(zip(EXCESS, loss_difference(manifest, base), strict=True))
         row["calibration"] = manifest.calibration and manifest.calibration.source

@@ -1,13 +1,15 @@
 """transformers' continuous batching, with its paged cache."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from plumbline.throughput.engines.generate import Generate
 from plumbline.throughput.engines.interface import Shape
+from plumbline.throughput.measurement.counted import Counted
 from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.manifest import Manifest
 
@@ -69,19 +71,28 @@ class Continuous(Generate):
         return torch.tensor([rows[name] for name in names])
 
     def logits(self, prompts: Tensor) -> Tensor:
-        paged = self._model.config._attn_implementation
-        with self._manager.pause():
-            self._model.set_attn_implementation(self._config.attention)
-            try:
-                return super().logits(prompts)
-            finally:
-                self._model.set_attn_implementation(paged)
+        with self._not_paged():
+            return super().logits(prompts)
+
+    def count_step(self, prompts: Tensor, count: int) -> Counted:
+        with self._not_paged():
+            return super().count_step(prompts, count)
 
     def close(self) -> None:
         self._manager.stop(block=True)
         self._manager.destroy()
         del self._manager
         super().close()
+
+    @contextmanager
+    def _not_paged(self) -> Iterator[None]:
+        paged = self._model.config._attn_implementation
+        with self._manager.pause():
+            self._model.set_attn_implementation(self._config.attention)
+            try:
+                yield
+            finally:
+                self._model.set_attn_implementation(paged)
 
     def _check(self) -> None:
         """Raises the error that ended the manager's thread, if it ended."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from plumbline.throughput.engines.interface import DTYPES, Engine, Shape
+from plumbline.throughput.measurement.counted import Counted, count_steps
 from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.load import import_transformers, load_transformers
 from plumbline.throughput.models.manifest import Manifest
@@ -27,14 +28,8 @@ class Generate(Engine):
     @torch.inference_mode()
     def generate(self, prompts: Tensor, count: int, on_token: Callable[[], None] | None = None) -> Tensor:
         torch.set_num_threads(self._config.threads)
-        found: Tensor = self._model.generate(  # type: ignore[operator]
-            prompts.to(self._device),
-            attention_mask=torch.ones_like(prompts, device=self._device),
-            max_new_tokens=count,
-            min_new_tokens=count,
-            streamer=_Steps(on_token) if on_token else None,
-            **self._cache(),
-        )
+        streamer = {"streamer": _Steps(on_token)} if on_token else {}
+        found = self._call(prompts, count, **streamer, **self._cache())
         return found[:, prompts.shape[1] :].to("cpu", copy=True)
 
     @torch.inference_mode()
@@ -49,10 +44,25 @@ class Generate(Engine):
         shared = {id(head.weight)} if head is not None else set()
         return [weight for weight in self._model.parameters() if id(weight) not in looked_up - shared]
 
+    @torch.inference_mode()
+    def count_step(self, prompts: Tensor, count: int) -> Counted:
+        steps = max(count - 1, 1)
+        return count_steps(self._model, lambda: self._call(prompts, steps + 1), steps)
+
     def close(self) -> None:
         del self._model
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _call(self, prompts: Tensor, count: int, **more: Any) -> Tensor:
+        found: Tensor = self._model.generate(  # type: ignore[operator]
+            prompts.to(self._device),
+            attention_mask=torch.ones_like(prompts, device=self._device),
+            max_new_tokens=count,
+            min_new_tokens=count,
+            **more,
+        )
+        return found
 
     def _cache(self) -> dict[str, Any]:
         """Arguments of `generate` that select its cache."""

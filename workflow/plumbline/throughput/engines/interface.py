@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -14,6 +14,10 @@ from plumbline.core.errors import UserError, one_line
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.manifest import Manifest
+from plumbline.throughput.models.unmatched import listed
+
+if TYPE_CHECKING:
+    from plumbline.throughput.measurement.counted import Counted
 
 HERE = Path(__file__).parent
 KEY = "throughput.grid.engines"
@@ -74,6 +78,13 @@ class Engine(ABC):
         On the device `meta` where the engine does not hold them as torch's tensors.
         """
 
+    def count_step(self, prompts: torch.Tensor, count: int) -> "Counted | None":
+        """What a decode step reads and computes while it generates `count` tokens after `prompts`, counted.
+
+        None where the engine cannot count: then it follows from the sizes of a Llama, and is unknown for other models.
+        """
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Releases threads and GPU memory."""
@@ -82,6 +93,12 @@ class Engine(ABC):
 def unavailable(reason: str) -> OutcomeError:
     """What an engine raises that cannot run a model, a dtype or a shape."""
     return OutcomeError(Outcome.UNAVAILABLE, reason)
+
+
+def check_complete(manifest: Manifest, engine: str) -> None:
+    """Raises OutcomeError where the files lack weights, which only transformers' engines draw at random."""
+    if manifest.missing:
+        raise unavailable(f"engine {engine} needs every weight, and the files lack {listed(manifest.missing)}")
 
 
 @contextmanager

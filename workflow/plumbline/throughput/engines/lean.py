@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from plumbline.throughput.engines.interface import DTYPES, Engine, Shape
+from plumbline.throughput.engines.interface import DTYPES, Engine, Shape, check_complete
 from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.llama import Llama, read_llama
 from plumbline.throughput.models.llama_pass import Cache, Pass
@@ -19,6 +19,7 @@ class Lean(Engine):
 
     def __init__(self, manifest: Manifest, device: torch.device, config: EngineConfig, shape: Shape) -> None:
         self._device, self._config, self._shape = device, config, shape
+        check_complete(manifest, "lean")
         torch.set_num_threads(config.threads)
         with torch.inference_mode():
             tensors = load_tensors(manifest, DTYPES[config.dtype], device)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -11,6 +11,11 @@ from plumbline.core.files import read_json
 from plumbline.core.settings import Settings, validated
 from plumbline.throughput.engines.interface import Shape
 from plumbline.throughput.models.manifest import Shapes
+
+if TYPE_CHECKING:
+    from plumbline.throughput.measurement.counted import Counted
+
+LLAMA = "llama"
 
 
 class Bandwidth(Settings):
@@ -72,42 +77,53 @@ def _measured(threads: int, known: Iterable[int]) -> int:
 
 
 class Step(NamedTuple):
-    """The least that a decode step must move and compute, averaged over a call's steps, and the memory a call needs."""
+    """The least that a decode step must move and compute, averaged over a call's steps, and the memory a call needs.
 
-    bytes: float
-    flops: float
-    kv_bytes: int
+    None where it is not known: for an engine that does not count, of a model that is no Llama.
+    """
+
+    bytes: float | None
+    flops: float | None
+    kv_bytes: int | None
     """Keys and values of all tokens of all rows at the end."""
     activation_bytes: int
     """The least that a call's activations take: hidden states of the prompts, and logits in float32 for all rows."""
 
 
-def decode_step(weights: Sequence[Tensor], shapes: Shapes, shape: Shape, itemsize: int) -> Step:
-    """A decode step for all rows of `shape`, with numbers of `itemsize` bytes.
+def decode_step(
+    weights: Sequence[Tensor], counted: "Counted | None", shapes: Shapes, shape: Shape, itemsize: int
+) -> Step:
+    """A decode step for all rows of `shape`, with numbers of `itemsize` bytes: as `counted`, else by arithmetic.
 
-    Bytes: every weight once, by its storage, and the keys and values of every row's tokens so far. FLOPs: two for each
-    weight and row, and for each row, layer, head and token so far two dot products of the head's size (query with
-    key, share with value). Step number i has prompt + i tokens so far, its own among them: prompt + generated / 2 in
-    the mean of i = 1 … generated − 1.
+    The arithmetic holds for a Llama. Bytes: every weight once, by its storage, and the keys and values of every row's
+    tokens so far. FLOPs: two for each weight and row, and for each row, layer, head and token so far two dot products
+    of the head's size (query with key, share with value). Step number i has prompt + i tokens so far, its own among
+    them: prompt + generated / 2 in the mean of i = 1 … generated − 1.
     """
+    activations = shape.batch * (shape.prompt * shapes.width * itemsize + 4 * shapes.vocabulary)
+    if counted is not None:
+        read = counted.weight_bytes + counted.cache_bytes
+        return Step(read, counted.flops, counted.last_cache_bytes, activations)
+    if shapes.kind != LLAMA:
+        return Step(None, None, None, activations)
     storages = {weight.untyped_storage().data_ptr() or id(weight): weight.untyped_storage() for weight in weights}
-    read = sum(storage.nbytes() for storage in storages.values())
+    weight_bytes = sum(storage.nbytes() for storage in storages.values())
     context = shape.prompt + shape.generated / 2
     token = 2 * shapes.layers * shapes.kv_heads * shapes.head_size * itemsize
     attention = 4 * shapes.layers * shapes.heads * shapes.head_size * context
     return Step(
-        bytes=read + shape.batch * token * context,
-        flops=shape.batch * (2 * read / itemsize + attention),
+        bytes=weight_bytes + shape.batch * token * context,
+        flops=shape.batch * (2 * weight_bytes / itemsize + attention),
         kv_bytes=shape.batch * token * (shape.prompt + shape.generated),
-        activation_bytes=shape.batch * (shape.prompt * shapes.width * itemsize + 4 * shapes.vocabulary),
+        activation_bytes=activations,
     )
 
 
 def roofline(
     *,
     batch: int,
-    step_bytes: float,
-    step_flops: float,
+    step_bytes: float | None,
+    step_flops: float | None,
     bandwidth: float | None,
     flops: float | None,
     tokens_per_second: float | None,
@@ -123,7 +139,7 @@ def roofline(
         "limit_bandwidth_bytes_per_second": bandwidth,
         "limit_flops_per_second": flops,
     }
-    if not (bandwidth and flops):
+    if not (bandwidth and flops and step_bytes and step_flops):
         return found
     moving, computing = step_bytes / bandwidth, step_flops / flops
     ceiling = batch / max(moving, computing)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from plumbline.core.settings import Settings
+from plumbline.core.settings import Settings, Switch
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -18,11 +18,12 @@ class AutotuneSettings(Settings):
     dtype: Literal["auto"] | Dtype = "auto"
     """Dtype to compute in; `auto` tries those that the device supports natively."""
     attention: Literal["auto"] | Attention = "sdpa"
-    """Attention implementation: torch's fused kernel (`sdpa`), or separate matmuls and a softmax (`eager`). Engines
-    with kernels of their own (ctranslate2, llama_cpp, vllm) use those."""
+    """Attention implementation: torch's fused kernel (`sdpa`), or separate matmuls and a softmax (`eager`), which is
+    what models without a fused kernel always use. Engines with kernels of their own (ctranslate2, llama_cpp, vllm) use
+    those."""
     threads: Literal["auto"] | PositiveInt = 1
     """Number of CPU threads."""
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Switch = "auto"
     """Whether to use torch.compile, in engines that support it."""
     probe_seconds: PositiveFloat = 1.5
     """Time budget of tuning, in seconds per trial; compilation is only tried when this is 60 or more."""

@@ -241,11 +241,17 @@ class Trial:
         found, limits = self.findings, self.known_limits()
         assert self.manifest.shapes is not None
         itemsize = DTYPES[self.config.dtype].itemsize
-        step = decode_step(self.engine.weights(), self.manifest.shapes, self.shape, itemsize)
+        try:
+            with memory_errors():
+                counted = self.engine.count_step(self.prompts, self.shape.generated)
+        except MemoryError as error:  # what the trial measured stands
+            log.warning("a decode step could not be counted: %s", error)
+            counted = None
+        step = decode_step(self.engine.weights(), counted, self.manifest.shapes, self.shape, itemsize)
         found |= {"kv_bytes": step.kv_bytes, "least_activation_bytes": step.activation_bytes}
         if self.manifest.parameters is not None:
             found["weights_bytes"] = self.manifest.parameters * itemsize
-            if "peak_bytes" in found:
+            if "peak_bytes" in found and step.kv_bytes is not None:
                 found["memory_overhead"] = found["peak_bytes"] / (found["weights_bytes"] + step.kv_bytes)
         if not limits:
             elsewhere = hardware(self.request.limits.machine, self.request.limits.device)
@@ -254,7 +260,7 @@ class Trial:
             batch=self.shape.batch,
             step_bytes=step.bytes,
             step_flops=step.flops,
-            bandwidth=limits.bytes_per_second(step.bytes, self.config.threads) if limits else None,
+            bandwidth=limits.bytes_per_second(step.bytes, self.config.threads) if limits and step.bytes else None,
             flops=limits.flops_per_second(self.config.dtype, self.config.threads) if limits else None,
             tokens_per_second=found.get("decode_tokens_per_second"),
         )

@@ -149,7 +149,8 @@ def read_llama(folder: Path, tensors: dict[str, Tensor], *, one_row: bool) -> Ll
     layers = [layer(f"model.layers.{number}") for number in range(config["num_hidden_layers"])]
     last = norm("model.norm")
     embedding = source.take("model.embed_tokens.weight", (config["vocab_size"], width))
-    if config.get("tie_word_embeddings", False) or "lm_head.weight" not in tensors:
+    own = tensors.get("lm_head.weight")
+    if own is None or (config.get("tie_word_embeddings", False) and torch.equal(own, embedding)):
         shared = source.laid_out(embedding)
         head = Product(len(embedding), None, 0, [(None, shared, slice(None))], None)
         embedding = shared.T if shared.dim() == 2 else shared.flatten(0, 1)  # the same memory

@@ -30,6 +30,7 @@ def not_llama(config: Mapping[str, Any]) -> str | None:
         "model_type": (config.get("model_type"), "llama"),
         "hidden_act": (config.get("hidden_act", "silu"), "silu"),
         "rope_type": (rope.get("rope_type", rope.get("type", "default")), "default"),
+        "partial_rotary_factor": (rope.get("partial_rotary_factor", config.get("partial_rotary_factor")) or 1, 1),
     }
     return next((f"{name} {known}, not {value}" for name, (value, known) in found.items() if value != known), None)
 
@@ -57,4 +58,5 @@ def llama_sizes(config: Mapping[str, Any]) -> LlamaSizes:
 
 
 def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    return config.get("rope_parameters") or config.get("rope_scaling") or {}
+    """The rotary settings; transformers takes the older key first."""
+    return config.get("rope_scaling") or config.get("rope_parameters") or {}

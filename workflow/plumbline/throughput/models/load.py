@@ -8,65 +8,99 @@ import torch
 from torch import Tensor, nn
 
 from plumbline.core.errors import UserError, one_line
+from plumbline.throughput.models.factored import as_ours
 from plumbline.throughput.models.manifest import CompressedLayer, Manifest, Shapes
-from plumbline.throughput.models.weights import opened, read_config, stored
+from plumbline.throughput.models.unmatched import Unmatched, unmatched_in
+from plumbline.throughput.models.weights import CONFIG, opened, read_config, stored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+BEST, FUSED = "best", "sdpa"
+CONTEXTS = ("max_position_embeddings", "max_seq_len", "max_sequence_length")
+"""What architectures call the longest sequence that they accept."""
+UNQUANTISED = "only unquantised weights are measured; save it in float32, float16 or bfloat16 (model.dequantize())"
 
 
 def load_tensors(manifest: Manifest, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
     """The weights of a variant by their names in its files, floating-point ones as `dtype`.
 
-    A head tied to the embedding appears under the embedding's name only. The tensors are copied into memory, not
-    mapped from the file, so that memory and speed do not depend on the page cache. Raises UserError for a damaged file.
+    A head tied to the embedding appears under the embedding's name only; low-rank layers of other tools are renamed to
+    ours, and tensors that the manifest calls unused are left out. The tensors are copied into memory, not mapped from
+    the file, so that memory and speed do not depend on the page cache. Raises UserError for a damaged file, or for
+    weights in 8 bits, which have no meaning without their scales.
     """
     tensors = {}
+    unused = set(manifest.unused)
     for name, path in stored(Path(manifest.folder)).items():
+        if name in unused:
+            continue
         with opened(path) as file:  # opened for each tensor: closing it frees the pages that were read
             tensor = file.get_tensor(name)
+        if tensor.is_floating_point() and tensor.itemsize == 1:
+            stored_as = str(tensor.dtype).removeprefix("torch.")
+            raise UserError(f"{path}: {name} is stored as {stored_as}; {UNQUANTISED}")
         kind = dtype if tensor.is_floating_point() else tensor.dtype
         tensors[name] = tensor.to(device, kind, copy=True)
         del tensor
+    for layer in manifest.layers:
+        as_ours(tensors, layer.name)
     return tensors
 
 
 def load_transformers(
-    manifest: Manifest, dtype: torch.dtype, device: torch.device, attention: str
+    manifest: Manifest, dtype: torch.dtype, device: torch.device, attention: str = BEST
 ) -> "PreTrainedModel":
-    """The variant as a transformers model, for inference. `attention`: sdpa | eager.
+    """The variant as a transformers model, for inference. `attention`: sdpa | eager, or the best that the model has.
 
     Its generation_config is empty: greedy, and without an end-of-text token.
 
     Raises UserError for a folder without config.json, a damaged weight file, an architecture that transformers does
-    not support, or missing weights.
+    not support, and for tensors that are missing, have another shape or go unused, unless the manifest tolerates them.
+    """
+    model, unmatched = load_leniently(manifest, dtype, device, attention)
+    if found := unmatched.beyond(manifest):
+        raise UserError(found.explained(manifest, model))
+    return model
+
+
+def load_leniently(
+    manifest: Manifest, dtype: torch.dtype, device: torch.device, attention: str = BEST
+) -> "tuple[PreTrainedModel, Unmatched]":
+    """`load_transformers`, and what in the files does not match config.json.
+
+    Weights that the files lack are drawn from a fixed seed, so that every process has the same.
     """
     folder = Path(manifest.folder)
-    config, model_class = _architecture(folder)
+    config, model_class = architecture(folder)
     import transformers
 
     tensors = load_tensors(manifest, dtype, torch.device("cpu"))
     known = _with_low_rank(model_class, manifest.layers, frozenset(tensors)) if manifest.layers else model_class
     try:
-        model, found = known.from_pretrained(
-            None,
-            config=config,
-            state_dict=tensors,
-            dtype=dtype,
-            attn_implementation=attention,
-            ignore_mismatched_sizes=True,  # reported below, in one line
-            output_loading_info=True,
-        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model, found = known.from_pretrained(
+                None,
+                config=config,
+                state_dict=tensors,
+                dtype=dtype,
+                attn_implementation=supported(model_class, attention),
+                ignore_mismatched_sizes=True,  # reported by the caller, in one line
+                output_loading_info=True,
+            )
     except (ValueError, ImportError) as error:
         raise UserError(f"{folder}: transformers cannot load it ({one_line(error)})") from None
-    for what, names in (("lacks", found["missing_keys"]), ("has another shape for", found["mismatched_keys"])):
-        if names:
-            first = sorted(name if isinstance(name, str) else name[0] for name in names)[0]
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise UserError(f"{folder}: {what} {first}{more}, which its config.json asks for; save the model again")
     # Otherwise `generate` would stop, sample or penalise repetition as the folder's configuration says.
     model.generation_config = transformers.GenerationConfig()
-    return model.to(device).eval().requires_grad_(False)
+    return model.to(device).eval().requires_grad_(False), unmatched_in(found, tensors)
+
+
+def supported(model_class: Any, attention: str) -> str:
+    """`attention`; the separate operations (`eager`) for a model that has no fused kernel."""
+    if attention in (BEST, FUSED):
+        return FUSED if model_class._supports_sdpa else "eager"
+    return attention
 
 
 def shapes_of(config: Any, place: str) -> Shapes:
@@ -75,36 +109,55 @@ def shapes_of(config: Any, place: str) -> Shapes:
     Raises UserError, naming `place`, when the configuration lacks one of them.
     """
     text = config.get_text_config()
-    width, heads = _number(text, "hidden_size", place), _number(text, "num_attention_heads", place)
+    width = _number(text, "hidden_size", place)
+    heads = _first_number(text, "num_attention_heads") or 0  # none in a state-space model
     return Shapes(
         kind=config.model_type,
         vocabulary=_number(text, "vocab_size", place),
-        context=_number(text, "max_position_embeddings", place),
+        context=_first_number(text, *CONTEXTS),
         width=width,
         layers=_number(text, "num_hidden_layers", place),
         heads=heads,
-        kv_heads=getattr(text, "num_key_value_heads", None) or heads,
-        head_size=getattr(text, "head_dim", None) or width // heads,
+        kv_heads=_kv_heads(text) or heads,
+        head_size=_first_number(text, "head_dim") or (width // heads if heads else 0),
     )
 
 
+def _kv_heads(config: Any) -> int | None:
+    if getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False):  # Falcon
+        return 1
+    return _first_number(config, "num_key_value_heads", "num_kv_heads")
+
+
+def _first_number(config: Any, *keys: str) -> int | None:
+    """The first of `keys` that `config` has a number for."""
+    return next((found for key in keys if isinstance(found := getattr(config, key, None), int)), None)
+
+
 def _number(config: Any, key: str, place: str) -> int:
-    found = getattr(config, key, None)
-    if not isinstance(found, int):
+    found = _first_number(config, key)
+    if found is None:
         raise UserError(
-            f"{place}/config.json: {key} is not a number (given: {found!r}); this architecture cannot be measured"
+            f"{place}/config.json: {key} is not a number (given: {getattr(config, key, None)!r});"
+            " this architecture cannot be measured"
         )
     return found
 
 
 def import_transformers(manifest: Manifest) -> None:
     """Imports what `load_transformers` needs, which takes seconds, so that forks of this process need not."""
-    _architecture(Path(manifest.folder))
+    architecture(Path(manifest.folder))
 
 
-def _architecture(folder: Path) -> tuple[Any, Any]:
-    """The configuration and the class of the causal language model in `folder`."""
-    read_config(folder)
+def architecture(folder: Path) -> tuple[Any, Any]:
+    """The configuration and the class of the causal language model in `folder`, without its weights.
+
+    Raises UserError for a config.json that transformers does not know, or for a quantised model.
+    """
+    quantised = read_config(folder).get("quantization_config")
+    if quantised:
+        method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else "unknown"
+        raise UserError(f"{folder / CONFIG}: the model is quantised (quant_method {method}); {UNQUANTISED}")
     import transformers  # takes seconds, and load_tensors does not need it
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 

@@ -14,11 +14,12 @@ class CompressedLayer(Settings):
     rows: int
     columns: int
     rank: int
-    error: float
-    """‖W − UV‖ in the norm that the method minimises: Frobenius, or weighted by calibration inputs and gradients."""
-    discarded: float
+    error: float | None = None
+    """‖W − UV‖ in the norm that the method minimises: Frobenius, or weighted by calibration inputs and gradients. None
+    for a layer that another tool factored."""
+    discarded: float | None = None
     """√Σσ² of the discarded singular values, which the error must equal."""
-    norm: float
+    norm: float | None = None
     """Norm of W in the same norm."""
 
 
@@ -36,7 +37,8 @@ class Shapes(Settings):
     kind: str
     """transformers' model_type."""
     vocabulary: int
-    context: int
+    context: int | None
+    """Longest sequence, in tokens; None where the architecture has no limit."""
     width: int
     layers: int
     heads: int
@@ -63,7 +65,8 @@ class Manifest(Settings):
     method: str
     """none (the base) | plain | whitened | user."""
     ratio: float | None = None
-    """Share of each linear layer's parameters kept; of a user-supplied model without a ratio, of all parameters."""
+    """Share of each linear layer's parameters to keep; of a user-supplied model without a ratio what it reached, or
+    its share of all parameters where it has no low-rank layers."""
     folder: str = ""
     """Folder with config.json and *.safetensors; relative to the folder Snakemake runs in."""
     weights: str = ""
@@ -75,7 +78,18 @@ class Manifest(Settings):
     """`sha256` of the base model."""
     parameters: int | None = None
     shapes: Shapes | None = None
+    unused: list[str] = []
+    """Tensors in the files that the architecture does not use, tolerated by `throughput.model.strict: false`."""
+    missing: list[str] = []
+    """Weights that the files lack or have in another shape, tolerated likewise: drawn at random, from a fixed seed."""
     layers: list[CompressedLayer] = []
+    reached: float | None = None
+    """Share of the parameters in the decoder blocks' matrices that compression kept, counting the matrices that it
+    left as they are."""
+    beginning_of_text: list[int] = []
+    """The tokens that each window of the text begins with; empty where windows begin anywhere in the text."""
+    notes: list[str] = []
+    """What a reader of its numbers has to know, as clauses for the findings."""
     calibration: Calibration | None = None
     perplexity: float | None = None
     """Perplexity on held-out text, in float32; None without a tokenizer, or if it is not finite."""

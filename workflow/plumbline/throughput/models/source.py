@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from plumbline.core.errors import UserError
-from plumbline.throughput.models.weights import CONFIG, read_config
+from plumbline.throughput.models.weights import CONFIG, check_is_folder, read_config
 from plumbline.throughput.settings import HubModel
 
 FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
@@ -31,6 +31,8 @@ def trained(best: list[Path]) -> Source:
 
 def path(folder: str | None) -> Source:
     """A folder written by transformers."""
+    if folder is not None and Path(folder).is_file():
+        check_is_folder(Path(folder))
     if folder is None or not Path(folder).is_dir():
         raise UserError(f"throughput.model.path: {folder} is not a directory; name one that transformers saved")
     return _checked(Path(folder), "path", None)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from plumbline.core.present.plotting import MARKERS
 from plumbline.core.run.records import machine_note, machines
+from plumbline.throughput.analysis.formatting import share_text
 from plumbline.throughput.analysis.frames import trials_frame, variants_frame
 from plumbline.throughput.analysis.speedups import speedups_frame
 from plumbline.throughput.grid import main_engine
@@ -56,6 +57,7 @@ class Results:
     def labels(self) -> dict[str, str]:
         """Variant -> its ratio, with the method where several are measured; a user-supplied variant's name."""
         methods = set(self.trials["method"]) - {"none", None}
+        reached = {manifest.variant: manifest.reached for manifest in self.manifests}
         labels = {}
         for variant, group in self.trials.groupby("variant", sort=False):
             ratio, method = group["ratio"].iloc[0], group["method"].iloc[0]
@@ -64,7 +66,8 @@ class Results:
             elif np.isnan(ratio) or method == "user":
                 labels[str(variant)] = str(variant)
             else:
-                labels[str(variant)] = f"{ratio:.3g}" + (f" {method}" if len(methods) > 1 else "")
+                label = share_text(ratio, reached.get(str(variant)))
+                labels[str(variant)] = label + (f" {method}" if len(methods) > 1 else "")
         return labels
 
     @cached_property

@@ -86,23 +86,24 @@ def _placed(results: Results, record: ComparisonRecord) -> pd.DataFrame:
 
 
 def compression(results: Results) -> Figure:
-    """What compression loses against the share of parameters kept: each method minus the base, and whitened − plain.
+    """What compression loses: each method minus the base, and whitened − plain.
 
-    Losses in nats per token, paired over the held-out windows, with their 95% intervals. Where no ratio has both
-    methods, the second panel is left out.
+    Against the share of the parameters in the blocks' matrices that is left. Losses in nats per token, paired over the
+    held-out windows, with their 95% intervals. Where no ratio has both methods, the second panel is left out.
     """
     variants = results.variants
     known = variants[variants["excess_nats"].notna() & variants["ratio"].notna() & (variants["variant"] != BASE)]
     if known.empty:
         return message_figure(NO_PERPLEXITY if variants["perplexity"].isna().all() else NO_LOSSES)
+    known = known.assign(kept=known["reached"].fillna(known["ratio"]))
     between = _whitened_minus_plain(results)
     figure, axes = panels(1 if between.empty else 2, 2.8)
     handles: list[Any] = []
     for number, (method, (label, how)) in enumerate(METHODS.items()):
-        group = known[known["method"] == method].sort_values("ratio")
+        group = known[known["method"] == method].sort_values("kept")
         if len(group):
             style = {"color": PALETTE[number], "marker": MARKERS[number], "ms": 4, **how}
-            points(axes[0], group["ratio"], group["excess_nats"], style, yerr=error_bars(group, "excess_nats"))
+            points(axes[0], group["kept"], group["excess_nats"], style, yerr=error_bars(group, "excess_nats"))
             handles.append(Line2D([], [], color=PALETTE[number], marker=MARKERS[number], ms=4, label=label, **how))
     base = results.variants.set_index("variant")["perplexity"].get(BASE)
     axes[0].set_ylabel("Loss minus the base's (nats per token)")
@@ -113,7 +114,7 @@ def compression(results: Results) -> Figure:
     for panel in axes:
         panel.grid(axis="y")
         panel.set_axisbelow(True)
-        panel.set_xlim(0, max(1.03, 1.03 * known["ratio"].max()))
+        panel.set_xlim(0, max(1.03, 1.03 * known["kept"].max()))
         panel.set_xlabel(KEPT)
         zero = panel.axhline(0, color="black", ls=DASHES, lw=0.9, zorder=1)
     zero.set_label("No difference" if base is None else f"No difference (base: perplexity {base:,.2f})")
@@ -127,7 +128,7 @@ def _whitened_minus_plain(results: Results) -> pd.DataFrame:
     by_method: dict[str, dict[float | None, Manifest]] = {"whitened": {}, "plain": {}}
     for manifest in results.manifests:
         if manifest.method in by_method:
-            by_method[manifest.method][manifest.ratio] = manifest
+            by_method[manifest.method][manifest.reached or manifest.ratio] = manifest
     rows = [
         (ratio, *loss_difference(whitened, by_method["plain"].get(ratio)))
         for ratio, whitened in by_method["whitened"].items()
