@@ -1,9 +1,10 @@
 """Typed settings: what a user may write, checked before any job starts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from plumbline.core.errors import UserError
 
@@ -14,6 +15,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+"""A path in the config, in which ~ is the home folder."""
 Model = TypeVar("Model", bound=BaseModel)
 Values = TypeVar("Values", bound=Sequence[Any])
 
