@@ -102,7 +102,7 @@ def read_factors(
         states_alpha &= read.stated_scale() is not None
         delta, scales[module] = read.change(base, assumed)
         if read.is_computed:
-            computed.add("DoRA" if read.is_decomposed else read.initialisation or read.kind)
+            computed.add(read.shown)
         for suffix, values in ((DOWN, delta.down), (UP, delta.up)):
             factors[module + suffix] = single_precision(values)
             if first_not_finite(factors[module + suffix]) is not None:
@@ -149,6 +149,15 @@ class _Module:
     @property
     def is_decomposed(self) -> bool:
         return not MAGNITUDES.isdisjoint(self.parts)
+
+    @property
+    def shown(self) -> str:
+        """The name of its format for messages."""
+        if self.is_decomposed:
+            return "DoRA"
+        return {"pissa": "PiSSA", "olora": "OLoRA"}.get(
+            self.initialisation, "LoCon" if "mid" in self.parts else self.kind
+        )
 
     @property
     def is_computed(self) -> bool:

@@ -181,10 +181,11 @@ def source(name: str) -> Path | None:
     spec = importlib.util.find_spec(first)
     if spec is None or spec.origin in ("built-in", "frozen"):
         return None
-    if not rest and spec.origin is not None:
+    if spec.origin is not None and not rest:
         return Path(spec.origin)
-    for folder in spec.submodule_search_locations or ():
-        base = Path(folder).joinpath(*rest)
+    folders = [Path(spec.origin).parent] if spec.origin else map(Path, spec.submodule_search_locations or ())
+    for folder in folders:
+        base = folder.joinpath(*rest)
         for candidate in (base / "__init__.py", base.with_name(f"{base.name}.py")):
             if candidate.is_file():
                 return candidate
