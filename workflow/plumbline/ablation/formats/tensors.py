@@ -24,7 +24,11 @@ CONVERT = (
 
 
 class BadAdapter(Exception):
-    """An adapter that cannot be used. The message is the reason, without the file's name."""
+    """An adapter that cannot be used. The message is the reason, without the file's name; fix: what else can be done."""
+
+    def __init__(self, reason: str, *, fix: str = "; fix or remove it, or set `on_bad_adapter: skip`") -> None:
+        super().__init__(reason)
+        self.fix = fix
 
 
 class Header(NamedTuple):
@@ -75,7 +79,7 @@ def single(key: str, tensor: Mapping[str, Any]) -> float:
 
 def _unreadable(path: Path, error: Exception) -> BadAdapter:
     if is_lfs_pointer(path):
-        return BadAdapter("is a Git LFS pointer, not the file itself; run `git lfs pull` in its repository")
+        return BadAdapter("is a Git LFS pointer, not the file itself; run `git lfs pull` in its repository", fix="")
     try:
         with path.open("rb") as stream:
             is_pickle = stream.read(4) == _ZIP

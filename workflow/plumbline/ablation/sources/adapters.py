@@ -112,10 +112,10 @@ class _Import:
         for adapter in adapters:
             try:
                 if adapter.fault:
-                    raise BadAdapter(adapter.fault)
+                    raise BadAdapter(adapter.fault, fix="; or set `on_bad_adapter: skip` to leave it out")
                 outlines[adapter.name] = outline(adapter.file)
             except BadAdapter as error:
-                self._refuse(adapter, str(error))
+                self._refuse(adapter, error)
         if not outlines:
             raise UserError(f"{self.path}: none of its {len(adapters)} adapters can be read; {self._first_reason()}")
         layout = Counter(found.layout for found in outlines.values()).most_common(1)[0][0]
@@ -127,7 +127,7 @@ class _Import:
                 kept.append(adapter)
                 self.text_encoder_keys += found.text_encoder_keys
             else:
-                self._refuse(adapter, f"differs from most: {difference(found.layout, layout)}")
+                self._refuse(adapter, BadAdapter(f"differs from most: {difference(found.layout, layout)}"))
         return kept
 
     def _chunks(self, adapters: list[Candidate]) -> Iterator[Chunk]:
@@ -138,7 +138,7 @@ class _Import:
             try:
                 read = read_factors(adapter.file, self.path, self.base, self.assumed or "rank")
             except BadAdapter as error:
-                self._refuse(adapter, str(error))
+                self._refuse(adapter, error)
                 continue
             self.computed |= read.computed
             chunk.append((adapter, read))
@@ -161,12 +161,12 @@ class _Import:
     def _first_reason(self) -> str:
         return f"{self.skipped[0].adapter} {self.skipped[0].reason}" if self.skipped else "it is empty"
 
-    def _refuse(self, adapter: Candidate, reason: str) -> None:
+    def _refuse(self, adapter: Candidate, reason: BadAdapter) -> None:
         """Raises UserError, or lists the adapter as skipped."""
         if not self.skip:
-            raise UserError(f"{adapter.file}: {reason}; fix or remove it, or set `on_bad_adapter: skip`")
+            raise UserError(f"{adapter.file}: {reason}{reason.fix}")
         log.warning("%s skipped: %s", adapter.file, reason)
-        self.skipped.append(SkippedAdapter(adapter=adapter.name, reason=reason))
+        self.skipped.append(SkippedAdapter(adapter=adapter.name, reason=str(reason)))
 
 
 def _label(adapter: Candidate) -> str:
