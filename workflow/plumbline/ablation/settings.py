@@ -10,7 +10,7 @@ from plumbline.ablation.data.layers import LAYER_SETS
 from plumbline.ablation.zoo.settings import LEAST_FOLDS, PositiveFloat, PositiveInt, Share, Zoo
 from plumbline.core import registry
 from plumbline.core.registry import short_name
-from plumbline.core.settings import Settings, UserPath, distinct
+from plumbline.core.settings import Settings, UserPath, UserText, distinct
 
 View = Literal["factor", "product"]
 FeatureClassifier = Literal["mlp", "linear"]
@@ -42,7 +42,7 @@ TABLES = ("accuracy", "metrics", "contrasts", "learning_curve")
 class Hub(Settings):
     """A data set of adapters, read with `datasets.load_dataset`."""
 
-    id: str = "jacekduszenko/lora-ws-1k"
+    id: UserText = "jacekduszenko/lora-ws-1k"
     """Hub id of the data set, or a local folder of parquet files in the same schema."""
     revision: str | None = None
     """Branch, tag or commit to read. null reads the default branch."""

@@ -15,8 +15,15 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
-"""A path in the config, in which ~ is the home folder."""
+def expanded(path: str) -> str:
+    """`path` with the home folder for a leading ~."""
+    home, slash, rest = path.partition("/")
+    return f"{Path.home()}{slash}{rest}" if home == "~" else path
+
+
+UserText = Annotated[str, AfterValidator(expanded)]
+"""A name or a path in the config, in which ~ is the home folder."""
+UserPath = Annotated[Path, AfterValidator(lambda path: Path(expanded(str(path))))]
 Model = TypeVar("Model", bound=BaseModel)
 Values = TypeVar("Values", bound=Sequence[Any])
 

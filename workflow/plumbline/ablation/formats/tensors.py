@@ -24,7 +24,7 @@ CONVERT = (
 
 
 class BadAdapter(Exception):
-    """An adapter that cannot be used. The message is the reason, without the file's name; fix: what else can be done."""
+    """An adapter that cannot be used. The message is the reason, without the file's name; fix: what to do about it."""
 
     def __init__(self, reason: str, *, fix: str = "; fix or remove it, or set `on_bad_adapter: skip`") -> None:
         super().__init__(reason)
@@ -43,7 +43,7 @@ def header(path: Path) -> Header:
     try:
         with safe_open(path, framework="numpy") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-            return Header(shapes, dict(file.metadata() or {}))
+            return Header(shapes, dict(sorted((file.metadata() or {}).items())))
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from None
 
