@@ -66,8 +66,17 @@ def test_links_are_followed_and_a_link_to_nothing_is_named(tmp_path: Path) -> No
     (root / "cat" / "gone.safetensors").symlink_to("../../blobs/0123")
     (root / "dog" / "up").symlink_to(root, target_is_directory=True)
     found = faults(candidates(root))
-    assert {name for name, fault in found.items() if not fault} >= {"cat/linked.safetensors", "dog/a.safetensors"}
+    good = {"cat/a.safetensors", "cat/b.safetensors", "cat/linked.safetensors", "dog/a.safetensors"}
+    assert {name for name, fault in found.items() if not fault} == good
     assert "is a link to ../../blobs/0123, which does not exist" in found["cat/gone.safetensors"]
+
+
+def test_a_class_that_is_a_link_to_another_is_named(tmp_path: Path) -> None:
+    root = touch(tmp_path, "cat/a.safetensors", "cat/b.safetensors")
+    (root / "dog").symlink_to("cat", target_is_directory=True)
+    found = faults(candidates(root))
+    assert found["cat/a.safetensors"] == ""
+    assert "is the same file as" in found["dog/a.safetensors"]
 
 
 RUN = (

@@ -16,7 +16,10 @@ from plumbline.ablation.formats.tensors import BadAdapter
 from plumbline.core.files import is_lfs_pointer
 
 FILE = "adapter_config.json"
-BESIDE = ("{stem}.json", "{stem}_config.json", "{stem}_adapter_config.json", "{stem}.adapter_config.json")
+BESIDE = (
+    *("{stem}.json", "{stem}.config.json", "{stem}.adapter_config.json", "{stem}.metadata.json"),
+    *("{stem}_config.json", "{stem}_adapter_config.json", "adapter_config_{stem}.json"),
+)
 """Names of a configuration that is named after its file."""
 _ALPHA = ("lora_alpha", "network_alpha", "ss_network_alpha", "linear_alpha", "alpha")
 _CONV_ALPHA = ("conv_alpha",)

@@ -8,7 +8,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from plumbline.ablation.data.layers import natural_order
@@ -83,7 +83,7 @@ def candidates(root: Path, checkpoint: str | None = None) -> list[Candidate]:
         for name in folders
         if name not in labels
     ]
-    return found + empty
+    return _once(found, root) + empty
 
 
 def listed(root: Path, name: str) -> Path | None:
@@ -102,6 +102,17 @@ def listed(root: Path, name: str) -> Path | None:
                 files = [file for file in visible_files(path) if is_read(file)]
                 return files[0] if len(files) == 1 else None
     return None
+
+
+def _once(found: Sequence[Candidate], root: Path) -> list[Candidate]:
+    """`found`, in which a file that links give two names is an adapter under the first alone."""
+    names: dict[Path, str] = {}
+    kept = []
+    for one in found:
+        if not one.fault and (first := names.setdefault(one.file.resolve(), one.name)) != one.name:
+            one = replace(one, fault=f"is the same file as {root / first}, by a link; remove one of the two")
+        kept.append(one)
+    return kept
 
 
 def _candidate(root: Path, parts: tuple[str, ...], files: Sequence[Path], checkpoint: str | None) -> Candidate:

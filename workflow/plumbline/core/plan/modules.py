@@ -25,16 +25,8 @@ PURE = {
     *(STAGE, *WRAPPERS, "pydantic.field_validator", "pydantic.model_validator"),
     *("dataclasses.field", "pydantic.Field", "pydantic.ConfigDict", "typing.TypeVar", "typing.ParamSpec"),
     *("functools.partial", "logging.getLogger", "pathlib.Path", "re.compile", "types.MappingProxyType"),
-    *(
-        "numpy.dtype",
-        "pydantic.AfterValidator",
-        "pydantic.BeforeValidator",
-        "pydantic.PlainSerializer",
-        "dict",
-        "frozenset",
-        "list",
-        "tuple",
-    ),
+    *("pydantic.AfterValidator", "pydantic.BeforeValidator", "pydantic.PlainSerializer"),
+    *("numpy.dtype", "dict", "frozenset", "list", "tuple"),
 }
 """What may be called when a module is imported and only builds a value: it changes nothing and calls none of ours."""
 _BASES = {
