@@ -97,6 +97,13 @@ def test_alpha_is_read_from_a_tensor_of_any_type_and_number_of_dimensions(tmp_pa
     check(read_factors(tmp_path / "a.safetensors", tmp_path), changes(pairs, 1.5))
 
 
+@pytest.mark.parametrize("name", ["alpha", "lora_alpha", "network_alpha"])
+def test_one_tensor_can_hold_the_alpha_of_all_modules(tmp_path: Path, name: str) -> None:
+    pairs = random_pairs()
+    tensors = {**NAMINGS["diffusers"](pairs), name: np.array([3], np.int64)}
+    check(read(Saved(tensors, {}, {}).save(tmp_path / "cat" / "a.safetensors")), changes(pairs, 1.5))
+
+
 @pytest.mark.parametrize(
     ("config", "scales"),
     [

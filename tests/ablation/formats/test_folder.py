@@ -42,6 +42,11 @@ def test_what_file_managers_leave_behind_is_no_adapter(tmp_path: Path, name: str
     assert faults(candidates(tmp_path)) == {"cat/run": "", "dog/b.safetensors": ""}
 
 
+def test_numbered_files_without_final_weights_beside_them_are_adapters(tmp_path: Path) -> None:
+    names = [f"cat/image-{number:06d}.safetensors" for number in range(3)]
+    assert faults(candidates(touch(tmp_path, *names))) == dict.fromkeys(names, "")
+
+
 @pytest.mark.parametrize("suffix", ["bin", "pt", "pth", "ckpt", "BIN"])
 def test_a_pickle_is_named_with_the_way_to_convert_it(tmp_path: Path, suffix: str) -> None:
     touch(tmp_path, "cat/a.safetensors", "dog/run/adapter_model." + suffix, f"cat/b.{suffix}", f"cat/a.{suffix}")
@@ -86,6 +91,8 @@ RUN = (
 )
 FLAT = ("cat/run/mine.safetensors", "cat/run/mine-000002.safetensors", "cat/run/mine-000010.safetensors")
 
+BESIDE = ("cat/mine.safetensors", "cat/mine-000002.safetensors", "cat/mine-step00000500.safetensors")
+
 
 @pytest.mark.parametrize(
     ("names", "checkpoint", "chosen"),
@@ -97,6 +104,8 @@ FLAT = ("cat/run/mine.safetensors", "cat/run/mine-000002.safetensors", "cat/run/
         (FLAT[1:], "last", FLAT[2]),
         (FLAT, "mine-000002", FLAT[1]),
         (RUN[1:2], "last", RUN[1]),
+        (BESIDE, "last", BESIDE[0]),
+        (BESIDE, "mine-000002", BESIDE[1]),
         (("cat/a.safetensors",), "checkpoint-500", "cat/a.safetensors"),
     ],
 )
@@ -108,9 +117,10 @@ def test_one_checkpoint_of_a_run_is_chosen(
 
 
 def test_several_files_of_one_folder_are_named_with_the_key_to_choose(tmp_path: Path) -> None:
-    touch(tmp_path, *RUN, "dog/run/a.safetensors", "dog/run/b.safetensors")
+    touch(tmp_path, *RUN, *BESIDE, "dog/run/a.safetensors", "dog/run/b.safetensors")
     found = faults(candidates(tmp_path))
-    assert "holds 3 .safetensors files (checkpoint-1000, checkpoint-500, pytorch_lora_weights)" in found["cat/run"]
+    assert "holds 3 .safetensors files (mine, mine-000002, mine-step00000500)" in found["cat/mine.safetensors"]
+    assert "holds 3 .safetensors files (checkpoint-500, checkpoint-1000, pytorch_lora_weights)" in found["cat/run"]
     assert "choose one with ablation.adapters.checkpoint" in found["cat/run"]
     assert "no checkpoint that is last" in faults(candidates(tmp_path, "last"))["dog/run"]
     assert "no checkpoint that is step-7; choose one of" in faults(candidates(tmp_path, "step-7"))["cat/run"]

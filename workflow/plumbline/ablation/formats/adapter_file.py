@@ -34,6 +34,8 @@ from plumbline.core.errors import UserError
 NAMED = 3
 """So many keys are named in a message."""
 _NUMBERS = ("alpha", "scalar")
+OF_ALL = ("alpha", "lora_alpha", "network_alpha")
+"""Tensors with the α of all modules that have none of their own."""
 _FACTORS = {"down": DOWN, "up": UP}
 Layout = tuple[tuple[str, Shape], ...]
 
@@ -94,13 +96,15 @@ def read_factors(
     factors: dict[str, np.ndarray] = {}
     scales: dict[str, float] = {}
     computed, states_alpha = set(), True
+    of_all = [("alpha", single(key, stored[key])) for key in OF_ALL if key in stored]
     for module, keys in _modules(stored).items():
         parts = {part: decoded(key, stored[key]) for part, key in keys.items() if part not in _NUMBERS}
-        numbers = {part: single(key, stored[key]) for part, key in keys.items() if part in _NUMBERS}
+        numbers = dict(of_all) | {part: single(key, stored[key]) for part, key in keys.items() if part in _NUMBERS}
         names = parse(next(iter(keys.values()))).names
         read = _Module(module, names, format_of(parts, module), parts, numbers, configs)
-        states_alpha &= read.stated_scale() is not None
-        delta, scales[module] = read.change(base, assumed)
+        stated_scale = read.stated_scale()
+        states_alpha &= stated_scale is not None
+        delta, scales[module] = read.change(base, stated_scale, assumed)
         if read.is_computed:
             computed.add(read.shown)
         for suffix, values in ((DOWN, delta.down), (UP, delta.up)):
@@ -163,9 +167,9 @@ class _Module:
     def is_computed(self) -> bool:
         return is_computed(self.kind, self.parts) or bool(self.initialisation)
 
-    def change(self, base: Base | None, assumed: Literal["rank"] | float) -> tuple[Delta, float]:
-        """The module's pair and its scale."""
-        delta, scale = pair(self.kind, self.parts, self.name), self.stated_scale()
+    def change(self, base: Base | None, scale: float | None, assumed: Literal["rank"] | float) -> tuple[Delta, float]:
+        """The module's pair and what it is multiplied by. scale: as stated; None takes the one `assumed`."""
+        delta = pair(self.kind, self.parts, self.name)
         if scale is None:
             rank = self._rank()
             assumed_scale = 1.0 if assumed == "rank" or rank is None else assumed / rank
@@ -235,7 +239,7 @@ class _Module:
 def _modules(keys: Mapping[str, object]) -> dict[str, dict[str, str]]:
     """Module → part → key, of the diffusion model's layers. Raises BadAdapter for keys that cannot be placed."""
     modules: dict[str, dict[str, str]] = {}
-    parsed = {key: parse(key) for key in sorted(keys)}
+    parsed = {key: parse(key) for key in sorted(keys) if key not in OF_ALL}
     if unplaced := [key for key, found in parsed.items() if found.place == "unknown"]:
         raise BadAdapter(
             f"has {_some(unplaced)}, which may be the diffusion model's or a text encoder's; put `unet.` or"

@@ -7,7 +7,7 @@ run. What a file manager hides is left out (see `core.files.visible_files`); lin
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,8 @@ CHECKPOINT = "ablation.adapters.checkpoint"
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
 _STATE = re.compile(r"(optimizer|scheduler|scaler|sampler|training_args|random_states|rng_state|pytorch_model_fsdp).*")
 """Names of what trainers keep beside the weights, to resume."""
+_NUMBERED = re.compile(r"(?P<name>.+)-(\d{6,8}|step\d+|epoch\d+)(?P<suffix>\.[^.]+)")
+"""Names of a run's checkpoints beside its final weights, as kohya's trainer gives them."""
 NAMED = 3
 
 
@@ -71,7 +73,7 @@ def candidates(root: Path, checkpoint: str | None = None) -> list[Candidate]:
         raise UserError(f"{root}: holds no .safetensors files{pickles}")
     units: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for file in files:
-        units[file.relative_to(root).parts[:2]].append(file)
+        units[_unit(file.relative_to(root).parts[:2], stems, root)].append(file)
     for folder in configured:
         parts = folder.relative_to(root).parts
         if len(parts) == 2:
@@ -115,6 +117,14 @@ def _once(found: Sequence[Candidate], root: Path) -> list[Candidate]:
     return kept
 
 
+def _unit(parts: tuple[str, ...], stems: Container[Path], root: Path) -> tuple[str, ...]:
+    """What a file belongs to: its class and its folder; for kohya's `<name>-000002` the file `<name>` beside it."""
+    label, name = parts
+    if (found := _NUMBERED.fullmatch(name)) and root / label / found["name"] in stems:
+        return label, f"{found['name']}{found['suffix']}"
+    return parts
+
+
 def _candidate(root: Path, parts: tuple[str, ...], files: Sequence[Path], checkpoint: str | None) -> Candidate:
     name, readable = "/".join(parts), [file for file in files if is_read(file)]
     place = {"name": name, "label": parts[0]}
@@ -124,7 +134,8 @@ def _candidate(root: Path, parts: tuple[str, ...], files: Sequence[Path], checkp
         pickles = [file for file in files if is_pickle(file)]
         fault = CONVERT if pickles else f"has {FILE}, but no weights in a .safetensors file"
         return Candidate(**place, file=(pickles or files)[0], fault=fault)
-    named = {_shown(root.joinpath(*parts), file): file for file in readable}
+    named = {_shown(root / parts[0], file): file for file in readable}
+    named = {shown: named[shown] for shown in sorted(named, key=natural_order)}
     if checkpoint is None:
         return Candidate(**place, file=root / name, fault=_several(named))
     chosen = _chosen(named, checkpoint)
@@ -157,9 +168,9 @@ def _several(named: Mapping[str, Path]) -> str:
 
 
 def _shown(folder: Path, file: Path) -> str:
-    """What tells a file of a run's folder from the others: its folder, or its own name."""
-    inside = file.relative_to(folder)
-    return inside.parent.as_posix() if len(inside.parts) > 1 else file.stem
+    """What tells a run's file from its others, below the folder of its class: its inner folder, or its own name."""
+    inner = file.relative_to(folder).parts[1:-1]
+    return "/".join(inner) or file.stem
 
 
 def broken_link(file: Path) -> str:
