@@ -16,8 +16,11 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
 from ablation.formats.writing import CROSS, NAMINGS, PLACES, SELF, Saved, changes, dotted, random_pairs
+from plumbline.ablation.data.store import AdapterStore
 from plumbline.ablation.formats.adapter_file import Factors, outline, read_factors
 from plumbline.ablation.formats.tensors import BadAdapter
+from plumbline.ablation.sources import adapters
+from plumbline.core.errors import UserError
 
 SLOW = settings(max_examples=60, deadline=None)
 
@@ -48,8 +51,6 @@ def check(found: Factors, expected: dict[str, np.ndarray], tolerance: float = 1e
 def test_every_naming_with_its_scale_in_every_place_gives_the_same_change(
     tmp_path: Path, naming: str, place: str
 ) -> None:
-    if place == "tensors" and naming not in ("kohya", "ComfyUI", "OneTrainer", "bare", "PEFT", "diffusers"):
-        pytest.skip("no trainer writes it so")
     pairs = random_pairs()
     file = PLACES[place](NAMINGS[naming](pairs), 7.0).save(tmp_path / "cat" / "run" / "a.safetensors")
     found = read_factors(file, tmp_path)
@@ -276,10 +277,10 @@ KINDS = ("cut", "header byte", "config cut", "config gone", "tensor gone", "tens
 MORE = ("tensor transposed", "NaN", "metadata gone", "metadata cut")
 
 
-@settings(SLOW, max_examples=300)
+@settings(SLOW, max_examples=150)
 @given(
     naming=st.sampled_from(["PEFT", "diffusers", "kohya", "ComfyUI"]),
-    place=st.sampled_from(sorted(PLACES)),
+    place=st.sampled_from(sorted(set(PLACES) - {"../adapter_config.json"})),
     kind=st.sampled_from([*KINDS, *MORE]),
     at=st.floats(0, 1, exclude_max=True),
     seed=st.integers(0, 2**20),
@@ -287,19 +288,25 @@ MORE = ("tensor transposed", "NaN", "metadata gone", "metadata cut")
 def test_a_fault_in_a_valid_folder_changes_nothing_or_is_an_error_but_never_gives_another_change(
     naming: str, place: str, kind: str, at: float, seed: int
 ) -> None:
-    """Where α is lost with the place that stated it, the reader says that it is unknown, which the import refuses."""
-    pairs = random_pairs(seed, rank=3)
     with tempfile.TemporaryDirectory() as folder:
-        file = PLACES[place](NAMINGS[naming](pairs), 7.0).save(Path(folder) / "cat" / "run" / "a.safetensors")
-        before = outline(file).layout
-        corrupt(file, kind, at)
-        message = ""
+        root = Path(folder)
+        rows = [random_pairs(seed + row, rank=3) for row in range(4)]
+        names = [f"{label}/{run}" for label in ("cat", "dog") for run in ("0", "1")]
+        for pairs, name in zip(rows, names, strict=True):
+            PLACES[place](NAMINGS[naming](pairs), 7.0).save(root / "loras" / name / "a.safetensors")
+        corrupt(root / "loras" / names[seed % 4] / "a.safetensors", kind, at)
         try:
-            after = outline(file).layout
-            found = read_factors(file, Path(folder))
-        except BadAdapter as error:
+            adapters.load(root / "store", path=root / "loras")
+        except UserError as error:
             message = str(error)
         else:
-            if after == before and found.states_alpha:
-                check(found, changes(pairs, 7.0 / 3))
+            message = names[seed % 4]
+            store = AdapterStore(root / "store")
+            for module in (SELF, CROSS):
+                up, down, scale = store.product(module)
+                for row, pairs in enumerate(rows):
+                    expected = changes(pairs, 7.0 / 3)[module]
+                    got = scale[row] * up[row].astype(np.float64) @ down[row].astype(np.float64)
+                    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
     assert "\n" not in message
+    assert names[seed % 4] in message or "differs from most" in message

@@ -1,6 +1,7 @@
 """Random adapters, and how each trainer writes them: for the tests of the readers."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +95,8 @@ class Saved:
 
 def in_tensors(tensors: Tensors, alpha: float) -> Saved:
     """α in a tensor beside each pair, as kohya writes it."""
-    ends = (".lora_down.weight", ".lora_A.weight", ".lora.down.weight")
-    stems = {key.removesuffix(end) for key in tensors for end in ends if key.endswith(end)}
+    end = re.compile(r"((\.lora|\.lora_linear_layer)?\.down|\.lora_down|\.lora_A)(\.default)?\.weight$")
+    stems = {end.sub("", key) for key in tensors if end.search(key)}
     return Saved({**tensors, **{f"{stem}.alpha": np.asarray(alpha, np.float64) for stem in stems}}, {}, {})
 
 
