@@ -292,7 +292,7 @@ MISTAKES = {
     ),
     "alpha of two": (
         lambda c: c.update({"lora_alpha": [[1.0, 2.0]] * ROWS}),
-        r"row 0, lora_alpha: \[1\.0, 2\.0\] is no α",
+        r"row 0, lora_alpha: \[1\.0, 2\.0\] is not a valid α",
     ),
     "one factor twice": (
         lambda c: c.update({f"unet.{SELF}.lora_A.weight": c[f"{SELF}.lora.down.weight"]}),

@@ -199,7 +199,7 @@ def test_a_beginning_that_leaves_the_base_alone_is_plain(tmp_path: Path, kind: s
         ({"lokr_w1": (2, 2)}, "a LoKr with neither; it must have lokr_w2"),
         ({"lokr_w1": (2, 2), "lokr_w1_a": (2, 1), "lokr_w2": (2, 2)}, "must have lokr_w1, or lokr_w1_a and"),
         ({"lokr_w1": (2, 2), "lora_up.weight": (2, 2), "lora_down.weight": (2, 2)}, "beside the tensors of a LoRA"),
-        ({"dora_scale": (6, 1)}, "alone, which is no adapter"),
+        ({"dora_scale": (6, 1)}, "alone, which is not an adapter"),
     ],
 )
 def test_parts_that_are_no_format_are_named(tmp_path: Path, parts: dict[str, tuple[int, ...]], message: str) -> None:

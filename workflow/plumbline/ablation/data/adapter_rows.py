@@ -80,7 +80,7 @@ def _as_counts(counts: Sequence[int | None], place: str) -> pa.Array:
         return pa.array(counts, pa.int64())
     except (OverflowError, pa.ArrowInvalid):
         largest = max(count for count in counts if count is not None)
-        raise UserError(f"{place}: num_images is {largest} for one adapter, which is no number of images") from None
+        raise UserError(f"{place}: num_images is {largest} for one adapter, which is too large; correct it") from None
 
 
 def _classes(labels: Sequence[int], names: Sequence[str], place: str) -> dict[int, str]:

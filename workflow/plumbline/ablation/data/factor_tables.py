@@ -137,9 +137,8 @@ def _alphas(table: pa.Table, columns: Sequence[str], place: str, first_row: int)
             while isinstance(one, list) and len(one) == 1:
                 one = one[0]
             if isinstance(one, bool) or not isinstance(one, int | float) or not np.isfinite(one) or one == 0:
-                raise UserError(
-                    f"{place}: row {first_row + row}, {column}: {value!r} is no α; write one number other than 0"
-                )
+                at = f"{place}: row {first_row + row}, {column}"
+                raise UserError(f"{at}: {value!r} is not a valid α; write a number other than 0")
             read[column].append(float(one))
     return np.array([read[column] for column in columns]).T
 

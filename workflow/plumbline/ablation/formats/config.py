@@ -36,7 +36,7 @@ _OTHER_MODEL = re.compile(r"(text_encoder|te|clip|t5).*")
 _COUNTS = re.compile(r"ss_(tag|dataset|bucket|reg_dataset).*")
 """kohya's statistics of captions, in which any word can be a key."""
 _NOT_STATED = {"", "none", "null", "dynamic"}
-"""Values of α that say nothing; kohya's tool for resizing writes `Dynamic`."""
+"""Values of α that state nothing; kohya's tool for resizing writes `Dynamic`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ def of_metadata(metadata: Mapping[str, str]) -> Config:
 
 
 def agreed(configs: list[Config], of: Callable[[Config], float | None], what: str) -> float | None:
-    """What those of `configs` say that say anything. Raises BadAdapter when two disagree."""
+    """The value that `configs` state, None if none does. Raises BadAdapter when two disagree."""
     said = [(config.place, value) for config in configs if (value := _readable(config, of)) is not None]
     for place, value in said[1:]:
         if not math.isclose(value, said[0][1], rel_tol=1e-6):

@@ -1,7 +1,7 @@
 """ΔW of one module, from the tensors that its format stores, as a pair up (out × r) and down (r × in).
 
-up · down · scale is ΔW exactly for LoRA, LoHa and LoKr, whose products and Kronecker products of low-rank matrices are
-of low rank themselves. DoRA, and what is initialised from the base model's weights, need those too.
+scale · up · down is exactly ΔW for LoRA, LoHa and LoKr: Hadamard and Kronecker products of low-rank matrices are of low
+rank too. DoRA, PiSSA and OLoRA also need the base model's weights.
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ FORMATS = {
     "LoHa": {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"},
     "LoKr": {"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b"},
 }
-"""Format → the parts that tell it; others may stand beside them."""
+"""Format → the parts that identify it."""
 MAGNITUDES = {"lora_magnitude_vector", "dora_scale"}
-"""What makes any of them a DoRA: PEFT's name, and the others'."""
+"""Names of DoRA's magnitudes: PEFT's, and that of the other trainers."""
 _BESIDE = {"LoRA": {"mid"}, "LoHa": {"hada_t1", "hada_t2"}, "LoKr": {"lokr_t2"}}
 
 
@@ -46,7 +46,7 @@ def format_of(parts: Mapping[str, object], module: str) -> str:
                 )
             _check_complete(name, own, module)
             return name
-    raise BadAdapter(f"{module} has {', '.join(sorted(parts))} alone, which is no adapter")
+    raise BadAdapter(f"{module} has {', '.join(sorted(parts))} alone, which is not an adapter")
 
 
 def rank_of(kind: str, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
@@ -58,7 +58,7 @@ def rank_of(kind: str, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
 
 
 def is_computed(kind: str, parts: Mapping[str, object]) -> bool:
-    """Whether the pair is none that the file stores, so that it has no factor view."""
+    """Whether the pair is computed rather than stored, so that the module has no factor view."""
     return kind != "LoRA" or "mid" in parts or not MAGNITUDES.isdisjoint(parts)
 
 

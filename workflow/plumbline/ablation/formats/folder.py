@@ -6,6 +6,7 @@ run. What a file manager hides is left out (see `core.files.visible_files`); lin
 
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -56,21 +57,8 @@ def candidates(root: Path, checkpoint: str | None = None) -> list[Candidate]:
     stems = {file.with_suffix("") for file in everything if is_read(file)}
     files = [file for file in everything if is_read(file) or (is_pickle(file) and file.with_suffix("") not in stems)]
     configured = {file.parent for file in everything if file.name == FILE}
-    if loose := [file for file in files if file.parent == root]:
-        raise UserError(
-            f"{loose[0]}: has no class; move it to <class>/<adapter>.safetensors or <class>/<adapter>/, or use a CSV"
-        )
     folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not is_hidden(entry.name))
-    if {"blobs", "snapshots"} <= set(folders):
-        raise UserError(f"{root}: is a hub cache; point ablation.adapters.path at a folder in {root / 'snapshots'}")
-    if len(folders) > 1 and {name.lower() for name in folders} <= _SPLITS:
-        raise UserError(
-            f"{root}: its folders {', '.join(folders)} look like splits, not classes; point ablation.adapters.path at"
-            " one of them, or label the adapters by a CSV"
-        )
-    if not any(map(is_read, files)):
-        pickles = f", but {len(files)} like {files[0].name}, which {CONVERT}" if files else ""
-        raise UserError(f"{root}: holds no .safetensors files{pickles}")
+    _check_layout(root, folders, files)
     units: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for file in files:
         units[_unit(file.relative_to(root).parts[:2], stems, root)].append(file)
@@ -88,13 +76,28 @@ def candidates(root: Path, checkpoint: str | None = None) -> list[Candidate]:
     return _once(found, root) + empty
 
 
+def _check_layout(root: Path, folders: Sequence[str], files: Sequence[Path]) -> None:
+    if loose := [file for file in files if file.parent == root]:
+        raise UserError(
+            f"{loose[0]}: has no class; move it to <class>/<adapter>.safetensors or <class>/<adapter>/, or use a CSV"
+        )
+    if {"blobs", "snapshots"} <= set(folders):
+        raise UserError(f"{root}: is a hub cache; point ablation.adapters.path at a folder in {root / 'snapshots'}")
+    if len(folders) > 1 and {name.lower() for name in folders} <= _SPLITS:
+        raise UserError(
+            f"{root}: its folders {', '.join(folders)} look like splits, not classes; point ablation.adapters.path at"
+            " one of them, or label the adapters by a CSV"
+        )
+    if not any(map(is_read, files)):
+        pickles = f", but {len(files)} like {files[0].name}, which {CONVERT}" if files else ""
+        raise UserError(f"{root}: holds no .safetensors files{pickles}")
+
+
 def listed(root: Path, name: str) -> Path | None:
     """The adapter that a CSV calls `name`: a file, or a folder with one; None where there is none.
 
     The name may be written with another normal form of its accents, or with Windows' backslashes.
     """
-    import unicodedata
-
     for form in (name, name.replace("\\", "/")):
         for spelled in (form, *(unicodedata.normalize(kind, form) for kind in ("NFC", "NFD"))):
             path = root / spelled
@@ -146,7 +149,7 @@ def _candidate(root: Path, parts: tuple[str, ...], files: Sequence[Path], checkp
 
 
 def _chosen(named: Mapping[str, Path], checkpoint: str) -> Path | None:
-    """The checkpoint of that name, or the last; None where it is not to be told."""
+    """The checkpoint of that name, or the last one; None if there is none or the last one cannot be determined."""
     if checkpoint != LAST:
         return next((file for name, file in named.items() if checkpoint in (name, Path(name).name)), None)
     depth = min(len(file.parts) for file in named.values())
@@ -168,7 +171,7 @@ def _several(named: Mapping[str, Path]) -> str:
 
 
 def _shown(folder: Path, file: Path) -> str:
-    """What tells a run's file from its others, below the folder of its class: its inner folder, or its own name."""
+    """What distinguishes a run's file from the others: its inner folder below that of its class, or its own name."""
     inner = file.relative_to(folder).parts[1:-1]
     return "/".join(inner) or file.stem
 

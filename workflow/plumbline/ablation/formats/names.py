@@ -20,9 +20,9 @@ class Key(NamedTuple):
     """What a tensor's name says."""
 
     place: Place
-    """Whose layer it is: the diffusion model's, a text encoder's, or not to be told."""
+    """Whose layer it is: the diffusion model's, a text encoder's, or unknown."""
     module: str
-    """The layer, named as the diffusion model names it. Empty where the rest of the name is of no known format."""
+    """The layer, named as the diffusion model names it. Empty if the rest of the name belongs to no known format."""
     part: str
     """`down`, `up`, `mid`, `alpha`, `scalar`, `lora_magnitude_vector`, `dora_scale`, `hada_w1_a`, …; or empty."""
     names: tuple[str, ...]
