@@ -16,6 +16,10 @@ from plumbline.ablation.settings import AblationSettings, LinearSettings
 from plumbline.ablation.split import SplitSpec, split_adapters
 from plumbline.core.files import read_json
 
+NO_LAYERS = (
+    "the adapters have no layers in text_only: none is cross-attention; their first layer is blocks.0.attn1.to_q"
+)
+
 
 @given(rows=st.integers(10, 200), classes=st.integers(2, 6), seed=st.integers(0, 2**31))
 @settings(max_examples=40, deadline=None)
@@ -86,7 +90,7 @@ def test_runs_that_test_the_same_rows_are_not_corrected_for_shared_test_rows_as_
 def test_curve_on_layers_that_the_adapters_lack_is_skipped_with_its_reason(inputs, tmp_path):
     result = found(inputs, tmp_path, "text_only")
     assert result["rows"] == []
-    assert [curve["skipped"] for curve in result["curves"]] == ["the adapters have no layers in text_only"]
+    assert [curve["skipped"] for curve in result["curves"]] == [NO_LAYERS]
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.numpy import load_file as load_tensors
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
 from plumbline.ablation.data import factor_tables
-from plumbline.ablation.data.store import AdapterStore
+from plumbline.ablation.data.store import AdapterStore, why_no_layers
 from plumbline.ablation.sources import adapters, disk, hub, zoo
 from plumbline.ablation.sources.interface import names, source
 from plumbline.core.errors import UserError
@@ -155,13 +156,73 @@ def test_a_split_of_a_saved_data_set_is_chosen_by_name(tmp_path: Path) -> None:
         disk.load(tmp_path / "store", path=tmp_path / "data")
 
 
+def with_alpha(columns: dict[str, list[Any]], name: str, values: list[Any]) -> dict[str, list[Any]]:
+    for module in (SELF, CROSS) if name == "of each module" else ():
+        columns[f"unet.{module}.alpha"] = values
+    return columns if name == "of each module" else {**columns, name: values}
+
+
+@pytest.mark.parametrize("column", ["of each module", "lora_alpha", "network_alpha", "alpha"])
+@pytest.mark.parametrize("form", [float, int, lambda value: [value], lambda value: [[value]]])
+def test_alpha_in_columns_becomes_the_scales(tmp_path: Path, column: str, form: Callable[[float], Any]) -> None:
+    columns = with_alpha(columns_of(factors_of(ROWS)), column, [form(1 + row % 3) for row in range(ROWS)])
+    store = from_parquet(tmp_path, columns)
+    for module in (SELF, CROSS):
+        np.testing.assert_array_equal(store.product(module)[2], (1 + np.arange(ROWS) % 3) / 2)
+    assert store.manifest.source["adapters_without_alpha"] == 0
+
+
+def save_splits(folder: Path, *names: str) -> Path:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns_of(factors_of(12, seed=number))), folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
+        ("train/0.parquet", "test/0.parquet"),
+        ("lora_train.parquet", "lora_eval.parquet"),
+    ],
+)
+def test_splits_of_a_folder_of_parquet_files_are_read_by_name_and_never_mixed(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    folder = save_splits(tmp_path / "data", first, second, ".cache/train.parquet", "data/._train-0.parquet")
+    with pytest.raises(UserError, match=r"has the splits test, train; choose one with ablation\.disk\.split"):
+        disk.load(tmp_path / "store", path=folder)
+    with pytest.raises(UserError, match=r"ablation\.disk\.split: .* has test, train, not other"):
+        disk.load(tmp_path / "store", path=folder, split="other")
+    for number, split in enumerate(("train", "test")):
+        disk.load(tmp_path / "store", path=folder, split=split)
+        check(AdapterStore(tmp_path / "store"), factors_of(12, seed=number))
+
+
+def test_a_git_lfs_pointer_among_parquet_files_is_named(tmp_path: Path) -> None:
+    folder = save_splits(tmp_path / "data", "train-0.parquet")
+    (folder / "train-1.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(UserError, match=r"train-1\.parquet: is a Git LFS pointer.*git lfs pull"):
+        disk.load(tmp_path / "store", path=folder)
+
+
+def test_ids_larger_than_any_integer_of_the_table_still_group(tmp_path: Path) -> None:
+    columns = columns_of(factors_of(6))
+    large = 2**63 + 1
+    columns["image_ids"] = pa.array([[large], [large + 1], [large], [7], [7, large + 1], []], pa.list_(pa.uint64()))
+    table = from_parquet(tmp_path, columns).table().to_pydict()
+    assert table["group"] == [0, 1, 0, 1, 1, 2]
+    assert table["image_ids"][4] == ["7", str(large + 1)]
+
+
 def test_convolutions_are_flattened_to_matrices(tmp_path: Path) -> None:
     random, columns = np.random.default_rng(0), columns_of(factors_of(6))
     down, up = random.standard_normal((6, 2, 3, 3, 3)), random.standard_normal((6, 5, 2, 1, 1))
-    columns |= {"conv.lora.down.weight": down.tolist(), "conv.lora.up.weight": up.tolist()}
+    columns |= {"conv_in.lora.down.weight": down.tolist(), "conv_in.lora.up.weight": up.tolist()}
     store = from_parquet(tmp_path, columns)
-    np.testing.assert_array_equal(store.block("conv.lora.down.weight"), down.reshape(6, 2, 27).astype(np.float32))
-    np.testing.assert_array_equal(store.block("conv.lora.up.weight"), up.reshape(6, 5, 2).astype(np.float32))
+    np.testing.assert_array_equal(store.block("conv_in.lora.down.weight"), down.reshape(6, 2, 27).astype(np.float32))
+    np.testing.assert_array_equal(store.block("conv_in.lora.up.weight"), up.reshape(6, 5, 2).astype(np.float32))
 
 
 def test_without_image_ids_each_adapter_is_its_own_group(tmp_path: Path) -> None:
@@ -212,6 +273,27 @@ MISTAKES = {
         "category_label holds .*it must hold whole numbers",
     ),
     "text image": (lambda c: c.update(image_ids=[["a"]] * ROWS), "image_ids holds .*lists of whole numbers"),
+    "a part of another format": (
+        lambda c: c.update({f"unet.{SELF}.dora_scale": [[1.0]] * ROWS}),
+        "dora_scale is not a factor of a plain LoRA",
+    ),
+    "an unknown prefix": (
+        lambda c: c.update({f"net.{side}.weight": c[f"{SELF}.{side}.weight"] for side in ("lora.up", "lora.down")}),
+        r"net\.lora\.(up|down)\.weight may be the diffusion model's or a text encoder's",
+    ),
+    "alpha of one module": (
+        lambda c: c.update({f"{SELF}.alpha": [1.0] * ROWS}),
+        rf"no column {CROSS}\.alpha, though other modules have one",
+    ),
+    "alpha of no module": (lambda c: c.update({"unet.x.alpha": [1.0] * ROWS}), r"unet\.x\.alpha is the alpha of no"),
+    "null alpha": (
+        lambda c: c.update({"lora_alpha": [1.0] * 44 + [None] * (ROWS - 44)}),
+        "row 44, lora_alpha: None is",
+    ),
+    "alpha of two": (
+        lambda c: c.update({"lora_alpha": [[1.0, 2.0]] * ROWS}),
+        r"row 0, lora_alpha: \[1\.0, 2\.0\] is not a valid α",
+    ),
     "one factor twice": (
         lambda c: c.update({f"unet.{SELF}.lora_A.weight": c[f"{SELF}.lora.down.weight"]}),
         "are the same factor",
@@ -362,14 +444,14 @@ def test_alphas_of_kohya_become_scales_per_module(tmp_path: Path) -> None:
     factors = factors_of(4)
     for row in range(4):
         tensors = {kohya(name): values[row] for name, values in factors.items()}
-        tensors |= {f"lora_unet_{SELF.replace('.', '_')}.alpha": np.array(4.0 + row, np.float16)}
+        for module in (SELF, CROSS):
+            tensors[f"lora_unet_{module.replace('.', '_')}.alpha"] = np.array(4.0 + row, np.float16)
         file = tmp_path / "loras" / CLASSES[row % 2] / f"{row}.safetensors"
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, file)
     store = load_folder(tmp_path)
     np.testing.assert_array_equal(store.product(SELF)[2], np.array([4.0, 6.0, 5.0, 7.0]) / 2)
-    np.testing.assert_array_equal(store.product(CROSS)[2], 1.0)
-    assert store.manifest.source["adapters_without_alpha"] == 4
+    assert store.manifest.source["adapters_without_alpha"] == 0
 
 
 @pytest.mark.parametrize(
@@ -449,16 +531,14 @@ def test_a_csv_labels_adapters_and_says_which_images_they_share(tmp_path: Path) 
         ("adapter,label\nbird/09.safetensors,x\n", r"line 2: bird/09\.safetensors is not a file in"),
         ("adapter,label\nbird/01.safetensors,x\n../secret.safetensors,x\n", r"line 3: \.\./secret.* is outside"),
         ("adapter,label\n/etc/passwd,x\n", "line 2: /etc/passwd is outside"),
-        ("adapter,label\nlink.safetensors,x\n", r"line 2: link\.safetensors is outside"),
         ("adapter,label\nbird/01.safetensors,\n", "line 2: `adapter` or `label` is empty"),
         ("adapter,label\nbird/01.safetensors,x\nbird/../bird/01.safetensors,y\n", "more than once"),
-        ("adapter,label,image_ids\nbird/01.safetensors,x,1 b\n", "line 2: num_images and image_ids must be whole"),
+        ("adapter,label,image_ids\nbird/01.safetensors,x,1 b\n", r"line 2: image_ids must hold whole numbers, not 'b'"),
     ],
 )
 def test_a_bad_csv_is_reported_with_its_line(tmp_path: Path, lines: str, message: str) -> None:
     save_folder(tmp_path / "loras", factors_of(4), diffusers)
     save_file({"a": np.zeros(1)}, tmp_path / "secret.safetensors")
-    (tmp_path / "loras" / "link.safetensors").symlink_to(tmp_path / "secret.safetensors")
     (tmp_path / "labels.csv").write_text(lines)
     with pytest.raises(UserError, match=message):
         load_folder(tmp_path, labels=tmp_path / "labels.csv")
@@ -499,9 +579,16 @@ BAD_ADAPTERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "DoRA": (
         lambda file: change(file, lambda t: t.update({f"unet.{SELF}.lora_magnitude_vector": np.ones(3)})),
-        "is not a factor of a plain LoRA",
+        r"also has .*to_q\.lora_magnitude_vector",
     ),
-    "alpha of nothing": (lambda file: change(file, lambda t: t.update({"x.alpha": np.ones(1)})), "has an alpha for x"),
+    "another format": (
+        lambda file: change(file, lambda t: t.update({f"unet.{SELF}.oft_blocks": np.ones((2, 2))})),
+        "is not a tensor of a LoRA, DoRA, LoHa or LoKr",
+    ),
+    "alpha of nothing": (
+        lambda file: change(file, lambda t: t.update({"unet.x.alpha": np.ones(1)})),
+        "has an alpha for x",
+    ),
 }
 
 
@@ -524,6 +611,83 @@ def test_a_bad_adapter_stops_the_import_or_is_skipped_and_listed(tmp_path: Path,
     (skipped,) = store.manifest.skipped
     assert skipped.adapter == bad
     assert len(store.labels) == 7
+
+
+def save_with_alpha(folder: Path, known: set[int], rows: int = 4) -> Path:
+    """Kohya files in two classes, of which those in `known` state α = 6."""
+    factors = factors_of(rows)
+    for row in range(rows):
+        tensors = {kohya(name): values[row] for name, values in factors.items()}
+        if row in known:
+            tensors |= {f"lora_unet_{module.replace('.', '_')}.alpha": np.array(6) for module in (SELF, CROSS)}
+        file = folder / CLASSES[row % 2] / f"{row}.safetensors"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, file)
+    return folder
+
+
+@pytest.mark.parametrize("skip", ["fail", "skip"])
+def test_alpha_that_some_adapters_state_and_others_do_not_has_to_be_assumed_by_the_user(
+    tmp_path: Path, skip: str
+) -> None:
+    save_with_alpha(tmp_path / "loras", {0, 2})
+    with pytest.raises(UserError, match=r"2 adapters state α and 2 do not, among them bird/1.*assume_alpha"):
+        load_folder(tmp_path, on_bad_adapter=skip)
+    assert not (tmp_path / "store").exists()
+    for assumed, scale in (("rank", 1.0), (4.0, 2.0)):
+        store = load_folder(tmp_path, assume_alpha=assumed)
+        np.testing.assert_array_equal(store.product(SELF)[2], [3.0, 3.0, scale, scale])
+        assert store.manifest.source["adapters_without_alpha"] == 2
+        assert store.manifest.source["assume_alpha"] == assumed
+
+
+def test_alpha_stated_for_some_layers_of_an_adapter_is_not_stated(tmp_path: Path) -> None:
+    save_with_alpha(tmp_path / "loras", {0, 1, 2, 3})
+    file = tmp_path / "loras" / "bird" / "3.safetensors"
+    tensors = load_tensors(file)
+    del tensors[f"lora_unet_{CROSS.replace('.', '_')}.alpha"]
+    save_file(tensors, file)
+    with pytest.raises(UserError, match="3 adapters state α and 1 do not, among them bird/3"):
+        load_folder(tmp_path)
+
+
+def test_a_class_that_is_skipped_whole_is_listed(tmp_path: Path) -> None:
+    save_folder(tmp_path / "loras", factors_of(8), diffusers)
+    for number in range(3):
+        file = tmp_path / "loras" / "dog" / str(number) / "adapter_model.bin"
+        file.parent.mkdir(parents=True)
+        torch.save({}, file)
+    with pytest.raises(UserError, match=r"dog/0/adapter_model\.bin: is a PyTorch pickle.*on_bad_adapter"):
+        load_folder(tmp_path)
+    store = load_folder(tmp_path, on_bad_adapter="skip")
+    assert store.classes == ["airplane", "bird"]
+    assert store.manifest.source["classes_lost"] == ["dog"]
+    assert [one.adapter for one in store.manifest.skipped] == ["dog/0", "dog/1", "dog/2"]
+
+
+def test_a_git_lfs_pointer_does_not_send_the_user_to_skip_adapters(tmp_path: Path) -> None:
+    save_folder(tmp_path / "loras", factors_of(4), diffusers)
+    (tmp_path / "loras" / "bird" / "01.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match=r"01\.safetensors: is a Git LFS pointer.*git lfs pull") as error:
+        load_folder(tmp_path)
+    assert "skip" not in str(error.value)
+
+
+def test_adapters_of_another_format_have_a_product_view_and_no_factor_view(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    shapes = {"hada_w1_a": (4, 2), "hada_w1_b": (2, 3), "hada_w2_a": (4, 2), "hada_w2_b": (2, 3)}
+    for row in range(4):
+        parts = {f"unet.{SELF}.{part}": random.standard_normal(shape) for part, shape in shapes.items()}
+        file = tmp_path / "loras" / CLASSES[row % 2] / f"{row}.safetensors"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({**parts, f"unet.{SELF}.alpha": np.array(1.0)}, file)
+    store = load_folder(tmp_path)
+    up, down, scale = store.product(SELF)
+    last = {part: parts[f"unet.{SELF}.{part}"] for part in shapes}
+    dense = (last["hada_w1_a"] @ last["hada_w1_b"]) * (last["hada_w2_a"] @ last["hada_w2_b"]) / 2
+    np.testing.assert_allclose(scale[3] * up[3].astype(float) @ down[3], dense, rtol=0, atol=1e-6 * np.abs(dense).max())
+    assert store.computed == ["LoHa"]
+    assert "no factor view: B and A of LoHa are computed" in why_no_layers(store, "factor", "all_layers")
 
 
 def test_nothing_readable_is_reported_even_when_skipping(tmp_path: Path) -> None:

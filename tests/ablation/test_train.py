@@ -16,6 +16,10 @@ from plumbline.ablation.split import SplitSpec, split_adapters
 from plumbline.ablation.train import TrainSpec, train
 from plumbline.core.run.record import Outcome
 
+NO_LAYERS = (
+    "the adapters have no layers in text_only: none is cross-attention; their first layer is blocks.0.attn1.to_q"
+)
+
 
 def run(
     inputs: tuple[Path, Path], output: Path, layers: str = "all_layers", classifier: str = "mlp", **training: bool
@@ -74,7 +78,7 @@ def test_stacked_and_single_runs_give_the_same_record(inputs: tuple[Path, Path],
 
 def test_trial_on_layers_that_the_adapters_lack_is_unavailable(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     record = run(inputs, tmp_path / "trial.json", "text_only")
-    assert (record.outcome, record.message) == (Outcome.UNAVAILABLE, "the adapters have no layers in text_only")
+    assert (record.outcome, record.message) == (Outcome.UNAVAILABLE, NO_LAYERS)
     assert (record.runs, record.layer_count) == ([], 0)
 
 

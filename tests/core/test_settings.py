@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from plumbline.core.errors import UserError
-from plumbline.core.settings import Settings, validated
+from plumbline.core.settings import Settings, UserPath, UserText, validated
 
 
 class Inner(Settings):
@@ -26,6 +28,20 @@ def test_unknown_key_is_refused_with_its_path_and_the_known_keys():
 def test_known_keys_are_told_inside_lists_and_optional_blocks(values, path):
     with pytest.raises(UserError, match=rf"{path}\.hiden: no such key \(known here: hidden\)"):
         validated(Outer, {"seed": 0, **values}, "config")
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [("~/a b", "{home}/a b"), ("~", "{home}"), ("~other/a", "~other/a"), ("/a/~/b", "/a/~/b"), ("hub/id", "hub/id")],
+)
+def test_a_leading_tilde_is_the_home_folder_and_no_other(given, read):
+    class Places(Settings):
+        text: UserText
+        path: UserPath
+
+    found = validated(Places, {"text": given, "path": given}, "config")
+    assert found.text == read.format(home=Path.home())
+    assert found.path == Path(found.text)
 
 
 def test_every_mistake_is_named_in_one_line():

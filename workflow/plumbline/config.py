@@ -10,7 +10,7 @@ from pydantic import Field, create_model
 
 from plumbline.core.errors import UserError
 from plumbline.core.plan.target import Target, Targets, by_name
-from plumbline.core.settings import Settings, validated
+from plumbline.core.settings import Settings, UserText, validated
 
 STUDIES = ("ablation", "lr_sweep", "throughput", "data_parallel", "sweep")
 """The studies, upstream first: config blocks, rules, commands, status and tests all follow from this list.
@@ -32,7 +32,7 @@ def plan_of(study: str) -> Plan:
 class Common(Settings):
     """Settings that all studies share; `Config` adds a block for each study."""
 
-    results: Annotated[str, Field(min_length=1, pattern=r"^[^{}<>\n]*$")] = "results"
+    results: Annotated[UserText, Field(min_length=1, pattern=r"^[^{}<>\n]*$")] = "results"
     """Folder that all outputs are written to."""
     seed: int = 0
     """Seed of all random draws. Changing it reruns every trial."""

@@ -304,6 +304,18 @@ def test_what_a_package_does_when_imported_counts(wall):
     assert "wall when imported" in digests("wall.top")
 
 
+def test_a_package_without_an_init_file_is_followed_as_any_other(wall):
+    with_init = digests("wall.top")
+    (wall.folder / "__init__.py").unlink()
+    assert digests("wall.top") == {name: digest for name, digest in with_init.items() if name != "wall when imported"}
+    assert "wall.leaf.base" in wall.changed(
+        ("leaf", "def base", "def base_"), ("middle", "import base", "import base_")
+    )
+    wall.edit("top", "import json", "import json\nimport wall.apart")
+    wall.edit("top", "print(json", "print(wall.apart.x, json")
+    assert "wall.apart.x" in wall.changed(("apart", "x = 1", "x = 2"))
+
+
 def test_imports_inside_functions_are_followed(wall):
     wall.edit(
         "top", "print(json", "from wall.leaf import other as o\n    from wall import apart\n    print(o, apart.x, json"

@@ -2,6 +2,7 @@ import itertools
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -52,6 +53,19 @@ def test_style_ends_with_its_block() -> None:
     with plotting.style():
         assert plt.rcParams["pdf.fonttype"] == 42
     assert plt.rcParams["pdf.fonttype"] == before
+
+
+def test_any_name_is_drawn_as_it_is_or_by_its_number(tmp_path: Path) -> None:
+    names = ["A$AP_Ro$ky", "a_{b}^c", "\\frac%#&~", "قطة", "naïve\nnew", "猫", "🐈", "", "x" * 50]
+    shown = plotting.drawable(names)
+    assert shown[:5] == [*names[:4], "naïve new"]
+    assert shown[5:8] == ["class 5", "class 6", "class 7"]
+    assert len(shown[8]) == 32
+    with plotting.style(), warnings.catch_warnings():
+        warnings.simplefilter("error")  # a sign that the font lacks
+        figure, axes = plt.subplots()
+        axes.set_xticks(range(len(shown)), shown, parse_math=False)
+        plotting.save(figure, tmp_path / "a.pdf", tmp_path / "a.png")
 
 
 def test_names_of_a_crowded_front_cover_neither_each_other_nor_the_front() -> None:

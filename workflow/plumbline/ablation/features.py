@@ -43,7 +43,8 @@ def compute(spec: FeaturesSpec, store: AdapterStore, output: Path) -> None:
     """Writes the features of the layers in the spec's shard to `output`."""
     represent = interface.load(spec.representation)
     index, count = spec.shard or (0, 1)
-    names = [layer.name for layer in (store.blocks if spec.view == "factor" else store.modules)]
+    layers = (store.blocks if not store.computed else []) if spec.view == "factor" else store.modules
+    names = [layer.name for layer in layers]
     share = names[len(names) * index // count : len(names) * (index + 1) // count]
     widths = {name: width(store, represent, spec.view, name) for name in share}
     metadata = {"view": spec.view, "representation": short_name(spec.representation)}

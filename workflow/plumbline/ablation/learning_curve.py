@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from plumbline.ablation.classifier.linear import fit_linear
 from plumbline.ablation.classifier.splits import Split, ratio_of_sides, read_splits
 from plumbline.ablation.data.feature_file import read_features
-from plumbline.ablation.data.store import AdapterStore
+from plumbline.ablation.data.store import AdapterStore, why_no_layers
 from plumbline.ablation.settings import LinearSettings, View
 from plumbline.core.files import write_json
 from plumbline.core.plan.target import Spec
@@ -64,7 +64,7 @@ def learning_curve(spec: LearningCurveSpec, adapters: Path, splits: Path, featur
                 if layers:
                     rows += [{**place, **point} for point in _points(spec, table, store, drawn)]
                 else:
-                    skipped = f"the adapters have no layers in {spec.layers}"
+                    skipped = why_no_layers(store, curve.view, spec.layers)
         except MemoryError as error:
             skipped = f"out of memory ({error})"
         if skipped:

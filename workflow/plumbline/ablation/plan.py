@@ -66,10 +66,12 @@ def _samples(zoo: Zoo, seed: int, pretrain: Target, shard: Target) -> Target:
 def _collect(settings: AblationSettings, shards: Sequence[Target]) -> Target:
     options = settings.source_options()
     own = options.get("id") or options.get("path")
-    for key in ("path", "labels"):
-        if settings.source in ("disk", "adapters") and options.get(key) and not Path(options[key]).exists():
+    read = ("path", "labels", "base") if settings.source in ("disk", "adapters") else ()
+    for key in read:
+        if options.get(key) and not Path(options[key]).exists():
             raise UserError(f"config: ablation.{settings.source}.{key}: {options[key]} does not exist")
-    seen = [Path(str(path)) for path in (own, options.get("labels")) if path and Path(str(path)).exists()]
+    paths = [own, *(options.get(key) for key in read[1:])]
+    seen = [Path(str(path)) for path in paths if path and Path(str(path)).exists()]
     values = {"source": settings.source, "options": options, "fingerprint": [fingerprint(path) for path in seen]}
     module = module_of(settings.source, f"{_HERE}.sources")
     return _target("collect", "", "adapters/manifest.json", values, reads={"shards": shards}, modules=[module])

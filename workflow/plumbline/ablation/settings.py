@@ -10,7 +10,7 @@ from plumbline.ablation.data.layers import LAYER_SETS
 from plumbline.ablation.zoo.settings import LEAST_FOLDS, PositiveFloat, PositiveInt, Share, Zoo
 from plumbline.core import registry
 from plumbline.core.registry import short_name
-from plumbline.core.settings import Settings, distinct
+from plumbline.core.settings import Settings, UserPath, UserText, distinct
 
 View = Literal["factor", "product"]
 FeatureClassifier = Literal["mlp", "linear"]
@@ -42,7 +42,7 @@ TABLES = ("accuracy", "metrics", "contrasts", "learning_curve")
 class Hub(Settings):
     """A data set of adapters, read with `datasets.load_dataset`."""
 
-    id: str = "jacekduszenko/lora-ws-1k"
+    id: UserText = "jacekduszenko/lora-ws-1k"
     """Hub id of the data set, or a local folder of parquet files in the same schema."""
     revision: str | None = None
     """Branch, tag or commit to read. null reads the default branch."""
@@ -55,7 +55,7 @@ class Hub(Settings):
 class Disk(Settings):
     """A data set saved with `save_to_disk`, a parquet file, or a folder of parquet files."""
 
-    path: Path | None = None
+    path: UserPath | None = None
     """Path of the data set. Required when `source` is `disk`."""
     split: str | None = None
     """Split to read, if several were saved together."""
@@ -64,14 +64,20 @@ class Disk(Settings):
 
 
 class AdapterFolder(Settings):
-    """A folder of `.safetensors` LoRAs in the PEFT, diffusers or kohya naming."""
+    """A folder of `.safetensors` adapters as PEFT, diffusers, kohya, ComfyUI, LyCORIS or OneTrainer write them."""
 
-    path: Path | None = None
+    path: UserPath | None = None
     """Path of the folder. Required when `source` is `adapters`."""
-    labels: Path | None = None
+    labels: UserPath | None = None
     """CSV with columns adapter, label and optionally num_images, image_ids. null: the sub-folder is the label."""
     on_bad_adapter: Literal["fail", "skip"] = "fail"
     """What to do with a file that cannot be read: `fail`, or `skip` it and list it in the log and the manifest."""
+    assume_alpha: Literal["rank"] | PositiveFloat | None = None
+    """α of adapters that do not state theirs: `rank` (α/r = 1) or a number. null: an error if only some state it."""
+    checkpoint: str | None = None
+    """Which file to read of a folder with checkpoints of one run: `last`, or a name such as `checkpoint-500`."""
+    base: UserPath | None = None
+    """The base model's weights, a `.safetensors` file or a folder of them. Required for DoRA, PiSSA and OLoRA."""
 
 
 class LinearSettings(Settings):

@@ -47,12 +47,13 @@ def summarize(spec: SummarizeSpec, trials: list[Path], learning_curve: Path, out
     contrasts = contrasts_frame(summary, runs)
     found = read_json(learning_curve)
     curve = learning_curve_frame(found, summary, runs)
+    source = records[0].adapters.model_dump()
     write_csv(curve, output.parent / "learning_curve.csv")
     write_csv(summary, output.parent / "summary.csv")
     write_csv(runs, output.parent / "runs.csv")
     write_csv(contrasts, output.parent / "contrasts.csv")
     write_results(output, records)
-    write_text(output.parent / "findings.md", findings(summary, contrasts, curve, found["curves"]))
+    write_text(output.parent / "findings.md", findings(summary, contrasts, curve, found["curves"], source))
     write_tables(summary, contrasts, curve, output.parent / "tables")
 
 

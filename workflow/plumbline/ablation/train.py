@@ -14,7 +14,7 @@ from plumbline.ablation.classifier.splits import Split, read_splits
 from plumbline.ablation.classifier.stacked import fit_stacked
 from plumbline.ablation.classifier.transformer import fit_transformer
 from plumbline.ablation.data.feature_file import read_features, seconds_of
-from plumbline.ablation.data.store import AdapterStore
+from plumbline.ablation.data.store import AdapterStore, why_no_layers
 from plumbline.ablation.linalg.canonical import TOKEN
 from plumbline.ablation.settings import Classifier, LinearSettings, TrainingSettings, TransformerSettings, View
 from plumbline.core.plan.target import Spec
@@ -65,7 +65,7 @@ def train(
         findings |= {"feature_width": table.shape[1], "layer_count": len(layers)}
         findings["feature_seconds"] = sum(map(seconds_of, features))
         if not layers:
-            raise OutcomeError(Outcome.UNAVAILABLE, f"the adapters have no layers in {spec.layers}")
+            raise OutcomeError(Outcome.UNAVAILABLE, why_no_layers(store, spec.view, spec.layers))
         drawn = read_splits(splits, store.rows)
         checkpoint = checkpoint_path(output, spec.model_dump_json())
         results = []

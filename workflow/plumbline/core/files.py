@@ -15,6 +15,8 @@ import psutil
 
 from plumbline.core.errors import UserError
 
+_LFS = b"version https://git-lfs.github.com/spec/"
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -83,6 +85,42 @@ def sha256_of_files(paths: Iterable[Path]) -> str:
         with path.open("rb") as stream:
             whole.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\0".encode())
     return whole.hexdigest()
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether `path` holds the three lines that Git leaves in place of a large file that it did not download."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(_LFS)) == _LFS
+    except OSError:
+        return False
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """The files below `folder`, sorted by their path; links are followed, except one to a folder that it is in.
+
+    Left out is what a file manager hides or leaves behind: names that begin with a dot, such as the Mac's `._name`
+    beside each file, and `__MACOSX`. A link that leads nowhere is among the files. Raises OSError.
+    """
+    found: list[Path] = []
+    pending: list[tuple[Path, tuple[Path, ...]]] = [(folder, (folder.resolve(),))]
+    while pending:
+        place, above = pending.pop()
+        with os.scandir(place) as entries:
+            for entry in entries:
+                path = place / entry.name
+                if is_hidden(entry.name):
+                    continue
+                if not entry.is_dir():
+                    found.append(path)
+                elif (inner := path.resolve()) not in above:
+                    pending.append((path, (*above, inner)))
+    return sorted(found)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is left out wherever a user's folder is read."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def _remove_left_over(path: Path) -> None:

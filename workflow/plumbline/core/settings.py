@@ -1,9 +1,10 @@
 """Typed settings: what a user may write, checked before any job starts."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, RootModel, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, RootModel, ValidationError
 
 from plumbline.core.errors import UserError
 
@@ -20,6 +21,17 @@ Switch = Annotated[
     Literal["auto", "on", "off"],
     BeforeValidator(lambda value: YAML_SWITCHES[value] if isinstance(value, bool) else value),
 ]
+
+
+def expanded(path: str) -> str:
+    """`path` with the home folder for a leading ~."""
+    home, slash, rest = path.partition("/")
+    return f"{Path.home()}{slash}{rest}" if home == "~" else path
+
+
+UserText = Annotated[str, AfterValidator(expanded)]
+"""A name or a path in the config, in which ~ is the home folder."""
+UserPath = Annotated[Path, AfterValidator(lambda path: Path(expanded(str(path))))]
 Model = TypeVar("Model", bound=BaseModel)
 Values = TypeVar("Values", bound=Sequence[Any])
 

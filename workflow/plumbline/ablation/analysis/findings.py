@@ -1,12 +1,15 @@
 """The study's questions, answered in sentences with the numbers of its tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
 from plumbline.ablation.analysis.contrasts import ONE_RUN, best_trial
 from plumbline.ablation.analysis.labels import classifier_label, layers_label, representation_label, view_label
+from plumbline.ablation.analysis.source_notes import source_notes
 from plumbline.ablation.settings import FACTOR_STATISTICS
 from plumbline.core.present.findings import findings_text
 from plumbline.core.present.formatting import MISSING, number, p_text, plural, reason, with_interval
@@ -21,11 +24,16 @@ NAMED = 6
 
 
 def findings(
-    summary: pd.DataFrame, contrasts: pd.DataFrame, curve: pd.DataFrame, curves: Sequence[Mapping[str, Any]] = ()
+    summary: pd.DataFrame,
+    contrasts: pd.DataFrame,
+    curve: pd.DataFrame,
+    curves: Sequence[Mapping[str, Any]] = (),
+    source: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """Markdown: best representation, product against factor view, visual layers, classifiers, chance, and caveats.
 
-    curves: the learning curves that were planned, with why one was skipped, as stage `learning_curve` wrote them.
+    curves: the learning curves that were planned, with why one was skipped, as stage `learning_curve` wrote them;
+    source: what the source says of the adapters.
     """
     sections = {
         "Which representation predicts best?": _best(summary),
@@ -35,7 +43,7 @@ def findings(
         "How many training adapters does it take?": _learning_curve(curve, curves),
         "Do the answers depend on the classifier?": _classifiers(summary, contrasts),
         "Which trials beat chance?": _against_chance(summary),
-        "Intervals and caveats": _caveats(summary),
+        "Intervals and caveats": chain(_caveats(summary), source_notes(source, int(summary["rows"].max()))),
     }
     return findings_text("Findings of the ablation study", sections)
 
@@ -200,8 +208,6 @@ def _caveats(summary: pd.DataFrame) -> Iterator[str]:
             f"The runs of {classifier_label(str(classifier))} are copies ({ONE_RUN}): they count as one run, without "
             "an interval, and contrasts among them are not tested."
         )
-    if skipped := int(summary["adapters_skipped"].max()):
-        yield f"Skipped: {plural(skipped, 'adapter')} that could not be read; adapters/manifest.json lists them."
     for _, row in summary[summary["outcome"] != "ok"].iterrows():
         yield f"{_trial(row)}: {reason(row['outcome'], row['message'])}. The trial is excluded from all means."
     for _, row in summary[(summary["runs_ok"] > 0) & (summary["runs_ok"] < summary["runs"])].iterrows():

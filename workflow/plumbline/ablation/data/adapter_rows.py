@@ -1,7 +1,8 @@
 """The table of adapters: what each was trained on, and which of them share training images.
 
 Columns: category_label int64 (index into the classes), category_name, num_images int64 (null if unknown), rank int64
-(the largest of its modules), group int64, image_ids list<int64> (empty if unknown), adapter (its name).
+(the largest of its modules), group int64, image_ids list<int64> (empty if unknown; as text where one is larger than
+that), adapter (its name).
 """
 
 from collections import Counter
@@ -42,10 +43,10 @@ class AdapterRows:
         columns = {
             "category_label": pa.array([numbers[label] for label in self.labels], pa.int64()),
             "category_name": pa.array(self.names, pa.string()),
-            "num_images": pa.array(self.num_images, pa.int64()),
+            "num_images": _as_counts(self.num_images, place),
             "rank": pa.array([rank] * len(self.labels), pa.int64()),
             "group": pa.array(image_groups(self.image_ids) if groups is None else groups, pa.int64()),
-            "image_ids": pa.array(self.image_ids, pa.list_(pa.int64())),
+            "image_ids": _as_ids(self.image_ids),
             "adapter": pa.array(self.adapters, pa.string()),
         }
         return pa.table(columns), list(classes.values())
@@ -58,13 +59,28 @@ def image_groups(image_ids: Sequence[Sequence[int]]) -> np.ndarray:
     """
     rows = len(image_ids)
     lengths = np.array([len(ids) for ids in image_ids], dtype=np.int64)
-    flat = np.fromiter((image for ids in image_ids for image in ids), np.int64, int(lengths.sum()))
-    images, image = np.unique(flat, return_inverse=True)
-    nodes = rows + len(images)
-    links = coo_array((np.ones(len(flat), bool), (np.repeat(np.arange(rows), lengths), rows + image)), (nodes, nodes))
+    numbers: dict[int, int] = {}  # an id can be larger than any integer of numpy's
+    image = np.array([numbers.setdefault(one, len(numbers)) for ids in image_ids for one in ids], dtype=np.int64)
+    nodes = rows + len(numbers)
+    links = coo_array((np.ones(len(image), bool), (np.repeat(np.arange(rows), lengths), rows + image)), (nodes, nodes))
     components = connected_components(links, directed=False)[1][:rows]
     _, first, number = np.unique(components, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[number].astype(np.int64)
+
+
+def _as_ids(image_ids: Sequence[Sequence[int]]) -> pa.Array:
+    try:
+        return pa.array(image_ids, pa.list_(pa.int64()))
+    except (OverflowError, pa.ArrowInvalid):
+        return pa.array([[str(image) for image in ids] for ids in image_ids], pa.list_(pa.string()))
+
+
+def _as_counts(counts: Sequence[int | None], place: str) -> pa.Array:
+    try:
+        return pa.array(counts, pa.int64())
+    except (OverflowError, pa.ArrowInvalid):
+        largest = max(count for count in counts if count is not None)
+        raise UserError(f"{place}: num_images is {largest} for one adapter, which is too large; correct it") from None
 
 
 def _classes(labels: Sequence[int], names: Sequence[str], place: str) -> dict[int, str]:

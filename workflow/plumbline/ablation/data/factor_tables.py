@@ -15,14 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from plumbline.ablation.data.adapter_rows import AdapterRows
-from plumbline.ablation.data.layers import factor_name, is_text_encoder
+from plumbline.ablation.data.layers import DOWN, UP
 from plumbline.ablation.data.store import Shape, StoreWriter
+from plumbline.ablation.formats.names import LOOKS_LIKE_A_PART, parse
 from plumbline.core.errors import UserError
 from plumbline.core.run.progress import Progress
 
 READ_ROWS = 64
 """Number of rows read at a time: 26 MB for rank-1 adapters of SD 1.5."""
 
+ALPHAS = ("alpha", "lora_alpha", "network_alpha", "ss_network_alpha")
+"""Columns with the α of all modules; that of one module is in `<module>.alpha`."""
 LABEL, NAME, IMAGES, IMAGE_IDS = "category_label", "category_name", "num_images", "image_ids"
 
 
@@ -43,10 +46,10 @@ def write_store(
     first = next(pending, None)
     if first is None:
         raise UserError(f"{place}: holds no adapters")
-    columns = factor_columns(first.schema, place)
+    columns, alphas = factor_columns(first.schema, place), alpha_columns(first.schema, place)
     blocks = {factor: matrices(first[column], column, place, 0) for factor, column in columns.items()}
     shapes: dict[str, Shape] = {factor: (block.shape[1], block.shape[2]) for factor, block in blocks.items()}
-    rows = AdapterRows()
+    rows, scales = AdapterRows(), []
     expected = None if total is None else min(total, limit or total)
     with (
         StoreWriter(output, shapes, place=place) as writer,
@@ -59,30 +62,85 @@ def write_store(
                 factor: matrices(table[column], column, place, writer.rows, shapes[factor])
                 for factor, column in columns.items()
             }
+            if alphas:
+                names = [alphas.get(module.name, alphas.get("", "")) for module in writer.modules]
+                ranks = np.array([module.rank for module in writer.modules])
+                scales.append(_alphas(table, names, place, writer.rows) / ranks)
             writer.append(blocks)
             if progress is not None:
                 progress.advance(table.num_rows)
             table = next(pending, None)
-        texts = sum(is_text_encoder(column) for column in first.column_names)
+        texts = sum(parse(column).place == "text" for column in first.column_names)
+        source = {**source, "text_encoder_columns_left_out": texts}
+        source["adapters_without_alpha"] = 0 if alphas else writer.rows
         described, classes = rows.table(place=place, rank=max(module.rank for module in writer.modules))
-        writer.finish(described, classes=classes, source={**source, "text_encoder_columns_left_out": texts})
+        stated = np.concatenate(scales) if scales else None
+        writer.finish(described, classes=classes, source=source, scales=stated)
 
 
 def factor_columns(schema: pa.Schema, place: str) -> dict[str, str]:
     """Factor name → column. Raises UserError when there are no factors or labels, or two columns name one factor."""
     columns: dict[str, str] = {}
     for column in schema.names:
-        factor = None if is_text_encoder(column) else factor_name(column)
+        found = parse(column)
+        if found.place == "text" or column in ALPHAS or found.part == "alpha":
+            continue
+        if found.part not in ("down", "up"):
+            if found.part or LOOKS_LIKE_A_PART.search(column):
+                raise UserError(
+                    f"{place}: column {column} is not a factor of a plain LoRA, and a data set can hold no other;"
+                    " remove or rename it, or save the adapters as files and use the source `adapters`"
+                )
+            continue
+        if found.place == "unknown":
+            raise UserError(
+                f"{place}: column {column} may be the diffusion model's or a text encoder's; put `unet.` or"
+                " `text_encoder.` before its name"
+            )
+        factor = found.module + (DOWN if found.part == "down" else UP)
         if factor in columns:
             raise UserError(f"{place}: columns {columns[factor]} and {column} are the same factor; remove one")
-        if factor is not None:
-            columns[factor] = column
+        columns[factor] = column
     if not columns:
         names = ", ".join(schema.names[:8]) + (", …" if len(schema.names) > 8 else "")
         raise UserError(f"{place}: no LoRA columns (<module>.lora.down.weight and .up.weight) among {names or 'none'}")
     if LABEL not in schema.names:
         raise UserError(f"{place}: no column {LABEL}; add one with the class of each adapter as a whole number")
     return columns
+
+
+def alpha_columns(schema: pa.Schema, place: str) -> dict[str, str]:
+    """Module → the column with its α, "" for one that is of all modules; empty where α is stated nowhere.
+
+    Raises UserError when some modules have such a column and others do not.
+    """
+    found = {parse(column).module: column for column in schema.names if parse(column).part == "alpha"}
+    if of_all := [column for column in schema.names if column in ALPHAS]:
+        found[""] = of_all[0]
+    parsed = [parse(column) for column in schema.names]
+    modules = {key.module for key in parsed if key.part == "down" and key.place != "text"}
+    known = {module: column for module, column in found.items() if module in ("", *modules)}
+    if strays := sorted(set(found) - set(known)):
+        raise UserError(f"{place}: column {found[strays[0]]} is the alpha of no module; remove it or add its factors")
+    if known and "" not in known and (missing := sorted(modules - set(known))):
+        raise UserError(f"{place}: no column {missing[0]}.alpha, though other modules have one; add it")
+    return known
+
+
+def _alphas(table: pa.Table, columns: Sequence[str], place: str, first_row: int) -> np.ndarray:
+    """The α of each row and module, (rows, modules), from the columns that hold them."""
+    read: dict[str, list[float]] = {}
+    for column in dict.fromkeys(columns):
+        read[column] = []
+        for row, value in enumerate(table[column].to_pylist()):
+            one = value
+            while isinstance(one, list) and len(one) == 1:
+                one = one[0]
+            if isinstance(one, bool) or not isinstance(one, int | float) or not np.isfinite(one) or one == 0:
+                at = f"{place}: row {first_row + row}, {column}"
+                raise UserError(f"{at}: {value!r} is not a valid α; write a number other than 0")
+            read[column].append(float(one))
+    return np.array([read[column] for column in columns]).T
 
 
 def matrices(

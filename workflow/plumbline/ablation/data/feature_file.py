@@ -87,12 +87,11 @@ def read_features(paths: Sequence[Path], layers: str) -> tuple[np.ndarray, list[
     rows: dict[int, Path] = {}
     for path in paths:
         with _opened(path) as file:
-            for name in file.offset_keys():
-                if in_layer_set(name, layers):
-                    count, width = file.get_slice(name).get_shape()
-                    rows.setdefault(count, path)
-                    parts.append((path, name, width))
-                    found[name] = None
+            for name in in_layer_set(file.offset_keys(), layers):
+                count, width = file.get_slice(name).get_shape()
+                rows.setdefault(count, path)
+                parts.append((path, name, width))
+                found[name] = None
     if len(rows) > 1:
         names = ", ".join(map(str, rows.values()))
         raise UserError(f"{names}: differ in their number of rows; delete them to have them rebuilt")

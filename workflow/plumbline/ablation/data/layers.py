@@ -1,80 +1,53 @@
-"""Names of LoRA factors: their module, their side (down or up), and the layer sets they belong to.
+"""Layers of diffusion models: the names of their factors in a store, and the layer sets they belong to.
 
-Adapters of diffusion models come in three naming conventions. All are converted to `<module>.lora.down.weight` and
-`<module>.lora.up.weight`, where `<module>` is the name of the layer in the diffusion model:
-
-- PEFT: `base_model.model.<module>.lora_A.weight` and `lora_B`;
-- diffusers: `unet.<module>.lora.down.weight`, `unet.<module>.lora_A.weight`,
-  `<attention>.processor.to_q_lora.down.weight`;
-- kohya: `lora_unet_<module, its dots turned to underscores>.lora_down.weight`, with `.alpha` beside it.
+A module's factors are `<module>.lora.down.weight` (rank × in) and `<module>.lora.up.weight` (out × rank).
 """
 
 import re
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
 
-LAYER_SETS: Mapping[str, re.Pattern[str]] = MappingProxyType(
-    {
-        "all_layers": re.compile(""),
-        "visual_only": re.compile(r"\.attn1\."),
-        "text_only": re.compile(r"\.attn2\."),
-    }
-)
-"""Layer set -> pattern in the names of its factors: self-attention is `attn1`, cross-attention `attn2`."""
+LAYER_SETS = ("all_layers", "visual_only", "text_only")
+"""All; those with self-attention over the image; those with cross-attention to the text."""
 
 DOWN, UP = ".lora.down.weight", ".lora.up.weight"
 """Suffixes of the two factors of a module: `down` is (rank, in), `up` is (out, rank)."""
 
-_FACTOR = re.compile(
-    r"(?P<module>.+?)(?:\.lora\.|\.lora_linear_layer\.|(?P<processor>_lora)\.|\.lora_)"
-    r"(?P<side>down|up|A|B)(?:\.[^.]+)?\.weight"
-)
-_SUFFIX = {"down": DOWN, "A": DOWN, "up": UP, "B": UP}
-_PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "unet.", "transformer.")
-_UNDERSCORED = re.compile(r"lora_(?:unet|transformer)_")
-_TEXT_ENCODER = re.compile(r"(?:base_model\.model\.)?(?:text_encoder(?:_\d)?\.|te\d?\.|lora_te\d?_)")
-
-# Names whose underscores stay when kohya's underscores are turned back into dots; the longest first.
-_COMPOUNDS = (
-    "single_transformer_blocks|transformer_blocks|skip_connection|time_embedding|output_blocks|"
-    "double_blocks|single_blocks|context_block|conv_shortcut|time_emb_proj|add_embedding|"
-    "input_blocks|middle_block|joint_blocks|down_blocks|guidance_in|final_layer|to_add_out|"
-    "add_q_proj|add_k_proj|add_v_proj|ff_context|out_layers|emb_layers|time_embed|mid_block|"
-    "up_blocks|in_layers|label_emb|vector_in|out_layer|proj_out|proj_mlp|img_attn|txt_attn|conv_out|"
-    "linear_1|linear_2|in_layer|x_block|proj_in|img_mlp|txt_mlp|img_mod|txt_mod|conv_in|time_in|"
-    "to_out|img_in|txt_in|to_q|to_k|to_v"
-)
-_PART = re.compile(rf"({_COMPOUNDS}|[^_]+)(?:_|$)")
+# In a U-Net and in most transformers attn1 attends to the image and attn2 to the text. Three architectures differ: a
+# joint block (SD 3) has `attn` for image and text, and in SD 3.5 medium `attn2` for the image; AnimateDiff's motion
+# modules attend to other frames with both; Wan's own names are self_attn and cross_attn.
+_ATTENTION = re.compile(r"(?P<block>.*?)\.(?P<kind>attn[12]?)\.")
+_WAN = re.compile(r"(?:.*\.)?blocks\.\d+\.(?P<kind>self|cross)_attn\.")
+_JOINT = re.compile(r"(double|single|joint|single_transformer)_blocks\.")
+_OUTERMOST = re.compile(r"transformer_blocks\.\d+")
 
 
-def in_layer_set(name: str, layers: str) -> bool:
-    """Whether the column or module `name` belongs to the layer set `layers`."""
-    return LAYER_SETS[layers].search(f"{name}.") is not None
+def in_layer_set(names: Iterable[str], layers: str) -> list[str]:
+    """Which of `names`, factors or modules of one adapter, belong to the layer set `layers`."""
+    names = list(names)
+    if layers == "all_layers":
+        return names
+    wanted, kinds = "image" if layers == "visual_only" else "text", _attentions(names)
+    if kinds == {"attn2"}:  # see why_empty
+        return []
+    return [name for name in names if _attends_to(name, is_joint="attn" in kinds) == wanted]
 
 
-def factor_name(key: str) -> str | None:
-    """`<module>.lora.down.weight` or `<module>.lora.up.weight` for a factor in any convention; None for other keys."""
-    found = _FACTOR.fullmatch(key)
-    if found is None:
-        return None
-    module = _module_name(found["module"])
-    if found["processor"]:
-        module = re.sub(r"\.to_out$", ".to_out.0", module.replace(".processor.", "."))
-    return module + _SUFFIX[found["side"]]
-
-
-def alpha_module(key: str) -> str | None:
-    """The module whose α the tensor `key` holds (kohya: `<module>.alpha`); None for other keys."""
-    return _module_name(key.removesuffix(".alpha")) if key.endswith(".alpha") else None
-
-
-def is_text_encoder(key: str) -> bool:
-    """Whether `key` belongs to an adapter of a text encoder rather than of the diffusion model."""
-    return _TEXT_ENCODER.match(key) is not None
+def why_empty(names: Iterable[str], layers: str) -> str:
+    """Why none of `names` is in the layer set `layers`."""
+    names = list(names)
+    if _attentions(names) == {"attn2"}:
+        return (
+            f"no layer is known to belong to {layers}: attn2 without attn1 or attn beside it is self-attention in"
+            " SD 3.5 and cross-attention elsewhere"
+        )
+    what = "self-attention" if layers == "visual_only" else "cross-attention"
+    if "attn" in _attentions(names) or any(_JOINT.match(name) for name in names):
+        return f"the adapters have no layers in {layers}: their attention sees image and text together"
+    return f"the adapters have no layers in {layers}: none is {what}; their first layer is {min(names, default='none')}"
 
 
 def split_factor(name: str) -> tuple[str, str]:
-    """(module, DOWN or UP) of a name made by `factor_name`."""
+    """(module, DOWN or UP) of a factor's name."""
     suffix = DOWN if name.endswith(DOWN) else UP
     return name.removesuffix(suffix), suffix
 
@@ -84,10 +57,19 @@ def natural_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _module_name(name: str) -> str:
-    """`name` without the prefixes that trainers add, with dots between its parts."""
-    if underscored := _UNDERSCORED.match(name):
-        return ".".join(_PART.findall(name[underscored.end() :]))
-    while prefix := next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None):
-        name = name.removeprefix(prefix)
-    return name
+def _attends_to(name: str, *, is_joint: bool) -> str:
+    """`image`, `text`, or nothing where it is neither alone. is_joint: whether the model's blocks are joint ones."""
+    if wan := _WAN.match(f"{name}."):
+        return "image" if wan["kind"] == "self" else "text"
+    found = _ATTENTION.match(f"{name}.")
+    if found is None or found["kind"] == "attn":
+        return ""
+    block = found["block"]
+    both = "motion_modules." in block or "joint_blocks." in block or (is_joint and _OUTERMOST.fullmatch(block))
+    return "text" if found["kind"] == "attn2" and not both else "image"
+
+
+def _attentions(names: Iterable[str]) -> set[str]:
+    """Which of attn, attn1 and attn2 the model's own transformer blocks have, those of no U-Net."""
+    found = [match for name in names if (match := _ATTENTION.match(f"{name}."))]
+    return {match["kind"] for match in found if _OUTERMOST.fullmatch(match["block"])}

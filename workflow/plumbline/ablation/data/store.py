@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.lib import format as npy
 
-from plumbline.ablation.data.layers import DOWN, UP, natural_order, split_factor
+from plumbline.ablation.data.layers import DOWN, UP, natural_order, split_factor, why_empty
 from plumbline.ablation.data.manifest import Block, Manifest, Module, SkippedAdapter
 from plumbline.core.errors import UserError
 from plumbline.core.files import atomic
@@ -53,6 +53,11 @@ class AdapterStore:
         self._table = pq.ParquetFile(path / ROWS).read()
         if self._table.num_rows != self.rows:
             raise self._broken(path / ROWS, f"has {self._table.num_rows} rows, but the manifest has {self.rows}")
+
+    @property
+    def computed(self) -> list[str]:
+        """Formats of adapters whose factors are computed from other tensors: they have no factor view."""
+        return list(self.manifest.source.get("computed", ()))
 
     def block(self, name: str) -> np.ndarray:
         """The factor `name` of all adapters, (rows, …) float32, memory-mapped."""
@@ -105,6 +110,13 @@ class AdapterStore:
 
     def _broken(self, file: Path, fault: str) -> UserError:
         return UserError(f"{file}: {fault}; delete {self.path} to have it rebuilt")
+
+
+def why_no_layers(store: AdapterStore, view: str, layers: str) -> str:
+    """Why the features of `view` have no layers in the layer set `layers`."""
+    if view == "factor" and (computed := store.computed):
+        return f"the adapters have no factor view: B and A of {', '.join(computed)} are computed, not stored"
+    return why_empty([module.name for module in store.modules], layers)
 
 
 class StoreWriter:

@@ -18,7 +18,7 @@ from plumbline.ablation.classifier.result import RunResult
 from plumbline.ablation.plots.panels import FigureData, chance_handle, layers_style
 from plumbline.core.present.formatting import outcome_label
 from plumbline.core.present.panels import DASHES, error_bars, legend_below
-from plumbline.core.present.plotting import FAULT, GREY, MARKERS, PALETTE, WIDTH, message_figure
+from plumbline.core.present.plotting import FAULT, GREY, MARKERS, PALETTE, WIDTH, drawable, message_figure
 from plumbline.core.statistics.resampled import corrected_interval
 
 LINES = {"factor": (0, (3, 1.5)), "product": "-"}
@@ -191,6 +191,7 @@ def _curve_handles(data: FigureData) -> list[Line2D]:
 def _matrix(axes: Axes, shares: np.ndarray, classes: list[str]) -> None:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     size = 7 if len(classes) <= MOST_ANNOTATED else 5
+    classes = drawable(classes)
     axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=size, parse_math=False)
     axes.set_yticks(range(len(classes)), classes, fontsize=size, parse_math=False)
     axes.tick_params(length=0)

@@ -1,5 +1,6 @@
 """Source `disk`: a data set written by `save_to_disk`, a parquet file, or a folder of parquet files."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,7 +9,14 @@ import pyarrow.parquet as pq
 
 from plumbline.ablation.data.factor_tables import READ_ROWS, write_store
 from plumbline.core.errors import UserError
+from plumbline.core.files import is_lfs_pointer, visible_files
 
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+"""Words in names of files or folders → the split they are of, as `datasets` reads them."""
 _SAVED = ("dataset_info.json", "dataset_dict.json")
 
 
@@ -48,13 +56,33 @@ def _saved(path: Path, split: str | None) -> tuple[Iterable[pa.Table], int]:
 
 def _parquet(path: Path, split: str | None) -> tuple[Iterable[pa.Table], int]:
     """The tables of a parquet file or folder, and the number of rows."""
-    if split is not None:
-        raise UserError(f"ablation.disk.split: {path} holds no splits; remove the key")
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    files = [file for file in visible_files(path) if file.suffix == ".parquet"] if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: holds neither a data set written by save_to_disk nor parquet files")
-    total = sum(pq.ParquetFile(file).metadata.num_rows for file in files)
-    return (pa.Table.from_batches([batch]) for file in files for batch in _batches(file)), total
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        splits.setdefault(_split_of(file.relative_to(path) if path.is_dir() else Path(file.name)), []).append(file)
+    named = ", ".join(sorted(filter(None, splits))) or "no splits"
+    if split is not None and split not in splits:
+        raise UserError(f"ablation.disk.split: {path} has {named}, not {split}; choose one of them or remove the key")
+    if split is None and len(splits) > 1:
+        others = " and files without a split" if "" in splits else ""
+        raise UserError(f"{path}: has the splits {named}{others}; choose one with ablation.disk.split")
+    chosen = files if split is None else splits[split]
+    for file in chosen:
+        if is_lfs_pointer(file):
+            raise UserError(f"{file}: is a Git LFS pointer, not the file itself; run `git lfs pull` in its repository")
+    total = sum(pq.ParquetFile(file).metadata.num_rows for file in chosen)
+    return (pa.Table.from_batches([batch]) for file in chosen for batch in _batches(file)), total
+
+
+def _split_of(file: Path) -> str:
+    """The split that a file's name or folder says it is of, by the hub's conventions; empty where it says none."""
+    for part in reversed(file.with_suffix("").parts):
+        for word in re.split(r"[^a-z]+", part.lower()):
+            if word in _SPLITS:
+                return _SPLITS[word]
+    return ""
 
 
 def _batches(file: Path) -> Iterable[pa.RecordBatch]:

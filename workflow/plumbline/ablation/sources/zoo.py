@@ -7,7 +7,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from plumbline.ablation.data.adapter_rows import AdapterRows
-from plumbline.ablation.data.layers import factor_name
+from plumbline.ablation.data.layers import DOWN, UP
 from plumbline.ablation.data.store import StoreWriter
 from plumbline.core.errors import UserError
 from plumbline.core.run.progress import track
@@ -55,7 +55,7 @@ def _read(shard: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         ) from None
     if missing := set(_COLUMNS) - set(tensors):
         raise UserError(f"{shard}: has no tensor {min(missing)}; delete it to have it rebuilt")
-    factors = {name: values for name, values in tensors.items() if factor_name(name) == name}
+    factors = {name: values for name, values in tensors.items() if name.endswith((DOWN, UP))}
     return factors, {name: tensors[name] for name in _COLUMNS}
 
 

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from plumbline.core.errors import UserError
+from plumbline.core.files import visible_files
 
 
 def fingerprint(path: Path) -> str:
     """SHA-256 over relative names, sizes and modification times (ns) of the files under `path`; contents are not read.
 
-    Hidden files and folders are ignored. Moving or renaming `path` itself changes nothing. Raises UserError when it
-    does not exist or cannot be read.
+    Hidden files and folders are ignored, links are followed (see `visible_files`). Moving or renaming `path` itself
+    changes nothing. Raises UserError when it does not exist or cannot be read.
     """
     digest = hashlib.sha256()
     try:
@@ -30,18 +31,5 @@ def _files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
     if not path.is_dir():
         yield ".", path.stat()
         return
-    pending = [""]
-    found = []
-    while pending:
-        folder = pending.pop()
-        with os.scandir(path / folder) as entries:
-            for entry in entries:
-                name = f"{folder}{entry.name}"
-                if entry.name.startswith("."):
-                    continue
-                # A link to a folder is not followed: it could point back up.
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(f"{name}/")
-                elif not entry.is_dir():
-                    found.append((name, entry.stat()))
-    yield from sorted(found, key=lambda pair: pair[0])
+    for name, file in sorted((file.relative_to(path).as_posix(), file) for file in visible_files(path)):
+        yield name, file.stat() if file.exists() else file.lstat()

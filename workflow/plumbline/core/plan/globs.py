@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plumbline.core.errors import UserError
+from plumbline.core.files import is_lfs_pointer
 
 
 def matching(globs: Sequence[str], key: str) -> list[Path]:
     """The files that match any of `globs`, each once, sorted; `**` matches any depth.
 
-    Raises UserError, naming the config's `key`, when a pattern matches none.
+    Raises UserError, naming the config's `key`, when a pattern matches none; and for what Git left in place of a file.
     """
     found: set[Path] = set()
     for number, pattern in enumerate(globs):
@@ -21,5 +22,7 @@ def matching(globs: Sequence[str], key: str) -> list[Path]:
             raise UserError(f"{key}[{number}]: {pattern} is a folder; name the files in it, as {pattern}/**/*.txt")
         if not files:
             raise UserError(f"{key}[{number}]: {pattern} matches no file")
+        if pointers := sorted(filter(is_lfs_pointer, files)):
+            raise UserError(f"{pointers[0]}: is a Git LFS pointer, not the text; run `git lfs pull` in its repository")
         found |= files
     return sorted(found)

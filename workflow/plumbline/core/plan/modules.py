@@ -25,16 +25,8 @@ PURE = {
     *(STAGE, *WRAPPERS, "pydantic.field_validator", "pydantic.model_validator"),
     *("dataclasses.field", "pydantic.Field", "pydantic.ConfigDict", "typing.TypeVar", "typing.ParamSpec"),
     *("functools.partial", "logging.getLogger", "pathlib.Path", "re.compile", "types.MappingProxyType"),
-    *(
-        "numpy.dtype",
-        "pydantic.AfterValidator",
-        "pydantic.BeforeValidator",
-        "pydantic.PlainSerializer",
-        "dict",
-        "frozenset",
-        "list",
-        "tuple",
-    ),
+    *("pydantic.AfterValidator", "pydantic.BeforeValidator", "pydantic.PlainSerializer"),
+    *("numpy.dtype", "dict", "frozenset", "list", "tuple"),
 }
 """What may be called when a module is imported and only builds a value: it changes nothing and calls none of ours."""
 _BASES = {
@@ -69,9 +61,9 @@ class Module:
         path = source(name)
         if path is None:
             raise UserError(f"module {name}: not found on the Python path ({', '.join(p for p in sys.path if p)})")
-        self.is_package = path.name == "__init__.py"
+        self.is_package = path.name == "__init__.py" or path.is_dir()
         try:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
+            tree = ast.parse("" if path.is_dir() else path.read_text(encoding="utf-8"))
         except SyntaxError as error:
             raise UserError(f"{path}:{error.lineno}: {error.msg}") from None
         self._read = _reads(tree)
@@ -195,15 +187,25 @@ def parsed(name: str) -> Module:
 
 @cache
 def source(name: str) -> Path | None:
-    """The file of module `name`, found without importing it or its packages; None where there is none."""
+    """The file of module `name`, found without importing it or its packages; None where there is none.
+
+    Of a package without `__init__.py`, which Python imports too, it is the folder.
+    """
     first, *rest = name.split(".")
     spec = importlib.util.find_spec(first)
-    if spec is None or spec.origin in (None, "built-in", "frozen"):
+    if spec is None or spec.origin in ("built-in", "frozen"):
         return None
-    path = Path(str(spec.origin))
-    base = path.parent.joinpath(*rest)
-    candidates = (base / "__init__.py", base.with_name(f"{base.name}.py")) if rest else (path,)
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+    if spec.origin is not None and not rest:
+        return Path(spec.origin)
+    folders = [Path(spec.origin).parent] if spec.origin else map(Path, spec.submodule_search_locations or ())
+    for folder in folders:
+        base = folder.joinpath(*rest)
+        for candidate in (base / "__init__.py", base.with_name(f"{base.name}.py")):
+            if candidate.is_file():
+                return candidate
+        if base.is_dir():
+            return base
+    return None
 
 
 def chain_of(node: ast.AST) -> list[str]:

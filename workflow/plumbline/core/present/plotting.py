@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.text import Annotation
 
 from plumbline.core.files import atomic
@@ -77,6 +78,22 @@ def save(figure: Figure, pdf_path: Path, png_path: Path) -> None:
             with atomic(path) as partial:
                 figure.savefig(partial, format=kind, dpi=300, metadata=metadata[kind])
     plt.close(figure)
+
+
+def drawable(names: Sequence[str], longest: int = 32) -> list[str]:
+    """`names` for labels: shortened in the middle, and `class 3` for the one at place 3 if the font lacks its signs.
+
+    To be drawn with `parse_math=False`, since a name may hold dollar signs.
+    """
+    font = get_font(findfont(str(RC["font.family"])))
+    shown = []
+    for place, name in enumerate(names):
+        flat = " ".join(name.split())
+        if not flat or any(font.get_char_index(ord(sign)) == 0 for sign in flat):
+            flat = f"class {place}"
+        half = longest // 2
+        shown.append(flat if len(flat) <= longest else f"{flat[:half]}…{flat[1 - half :]}")
+    return shown
 
 
 def message_figure(text: str) -> Figure:
