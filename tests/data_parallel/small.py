@@ -46,6 +46,11 @@ class Trial:
         return json.loads((self.folder / "record.json").read_text())
 
     @property
+    def log(self) -> Path:
+        """Its journal stands beside it."""
+        return self.folder / "train.log"
+
+    @property
     def board(self) -> Path:
         return self.folder / ".ranks"
 
@@ -61,7 +66,7 @@ class Trial:
         spec = HEAD | {"model": MODEL.model_dump(), "training": self.training.model_dump(), "method": "ddp", "seed": 0}
         spec |= {"scaling": "strong", "world": self.world, "device": "cpu"}
         options = ["--tokenizer", self.meta.parent.with_name("tokenizer") / "tokenizer.json"]
-        options += ["--checkpoint-seconds", "0.3", "--timeout-seconds", str(self.timeout)]
+        options += ["--checkpoint-seconds", "0.3", "--timeout-seconds", str(self.timeout), "--log", self.log]
         output = self.folder / "record.json"
         return start_stage("train", spec, self.meta, output, *options, prefix=prefix, environment=environment)
 
