@@ -93,7 +93,7 @@ def _predicted(speedups: Sequence[Speedup], predictions: Sequence[Prediction]) -
     for found in speedups:
         if found.turns.method:  # the first method is measured in every world
             measured.setdefault((found.turns.world, found.turns.scaling), found)
-    for one in predictions:
+    for one in sorted(predictions, key=lambda each: not each.is_fitted):
         if one.network != HERE:
             where = f"{one.world} devices like this one on {one.network}, {one.scaling}"
             yield f"{where}: predicted {one.speedup:,.1f} times as fast."

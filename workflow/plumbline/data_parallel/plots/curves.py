@@ -11,6 +11,8 @@ from plumbline.data_parallel.analysis.frames import learning_frame
 from plumbline.data_parallel.analysis.network import HERE
 from plumbline.data_parallel.plots.data import Data
 
+TIME = "Training time (s)"
+
 
 def scaling(data: Data) -> Figure:
     """Speed-up by the number of processes: measured with intervals, ideal, the hardware's ceiling, predicted."""
@@ -56,29 +58,27 @@ def scaling(data: Data) -> Figure:
 
 
 def learning(data: Data) -> Figure:
-    """Validation loss and BLEU after each epoch, and BLEU by the seconds of training, a line a trial."""
+    """Validation loss and BLEU, above by epoch and below by the seconds of training, a line a trial."""
     if data.epochs.empty:
         return message_figure("No trial has a result.")
     learned = learning_frame(data.epochs)
-    figure, (left, middle, right) = panels(3)
+    copied = next(record.translations["validation"].copied_bleu for record in data.records if record.translations)
+    figure, axes = panels(4)
     handles: list[Any] = []
-    for number, (name, own) in enumerate(learned.groupby("label", sort=False)):
-        style: Any = {"color": PALETTE[number % len(PALETTE)], "marker": MARKERS[number % len(MARKERS)]}
-        handles += left.plot(own["epoch"] + 1, own["validation_loss"], label=name, **style)
-        middle.plot(own["epoch"] + 1, own["bleu"], **style)
-        right.plot(own["seconds"], own["bleu"], **style)
-    copied = [record.translations["validation"].copied_bleu for record in data.records if record.translations]
-    for axes in (middle, right):
-        line = axes.axhline(copied[0], color=GREY, ls=DASHES, lw=0.9, label="Copying the source")
-        axes.set_ylabel("BLEU")
-    handles.append(line)
-    left.set_ylabel("Validation loss (nats per token)")
-    for axes in (left, middle):
-        axes.set_xlabel("Epoch")
-        axes.set_xticks(sorted(set(learned["epoch"] + 1)))
-    right.set_xlabel("Training time (s)")
-    for axes in (left, middle, right):
-        axes.grid(axis="y")
+    for (loss, bleu), times, title in ((axes[:2], learned["epoch"] + 1, "Epoch"), (axes[2:], learned["seconds"], TIME)):
+        handles = []
+        for number, (name, own) in enumerate(learned.groupby("label", sort=False)):
+            style: Any = {"color": PALETTE[number % len(PALETTE)], "marker": MARKERS[number % len(MARKERS)]}
+            handles += loss.plot(times[own.index], own["validation_loss"], label=name, **style)
+            bleu.plot(times[own.index], own["bleu"], **style)
+        handles.append(bleu.axhline(copied, color=GREY, ls=DASHES, lw=0.9, label="Copying the source"))
+        loss.set_ylabel("Validation loss (nats per token)")
+        bleu.set_ylabel("BLEU")
+        for each in (loss, bleu):
+            each.set_xlabel(title)
+            each.grid(axis="y")
+    for each in axes[:2]:
+        each.set_xticks(sorted(set(learned["epoch"] + 1)))
     legend_below(figure, handles, columns=4)
     return figure
 
