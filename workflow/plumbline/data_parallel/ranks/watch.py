@@ -32,9 +32,13 @@ def watch(folder: Path, world: int, timeout: float, oom_kills: int, steps: int |
     stopped_since: float | None = None
     while True:
         ranks = read(folder, world)
-        if len(ranks) == world and all(one.state in (State.DONE, State.INTERRUPTED) for one in ranks):
+        all_run = len(ranks) == world and all(one.state is not State.STARTING for one in ranks)
+        if all_run and steps is not None:
+            least = min(one.step for one in ranks)
+            progress = progress or Progress(steps, "steps", least)  # where a resumed trial begins
+            progress.advance(least - progress.done)
+        if all_run and all(one.state in (State.DONE, State.INTERRUPTED) for one in ranks):
             if progress:
-                progress.advance(min(one.step for one in ranks) - progress.done)
                 progress.report()
             return
         now = time.monotonic()
@@ -48,11 +52,6 @@ def watch(folder: Path, world: int, timeout: float, oom_kills: int, steps: int |
         if failed or None in statuses.values():
             time.sleep(SETTLE_SECONDS)
             blame(folder, world, oom_kills)
-        all_run = len(ranks) == world and all(one.state is not State.STARTING for one in ranks)
-        if all_run and steps is not None:
-            least = min(one.step for one in ranks)
-            progress = progress or Progress(steps, "steps", least)  # where a resumed trial begins
-            progress.advance(least - progress.done)
         if now - since > (timeout if all_run else max(timeout, START_SECONDS)) or (
             stopped_since and now - stopped_since > STOPPED_SECONDS
         ):
