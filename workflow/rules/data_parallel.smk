@@ -2,33 +2,12 @@
 # Needs: nothing for the generated corpus; files or a hub data set for the other sources.
 # Makes: results/data_parallel/{corpus,tokenizer,tokens,trials,proofs,comparisons,figures,tables}, summary.csv,
 # analysis.ipynb.
-from functools import cache
+from functools import partial
 
 from plumbline.data_parallel import settings as data_parallel_settings
 from plumbline.data_parallel.ranks.room import check_planned
 
-warn_once = cache(logger.warning)
-
-
-def room_for(stage):
-    """An input function without inputs: refuses ranks that this machine, if it runs them itself, has no room for.
-
-    A dry run only warns: it does not know whether the jobs are for a cluster. Targets that are done need no room.
-    """
-
-    def check(wildcards):
-        target = TARGETS[stage, "/".join(wildcards)]
-        if not workflow.local_exec or is_current(target, RESULTS):
-            return []
-        try:
-            check_planned(target.settings, CONFIG.device, oversubscribe=CONFIG.data_parallel.oversubscribe)
-        except UserError as error:
-            if not workflow.dryrun:
-                raise WorkflowError(str(error))
-            warn_once(f"a run on this machine would be refused: {error}")
-        return []
-
-    return check
+has_room = partial(check_planned, device=CONFIG.device, oversubscribe=CONFIG.data_parallel.oversubscribe)
 
 
 rule data_parallel_corpus:
@@ -91,7 +70,7 @@ rule data_parallel_tokens:
 rule data_parallel_train:
     """One trial: a training in one world, with one method and one kind of scaling."""
     input:
-        room_for("data_parallel.train"),
+        checked_here("data_parallel.train", has_room),
         **inputs_of("data_parallel.train"),
     output:
         "<results>/data_parallel/trials/{trial}/record.json",
@@ -122,7 +101,7 @@ rule data_parallel_train:
 rule data_parallel_equality:
     """The proof that every method and world computes what one process does."""
     input:
-        room_for("data_parallel.equality"),
+        checked_here("data_parallel.equality", has_room),
         **inputs_of("data_parallel.equality"),
     output:
         "<results>/data_parallel/proofs/{proof}.json",
@@ -150,7 +129,7 @@ rule data_parallel_equality:
 rule data_parallel_comparison:
     """How fast worlds and methods are against each other, in interleaved turns; measures, so it runs alone."""
     input:
-        room_for("data_parallel.comparison"),
+        checked_here("data_parallel.comparison", has_room),
         **inputs_of("data_parallel.comparison"),
     output:
         "<results>/data_parallel/comparisons/{comparison}.json",
