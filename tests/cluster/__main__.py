@@ -59,8 +59,19 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
 
+RANKS = re.compile(r"^  # (data_parallel_\w+: |  nodes: 2|  gres: \"gpu:8\").*$", flags=re.MULTILINE)
+"""The lines of the profile that one uncomments to train on several nodes."""
+
+
 class ClusterHouse(House):
     """A house whose jobs go to Slurm; runs the target `all`, as its study is none of the others."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        profile = root / "profiles/slurm/config.yaml"
+        text, count = RANKS.subn(lambda line: line[0].replace("# ", "", 1), profile.read_text())
+        assert count == 5, "the profile's lines for several nodes have changed"
+        profile.write_text(text.replace('gres: "gpu:8" # on CPUs, `tasks: 2` instead', "tasks: 2"))
 
     def command(self, *arguments: str) -> list[str]:
         options = ("--profile", "profiles/slurm", *OPTIONS)
@@ -190,6 +201,10 @@ def check_studies(house: House, local: House) -> None:
         assert alone or rule == "throughput_max_batch", f"{rule} did not run"
         assert alone.isdisjoint(shared), f"{rule} shared its node"
     assert shared, "no job shares its node"
+    nodes = {
+        job["Comment"]: job["NumNodes"] for job in jobs if re.search("data_parallel_(train|eq|comp)", job["Comment"])
+    }
+    assert set(nodes.values()) == {"2"}, f"not on two nodes: {nodes}"
 
     plan = configuration.load([house.root / "config.yaml", house.root / "tiny.yaml"]).plan()
     for target in (target for target in plan if target.is_trial and not target.optional):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,16 @@ class Trial:
     folder: Path
     world: int = 2
     timeout: float = 20.0
+    training: TrainingSettings = TRAINING
 
     @property
     def record(self) -> dict[str, Any]:
         return json.loads((self.folder / "record.json").read_text())
+
+    @property
+    def log(self) -> Path:
+        """Its journal stands beside it."""
+        return self.folder / "train.log"
 
     @property
     def board(self) -> Path:
@@ -51,23 +58,35 @@ class Trial:
     def checkpoints(self) -> list[Path]:
         return list(self.folder.glob(".record.*.checkpoint"))
 
-    def start(self) -> subprocess.Popen:
-        """Starts the stage as Snakemake would; its training has hundreds of steps."""
-        spec = HEAD | {"model": MODEL.model_dump(), "training": TRAINING.model_dump(), "method": "ddp", "seed": 0}
+    def start(self, prefix: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> subprocess.Popen:
+        """Starts the stage as Snakemake would; its training has hundreds of steps by default.
+
+        prefix: a command that runs the stage's. environment: variables besides those of this process.
+        """
+        spec = HEAD | {"model": MODEL.model_dump(), "training": self.training.model_dump(), "method": "ddp", "seed": 0}
         spec |= {"scaling": "strong", "world": self.world, "device": "cpu"}
         options = ["--tokenizer", self.meta.parent.with_name("tokenizer") / "tokenizer.json"]
-        options += ["--checkpoint-seconds", "0.3", "--timeout-seconds", str(self.timeout)]
-        return start_stage("train", spec, self.meta, self.folder / "record.json", *options)
+        options += ["--checkpoint-seconds", "0.3", "--timeout-seconds", str(self.timeout), "--log", self.log]
+        output = self.folder / "record.json"
+        return start_stage("train", spec, self.meta, output, *options, prefix=prefix, environment=environment)
 
 
-def start_stage(name: str, spec: dict[str, Any], meta: Path, output: Path, *options: Any) -> subprocess.Popen:
+def start_stage(
+    name: str,
+    spec: dict[str, Any],
+    meta: Path,
+    output: Path,
+    *options: Any,
+    prefix: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen:
     """Starts a stage that has ranks, each of which a signal can make fail."""
     command = [sys.executable, "-m", f"plumbline.data_parallel.{name}", "--spec", json.dumps(spec), "--tokens", meta]
     command += ["--output", output, "--oversubscribe", "1", *options]
     paths = os.pathsep.join([str(HERE / "faults"), str(HERE.parents[1] / "workflow")])
     return subprocess.Popen(
-        [str(part) for part in command],
-        env=os.environ | {"PYTHONPATH": paths},
+        [str(part) for part in (*prefix, *command)],
+        env=os.environ | {"PYTHONPATH": paths} | dict(environment or {}),
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from data_parallel.small import HEAD, MODEL, TRAINING, Trial, build_tokens, start_stage
+from plumbline.core.run.progress import attempts, read_journal
 from plumbline.data_parallel.ranks.board import State, read
 
 WAIT_SECONDS = 60.0
@@ -98,6 +99,23 @@ def test_rank_that_hangs_is_named_after_the_timeout(trial, undisturbed):
     assert re.search(r"ERROR rank 1 hangs in step \d+: no rank got on for", said), said
     trial.timeout = patience
     assert resumed(trial)["weights_sha256"] == undisturbed
+
+
+def test_progress_is_in_the_journal_and_goes_on_where_a_killed_trial_was(trial):
+    stage = trial.start()
+    psutil.Process(wait_for_step(trial, 1)).kill()
+    stage.communicate(timeout=WAIT_SECONDS)
+    resumed(trial)
+    first, second = attempts(read_journal(trial.log.with_suffix(".jsonl")))
+    shown = [[event for event in events if "total" in event] for events in (first, second)]
+    assert shown[1]
+    assert {(event["total"], event["unit"]) for events in shown for event in events} == {(24 * 16, "steps")}
+    done = [event["done"] for event in shown[1]]
+    saved = int(re.search(r"resumed after step (\d+)", (trial.board / "torchrun.log").read_text()).group(1))
+    assert done == sorted(done)
+    assert saved <= done[0]
+    assert done[-1] == 24 * 16
+    assert all(event["eta_seconds"] is not None for event in shown[1] if event["done"] > done[0])
 
 
 def test_full_disk_is_named_and_the_checkpoint_before_it_stays(trial, undisturbed):

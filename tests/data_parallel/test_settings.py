@@ -39,6 +39,15 @@ def test_more_ranks_than_cores_are_refused_unless_one_insists(monkeypatch):
     room.check_room(4, "cpu", oversubscribe=True)
 
 
+def test_more_ranks_than_gpus_are_refused_and_without_gpus_cores_count(monkeypatch):
+    monkeypatch.setattr(room, "core_count", lambda: 64)
+    monkeypatch.setattr(room, "gpu_count", lambda: 2)
+    room.check_planned({"world": 2}, "auto", oversubscribe=False)
+    with pytest.raises(UserError, match="4 ranks, but this host has 2 GPUs; lower it or set device: cpu"):
+        room.check_planned({"worlds": [1, 4]}, "auto", oversubscribe=True)
+    room.check_planned({"worlds": [1, 4]}, "cpu", oversubscribe=False)
+
+
 def test_threads_are_a_candidate_on_a_cpu_alone():
     (target,) = (each for each in plan(DataParallelSettings(), 0, {}, "auto") if each.stage == "comparison")
     spec = ComparisonSpec.model_validate_json(target.spec)

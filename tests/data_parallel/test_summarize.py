@@ -11,8 +11,8 @@ import pytest
 
 from data_parallel import some_records
 from plumbline.core.errors import UserError
-from plumbline.data_parallel.analysis.frames import epochs_frame, trials_frame
-from plumbline.data_parallel.analysis.network import Network, divided_share, fitted, predictions, speedup
+from plumbline.data_parallel.analysis.frames import epochs_frame, time_to_bleu, trials_frame
+from plumbline.data_parallel.analysis.network import HERE, Network, divided_share, fitted, predictions, speedup
 from plumbline.data_parallel.analysis.speedups import speedups
 from plumbline.data_parallel.figures import DRAWINGS, FiguresSpec, figures
 from plumbline.data_parallel.notebook import NotebookSpec, notebook
@@ -36,6 +36,17 @@ def test_times_are_means_over_ranks_rates_sums_over_ranks_and_the_first_epoch_is
     assert row["training_time_deviation"] == pytest.approx(np.std(means, ddof=1))
     assert row["slowest_rank_time_mean"] == pytest.approx(np.mean([times[1, 1], times[2, 1]]))
     assert row["tokens_per_second_mean"] == pytest.approx(np.mean(rates))
+
+
+def test_time_to_bleu_adds_up_the_slowest_rank_s_epochs_until_the_bleu_that_every_trial_reaches():
+    """The BLEU of an epoch is 10 times its number, and one trial has an epoch less."""
+    records = [some_records.trial(1), some_records.trial(2, epochs=2)]
+    times = [{(one.epoch, one.rank): one.training_time for one in record.epochs} for record in records]
+    target, reached = time_to_bleu(epochs_frame(records))
+    assert target == 10.0
+    assert reached == pytest.approx(
+        {"1 process": times[0][0, 0] + times[0][1, 0], "2 × ddp, strong": times[1][0, 1] + times[1][1, 1]}
+    )
 
 
 def test_speedups_are_what_the_turns_were_made_with_in_spite_of_drift():
@@ -84,7 +95,8 @@ def test_everything_is_inconclusive_where_the_machine_was_busy_in_most_rounds():
 
 
 def test_a_world_larger_than_the_batch_has_no_strong_scaling():
-    found = predictions(some_records.comparison(), [2], {2: 0.95}, 0.9)
+    record = some_records.comparison()
+    found = predictions(record, speedups(record), 0.9)
     assert {(one.world, one.scaling) for one in found if one.network != "measured here"} == {
         (8, "strong"),
         (8, "weak"),
@@ -95,7 +107,44 @@ def test_a_world_larger_than_the_batch_has_no_strong_scaling():
 
 def test_without_several_processes_there_is_nothing_to_predict():
     alone = some_records.comparison().model_copy(update={"all_reduces": []})
-    assert predictions(alone, [], {}, 1.0) == []
+    assert predictions(alone, [], 1.0) == []
+
+
+def comparison_of_a_model(contention: float, fixed: float = 0.1, scalings: tuple[str, ...] = ("strong", "weak")):
+    """Turns as a machine gives them on which an all-reduce lasts so much longer in training; `fixed`: not divided.
+
+    Also the speed-up of strong scaling on two processes that they were made with.
+    """
+    step, ceiling, parameters = 0.05, 0.9, 1_000_000
+    reduce = contention * (2 * some_records.LATENCY + 4 * parameters / some_records.BYTES_PER_SECOND)
+    strong = step / (step / ceiling * (fixed + (1 - fixed) / 2) + reduce)
+    weak = 2 * step / (step / ceiling + reduce)
+    speeds = dict(zip(some_records.SPEEDS, (1.0, 1.0, 2 * ceiling, strong, weak), strict=True))
+    template = some_records.comparison()
+    turns = [
+        each.model_copy(update={"seconds": [step / 500 / speeds[each.name]] * 30})
+        for each in template.candidates
+        if each.method is None or each.scaling in scalings
+    ]
+    record = template.model_copy(update={"candidates": turns, "parameters": parameters})
+    return record, strong
+
+
+@pytest.mark.parametrize("contention", [0.4, 1.0, 3.0])
+def test_strong_scaling_is_predicted_with_what_an_all_reduce_costs_in_training_as_weak_scaling_shows(contention):
+    record, strong = comparison_of_a_model(contention)
+    here = {one.scaling: one for one in predictions(record, speedups(record), 0.9) if one.network == HERE}
+    assert here["weak"].contention == pytest.approx(contention, rel=1e-3)
+    assert here["strong"].speedup == pytest.approx(strong, rel=1e-3)
+    assert here["weak"].is_fitted
+    assert not here["strong"].is_fitted
+
+
+def test_without_weak_scaling_an_all_reduce_costs_what_it_costs_alone():
+    record, strong = comparison_of_a_model(1.0, scalings=("strong",))
+    here = {one.scaling: one for one in predictions(record, speedups(record), 0.9) if one.network == HERE}
+    assert here["strong"].speedup == pytest.approx(strong, rel=1e-3)
+    assert not here["weak"].is_fitted
 
 
 def test_tables_and_findings_are_written_and_say_which_bound_was_broken(results):
@@ -111,6 +160,7 @@ def test_tables_and_findings_are_written_and_say_which_bound_was_broken(results)
     assert "is 1.0e-06 (beyond 1e-10)" in text
     assert "fsdp on 2 in float32: unavailable (not on this backend)" in text
     assert "The machine was busy" not in text
+    assert "Training until a validation BLEU of 20.0, which every trial reaches: 1 process 13.3 s;" in text
 
 
 def test_a_record_of_other_settings_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """The whole `data_parallel` study at a tiny size, with real ranks: outputs, staleness, the proof."""
 
 import json
+import os
 
 import pandas as pd
 import pytest
@@ -55,6 +56,15 @@ def test_exact_methods_equal_one_process_and_rounded_gradients_stay_close(traine
     rounded = [one for one in proof["differences"] if one["method"] == "ddp_bf16"]
     assert len(rounded) == 2
     assert all(0 < one["relative"] < 0.05 for one in rounded)  # the promise of 0.4% is about the default's size
+
+
+def test_trials_that_are_done_need_no_room(trained):
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})  # one core, for two ranks
+    try:
+        assert "Nothing to be done" in trained.snakemake()
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def test_second_run_has_nothing_to_do_and_a_deleted_trial_alone_is_trained_again(trained):

@@ -49,6 +49,18 @@ def test_mistakes_in_the_config_are_named_before_any_job_starts(empty_house, set
     assert not empty_house.study.exists()
 
 
+def test_more_ranks_than_cores_are_refused_before_any_job_starts(empty_house):
+    settings = {"worlds": [1, 1024], "training": {"batch": 1024}}
+    empty_house.configure({"device": "cpu", "data_parallel": settings})
+    target, message = "results/data_parallel/results.json", "data_parallel.worlds: 1024 ranks, but this host has"
+    assert message in empty_house.snakemake(target, succeeds=False)
+    assert not (empty_house.root / "results" / "data_parallel").exists()
+    said = empty_house.snakemake("--dry-run", target)
+    assert said.count(f"a run on this machine would be refused: {message}") == 1
+    empty_house.configure({"device": "cpu", "data_parallel": settings | {"oversubscribe": True}})
+    assert message not in empty_house.snakemake("--dry-run", target)
+
+
 def test_grid_beyond_the_context_of_the_trained_model_is_named_where_it_is_asked_for(empty_house):
     empty_house.configure({"lr_sweep": {"model": {"context": 16}}})
     text = empty_house.snakemake("--dry-run", "results/throughput/results.json", succeeds=False)

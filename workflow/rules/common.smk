@@ -2,6 +2,7 @@
 import os
 import sys
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 PACKAGES = Path(workflow.basedir) / "workflow"
@@ -23,6 +24,8 @@ for variable, folders in {
     "PATH": [str(Path(sys.executable).parent)],
 }.items():
     os.environ[variable] = os.pathsep.join([*folders, os.environ.get(variable, "")])
+
+warn_once = cache(logger.warning)
 
 ENVIRONMENT = PACKAGES.parent / "envs" / "plumbline.yaml"
 
@@ -109,6 +112,26 @@ def outputs_of(study, added=lambda wildcards: ()):
 def checked(check):
     """An input function without inputs: refuses a config that only the jobs of one stage cannot do with."""
     return user_errors_as_workflow_errors()(lambda wildcards: check() or [])
+
+
+def checked_here(stage, check):
+    """An input function without inputs: refuses targets whose settings `check` refuses on the machine that runs them.
+
+    Only where that is this machine, and only targets that are not done. A dry run, which may be for a cluster, warns.
+    """
+
+    def checked_settings(wildcards):
+        target = TARGETS[stage, "/".join(wildcards)]
+        if workflow.local_exec and not is_current(target, RESULTS):
+            try:
+                check(target.settings)
+            except UserError as error:
+                if not workflow.dryrun:
+                    raise WorkflowError(str(error))
+                warn_once(f"a run on this machine would be refused: {error}")
+        return []
+
+    return checked_settings
 
 
 def command(stage, options):

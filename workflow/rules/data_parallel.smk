@@ -2,7 +2,12 @@
 # Needs: nothing for the generated corpus; files or a hub data set for the other sources.
 # Makes: results/data_parallel/{corpus,tokenizer,tokens,trials,proofs,comparisons,figures,tables}, summary.csv,
 # analysis.ipynb.
+from functools import partial
+
 from plumbline.data_parallel import settings as data_parallel_settings
+from plumbline.data_parallel.ranks.room import check_planned
+
+has_room = partial(check_planned, device=CONFIG.device, oversubscribe=CONFIG.data_parallel.oversubscribe)
 
 
 rule data_parallel_corpus:
@@ -65,6 +70,7 @@ rule data_parallel_tokens:
 rule data_parallel_train:
     """One trial: a training in one world, with one method and one kind of scaling."""
     input:
+        checked_here("data_parallel.train", has_room),
         **inputs_of("data_parallel.train"),
     output:
         "<results>/data_parallel/trials/{trial}/record.json",
@@ -95,6 +101,7 @@ rule data_parallel_train:
 rule data_parallel_equality:
     """The proof that every method and world computes what one process does."""
     input:
+        checked_here("data_parallel.equality", has_room),
         **inputs_of("data_parallel.equality"),
     output:
         "<results>/data_parallel/proofs/{proof}.json",
@@ -122,6 +129,7 @@ rule data_parallel_equality:
 rule data_parallel_comparison:
     """How fast worlds and methods are against each other, in interleaved turns; measures, so it runs alone."""
     input:
+        checked_here("data_parallel.comparison", has_room),
         **inputs_of("data_parallel.comparison"),
     output:
         "<results>/data_parallel/comparisons/{comparison}.json",

@@ -40,3 +40,16 @@ def test_a_record_has_the_affinity_and_the_pressure_of_the_machine():
     described = describe_machine()
     assert described["cores"] == len(os.sched_getaffinity(0))
     assert (described["cpu_pressure_some_avg10_percent"] is None) == (cpu_pressure() is None)
+
+
+@pytest.mark.parametrize(
+    ("build", "visible", "count"),
+    [("2.13.0", None, 2), ("2.13.0", "1", 1), ("2.13.0", "", 0), ("2.13.0", "0,1,2", 2), ("2.13.0+cpu", None, 0)],
+)
+def test_gpus_are_those_of_the_driver_that_torch_may_use(monkeypatch, build, visible, count):
+    monkeypatch.setattr(machine, "_gpus", lambda: [{}, {}])
+    monkeypatch.setattr(machine, "_version", lambda package: build)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert machine.gpu_count() == count

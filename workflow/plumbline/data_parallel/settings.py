@@ -222,7 +222,7 @@ class DataParallelSettings(Settings):
     operation: OperationSettings = OperationSettings()
     """Settings that cannot change a trial's results."""
     oversubscribe: bool = False
-    """Whether to run more processes than there are cores or GPUs."""
+    """Whether to run more processes than there are cores. A GPU takes one process at most."""
 
     @field_validator("worlds", "scalings", "methods")
     @classmethod

@@ -14,7 +14,7 @@ from plumbline.core.run.records import check_specs, write_results
 from plumbline.core.run.stage import stage
 from plumbline.data_parallel.analysis.findings import findings
 from plumbline.data_parallel.analysis.frames import epochs_frame, trials_frame
-from plumbline.data_parallel.analysis.network import Prediction, divided_share, predictions
+from plumbline.data_parallel.analysis.network import divided_share, predictions
 from plumbline.data_parallel.analysis.speedups import Speedup, speedups, speedups_frame
 from plumbline.data_parallel.record import ComparisonRecord, EqualityRecord, read_trials
 
@@ -36,7 +36,7 @@ def summarize(spec: SummarizeSpec, trials: list[Path], equality: Path, compariso
     check_specs([proof, speed], spec.records)
     summary = trials_frame(records, epochs_frame(records))
     found = speedups(speed)
-    predicted = predictions_of(speed, found, divided_share(records))
+    predicted = predictions(speed, found, divided_share(records))
     folder = output.parent
     write_csv(summary, folder / "summary.csv")
     write_csv(speedups_frame(found), folder / "speedups.csv")
@@ -64,15 +64,6 @@ def summarize(spec: SummarizeSpec, trials: list[Path], equality: Path, compariso
     write_results(output, records, **merged, predictions=[asdict(one) for one in predicted])
     text = findings(records, summary, proof, speed, found, predicted)
     write_text(folder / "data_parallel_analysis.md", text)
-
-
-def predictions_of(record: ComparisonRecord, found: list[Speedup], divided: float) -> list[Prediction]:
-    """What the α–β model predicts, with the share that a process keeps beside independent ones, as measured.
-
-    divided: the share of a step that ranks divide among them.
-    """
-    ceilings = {one.turns.world: one.efficiency.value for one in found if one.turns.scaling == "independent"}
-    return predictions(record, sorted(ceilings), ceilings, divided)
 
 
 def trials_table(summary: pd.DataFrame) -> pd.DataFrame:

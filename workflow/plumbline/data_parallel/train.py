@@ -64,9 +64,13 @@ def train(
         _clear(folder)
     with recording(output, TrialRecord, trial=folder.name, spec=spec) as findings:
         findings |= {"method": spec.method, "scaling": spec.scaling, "world": spec.world, "batch": batch}
-        module = "plumbline.data_parallel.ranks.train"
         findings |= run_ranks(
-            module, request, world=spec.world, folder=folder / ".ranks", timeout=operation.timeout_seconds
+            "plumbline.data_parallel.ranks.train",
+            request,
+            world=spec.world,
+            folder=folder / ".ranks",
+            timeout=operation.timeout_seconds,
+            steps=spec.training.epochs * -(-read_json(tokens)["splits"]["train"]["sequences"] // batch),
         )
         findings["epochs"] = [
             _epoch(folder / f"rank{rank}_results_epoch{epoch}.json")

@@ -87,6 +87,18 @@ def core_count() -> int:
     return cores if quota is None else min(cores, max(1, int(quota)))
 
 
+def gpu_count() -> int:
+    """GPUs that torch may use: the driver's, or as many as CUDA_VISIBLE_DEVICES names; 0 if torch is a CPU build.
+
+    Found without importing torch, so that planning stays fast.
+    """
+    if (_version("torch") or "").endswith("+cpu"):
+        return 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = len(_gpus())
+    return found if visible is None else min(found, len(list(filter(None, visible.split(",")))))
+
+
 def cpu_flags() -> frozenset[str]:
     """What the processor can do, as Linux names it; empty elsewhere."""
     return frozenset((_cpu_field("flags") or _cpu_field("Features") or "").split())

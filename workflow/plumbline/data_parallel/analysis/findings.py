@@ -7,7 +7,7 @@ import pandas as pd
 from plumbline.core.present.findings import findings_text
 from plumbline.core.present.formatting import bytes_text, percent, reason, with_interval
 from plumbline.core.run.records import machine_note, machines
-from plumbline.data_parallel.analysis.frames import label
+from plumbline.data_parallel.analysis.frames import epochs_frame, label, time_to_bleu
 from plumbline.data_parallel.analysis.network import HERE, Prediction
 from plumbline.data_parallel.analysis.speedups import Speedup, is_busy
 from plumbline.data_parallel.record import ComparisonRecord, EqualityRecord, TrialRecord
@@ -82,6 +82,10 @@ def _learned(records: Sequence[TrialRecord], trials: pd.DataFrame) -> Iterator[s
             f" {row['tokens_per_second_mean']:,.0f} tokens/s over all ranks; validation loss"
             f" {row['validation_loss']:.2f} nats per token; BLEU {scores}; each rank sends {wire} a step."
         )
+    if any(record.epochs for record in records):
+        target, reached = time_to_bleu(epochs_frame(records))
+        times = "; ".join(f"{name} {seconds:.1f} s" for name, seconds in reached.items())
+        yield f"Training until a validation BLEU of {target:.1f}, which every trial reaches: {times}."
 
 
 def _predicted(speedups: Sequence[Speedup], predictions: Sequence[Prediction]) -> Iterator[str]:
@@ -89,10 +93,15 @@ def _predicted(speedups: Sequence[Speedup], predictions: Sequence[Prediction]) -
     for found in speedups:
         if found.turns.method:  # the first method is measured in every world
             measured.setdefault((found.turns.world, found.turns.scaling), found)
-    for one in predictions:
+    for one in sorted(predictions, key=lambda each: not each.is_fitted):
         if one.network != HERE:
             where = f"{one.world} devices like this one on {one.network}, {one.scaling}"
             yield f"{where}: predicted {one.speedup:,.1f} times as fast."
+        elif one.is_fitted:
+            yield (
+                f"In training, an all-reduce costs {one.contention:.1f} times what it costs alone, as weak scaling on"
+                f" {one.world} processes shows: ranks wait for each other, and sending competes with computing."
+            )
         elif (one.world, one.scaling) in measured:
             value = measured[one.world, one.scaling].ratio.value
             error = percent(abs(one.speedup / value - 1))
@@ -107,7 +116,10 @@ def _caveats(records: Sequence[TrialRecord], comparison: ComparisonRecord) -> It
         "The trials ran one after another, so their times and rates also differ by what the machine did; only "
         "the interleaved turns say what is faster."
     )
-    yield "Predictions assume that communication does not overlap with computing, and a network port for each process."
+    yield (
+        "Predictions for more devices assume that communication does not overlap with computing, and a device and a"
+        " network port for each process."
+    )
     if is_busy(comparison):
         yield (
             "The machine was busy, so every speed-up is inconclusive: in the median round, independent processes waited"

@@ -30,6 +30,31 @@ def epochs_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
     return frame.astype({"communication_seconds": float}) if rows else frame
 
 
+def learning_frame(epochs: pd.DataFrame) -> pd.DataFrame:
+    """A row for each trial and epoch, in their order: validation loss, BLEU, and the seconds of training until then.
+
+    seconds: of all epochs so far, the first one included, each as long as its slowest rank took. Validation and
+    checkpoints are left out.
+    """
+    by_epoch = epochs.groupby(["trial", "label", "epoch"], sort=False, as_index=False)
+    found = by_epoch.agg(
+        seconds=("training_time", "max"), validation_loss=("validation_loss", "first"), bleu=("bleu", "first")
+    )
+    found["seconds"] = found.groupby("trial", sort=False)["seconds"].cumsum()
+    return found
+
+
+def time_to_bleu(epochs: pd.DataFrame) -> tuple[float, dict[str, float]]:
+    """The validation BLEU that every trial reached, and by label the seconds of training until the epoch with it.
+
+    epochs: of one trial at least.
+    """
+    learned = learning_frame(epochs)
+    target = float(learned.groupby("trial")["bleu"].max().min())
+    reached = learned[learned["bleu"] >= target].groupby("label", sort=False)["seconds"].first()
+    return target, {str(name): float(seconds) for name, seconds in reached.items()}
+
+
 def trials_frame(records: Sequence[TrialRecord], epochs: pd.DataFrame) -> pd.DataFrame:
     """A row for each trial; times and rates without the first epoch, which warms up.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from plumbline.data_parallel.analysis.speedups import Speedup
 from plumbline.data_parallel.record import AllReduce, ComparisonRecord, TrialRecord
 
 HERE = "measured here"
@@ -43,6 +44,19 @@ class Prediction:
     world: int
     scaling: str
     speedup: float
+    is_fitted: bool = False
+    """Whether the contention was taken from this very speed-up as measured, so that nothing was predicted."""
+    contention: float = 1.0
+    """How many times as long an all-reduce was taken to last in training as alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contention:
+    """What an all-reduce costs in training, over what it costs alone."""
+
+    factor: float
+    world: int | None
+    """The world whose weak scaling it was taken from; None where it is assumed."""
 
 
 def fitted(measured: Sequence[AllReduce]) -> Network | None:
@@ -69,16 +83,17 @@ def speedup(
     scaling: str,
     divided: float = 1.0,
     ceiling: float = 1.0,
+    contention: float = 1.0,
 ) -> float:
     """Predicted tokens per second over those of one process, when nothing overlaps.
 
     step_seconds: of one process on its batch. size: bytes of the gradients. divided: the share of the step that strong
     scaling divides by the world; every rank does the rest in full. ceiling: the share of its speed alone that
-    a process keeps when all of them compute at once, without talking.
+    a process keeps when all of them compute at once, without talking. contention: see `contention_here`.
     """
     left = 1 - divided + divided / world if scaling == "strong" else 1.0
     compute = step_seconds / ceiling * left
-    total = compute + network.all_reduce_seconds(size, world)
+    total = compute + contention * network.all_reduce_seconds(size, world)
     work = world if scaling == "weak" else 1
     return work * step_seconds / total
 
@@ -94,28 +109,51 @@ def divided_share(records: Sequence[TrialRecord]) -> float:
     return 1 - fixed / sum(epoch.training_time for epoch in warm) if warm else 1.0
 
 
-def predictions(
-    record: ComparisonRecord, worlds: Sequence[int], ceilings: dict[int, float], divided: float
-) -> list[Prediction]:
+def contention_here(network: Network, step_seconds: float, size: float, found: Sequence[Speedup]) -> Contention | None:
+    """How many times as long an all-reduce lasts in training as alone; None without a method that scales weakly.
+
+    In training, ranks wait for the slowest one, gradients have left the cache, and the threads that send take cores
+    from those that compute; what overlaps with the backward pass counts the other way. With weak scaling, ranks take
+    the steps that independent processes take, in turns of the same rounds: what a step lasts longer is the all-reduce.
+    From the first method in the smallest world.
+    """
+    weak = [one for one in found if one.turns.scaling == "weak" and one.of_ceiling is not None]
+    if not weak:
+        return None
+    one = min(weak, key=lambda each: each.turns.world)
+    assert one.of_ceiling is not None
+    lasts = step_seconds * one.turns.world / one.ratio.value
+    spent = max(lasts * (1 - one.of_ceiling.value), 0.0)
+    factor = spent / network.all_reduce_seconds(size, one.turns.world)
+    return Contention(factor=factor, world=one.turns.world)
+
+
+def predictions(record: ComparisonRecord, found: Sequence[Speedup], divided: float) -> list[Prediction]:
     """For the measured worlds on this machine's network, and for larger ones on named interconnects.
 
-    There every process has a device of its own, as fast as the one measured here, and a network port of its own.
+    There every process has a device of its own, as fast as the one measured here, and a network port of its own, so an
+    all-reduce lasts as long as alone. divided: the share of a step that ranks divide among them.
     """
     network = fitted(record.all_reduces)
     if network is None or not record.candidates or record.parameters is None or record.step_tokens is None:
         return []
-    step = float(np.median(record.candidates[0].seconds)) * record.step_tokens
-    step_of: Any = {"step_seconds": step, "size": 4.0 * record.parameters, "divided": divided}
-    found = []
-    for world in worlds:
+    step, size = float(np.median(record.candidates[0].seconds)) * record.step_tokens, 4.0 * record.parameters
+    step_of: Any = {"step_seconds": step, "size": size, "divided": divided}
+    ceilings = {one.turns.world: one.efficiency.value for one in found if one.turns.scaling == "independent"}
+    contention = contention_here(network, step, size, found) or Contention(factor=1.0, world=None)
+    predicted = []
+    for world, ceiling in sorted(ceilings.items()):
+        here: Any = {"world": world, "ceiling": ceiling, "contention": contention.factor}
         for scaling in ("strong", "weak"):
-            value = speedup(network, **step_of, world=world, scaling=scaling, ceiling=ceilings.get(world, 1.0))
-            found.append(Prediction(network=network.name, world=world, scaling=scaling, speedup=value))
+            value = speedup(network, **step_of, **here, scaling=scaling)
+            is_fitted = scaling == "weak" and world == contention.world
+            place: Any = {"network": network.name, "world": world, "scaling": scaling, "is_fitted": is_fitted}
+            predicted.append(Prediction(**place, speedup=value, contention=contention.factor))
     for other in INTERCONNECTS:
         for world in PREDICTED_WORLDS:
             for scaling in ("strong", "weak"):
                 if scaling == "strong" and record.batch is not None and world > record.batch:
                     continue  # a rank without a sequence
                 value = speedup(other, **step_of, world=world, scaling=scaling)
-                found.append(Prediction(network=other.name, world=world, scaling=scaling, speedup=value))
-    return found
+                predicted.append(Prediction(network=other.name, world=world, scaling=scaling, speedup=value))
+    return predicted

@@ -7,8 +7,11 @@ from matplotlib.figure import Figure
 
 from plumbline.core.present.panels import DASHES, count_axis, legend_below, log_axis, panels, single_panel
 from plumbline.core.present.plotting import GREY, MARKERS, PALETTE, message_figure
+from plumbline.data_parallel.analysis.frames import learning_frame
 from plumbline.data_parallel.analysis.network import HERE
 from plumbline.data_parallel.plots.data import Data
+
+TIME = "Training time (s)"
 
 
 def scaling(data: Data) -> Figure:
@@ -41,7 +44,7 @@ def scaling(data: Data) -> Figure:
                 label=f"{method}, {kind}",
             )
         )
-    here = [one for one in data.predictions if one.network == HERE]
+    here = [one for one in data.predictions if one.network == HERE and not one.is_fitted]
     for kind, marker in (("strong", "_"), ("weak", "x")):
         points = [(one.world, one.speedup) for one in here if one.scaling == kind]
         if points:
@@ -55,23 +58,27 @@ def scaling(data: Data) -> Figure:
 
 
 def learning(data: Data) -> Figure:
-    """Validation loss and BLEU after each epoch, a line a trial."""
+    """Validation loss and BLEU, above by epoch and below by the seconds of training, a line a trial."""
     if data.epochs.empty:
         return message_figure("No trial has a result.")
-    figure, (left, right) = panels(2)
+    learned = learning_frame(data.epochs)
+    copied = next(record.translations["validation"].copied_bleu for record in data.records if record.translations)
+    figure, axes = panels(4)
     handles: list[Any] = []
-    first = data.epochs[data.epochs["rank"] == 0]
-    for number, (name, own) in enumerate(first.groupby("label", sort=False)):
-        style: Any = {"color": PALETTE[number % len(PALETTE)], "marker": MARKERS[number % len(MARKERS)]}
-        handles += left.plot(own["epoch"] + 1, own["validation_loss"], label=name, **style)
-        right.plot(own["epoch"] + 1, own["bleu"], **style)
-    copied = [record.translations["validation"].copied_bleu for record in data.records if record.translations]
-    handles.append(right.axhline(copied[0], color=GREY, ls=DASHES, lw=0.9, label="Copying the source"))
-    for axes, title in ((left, "Validation loss (nats per token)"), (right, "BLEU")):
-        axes.set_xlabel("Epoch")
-        axes.set_ylabel(title)
-        axes.set_xticks(sorted(set(first["epoch"] + 1)))
-        axes.grid(axis="y")
+    for (loss, bleu), times, title in ((axes[:2], learned["epoch"] + 1, "Epoch"), (axes[2:], learned["seconds"], TIME)):
+        handles = []
+        for number, (name, own) in enumerate(learned.groupby("label", sort=False)):
+            style: Any = {"color": PALETTE[number % len(PALETTE)], "marker": MARKERS[number % len(MARKERS)]}
+            handles += loss.plot(times[own.index], own["validation_loss"], label=name, **style)
+            bleu.plot(times[own.index], own["bleu"], **style)
+        handles.append(bleu.axhline(copied, color=GREY, ls=DASHES, lw=0.9, label="Copying the source"))
+        loss.set_ylabel("Validation loss (nats per token)")
+        bleu.set_ylabel("BLEU")
+        for each in (loss, bleu):
+            each.set_xlabel(title)
+            each.grid(axis="y")
+    for each in axes[:2]:
+        each.set_xticks(sorted(set(learned["epoch"] + 1)))
     legend_below(figure, handles, columns=4)
     return figure
 

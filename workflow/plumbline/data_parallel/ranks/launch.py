@@ -26,13 +26,16 @@ SEARCHED = Path(__file__).parents[3]
 """Where this package lies: ranks import it from there too."""
 
 
-def run_ranks(module: str, request: dict[str, Any], *, world: int, folder: Path, timeout: float) -> Any:
+def run_ranks(
+    module: str, request: dict[str, Any], *, world: int, folder: Path, timeout: float, steps: int | None = None
+) -> Any:
     """Runs `module` in `world` processes; what rank 0 hands back with `Rank.answer`.
 
     request: JSON values that every rank reads. folder: rebuilt here but for its log, which each attempt is appended to;
     it holds the ranks' board, on a file system that all hosts see. A rank that dies, hangs or raises ends them all:
     UserError, OutcomeError or MemoryError with its number. SIGTERM and SIGINT are handed on to the ranks, which stop
-    after their step; then KeyboardInterrupt.
+    after their step; then KeyboardInterrupt. steps: how many the ranks count to on their board, where their progress is
+    to be reported.
     """
     _clear(folder)
     kills = oom_kill_count()
@@ -49,7 +52,7 @@ def run_ranks(module: str, request: dict[str, Any], *, world: int, folder: Path,
                 "PYTHONPATH": os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(SEARCHED)]),
             },
         ),
-        Member(work=partial(watch, folder, world, timeout, kills), name="watcher"),
+        Member(work=partial(watch, folder, world, timeout, kills, steps), name="watcher"),
     ]
     with _handing_signals_on(folder, world) as signalled:
         try:

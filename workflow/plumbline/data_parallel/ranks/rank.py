@@ -33,6 +33,8 @@ LOST = (
     "Timed out",
     "Connection refused",
 )
+UNMET = "connectFullMesh failed"
+"""Of gloo, when ranks begin: each tells the others its address, a loopback where that is what its host's name means."""
 
 
 class StopAskedError(Exception):
@@ -154,6 +156,10 @@ def _described(error: Exception) -> dict[str, str]:
         return {"kind": "memory", "message": message}
     if isinstance(error, OSError) and (mistake := storage_error(error, Path(str(error.filename or "output")))):
         return {"kind": "user_error", "message": str(mistake)}
-    if isinstance(error, dist.DistError | RuntimeError) and any(phrase in message for phrase in LOST):
+    is_of_torch = isinstance(error, dist.DistError | RuntimeError)
+    if is_of_torch and UNMET in message and os.environ["WORLD_SIZE"] != os.environ["LOCAL_WORLD_SIZE"]:
+        fix = "set GLOO_SOCKET_IFNAME to the network interface between the hosts, such as eth0"
+        return {"kind": "user_error", "message": f"cannot connect to a rank of another host; {fix} ({message[:200]})"}
+    if is_of_torch and any(phrase in message for phrase in LOST):
         return {"kind": "communication", "message": message[:200]}
     return {"kind": "fault", "message": f"{type(error).__name__}: {message}"}

@@ -7,6 +7,7 @@ import psutil
 
 from plumbline.core.errors import UserError
 from plumbline.core.run.processes import oom_kill_count
+from plumbline.core.run.progress import Progress
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.data_parallel.ranks.board import Sighting, State, read
 
@@ -20,16 +21,25 @@ RESUME = "run again to resume"
 TORCHRUN_LOG = "torchrun.log"
 
 
-def watch(folder: Path, world: int, timeout: float, oom_kills: int) -> None:
+def watch(folder: Path, world: int, timeout: float, oom_kills: int, steps: int | None) -> None:
     """Returns when all ranks are done. Raises what `blame` raises when one is gone, stopped, or no rank gets on.
 
-    timeout: seconds in which some rank must have got on, once all run. oom_kills: as `blame` takes it.
+    timeout: seconds in which some rank must have got on, once all run. oom_kills: as `blame` takes it. steps: how many
+    the ranks take, for the progress that is reported meanwhile; None reports none.
     """
     beats, since = -1, time.monotonic()
+    progress: Progress | None = None
     stopped_since: float | None = None
     while True:
         ranks = read(folder, world)
-        if len(ranks) == world and all(one.state in (State.DONE, State.INTERRUPTED) for one in ranks):
+        all_run = len(ranks) == world and all(one.state is not State.STARTING for one in ranks)
+        if all_run and steps is not None:
+            least = min(one.step for one in ranks)
+            progress = progress or Progress(steps, "steps", least)  # where a resumed trial begins
+            progress.advance(least - progress.done)
+        if all_run and all(one.state in (State.DONE, State.INTERRUPTED) for one in ranks):
+            if progress:
+                progress.report()
             return
         now = time.monotonic()
         if (total := sum(one.beats for one in ranks)) != beats:
@@ -42,7 +52,6 @@ def watch(folder: Path, world: int, timeout: float, oom_kills: int) -> None:
         if failed or None in statuses.values():
             time.sleep(SETTLE_SECONDS)
             blame(folder, world, oom_kills)
-        all_run = len(ranks) == world and all(one.state is not State.STARTING for one in ranks)
         if now - since > (timeout if all_run else max(timeout, START_SECONDS)) or (
             stopped_since and now - stopped_since > STOPPED_SECONDS
         ):
