@@ -136,9 +136,10 @@ def main() -> None:
 
 
 def _commands() -> dict[str, ModuleType]:
-    """Study -> its commands.py, of the studies that have one."""
+    """Study or library -> its commands.py, of those that have one."""
     folder = Path(__file__).parent
-    studies = [study for study in configuration.STUDIES if (folder / study / "commands.py").exists()]
+    packages = (*configuration.STUDIES, *configuration.LIBRARIES)
+    studies = [study for study in packages if (folder / study / "commands.py").exists()]
     return {study: importlib.import_module(f"plumbline.{study}.commands") for study in studies}
 
 

@@ -20,6 +20,9 @@ STUDIES = ("ablation", "lr_sweep", "throughput", "data_parallel")
 is one, holds `diagnose` or `compare`, to which those commands dispatch, and `app`, a typer app of further commands.
 """
 
+LIBRARIES = ("disaggregation",)
+"""Packages that stand beside the studies and may bring commands, but plan no targets yet."""
+
 Plan = Callable[[Any, int, Targets, str], list[Target]]
 
 

@@ -1,0 +1,319 @@
+"""Frames over one socket: authenticated, in order, within limits, without copies of large buffers.
+
+`Wire` never blocks, so that a worker can serve many; `send_all` and `receive` are for a side that has one peer.
+"""
+
+import hmac
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+
+from plumbline.disaggregation.runtime import buffers
+from plumbline.disaggregation.runtime.keys import mac
+from plumbline.disaggregation.runtime.meter import KernelBytes, Meter, kernel_bytes
+from plumbline.disaggregation.runtime.protocol import (
+    BODY_LIMITS,
+    BUFFERS,
+    HEADER,
+    MAC_BYTES,
+    MAX_SEQUENCE,
+    OVERHEAD_BYTES,
+    VERSION,
+    Limits,
+    Op,
+    PeerGoneError,
+    WireError,
+)
+
+OPS = {int(op): op for op in Op}
+START_BYTES = 4096
+"""Of the receive buffer, which grows to the largest body that the protocol allows."""
+MAX_PIECES = 256
+"""Pieces of memory that one `sendmsg` takes, below the system's IOV_MAX."""
+
+
+class VersionError(WireError):
+    """The peer speaks another version of the protocol."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame whose MACs have been checked."""
+
+    op: Op
+    flags: int
+    session: int
+    body: bytes
+    tensors: list[Tensor] = field(default_factory=list)
+
+
+@dataclass
+class _Arriving:
+    """A frame whose buffers are on their way."""
+
+    frame: Frame
+    specs: list[buffers.TensorSpec]
+    chained: bytes
+    """MAC of the header and body, which the MAC of the buffers covers too: buffers belong to their frame."""
+    memory: Tensor
+    """Bytes of the buffers and their MAC."""
+    filled: int = 0
+
+
+class Wire:
+    """One end of a connection.
+
+    The handshake sets `key_out` and `key_in`. `buffer_limits` holds how many bytes the buffers of each operation may
+    have here.
+    """
+
+    def __init__(self, connection: socket.socket, limits: Limits) -> None:
+        connection.setblocking(False)
+        if connection.family in (socket.AF_INET, socket.AF_INET6):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.socket = connection
+        self.limits = limits
+        self.meter = Meter()
+        self.key_out = self.key_in = b""
+        self.buffer_limits = dict.fromkeys(Op, limits.buffer_bytes)
+        acked = kernel_bytes(connection)
+        self._acked_before = acked.acknowledged if acked else 0
+        self._memory = bytearray(START_BYTES)
+        self._view = memoryview(self._memory)
+        self._start = self._end = 0
+        self._arriving: _Arriving | None = None
+        self._outbox: deque[memoryview] = deque()
+        self._incomplete_since: float | None = None
+        self._unsent_since: float | None = None
+
+    # Sending
+
+    def send(self, op: Op, session: int = 0, body: bytes = b"", tensors: Sequence[Tensor] = (), flags: int = 0) -> None:
+        """Queues a frame, and hands the system as much as it takes. Raises PeerGoneError."""
+        if tensors:
+            body, flags = buffers.describe(tensors) + body, flags | BUFFERS
+        if len(body) > BODY_LIMITS[op]:
+            raise WireError(f"{op.name}: a body of {len(body)} bytes, of at most {BODY_LIMITS[op]}")
+        meter = self.meter
+        if meter.sent_frames > MAX_SEQUENCE:
+            raise WireError("the connection has used up its sequence numbers; open another")
+        head = HEADER.pack(VERSION, op, flags, session, len(body), meter.sent_frames) + body
+        tag = blake2b(head, key=self.key_out, digest_size=MAC_BYTES).digest()
+        meter.sent_frames += 1
+        meter.sent_bytes += len(head) + MAC_BYTES
+        self._outbox.append(memoryview(head + tag))
+        if tensors:
+            pieces = buffers.pieces(tensors)
+            pieces.append(memoryview(mac(self.key_out, [tag, *pieces])))
+            meter.sent_bytes += sum(map(len, pieces))
+            self._outbox.extend(pieces)
+        self.flush()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether some of what was queued waits for the peer to read."""
+        return bool(self._outbox)
+
+    def flush(self) -> None:
+        """Hands the system as much of the queue as it takes. Raises PeerGoneError."""
+        outbox = self._outbox
+        while outbox:
+            try:
+                if len(outbox) == 1:
+                    sent = self.socket.send(outbox[0])
+                else:
+                    sent = self.socket.sendmsg([outbox[i] for i in range(min(len(outbox), MAX_PIECES))])
+            except BlockingIOError:
+                self._unsent_since = self._unsent_since or time.monotonic()
+                return
+            except OSError as error:
+                raise PeerGoneError(f"the connection broke ({error.strerror})") from None
+            self._unsent_since = None
+            while outbox and sent >= len(outbox[0]):
+                sent -= len(outbox.popleft())
+            if sent:
+                outbox[0] = outbox[0][sent:]
+
+    def send_all(self, op: Op, session: int = 0, body: bytes = b"", tensors: Sequence[Tensor] = ()) -> None:
+        """`send`, and waits until the system has all of it. Raises PeerGoneError when the peer stops reading."""
+        self.send(op, session, body, tensors)
+        while self._outbox:
+            poll = select.poll()
+            poll.register(self.socket, select.POLLOUT)
+            if not poll.poll(1000 * self.limits.stall_seconds):
+                raise PeerGoneError(f"the peer has read nothing for {self.limits.stall_seconds:g} s")
+            self.flush()
+
+    # Receiving
+
+    def fill(self) -> bool:
+        """Reads what has arrived; whether anything had. To be called when there is no frame left to take.
+
+        Raises PeerGoneError when the connection has ended.
+        """
+        arriving = self._arriving
+        if arriving is not None:
+            target = buffers.raw(arriving.memory)[arriving.filled :]
+        else:
+            target = self._view[self._end :] if self._end else self._view
+        try:
+            count = self.socket.recv_into(target)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise PeerGoneError(f"the connection broke ({error.strerror})") from None
+        if not count:
+            raise PeerGoneError("the peer closed the connection")
+        if arriving is not None:
+            arriving.filled += count
+        else:
+            self._end += count
+        return True
+
+    def frame(self) -> Frame | None:
+        """The next frame that is complete. Raises WireError for one that breaks the protocol."""
+        found = self._complete() if self._arriving else self._parse()
+        if found is None:
+            waits = self._arriving is not None or self._end > self._start
+            self._incomplete_since = (self._incomplete_since or time.monotonic()) if waits else None
+            return None
+        self._incomplete_since = None
+        self.meter.received_frames += 1
+        return found
+
+    def check_stall(self, now: float) -> None:
+        """Raises WireError when the peer takes too long to complete a frame, or to read."""
+        allowed = self.limits.stall_seconds
+        if self._incomplete_since is not None:
+            expected = len(self._arriving.memory) if self._arriving else 0
+            if now - self._incomplete_since > allowed + expected / self.limits.least_bytes_per_second:
+                raise WireError("stalled peer: a frame is incomplete")
+        if self._unsent_since is not None and now - self._unsent_since > allowed:
+            raise WireError(f"stalled peer: it has read nothing for {allowed:g} s")
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether `check_stall` has something to watch."""
+        return self._incomplete_since is not None or self._unsent_since is not None
+
+    def receive(self, seconds: float) -> Frame:
+        """The next frame, which is waited for: spinning for `limits.spin_seconds`, then asleep.
+
+        Raises WireError, and PeerGoneError after `seconds` without a byte.
+        """
+        found = self.frame()
+        while found is None:
+            self._wait(seconds)
+            found = self.frame()
+        return found
+
+    def kernel(self) -> KernelBytes | None:
+        """The kernel's counters since this end was made; None where the socket has none."""
+        now = kernel_bytes(self.socket)
+        return now and KernelBytes(now.acknowledged - self._acked_before, now.received)
+
+    def _wait(self, seconds: float) -> None:
+        """Returns when something has been read."""
+        if spin := self.limits.spin_seconds:
+            until = time.perf_counter() + spin
+            while not self.fill():
+                if time.perf_counter() > until:
+                    break
+            else:
+                return
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        while not self.fill():
+            if not poll.poll(1000 * seconds):
+                raise PeerGoneError(f"the peer has been silent for {seconds:g} s")
+
+    def _parse(self) -> Frame | None:
+        """The frame at the start of what was read, once its body is there and if no buffers follow."""
+        start, held = self._start, self._end - self._start
+        if held < HEADER.size:
+            if held and self._memory[start] != VERSION:
+                raise _other_version(self._memory[start])
+            self._make_room(OVERHEAD_BYTES)
+            return None
+        version, code, flags, session, length, sequence = HEADER.unpack_from(self._memory, start)
+        if version != VERSION:
+            raise _other_version(version)
+        op = OPS.get(code)
+        if op is None:
+            raise WireError(f"unknown op {code}")
+        if length > BODY_LIMITS[op]:
+            raise WireError(f"oversized length: {op.name} of {length} bytes, of at most {BODY_LIMITS[op]}")
+        if sequence != self.meter.received_frames:
+            raise WireError(f"replayed or missing frame: number {sequence}, not {self.meter.received_frames}")
+        if held < length + OVERHEAD_BYTES:
+            self._make_room(length + OVERHEAD_BYTES)
+            return None
+        body = start + HEADER.size
+        end = body + length
+        tag = self._memory[end : end + MAC_BYTES]
+        expected = blake2b(self._view[start:end], key=self.key_in, digest_size=MAC_BYTES).digest()
+        if not hmac.compare_digest(expected, tag):
+            raise WireError("wrong MAC")
+        self.meter.received_bytes += length + OVERHEAD_BYTES
+        self._start = end + MAC_BYTES
+        if flags & BUFFERS:
+            return self._begin_buffers(op, flags, session, self._view[body:end], bytes(tag))
+        found = Frame(op, flags, session, bytes(self._memory[body:end]))
+        if self._start == self._end:
+            self._start = self._end = 0
+        return found
+
+    def _begin_buffers(self, op: Op, flags: int, session: int, body: memoryview, tag: bytes) -> Frame | None:
+        """Takes memory for the buffers that the body describes, and moves there what has arrived of them."""
+        specs, place = buffers.parse(body, self.buffer_limits[op])
+        memory = torch.empty(buffers.total(specs) + MAC_BYTES, dtype=torch.uint8)
+        frame = Frame(op, flags, session, bytes(body[place:]))
+        arriving = _Arriving(frame, specs, tag, memory)
+        there = min(self._end - self._start, len(memory))
+        buffers.raw(memory)[:there] = self._view[self._start : self._start + there]
+        arriving.filled = there
+        self._start += there
+        if self._start == self._end:
+            self._start = self._end = 0
+        self._arriving = arriving
+        return self._complete()
+
+    def _complete(self) -> Frame | None:
+        """The frame with buffers, once all of them are there."""
+        arriving = self._arriving
+        assert arriving is not None
+        if arriving.filled < len(arriving.memory):
+            return None
+        data = buffers.raw(arriving.memory)
+        size = len(data) - MAC_BYTES
+        if not hmac.compare_digest(mac(self.key_in, [arriving.chained, data[:size]]), data[size:]):
+            raise WireError("wrong MAC of the buffers")
+        self.meter.received_bytes += len(data)
+        self._arriving = None
+        frame = arriving.frame
+        tensors = buffers.tensors_in(arriving.memory, arriving.specs)
+        return Frame(frame.op, frame.flags, frame.session, frame.body, tensors)
+
+    def _make_room(self, size: int) -> None:
+        """Moves what was read to the front, and grows the memory to hold a frame of `size` bytes."""
+        held = self._end - self._start
+        if self._start + size <= len(self._memory):
+            return
+        kept = bytes(self._view[self._start : self._end])
+        if size > len(self._memory):
+            self._memory = bytearray(size)
+            self._view = memoryview(self._memory)
+        self._memory[:held] = kept
+        self._start, self._end = 0, held
+
+
+def _other_version(version: int) -> VersionError:
+    return VersionError(f"this side speaks protocol version {VERSION}, the peer version {version}")
