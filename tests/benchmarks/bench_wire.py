@@ -54,7 +54,7 @@ def serve_raw(connection: socket.socket, spin: float) -> None:
 
 def serve_wire(connection: socket.socket, spin: float) -> None:
     wire = Wire(connection, Limits(spin_seconds=spin))
-    wire.key_out, wire.key_in = KEYS.to_client, KEYS.to_worker
+    wire.use_keys(KEYS.to_client, KEYS.to_worker)
     try:
         while True:
             frame = wire.receive(3600)
@@ -159,7 +159,7 @@ def main() -> None:
     ):
         wires = {"frame, asleep": Wire(wire_sleep, sleeping), "frame, spinning": Wire(wire_spin, spinning)}
         for wire in wires.values():
-            wire.key_out, wire.key_in = KEYS.to_worker, KEYS.to_client
+            wire.use_keys(KEYS.to_worker, KEYS.to_client)
         others = [
             Candidate(name="raw, spinning", run=lambda: raw_trips(raw_spin, SPIN_SECONDS), work=TRIPS),
             *(

@@ -1,5 +1,6 @@
 """Two ends of a connection in one process, with the keys that a handshake would have given them."""
 
+import hashlib
 import socket
 
 from plumbline.disaggregation.runtime.keys import connection_keys
@@ -11,12 +12,12 @@ KEYS = connection_keys(SECRET, b"c" * 32, b"w" * 32)
 
 
 def as_client(wire):
-    wire.key_out, wire.key_in = KEYS.to_worker, KEYS.to_client
+    wire.use_keys(KEYS.to_worker, KEYS.to_client)
     return wire
 
 
 def as_worker(wire):
-    wire.key_out, wire.key_in = KEYS.to_client, KEYS.to_worker
+    wire.use_keys(KEYS.to_client, KEYS.to_worker)
     return wire
 
 
@@ -32,6 +33,11 @@ def tcp_pair(**limits):
         first = socket.create_connection(listening.getsockname())
         second, _ = listening.accept()
     return as_client(Wire(first, Limits(**limits))), as_worker(Wire(second, Limits(**limits)))
+
+
+def mac(key, data):
+    """The MAC of a frame, made independently of the runtime's."""
+    return hashlib.blake2b(data, key=key, digest_size=16).digest()
 
 
 def sent_bytes(*frames):

@@ -9,9 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disaggregation.runtime.pairs import KEYS, as_worker, sent_bytes, tcp_pair, unix_pair
+from disaggregation.runtime.pairs import KEYS, as_worker, mac, sent_bytes, tcp_pair, unix_pair
 from plumbline.disaggregation.runtime import buffers, wire
-from plumbline.disaggregation.runtime.keys import mac
 from plumbline.disaggregation.runtime.meter import settled
 from plumbline.disaggregation.runtime.protocol import (
     BODY_LIMITS,
@@ -34,16 +33,17 @@ def refusal(data, **limits):
     client, worker = unix_pair(**limits)
     client.socket.sendall(data)
     client.socket.shutdown(socket.SHUT_WR)
-    with pytest.raises(WireError) as refused:
-        for _ in range(100):
+    try:
+        while True:
             worker.receive(1.0)
-    return str(refused.value)
+    except WireError as refused:
+        return str(refused)
 
 
 def framed(body=b"", *, op=Op.DECODE, flags=0, length=None, sequence=0, version=VERSION):
     """A frame from a peer that holds the key and writes what it likes."""
     head = HEADER.pack(version, op, flags, 7, len(body) if length is None else length, sequence) + body
-    return head + mac(KEYS.to_worker, [head])
+    return head + mac(KEYS.to_worker, head)
 
 
 @pytest.mark.parametrize("dtype", buffers.DTYPES, ids=str)
@@ -132,7 +132,7 @@ def test_wrong_mac_is_refused():
 
 def test_frames_under_another_key_are_refused():
     head = HEADER.pack(VERSION, Op.DECODE, 0, 7, 0, 0)
-    assert refusal(head + mac(b"another key", [head])) == "wrong MAC"
+    assert refusal(head + mac(b"another key", head)) == "wrong MAC"
 
 
 def test_changed_buffer_is_refused():
@@ -264,7 +264,7 @@ def test_of_100_000_mutated_frames_none_passes_and_none_takes_memory_beyond_the_
             changed = mutated(whole, (place + number // len(mutations)) % len(whole), change)
             if signs and len(changed) >= head:
                 front = changed[: head - 16]
-                changed = front + mac(KEYS.to_worker, [front]) + changed[head:]
+                changed = front + mac(KEYS.to_worker, front) + changed[head:]
             if changed.startswith(whole):  # the change put in what stood there
                 changed = whole[:-1]
             counts["fed"] += 1

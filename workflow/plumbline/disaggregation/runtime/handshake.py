@@ -8,7 +8,7 @@ from plumbline.disaggregation.runtime.wire import Frame, VersionError, Wire
 def greet(wire: Wire, secret: bytes) -> None:
     """The client's side, which waits for the answer. Raises WireError when the worker refuses, or has another key."""
     nonce = new_nonce()
-    wire.key_out, wire.key_in = hello_key(secret), answer_key(secret, nonce)
+    wire.use_keys(hello_key(secret), answer_key(secret, nonce))
     wire.send_all(Op.HELLO, body=nonce)
     try:
         answer = wire.receive(wire.limits.stall_seconds)
@@ -21,12 +21,12 @@ def greet(wire: Wire, secret: bytes) -> None:
     if answer.op is not Op.HELLO or len(answer.body) != NONCE_BYTES:
         raise WireError("the worker's answer is not a hello")
     keys = connection_keys(secret, nonce, answer.body)
-    wire.key_out, wire.key_in = keys.to_worker, keys.to_client
+    wire.use_keys(keys.to_worker, keys.to_client)
 
 
 def expect_hello(wire: Wire, secret: bytes) -> None:
     """The worker's side, before the first frame."""
-    wire.key_in = hello_key(secret)
+    wire.use_keys(b"", hello_key(secret))
 
 
 def answer_hello(wire: Wire, frame: Frame, secret: bytes) -> None:
@@ -34,7 +34,7 @@ def answer_hello(wire: Wire, frame: Frame, secret: bytes) -> None:
     if frame.op is not Op.HELLO or len(frame.body) != NONCE_BYTES:
         raise WireError("the first frame is not a hello")
     nonce = new_nonce()
-    wire.key_out = answer_key(secret, frame.body)
+    wire.use_keys(answer_key(secret, frame.body), b"")
     wire.send(Op.HELLO, body=nonce)
     keys = connection_keys(secret, frame.body, nonce)
-    wire.key_out, wire.key_in = keys.to_client, keys.to_worker
+    wire.use_keys(keys.to_client, keys.to_worker)

@@ -50,7 +50,7 @@ def kernel_bytes(connection: socket.socket) -> KernelBytes | None:
 
 
 def settled(connection: socket.socket, seconds: float = 1.0) -> KernelBytes | None:
-    """The kernel's counters once all that was sent is acknowledged, which may take the peer 40 ms; at most `seconds`."""
+    """The kernel's counters once they rest: a peer may acknowledge 40 ms late. Waits at most `seconds`."""
     before, deadline = kernel_bytes(connection), time.monotonic() + seconds
     while before is not None and time.monotonic() < deadline:
         time.sleep(0.05)
