@@ -93,7 +93,8 @@ def padded(size: int) -> int:
 
 def raw(tensor: Tensor) -> memoryview:
     """The bytes of a tensor on the CPU, without a copy where it is contiguous."""
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return memoryview(flat.numpy())  # type: ignore[arg-type]
 
 
 def pieces(tensors: Sequence[Tensor]) -> list[memoryview]:

@@ -6,10 +6,12 @@
 import hmac
 import select
 import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -32,8 +34,8 @@ from plumbline.disaggregation.runtime.protocol import (
     WireError,
 )
 
-OPS = {int(op): op for op in Op}
-CODES = {op: int(op) for op in Op}  # packing a plain int is four times as fast
+OPS = {int(op): (op, BODY_LIMITS[op]) for op in Op}
+CODES = {op: (int(op), BODY_LIMITS[op]) for op in Op}
 START_BYTES = 4096
 """Of the receive buffer, which grows to the largest body that the protocol allows."""
 MAX_PIECES = 256
@@ -75,7 +77,7 @@ class Wire:
     """
 
     def __init__(self, connection: socket.socket, limits: Limits) -> None:
-        connection.setblocking(False)
+        connection.setblocking(True)  # calls that must not wait say so: a read that may is one system call then
         if connection.family in (socket.AF_INET, socket.AF_INET6):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -93,6 +95,7 @@ class Wire:
         self._outbox: deque[memoryview] = deque()
         self._incomplete_since: float | None = None
         self._unsent_since: float | None = None
+        self._waits: float | None = None
 
     def use_keys(self, outgoing: bytes, incoming: bytes) -> None:
         """From now on, MACs are made with the one and checked with the other."""
@@ -104,14 +107,17 @@ class Wire:
         """Queues a frame, and hands the system as much as it takes. Raises PeerGoneError."""
         if tensors:
             body, flags = buffers.describe(tensors) + body, flags | BUFFERS
-        if len(body) > BODY_LIMITS[op]:
-            raise WireError(f"{op.name}: a body of {len(body)} bytes, of at most {BODY_LIMITS[op]}")
+        code, limit = CODES[op]
+        if len(body) > limit:
+            raise WireError(f"{op.name}: a body of {len(body)} bytes, of at most {limit}")
         meter = self.meter
         if meter.sent_frames > MAX_SEQUENCE:
             raise WireError("the connection has used up its sequence numbers; open another")
-        head = HEADER.pack(VERSION, CODES[op], flags, session, len(body), meter.sent_frames) + body
-        tag = tagged(self._mac_out, head)
-        data = head + tag
+        data = HEADER.pack(VERSION, code, flags, session, len(body), meter.sent_frames) + body
+        state = self._mac_out.copy()
+        state.update(data)
+        tag = state.digest()
+        data += tag
         meter.sent_frames += 1
         meter.sent_bytes += len(data)
         if not tensors and not self._outbox:
@@ -128,7 +134,7 @@ class Wire:
     def _send_small(self, data: bytes) -> None:
         """What `flush` does, for the one frame of a few bytes that a token takes."""
         try:
-            sent = self.socket.send(data)
+            sent = self.socket.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -148,9 +154,9 @@ class Wire:
         while outbox:
             try:
                 if len(outbox) == 1:
-                    sent = self.socket.send(outbox[0])
+                    sent = self.socket.send(outbox[0], socket.MSG_DONTWAIT)
                 else:
-                    sent = self.socket.sendmsg([outbox[i] for i in range(min(len(outbox), MAX_PIECES))])
+                    sent = self.socket.sendmsg(list(islice(outbox, MAX_PIECES)), [], socket.MSG_DONTWAIT)
             except BlockingIOError:
                 self._unsent_since = self._unsent_since or time.monotonic()
                 return
@@ -174,10 +180,10 @@ class Wire:
 
     # Receiving
 
-    def fill(self) -> bool:
+    def fill(self, flags: int = socket.MSG_DONTWAIT) -> bool:
         """Reads what has arrived; whether anything had. To be called when there is no frame left to take.
 
-        Raises PeerGoneError when the connection has ended.
+        flags: 0 waits until something arrives, or the socket's timeout. Raises PeerGoneError when the connection ended.
         """
         arriving = self._arriving
         if arriving is not None:
@@ -185,28 +191,27 @@ class Wire:
         else:
             target = self._view[self._end :] if self._end else self._view
         try:
-            count = self.socket.recv_into(target)
+            count = self.socket.recv_into(target, 0, flags)
         except BlockingIOError:
             return False
         except OSError as error:
             raise PeerGoneError(f"the connection broke ({error.strerror})") from None
         if not count:
             raise PeerGoneError("the peer closed the connection")
-        if arriving is not None:
-            arriving.filled += count
-        else:
+        if arriving is None:
             self._end += count
+        else:
+            arriving.filled += count
         return True
 
     def frame(self) -> Frame | None:
         """The next frame that is complete. Raises WireError for one that breaks the protocol."""
         found = self._parse() if self._arriving is None else self._complete()
-        if found is None:
-            waits = self._arriving is not None or self._end > self._start
-            self._incomplete_since = (self._incomplete_since or time.monotonic()) if waits else None
-            return None
-        self._incomplete_since = None
-        self.meter.received_frames += 1
+        if found is not None:
+            self._incomplete_since = None
+            self.meter.received_frames += 1
+        elif self._arriving is not None or self._end > self._start:
+            self._incomplete_since = self._incomplete_since or time.monotonic()
         return found
 
     def check_stall(self, now: float) -> None:
@@ -229,31 +234,28 @@ class Wire:
 
         Raises WireError, and PeerGoneError after `seconds` without a byte.
         """
-        found = self.frame()
-        while found is None:
-            self._wait(seconds)
-            found = self.frame()
+        while (found := self.frame()) is None:
+            if self.limits.spin_seconds and self._spin():
+                continue
+            if seconds != self._waits:
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
+                self._waits = seconds
+            if not self.fill(0):
+                raise PeerGoneError(f"the peer has been silent for {seconds:g} s")
         return found
+
+    def _spin(self) -> bool:
+        """Tries to read, for as long as the limits say; whether something arrived."""
+        until = time.perf_counter() + self.limits.spin_seconds
+        while time.perf_counter() < until:
+            if self.fill():
+                return True
+        return False
 
     def kernel(self) -> KernelBytes | None:
         """The kernel's counters since this end was made; None where the socket has none."""
         now = kernel_bytes(self.socket)
         return now and KernelBytes(now.acknowledged - self._acked_before, now.received)
-
-    def _wait(self, seconds: float) -> None:
-        """Returns when something has been read."""
-        if spin := self.limits.spin_seconds:
-            until = time.perf_counter() + spin
-            while not self.fill():
-                if time.perf_counter() > until:
-                    break
-            else:
-                return
-        poll = select.poll()
-        poll.register(self.socket, select.POLLIN)
-        while not self.fill():
-            if not poll.poll(1000 * seconds):
-                raise PeerGoneError(f"the peer has been silent for {seconds:g} s")
 
     def _parse(self) -> Frame | None:
         """The frame at the start of what was read, once its body is there and if no buffers follow."""
@@ -267,29 +269,29 @@ class Wire:
         version, code, flags, session, length, sequence = HEADER.unpack_from(memory, start)
         if version != VERSION:
             raise _other_version(version)
-        op = OPS.get(code)
-        if op is None:
+        if code not in OPS:
             raise WireError(f"unknown op {code}")
-        if length > BODY_LIMITS[op]:
-            raise WireError(f"oversized length: {op.name} of {length} bytes, of at most {BODY_LIMITS[op]}")
+        op, limit = OPS[code]
+        if length > limit:
+            raise WireError(f"oversized length: {op.name} of {length} bytes, of at most {limit}")
         if sequence != self.meter.received_frames:
             raise WireError(f"replayed or missing frame: number {sequence}, not {self.meter.received_frames}")
         if held < length + OVERHEAD_BYTES:
             self._make_room(length + OVERHEAD_BYTES)
             return None
-        body = start + HEADER.size
-        end = body + length
-        tag = memory[end : end + MAC_BYTES]
-        if not hmac.compare_digest(tagged(self._mac_in, self._view[start:end]), tag):
+        end = start + HEADER.size + length
+        signed, tag = self._view[start:end], memory[end : end + MAC_BYTES]
+        state = self._mac_in.copy()
+        state.update(signed)
+        if not hmac.compare_digest(state.digest(), tag):
             raise WireError("wrong MAC")
         self.meter.received_bytes += length + OVERHEAD_BYTES
         self._start = end + MAC_BYTES
         if flags & BUFFERS:
-            return self._begin_buffers(op, flags, session, self._view[body:end], bytes(tag))
-        found = Frame(op, flags, session, bytes(memory[body:end]))
+            return self._begin_buffers(op, flags, session, signed[HEADER.size :], bytes(tag))
         if self._start == self._end:
             self._start = self._end = 0
-        return found
+        return Frame(op, flags, session, bytes(signed[HEADER.size :]))
 
     def _begin_buffers(self, op: Op, flags: int, session: int, body: memoryview, tag: bytes) -> Frame | None:
         """Takes memory for the buffers that the body describes, and moves there what has arrived of them."""
@@ -337,3 +339,8 @@ class Wire:
 
 def _other_version(version: int) -> VersionError:
     return VersionError(f"this side speaks protocol version {VERSION}, the peer version {version}")
+
+
+def _timeval(seconds: float) -> bytes:
+    """Linux's struct timeval."""
+    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
