@@ -63,7 +63,7 @@ BODY_LIMITS = {
 BUFFERS = 1
 """Flag: tensors follow the body."""
 LAST = 2
-"""Flag: the last frame of a stream."""
+"""Flag: the last frame of a stream; of any answer with tokens, that every row has ended."""
 ON_MODEL = 4
 """Flag of FREE: the number in the header is a model's handle."""
 

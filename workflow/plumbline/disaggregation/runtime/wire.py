@@ -168,9 +168,11 @@ class Wire:
             if sent:
                 outbox[0] = outbox[0][sent:]
 
-    def send_all(self, op: Op, session: int = 0, body: bytes = b"", tensors: Sequence[Tensor] = ()) -> None:
+    def send_all(
+        self, op: Op, session: int = 0, body: bytes = b"", tensors: Sequence[Tensor] = (), flags: int = 0
+    ) -> None:
         """`send`, and waits until the system has all of it. Raises PeerGoneError when the peer stops reading."""
-        self.send(op, session, body, tensors)
+        self.send(op, session, body, tensors, flags)
         while self._outbox:
             poll = select.poll()
             poll.register(self.socket, select.POLLOUT)
