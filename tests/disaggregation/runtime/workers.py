@@ -60,7 +60,7 @@ class Forked:
                 signal_at_death_of_parent(signal.SIGKILL)
                 torch.set_num_threads(1)
                 Worker(listening, SECRET, Store(1 << 30, torch.device("cpu"), folder), Limits(**limits), bounds).run()
-            except BaseException:
+            except Exception:  # noqa: BLE001  the fork must not go on as the test
                 traceback.print_exc()
             finally:
                 os._exit(1)
