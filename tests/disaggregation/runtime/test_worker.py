@@ -277,13 +277,31 @@ def test_a_peer_that_does_not_read_its_answers_stalls_alone(served, caplog):
     assert connection.wire.has_unsent
     assert sum(map(len, connection.wire._outbox)) < MEBIBYTE
     assert reading.ask(Op.STATS).op is Op.STATS
-    served.worker._check_stalls(time.monotonic() + 11)
+    served.worker._check_stalls(time.monotonic() + 0.4)
+    assert "stalled" not in caplog.text
+    for late in range(1, 30):
+        served.worker._check_stalls(time.monotonic() + 0.4 * late)
     assert "stalled peer: it has read nothing for 10 s" in caplog.text
     assert reading.ask(Op.STATS).op is Op.STATS
 
 
 def port_of(peer):
     return peer.wire.socket.getsockname()[1]
+
+
+def test_peers_are_excused_while_the_worker_is_busy(served, caplog):
+    """A model took a minute to build: the first look afterwards refuses nobody, later ones do."""
+    peer = Peer(served)
+    peer.wire.socket.send(peer.signed()[:20])
+    served.work()
+    served.worker._check_stalls(time.monotonic() + 60)
+    assert "stalled" not in caplog.text
+    for later in range(60, 80):
+        served.worker._check_stalls(time.monotonic() + later)
+    assert "stalled peer: a frame is incomplete" not in caplog.text
+    for later in range(400):
+        served.worker._check_stalls(time.monotonic() + 80 + 0.4 * later)
+    assert "stalled peer: a frame is incomplete" in caplog.text
 
 
 def test_of_a_thousand_connections_strangers_make_room_and_memory_is_bounded():

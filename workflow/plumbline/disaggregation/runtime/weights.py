@@ -92,10 +92,12 @@ def weights_of(model: "PreTrainedModel") -> dict[str, Tensor]:
 
 
 def filled(config: Mapping[str, Any], dtype: str, weights: Mapping[str, Tensor]) -> "PreTrainedModel":
-    """The model of a config with these weights, whose memory it goes on using."""
-    model = _made(config, dtype)
-    model.load_state_dict(dict(weights), strict=False, assign=True)
-    model.tie_weights()
+    """The model of a config with these weights; none are drawn first."""
+    with torch.device("meta"):
+        empty = _made(config, dtype)
+    model = type(empty).from_pretrained(
+        None, config=empty.config, state_dict=dict(weights), dtype=getattr(torch, dtype)
+    )
     return model.eval()
 
 

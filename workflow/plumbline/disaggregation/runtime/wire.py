@@ -226,10 +226,12 @@ class Wire:
         if self._unsent_since is not None and now - self._unsent_since > allowed:
             raise WireError(f"stalled peer: it has read nothing for {allowed:g} s")
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether `check_stall` has something to watch."""
-        return self._incomplete_since is not None or self._unsent_since is not None
+    def excuse(self, seconds: float) -> None:
+        """Gives the peer so much more time: this side was busy."""
+        if self._incomplete_since is not None:
+            self._incomplete_since += seconds
+        if self._unsent_since is not None:
+            self._unsent_since += seconds
 
     def receive(self, seconds: float) -> Frame:
         """The next frame, which is waited for: spinning for `limits.spin_seconds`, then asleep.

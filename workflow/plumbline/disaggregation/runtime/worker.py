@@ -91,7 +91,6 @@ class Worker:
             self._step()
         now = time.monotonic()
         if now - self._checked > min(LONGEST_SLEEP, self.limits.stall_seconds / 4):
-            self._checked = now
             self._check_stalls(now)
 
     # Connections
@@ -172,7 +171,12 @@ class Worker:
             self._queue(connection, connection.parked.pop())
 
     def _check_stalls(self, now: float) -> None:
+        """Refuses peers that have stalled; while this side computed or built a model, they had no chance to go on."""
+        busy = max(0.0, now - self._checked - LONGEST_SLEEP)
+        self._checked = now
         for connection in list(self.connections.values()):
+            connection.began += busy
+            connection.wire.excuse(busy)
             try:
                 connection.wire.check_stall(now)
                 if connection.state is not State.OPEN and now - connection.began > self.limits.stall_seconds:
