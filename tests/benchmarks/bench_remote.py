@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_remote.py --output remote.json [--seconds 60] [--layers 6 --width 384]
 
 A GPT-2 of random weights generates 32 tokens after 32, greedily: here with transformers' `generate`, and on a worker
-in a process of its own, streamed, asked for token by token, and with logits sent back. In random order, round after
-round; local twice (A/A). To reach: streamed within 2% of local, its upper bound within 5%. A minute.
+in a process of its own, in every mode of the client. In random order, round after round; local twice (A/A). To reach:
+streamed within 2% of local, its upper bound within 5%. A minute.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -28,7 +29,7 @@ from plumbline.disaggregation.runtime.worker import Worker
 
 SECRET = bytes(32)
 NEW, PROMPT = 32, 32
-MODES: tuple[Mode, ...] = ("stream", "step", "logits")
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def serve(listening: socket.socket) -> None:

@@ -1,8 +1,10 @@
 """A model on a worker generates the tokens that transformers' `generate` gives here."""
 
 import signal
+import struct
 import threading
 import time
+from typing import get_args
 
 import pytest
 import torch
@@ -11,9 +13,11 @@ import transformers
 from disaggregation.runtime.pairs import SECRET
 from disaggregation.runtime.workers import CONFIGS, GPT2, forked_worker
 from plumbline.core.errors import UserError
-from plumbline.disaggregation.runtime.client import WorkerLostError, connect
+from plumbline.disaggregation.runtime.client import Mode, Request, WorkerLostError, _prefill, connect
 from plumbline.disaggregation.runtime.meter import settled
+from plumbline.disaggregation.runtime.protocol import DECODE, Op, json_bytes
 from plumbline.disaggregation.runtime.remote import RequestRefusedError
+from plumbline.disaggregation.runtime.sampling import Sampling
 from plumbline.disaggregation.runtime.weights import build
 
 PROMPT = torch.tensor([[5, 17, 3, 42, 8], [9, 9, 30, 1, 77]])
@@ -68,7 +72,7 @@ def test_tokens_equal_transformers_greedy_sampled_and_padded(client, shape, dtyp
     assert not torch.equal(padded, greedy)
     how = {"do_sample": True, "temperature": 0.8, "top_k": 20}
     sampled = local(model, PROMPT, seed=11, eos_token_id=None, **how)
-    for mode in ("stream", "step", "logits"):
+    for mode in get_args(Mode):
         assert torch.equal(remote.generate(PROMPT, max_new_tokens=NEW, seed=11, mode=mode, **how, **none), sampled)
     assert not torch.equal(sampled, greedy)
     remote.free()
@@ -158,6 +162,34 @@ def test_bytes_of_a_token_are_76_asked_for_and_36_streamed(client):
             spent[mode, steps] = wire.meter.sent_bytes + wire.meter.received_bytes - before
     assert (spent["step", 60] - spent["step", 10]) / 50 == 76
     assert (spent["stream", 60] - spent["stream", 10]) / 50 == 36
+
+
+def test_each_thing_that_the_runtime_knows_saves_its_bytes(client):
+    """Logits of a vocabulary, of a whole prompt, and keys and values both ways, counted by hand."""
+    remote, meter = client.seeded(GPT2, "float32", 7), client.remote.wire.meter
+    spent = {}
+    for mode in get_args(Mode):
+        before = meter.sent_bytes + meter.received_bytes
+        remote.generate(PROMPT[:1], max_new_tokens=3, eos_token_id=[], mode=mode)
+        spent[mode] = meter.sent_bytes + meter.received_bytes - before
+    logits, token, length = 97 * 4, 2 * 2 * 32 * 4, PROMPT.shape[1]
+    assert 3 * logits < spent["logits"] - spent["step"] < 3 * (logits + 64)
+    assert spent["whole"] - spent["logits"] >= (length - 1) * logits
+    states = 2 * length + 2 * (length + 1) + (length + 2)  # there and back but for the last, which only comes
+    assert 0 <= spent["shipped"] - spent["logits"] - states * token < 1000
+
+
+def test_a_state_that_was_shipped_must_come_back_as_it_was(client):
+    remote = client.seeded(GPT2, "float32", 7)
+    request = Request(prompt=PROMPT, mask=None, sampling=Sampling(), steps=5, mode="shipped")
+    ask, body = client.remote.ask, DECODE.pack(1) + struct.pack("<2i", 1, 2)
+    answer = ask(Op.PREFILL, body=_prefill(remote.handle, request), tensors=[PROMPT])
+    assert client.remote.stats()["sessions"][str(answer.session)]["state_bytes"] == 0
+    _, keys, values = answer.tensors
+    for wrong in ([], [keys], [keys[:1], values[:1]], [keys.half(), values.half()]):
+        with pytest.raises(RequestRefusedError, match="brings another state than the last answer held, or none"):
+            ask(Op.DECODE, answer.session, body, wrong)
+    assert ask(Op.DECODE, answer.session, body, [keys, values]).tensors[0].shape == (2, 97)
 
 
 def test_a_stream_is_one_round_trip_and_steps_are_one_each(client):
@@ -294,8 +326,6 @@ def test_a_request_that_the_model_cannot_take_is_refused_in_one_line(client, mor
 )
 def test_a_config_that_asks_for_code_or_too_much_is_refused(client, config, reason):
     body = {"config": config, "dtype": "float32", "seed": 0}
-    from plumbline.disaggregation.runtime.protocol import Op, json_bytes
-
     with pytest.raises(RequestRefusedError, match=reason):
         client.remote.ask(Op.LOAD, body=json_bytes(body))
 

@@ -44,7 +44,8 @@ MOST_LOSSES = 3
 """Workers that one generation may lose before it is given up: a prompt may be what kills them."""
 RETRY_SECONDS = 0.2
 
-Mode = Literal["stream", "step", "logits"]
+Mode = Literal["stream", "step", "logits", "whole", "shipped"]
+REPLIES = {"logits": Reply.LAST_LOGITS, "whole": Reply.ALL_LOGITS, "shipped": Reply.STATE}
 
 
 class WorkerLostError(UserError):
@@ -211,9 +212,10 @@ class RemoteModel:
         `torch.manual_seed(seed)`.
 
         attention_mask: 0 where there is padding, which stands on the left. eos_token_id, pad_token_id: None takes the
-        model's; an empty list never ends early. mode: `stream` asks once and the worker sends each token, `step` asks
-        for each, `logits` has the worker send logits, from which this side chooses. streamer: takes the prompt and
-        each step's tokens, as they come.
+        model's; an empty list never ends early. streamer: takes the prompt and each step's tokens, as they come.
+        mode: `stream` asks once and the worker sends each token; `step` asks for each; `logits` has the worker send
+        logits, from which this side chooses; `whole` has it send those of every position; `shipped` has it send keys
+        and values as well, which travel back with the next step. The last two show what it costs not to know better.
 
         Raises RequestRefusedError, and WorkerLostError with the number of the token that the worker was lost at.
         """
@@ -276,7 +278,7 @@ class RemoteModel:
         answer = remote.ask(Op.PREFILL, body=_prefill(self.handle, request), tensors=_inputs(request))
         session = answer.session
         try:
-            if request.mode == "logits":
+            if request.mode in REPLIES:
                 yield from self._choosing(remote, request, answer)
             else:
                 yield from _received(remote, request, answer, rows)
@@ -288,10 +290,11 @@ class RemoteModel:
         """Tokens that this side chooses from the worker's logits."""
         sampler = Sampler(request.sampling, request.prompt.shape[0], torch.device("cpu"))
         for step in range(1, request.steps + 1):
-            yield (tokens := sampler.choose(answer.tensors[0]))
+            logits, *state = answer.tensors
+            yield (tokens := sampler.choose(logits[:, -1] if request.mode == "whole" else logits))
             if step == request.steps or sampler.has_ended:
                 return
-            answer = remote.ask(Op.DECODE, answer.session, DECODE.pack(step) + _packed(tokens))
+            answer = remote.ask(Op.DECODE, answer.session, DECODE.pack(step) + _packed(tokens), state)
 
 
 def _received(remote: Remote, request: Request, answer: Frame, rows: int) -> Iterator[Tensor]:
@@ -313,7 +316,7 @@ def _received(remote: Remote, request: Request, answer: Frame, rows: int) -> Ite
 
 def _prefill(model: int, request: Request) -> bytes:
     sampling = request.sampling
-    reply = Reply.LAST_LOGITS if request.mode == "logits" else Reply.TOKENS
+    reply = REPLIES.get(request.mode, Reply.TOKENS)
     values = (sampling.temperature, sampling.top_k, sampling.seed, sampling.pad, len(sampling.eos))
     return PREFILL.pack(model, reply, *values) + struct.pack(f"<{len(sampling.eos)}i", *sampling.eos)
 

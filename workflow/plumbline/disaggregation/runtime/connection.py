@@ -91,6 +91,11 @@ class Connection:
         sizes = [spec.size for spec in upload.missing.values()] if upload else []
         self.wire.buffer_limits[Op.PUT] = max(sizes, default=0)
 
+    def expect_states(self) -> None:
+        """Takes back the state of sessions that have shipped it, and nothing larger."""
+        sizes = [buffers.padded(session.awaited_bytes) for session in self.sessions.values()]
+        self.wire.buffer_limits[Op.DECODE] = max(sizes, default=0)
+
     def session(self, handle: int) -> Session:
         """The session that a frame names. Raises RefusedError when this connection has none of that number."""
         if handle not in self.sessions:

@@ -85,6 +85,8 @@ class Reply(IntEnum):
     """Logits at the last position, float32, from which the client chooses."""
     ALL_LOGITS = 2
     """Logits at every position."""
+    STATE = 3
+    """Logits at the last position, and the session's keys and values, which the next step has to bring back."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -135,6 +135,7 @@ def steps(frame: Frame, session: Session, bounds: Bounds, device: torch.device) 
     if number < 1 or (frame.op is Op.STREAM and session.reply is not Reply.TOKENS):
         raise RefusedError("STREAM: wants at least one step, of a session whose tokens the worker chooses")
     session.check_room(number, bounds.session_bytes)
+    session.restore([one.to(device) for one in frame.tensors])
     return tokens.to(device), number
 
 

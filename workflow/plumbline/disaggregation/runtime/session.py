@@ -1,6 +1,7 @@
 """A session: the state of one batch in one model, which only its connection may continue."""
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a step gave: (rows,) tokens, or logits."""
+    """What a step gave: (rows,) tokens, or logits and perhaps the state."""
 
-    tokens: Tensor | None
-    logits: Tensor | None
+    tokens: Tensor | None = None
+    tensors: tuple[Tensor, ...] = ()
 
 
 class Session:
@@ -42,14 +43,14 @@ class Session:
         self._has_positions = "position_ids" in accepted
         self._positions = _positions(prompt, self._mask)
         self._cache: Any = None
+        self.awaited: list[tuple[torch.dtype, torch.Size]] = []
+        """Of the state, while the client has it."""
+        self.awaited_bytes = 0
 
     @torch.inference_mode()
     def prefill(self) -> Answer:
         """The prompt through the model, and the first token."""
-        from transformers import DynamicCache
-
-        config = self.held.model.config.get_text_config(decoder=True)
-        self._cache = DynamicCache(config=config)
+        self._cache = _new_cache(self.held)
         return self._answer(self._forward(self._prompt, is_first_iteration=True))
 
     @torch.inference_mode()
@@ -89,8 +90,30 @@ class Session:
 
     def _answer(self, logits: Tensor) -> Answer:
         if self.reply is Reply.TOKENS:
-            return Answer(self.sampler.choose(logits[:, -1]), None)
-        return Answer(None, logits if self.reply is Reply.ALL_LOGITS else logits[:, -1].float())
+            return Answer(tokens=self.sampler.choose(logits[:, -1]))
+        if self.reply is Reply.ALL_LOGITS:
+            return Answer(tensors=(logits.float(),))
+        last = logits[:, -1].float()
+        return Answer(tensors=(last, *self._shipped()) if self.reply is Reply.STATE else (last,))
+
+    def _shipped(self) -> tuple[Tensor, Tensor]:
+        """Keys and values, (layers, rows, heads, length, width) each, which this session has no more afterwards."""
+        layers = self._cache.layers
+        keys = torch.stack([layer.keys for layer in layers])
+        values = torch.stack([layer.values for layer in layers])
+        self.awaited = [(one.dtype, one.shape) for one in (keys, values)]
+        self.awaited_bytes = keys.nbytes + values.nbytes
+        self._cache = None
+        return keys, values
+
+    def restore(self, state: Sequence[Tensor]) -> None:
+        """Takes back what was shipped. Raises RefusedError for a state that is not of its type and shape."""
+        if [(one.dtype, one.shape) for one in state] != self.awaited:
+            raise RefusedError("DECODE: brings another state than the last answer held, or none")
+        if self.awaited:
+            self._cache = _new_cache(self.held)
+            for layer, (keys, values) in enumerate(zip(*state, strict=True)):
+                self._cache.update(keys, values, layer)
 
 
 def check_room(held: Held, rows: int, length: int, most_bytes: int) -> None:
@@ -108,6 +131,12 @@ def state_bytes_per_token(config: "PretrainedConfig", dtype: torch.dtype) -> int
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * config.num_hidden_layers * heads * width * dtype.itemsize)
+
+
+def _new_cache(held: Held) -> Any:
+    from transformers import DynamicCache
+
+    return DynamicCache(config=held.model.config.get_text_config(decoder=True))
 
 
 def _positions(prompt: Tensor, mask: Tensor | None) -> Tensor:

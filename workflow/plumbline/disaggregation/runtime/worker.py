@@ -265,6 +265,7 @@ class Worker:
 
     def _free(self, connection: Connection, handle: int) -> None:
         del connection.sessions[handle]
+        connection.expect_states()
         self._tasks.pop(handle, None)
 
     def stats(self, connection: Connection) -> dict[str, Any]:
@@ -318,9 +319,9 @@ class Worker:
     def _answer(self, connection: Connection, task: Task, answer: Answer) -> None:
         task.steps -= 1
         if answer.tokens is None:
-            assert answer.logits is not None
             del self._tasks[task.handle]
-            connection.wire.send(task.op, task.handle, tensors=[answer.logits])
+            connection.expect_states()
+            connection.wire.send(task.op, task.handle, tensors=answer.tensors)
             return
         has_ended = task.session.sampler.has_ended
         is_last = task.steps == 0 or has_ended
