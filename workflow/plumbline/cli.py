@@ -136,10 +136,9 @@ def main() -> None:
 
 
 def _commands() -> dict[str, ModuleType]:
-    """Study or library -> its commands.py, of those that have one."""
+    """Study -> its commands.py, of the studies that have one."""
     folder = Path(__file__).parent
-    packages = (*configuration.STUDIES, *configuration.LIBRARIES)
-    studies = [study for study in packages if (folder / study / "commands.py").exists()]
+    studies = [study for study in configuration.STUDIES if (folder / study / "commands.py").exists()]
     return {study: importlib.import_module(f"plumbline.{study}.commands") for study in studies}
 
 

@@ -12,16 +12,13 @@ from plumbline.core.errors import UserError
 from plumbline.core.plan.target import Target, Targets, by_name
 from plumbline.core.settings import Settings, validated
 
-STUDIES = ("ablation", "lr_sweep", "throughput", "data_parallel")
+STUDIES = ("ablation", "lr_sweep", "throughput", "data_parallel", "disaggregation")
 """The studies, upstream first: config blocks, rules, commands, status and tests all follow from this list.
 
 `plumbline/<study>/plan.py` holds `plan(settings, seed, upstream, device)`, whose `settings` are the config's block;
 `workflow/rules/<study>.smk` the rules, the study's own target among them. `plumbline/<study>/commands.py`, where there
 is one, holds `diagnose` or `compare`, to which those commands dispatch, and `app`, a typer app of further commands.
 """
-
-LIBRARIES = ("disaggregation",)
-"""Packages that stand beside the studies and may bring commands, but plan no targets yet."""
 
 Plan = Callable[[Any, int, Targets, str], list[Target]]
 
