@@ -69,7 +69,7 @@ def test_a_shaped_link_is_no_faster_than_its_rate_and_leaves_no_interface(tmp_pa
     assert record.ok, record.message
     arms = {arm.name: arm for arm in record.contexts[0].arms}
     shipped = arms["no_semantics"]
-    assert min(shipped.seconds) >= 0.8 * 8 * shipped.bytes_per_token / 1e9 / 1.0
+    assert min(shipped.seconds) >= 0.8 * 8 * shipped.bytes_per_token / 1e9  # a burst may pass at once
     assert not any(name.startswith("plumb") for _, name in links.socket.if_nameindex())
 
 
