@@ -55,12 +55,12 @@ class DisaggregationSettings(Settings):
     """The model that decodes."""
     contexts: list[PositiveInt] = [32, 256]
     """Lengths of the prompt in tokens."""
-    tokens: PositiveInt = 16
+    tokens: PositiveInt = 8
     """Number of tokens that each turn generates, greedily."""
     links: list[Link] = ["loopback", "1gbit"]
     """Networks between client and worker; the shaped ones need root, `ip` and `tc`, and are recorded as unavailable
     elsewhere."""
-    blocks: PositiveInt = 3
+    blocks: PositiveInt = 4
     """Number of fresh pairs of processes that everything is measured in."""
     seconds: PositiveFloat = 3.0
     """Time budget of each context in a block, once there are enough rounds."""

@@ -29,8 +29,8 @@ PURE = {
 }
 """What may be called when a module is imported and only builds a value: it changes nothing and calls none of ours."""
 _BASES = {
-    *("abc.ABC", "enum.StrEnum", "pydantic.BaseModel", "torch.nn.Module", "torch.nn.Sequential", "Exception"),
-    *("typing.Generic", "typing.NamedTuple", "typing.Protocol"),
+    *("abc.ABC", "enum.IntEnum", "enum.StrEnum", "pydantic.BaseModel", "torch.nn.Module", "torch.nn.Sequential"),
+    *("Exception", "typing.Generic", "typing.NamedTuple", "typing.Protocol"),
 }
 """Base classes of others that do nothing more to a subclass."""
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)

@@ -3,7 +3,7 @@
 import socket
 import time
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from torch import Tensor
@@ -31,7 +31,7 @@ class Bounds:
     """Of the buffers of a prompt and its mask."""
 
 
-class State(Enum):
+class State(StrEnum):
     """How far a connection is."""
 
     NEW = "new"
