@@ -19,6 +19,7 @@ from plumbline.disaggregation.runtime.protocol import (
     BUFFERS,
     DECODE,
     HEADER,
+    ON_MODEL,
     PREFILL,
     STREAM,
     VERSION,
@@ -216,6 +217,21 @@ def test_a_freed_session_and_a_closed_connection_leave_nothing(served):
     owner.wire.socket.close()
     told = json_object(other.ask(Op.STATS).body)
     assert (told["weights"], told["weights_bytes"], told["connections"]) == ({}, 0, 1)
+
+
+def test_a_model_with_sessions_is_not_freed_under_them(served, caplog):
+    peer = Peer(served)
+    model = peer.load()
+    session = peer.start(model, [1, 2, 3]).session
+    peer.wire.send(Op.FREE, model, flags=ON_MODEL)
+    served.work()
+    assert peer.wire.receive(1.0).op is Op.ERR
+    assert f"model {model} has sessions; free them first" in caplog.text
+    assert peer.ask(Op.FREE, session).op is Op.FREE
+    peer.wire.send(Op.FREE, model, flags=ON_MODEL)
+    served.work()
+    assert peer.wire.receive(1.0).op is Op.FREE
+    assert json_object(peer.ask(Op.STATS).body)["weights_bytes"] == 0
 
 
 def test_a_session_is_held_to_its_memory(served, caplog):

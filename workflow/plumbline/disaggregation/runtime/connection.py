@@ -107,3 +107,10 @@ class Connection:
         if handle not in self.models:
             raise RefusedError(f"foreign handle: model {handle} is not one of this connection")
         return self.models[handle]
+
+    def unused_model(self, handle: int) -> Held:
+        """The same, of a model without sessions. Raises RefusedError for any other."""
+        held = self.model(handle)
+        if any(session.held is held for session in self.sessions.values()):
+            raise RefusedError(f"model {handle} has sessions; free them first")
+        return held

@@ -228,6 +228,7 @@ class Store:
         held.users -= 1
         if held.users == 0:
             self._held.pop(held.content, None)
+            self._known = {asked: content for asked, content in self._known.items() if content != held.content}
 
     def _add(self, model: "PreTrainedModel", asked: str | None) -> Held:
         content = content_hash(model)

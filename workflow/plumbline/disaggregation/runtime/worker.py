@@ -168,7 +168,9 @@ class Worker:
             connection.is_behind = is_behind
             self._epoll.modify(connection.wire.socket, select.EPOLLOUT if is_behind else select.EPOLLIN)
         while connection.parked and not is_behind:
-            self._queue(connection, connection.parked.pop())
+            task = connection.parked.pop()
+            if task.handle in connection.sessions:
+                self._queue(connection, task)
 
     def _check_stalls(self, now: float) -> None:
         """Refuses peers that have stalled; while this side computed or built a model, they had no chance to go on."""
@@ -235,7 +237,7 @@ class Worker:
                 wire.send(op)
             case Op.FREE:
                 if frame.flags & ON_MODEL:
-                    self.store.release(connection.model(handle))
+                    self.store.release(connection.unused_model(handle))
                     del connection.models[handle]
                 else:
                     connection.session(handle)
