@@ -21,7 +21,8 @@ import torch
 from plumbline.core.files import write_json
 from plumbline.core.measure.interleave import CONTROL, Candidate, interleave
 from plumbline.core.run.processes import signal_at_death_of_parent
-from plumbline.disaggregation.runtime.client import Client, Mode
+from plumbline.disaggregation.runtime.client import Client
+from plumbline.disaggregation.runtime.generation import Mode
 from plumbline.disaggregation.runtime.protocol import Limits
 from plumbline.disaggregation.runtime.remote import Remote
 from plumbline.disaggregation.runtime.weights import Store, build

@@ -13,7 +13,8 @@ import transformers
 from disaggregation.runtime.pairs import SECRET
 from disaggregation.runtime.workers import CONFIGS, GPT2, forked_worker
 from plumbline.core.errors import UserError
-from plumbline.disaggregation.runtime.client import Mode, Request, WorkerLostError, _prefill, connect
+from plumbline.disaggregation.runtime.client import connect
+from plumbline.disaggregation.runtime.generation import Mode, Request, WorkerLostError, _prefill
 from plumbline.disaggregation.runtime.meter import settled
 from plumbline.disaggregation.runtime.protocol import DECODE, Op, json_bytes
 from plumbline.disaggregation.runtime.remote import RequestRefusedError

@@ -21,7 +21,8 @@ from plumbline.core.run.record import Outcome, OutcomeError, recording
 from plumbline.core.run.stage import stage
 from plumbline.disaggregation.links import WAIT_SECONDS, Network, network
 from plumbline.disaggregation.record import MeasureRecord
-from plumbline.disaggregation.runtime.client import Client, Mode, RemoteModel
+from plumbline.disaggregation.runtime.client import Client
+from plumbline.disaggregation.runtime.generation import Mode, RemoteModel
 from plumbline.disaggregation.runtime.meter import settled
 from plumbline.disaggregation.runtime.protocol import Limits, Reply
 from plumbline.disaggregation.runtime.remote import Remote
