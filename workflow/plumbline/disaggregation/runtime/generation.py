@@ -64,7 +64,7 @@ class Request:
 class RemoteModel:
     """A model on a worker."""
 
-    def __init__(self, client: Client, asked: dict[str, Any], weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, client: "Client", asked: dict[str, Any], weights: Mapping[str, Tensor]) -> None:
         self._client = client
         self._asked = asked
         self._weights = weights
