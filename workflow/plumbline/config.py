@@ -12,7 +12,7 @@ from plumbline.core.errors import UserError
 from plumbline.core.plan.target import Target, Targets, by_name
 from plumbline.core.settings import Settings, UserText, validated
 
-STUDIES = ("ablation", "lr_sweep", "throughput", "data_parallel", "sweep")
+STUDIES = ("ablation", "lr_sweep", "throughput", "data_parallel", "disaggregation", "sweep")
 """The studies, upstream first: config blocks, rules, commands, status and tests all follow from this list.
 
 `plumbline/<study>/plan.py` holds `plan(settings, seed, upstream, device)`, whose `settings` are the config's block;

@@ -30,7 +30,7 @@ PURE = {
 }
 """What may be called when a module is imported and only builds a value: it changes nothing and calls none of ours."""
 _BASES = {
-    *("abc.ABC", "enum.StrEnum", "pydantic.BaseModel", "pydantic.RootModel", "Exception"),
+    *("abc.ABC", "enum.IntEnum", "enum.StrEnum", "pydantic.BaseModel", "pydantic.RootModel", "Exception"),
     *("torch.nn.Module", "torch.nn.Sequential", "torch.utils._python_dispatch.TorchDispatchMode"),
     *("typing.Generic", "typing.NamedTuple", "typing.Protocol"),
 }

@@ -1,0 +1,354 @@
+"""A model on a worker generates the tokens that transformers' `generate` gives here."""
+
+import signal
+import struct
+import threading
+import time
+from typing import get_args
+
+import pytest
+import torch
+import transformers
+
+from disaggregation.runtime.pairs import SECRET
+from disaggregation.runtime.workers import CONFIGS, GPT2, forked_worker
+from plumbline.core.errors import UserError
+from plumbline.disaggregation.runtime.client import connect
+from plumbline.disaggregation.runtime.generation import Mode, Request, WorkerLostError, _prefill
+from plumbline.disaggregation.runtime.meter import settled
+from plumbline.disaggregation.runtime.protocol import DECODE, Op, json_bytes
+from plumbline.disaggregation.runtime.remote import RequestRefusedError
+from plumbline.disaggregation.runtime.sampling import Sampling
+from plumbline.disaggregation.runtime.weights import build
+
+PROMPT = torch.tensor([[5, 17, 3, 42, 8], [9, 9, 30, 1, 77]])
+MASK = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
+NEW = 12
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory):
+    path = tmp_path_factory.mktemp("key") / "worker.key"
+    path.write_text(SECRET.hex())
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    build(CONFIGS["llama"], "float32", 3).save_pretrained(folder / "mine")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(saved):
+    with forked_worker(folder=saved) as worker:
+        yield worker.address
+
+
+@pytest.fixture
+def client(address, key):
+    with connect(address, key) as client:
+        yield client
+
+
+def local(model, prompt, *, seed=0, mask=None, **more):
+    """What transformers gives."""
+    torch.manual_seed(seed)
+    mask = torch.ones_like(prompt) if mask is None else mask
+    return model.generate(prompt, attention_mask=mask, max_new_tokens=more.pop("new", NEW), **more)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", CONFIGS)
+def test_tokens_equal_transformers_greedy_sampled_and_padded(client, shape, dtype):
+    model = build(CONFIGS[shape], dtype, 7)
+    remote = client.seeded(CONFIGS[shape], dtype, 7)
+    none = {"eos_token_id": []}
+    greedy = local(model, PROMPT, do_sample=False, eos_token_id=None)
+    assert torch.equal(remote.generate(PROMPT, max_new_tokens=NEW, **none), greedy)
+    padded = local(model, PROMPT, mask=MASK, do_sample=False, eos_token_id=None)
+    assert torch.equal(remote.generate(PROMPT, max_new_tokens=NEW, attention_mask=MASK, **none), padded)
+    assert not torch.equal(padded, greedy)
+    how = {"do_sample": True, "temperature": 0.8, "top_k": 20}
+    sampled = local(model, PROMPT, seed=11, eos_token_id=None, **how)
+    for mode in get_args(Mode):
+        assert torch.equal(remote.generate(PROMPT, max_new_tokens=NEW, seed=11, mode=mode, **how, **none), sampled)
+    assert not torch.equal(sampled, greedy)
+    remote.free()
+
+
+@pytest.mark.parametrize("mode", ["stream", "step", "logits"])
+def test_rows_that_end_are_padded_and_all_ended_rows_end_early(client, mode):
+    model = build(CONFIGS["llama"], "float32", 7)
+    remote = client.seeded(CONFIGS["llama"], "float32", 7)
+    free = local(model, PROMPT, do_sample=False, eos_token_id=None)[:, PROMPT.shape[1] :]
+    ends = [int(free[0, 2]), int(free[1, 5])]
+    expected = local(model, PROMPT, do_sample=False, eos_token_id=ends, pad_token_id=0)
+    assert expected.shape[1] < PROMPT.shape[1] + NEW
+    found = remote.generate(PROMPT, max_new_tokens=NEW, eos_token_id=ends, pad_token_id=0, mode=mode)
+    assert torch.equal(found, expected)
+    first = [int(free[0, 0]), int(free[1, 0])]
+    once = remote.generate(PROMPT, max_new_tokens=NEW, eos_token_id=first, mode=mode)
+    assert once.shape[1] == PROMPT.shape[1] + 1
+
+
+def test_an_uploaded_model_and_one_in_the_workers_folder_generate_alike(client, saved):
+    model = transformers.AutoModelForCausalLM.from_pretrained(saved / "mine")
+    expected = local(model, PROMPT, do_sample=False)
+    for remote in (client.upload(model), client.folder("mine")):
+        assert torch.equal(remote.generate(PROMPT, max_new_tokens=NEW), expected)
+
+
+def test_weights_are_held_once_for_sessions_of_the_same_content_and_sent_once(address, key, saved):
+    model = build(CONFIGS["qwen2"], "float32", 21)
+    size = sum(one.nbytes for one in model.parameters())
+    with connect(address, key) as first, connect(address, key) as second, connect(address, key) as third:
+        before = first.remote.stats()["weights_bytes"]
+        one, two, three = first.upload(model), second.upload(model), third.seeded(CONFIGS["qwen2"], "float32", 21)
+        assert one.content == two.content == three.content
+        assert first.remote.stats()["weights"][one.content] == 3
+        assert first.remote.stats()["weights_bytes"] - before <= size
+        assert first.remote.wire.meter.sent_bytes > size
+        assert second.remote.wire.meter.sent_bytes < 5000
+    with connect(address, key) as fourth:
+        assert one.content not in fourth.remote.stats()["weights"]
+
+
+def test_a_tied_head_is_sent_once(client):
+    model = build(GPT2, "float32", 5)
+    remote = client.upload(model)
+    assert client.remote.wire.meter.sent_bytes < 1.2 * sum(one.nbytes for one in model.parameters())
+    assert torch.equal(remote.generate(PROMPT, max_new_tokens=NEW), local(model, PROMPT, do_sample=False))
+
+
+@pytest.mark.parametrize("mode", ["stream", "step"])
+def test_a_streamer_sees_the_prompt_and_each_token_as_it_comes(client, mode):
+    seen, ended = [], []
+
+    class Streamer:
+        def put(self, value):
+            seen.append(value.clone())
+
+        def end(self):
+            ended.append(len(seen))
+
+    remote = client.seeded(GPT2, "float32", 7)
+    found = remote.generate(PROMPT[:1], max_new_tokens=NEW, eos_token_id=[], streamer=Streamer(), mode=mode)
+    assert torch.equal(torch.cat([seen[0], *(one[None] for one in seen[1:])], 1), found)
+    assert ended == [NEW + 1]
+
+
+def test_an_error_in_a_streamer_ends_the_session_and_the_connection_goes_on(client):
+    class Failing:
+        def put(self, value):
+            if value.ndim == 1:
+                raise ZeroDivisionError
+
+    remote = client.seeded(GPT2, "float32", 7)
+    with pytest.raises(ZeroDivisionError):
+        remote.generate(PROMPT, max_new_tokens=100, eos_token_id=[], streamer=Failing())
+    assert client.remote.stats()["sessions"] == {}
+    assert remote.generate(PROMPT, max_new_tokens=2, eos_token_id=[]).shape == (2, 7)
+
+
+def test_bytes_of_a_token_are_76_asked_for_and_36_streamed(client):
+    remote, wire = client.seeded(GPT2, "float32", 7), client.remote.wire
+    spent = {}
+    for mode in ("step", "stream"):
+        for steps in (10, 60):
+            before = wire.meter.sent_bytes + wire.meter.received_bytes
+            remote.generate(PROMPT[:1], max_new_tokens=steps, eos_token_id=[], mode=mode)
+            spent[mode, steps] = wire.meter.sent_bytes + wire.meter.received_bytes - before
+    assert (spent["step", 60] - spent["step", 10]) / 50 == 76
+    assert (spent["stream", 60] - spent["stream", 10]) / 50 == 36
+
+
+def test_each_thing_that_the_runtime_knows_saves_its_bytes(client):
+    """Logits of a vocabulary, of a whole prompt, and keys and values both ways, counted by hand."""
+    remote, meter = client.seeded(GPT2, "float32", 7), client.remote.wire.meter
+    spent = {}
+    for mode in get_args(Mode):
+        before = meter.sent_bytes + meter.received_bytes
+        remote.generate(PROMPT[:1], max_new_tokens=3, eos_token_id=[], mode=mode)
+        spent[mode] = meter.sent_bytes + meter.received_bytes - before
+    logits, token, length = 97 * 4, 2 * 2 * 32 * 4, PROMPT.shape[1]
+    assert 3 * logits < spent["logits"] - spent["step"] < 3 * (logits + 64)
+    assert spent["whole"] - spent["logits"] >= (length - 1) * logits
+    states = 2 * length + 2 * (length + 1) + (length + 2)  # there and back but for the last, which only comes
+    assert 0 <= spent["shipped"] - spent["logits"] - states * token < 1000
+
+
+def test_a_state_that_was_shipped_must_come_back_as_it_was(client):
+    remote = client.seeded(GPT2, "float32", 7)
+    request = Request(prompt=PROMPT, mask=None, sampling=Sampling(), steps=5, mode="shipped")
+    ask, body = client.remote.ask, DECODE.pack(1) + struct.pack("<2i", 1, 2)
+    answer = ask(Op.PREFILL, body=_prefill(remote.handle, request), tensors=[PROMPT])
+    assert client.remote.stats()["sessions"][str(answer.session)]["state_bytes"] == 0
+    _, keys, values = answer.tensors
+    for wrong in ([], [keys], [keys[:1], values[:1]], [keys.half(), values.half()]):
+        with pytest.raises(RequestRefusedError, match="brings another state than the last answer held, or none"):
+            ask(Op.DECODE, answer.session, body, wrong)
+    assert ask(Op.DECODE, answer.session, body, [keys, values]).tensors[0].shape == (2, 97)
+
+
+def test_a_stream_is_one_round_trip_and_steps_are_one_each(client):
+    remote, meter = client.seeded(GPT2, "float32", 7), client.remote.wire.meter
+    trips = []
+    for mode in ("stream", "step"):
+        before = meter.round_trips
+        remote.generate(PROMPT[:1], max_new_tokens=20, eos_token_id=[], mode=mode)
+        trips.append(meter.round_trips - before)
+    assert trips == [2, 20]
+
+
+def test_counters_of_both_sides_equal_the_kernels_after_generating(client):
+    model = build(CONFIGS["gemma"], "bfloat16", 2)
+    remote = client.upload(model)
+    for mode in ("stream", "logits"):
+        remote.generate(PROMPT, max_new_tokens=NEW, mode=mode)
+    settled(client.remote.wire.socket)
+    kernel, meter = client.remote.wire.kernel(), client.remote.wire.meter
+    assert (kernel.acknowledged, kernel.received) == (meter.sent_bytes, meter.received_bytes)
+    asked = meter.since(type(meter)())
+    told = client.remote.stats()
+    assert told["received_bytes"] == asked.sent_bytes + 32
+    assert told["sent_bytes"] == asked.received_bytes
+
+
+def test_a_killed_worker_is_named_with_the_token_it_was_lost_at(key):
+    with forked_worker() as worker, connect(worker.address, key) as client:
+        remote = client.seeded(GPT2, "float32", 7)
+        killer = killing(worker, at=4)
+        with pytest.raises(WorkerLostError, match=rf"worker {worker.address}: was lost at token [5-9] of 100"):
+            remote.generate(PROMPT, max_new_tokens=100, eos_token_id=[], streamer=killer, mode="step")
+
+
+@pytest.mark.parametrize("mode", ["stream", "step", "logits"])
+@pytest.mark.parametrize("source", ["seeded", "upload"])
+def test_lineage_replays_to_a_fresh_worker_with_equal_tokens(key, mode, source):
+    model = build(GPT2, "float32", 7)
+    expected = local(model, PROMPT, seed=4, new=60, do_sample=True, top_k=10, eos_token_id=None)
+    with forked_worker() as worker, forked_worker() as spare:
+        with connect([worker.address, spare.address], key, recover="lineage") as client:
+            remote = client.upload(model) if source == "upload" else client.seeded(GPT2, "float32", 7)
+            killer = killing(worker, at=4)
+            found = remote.generate(
+                PROMPT,
+                max_new_tokens=60,
+                eos_token_id=[],
+                do_sample=True,
+                top_k=10,
+                seed=4,
+                streamer=killer,
+                mode=mode,
+            )
+            assert client.remote.address == spare.address
+        assert torch.equal(found, expected)
+        assert torch.equal(torch.stack(killer.tokens, 1), expected[:, PROMPT.shape[1] :])
+
+
+class killing:
+    """A streamer that kills the worker once it has seen so many tokens."""
+
+    def __init__(self, worker, at):
+        self.worker, self.at, self.tokens = worker, at, []
+
+    def put(self, value):
+        if value.ndim == 1:
+            self.tokens.append(value)
+            if len(self.tokens) == self.at:
+                self.worker.send(signal.SIGSTOP)  # so that no token is on its way when it is killed
+                time.sleep(0.05)
+                self.worker.send(signal.SIGKILL)
+
+    def end(self):
+        pass
+
+
+def test_without_any_worker_left_recovery_gives_up_with_the_token(key):
+    with forked_worker() as worker, connect(worker.address, key, recover="lineage", recover_seconds=0.5) as client:
+        remote = client.seeded(GPT2, "float32", 7)
+        with pytest.raises(WorkerLostError, match=r"was lost at token \d+ of 100"):
+            remote.generate(PROMPT, max_new_tokens=100, eos_token_id=[], streamer=killing(worker, at=4))
+
+
+def test_concurrent_sessions_wait_for_no_more_steps_than_there_are_others(address, key):
+    clients = [connect(address, key) for _ in range(4)]
+    remotes = [client.seeded(GPT2, "float32", 7) for client in clients]
+    waits, found = {}, {}
+
+    def run(number):
+        found[number] = remotes[number].generate(PROMPT, max_new_tokens=100, eos_token_id=[])
+        waits[number] = clients[number].remote.stats()["longest_wait_steps"]
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(found[number], found[0]) for number in found)
+    assert max(waits.values()) == 3
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"prompt": PROMPT + 90}, "a token is outside the vocabulary of 97"),
+        ({"prompt": torch.zeros(1, 200).long()}, "200 tokens: the model has 128 positions"),
+        ({"max_new_tokens": 500}, "504 tokens: the model has 128 positions"),
+        ({"prompt": PROMPT[0]}, "a prompt is int64 of two dimensions"),
+        ({"attention_mask": MASK.flip(1)}, "padding must stand on the left"),
+        ({"attention_mask": MASK[:1]}, "not like the prompt"),
+    ],
+)
+def test_a_request_that_the_model_cannot_take_is_refused_in_one_line(client, more, reason):
+    remote = client.seeded(GPT2, "float32", 7)
+    asked = {"prompt": PROMPT, "max_new_tokens": 4} | more
+    with pytest.raises(RequestRefusedError, match=reason) as refused:
+        remote.generate(**asked)
+    assert "\n" not in str(refused.value)
+    assert remote.generate(PROMPT, max_new_tokens=4, eos_token_id=[]).shape == (2, 9)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (GPT2 | {"model_type": "no-such"}, "not one of a causal language model"),
+        (GPT2 | {"auto_map": {"AutoConfig": "evil.py"}}, "auto_map is not taken"),
+        (GPT2 | {"attn_implementation": "someone/kernel"}, "attn_implementation is not taken"),
+        (GPT2 | {"_attn_implementation": "someone/kernel"}, "_attn_implementation is not taken"),
+        (GPT2 | {"n_layer": 10**6}, "n_layer is 1000000, above 1024"),
+        (GPT2 | {"vocab_size": 10**8}, "weights of [0-9]+ bytes"),
+    ],
+)
+def test_a_config_that_asks_for_code_or_too_much_is_refused(client, config, reason):
+    body = {"config": config, "dtype": "float32", "seed": 0}
+    with pytest.raises(RequestRefusedError, match=reason):
+        client.remote.ask(Op.LOAD, body=json_bytes(body))
+
+
+@pytest.mark.parametrize("name", ["../mine", "/etc", "mine/../../x", "no-such"])
+def test_a_folder_outside_the_workers_models_is_refused(client, name):
+    with pytest.raises(RequestRefusedError, match=r"outside the worker's folder|no such model here"):
+        client.folder(name)
+
+
+def test_weights_that_hash_otherwise_are_refused(client):
+    model = build(GPT2, "float32", 33)
+    remote = client.upload(build(GPT2, "float32", 34))
+    remote._asked = {**remote._asked, "content": "0" * 64}
+    with pytest.raises(RequestRefusedError, match=r"the weights hash to .*, not to 000000000000"):
+        remote.load(client.remote)
+    assert client.upload(model).content != remote.content
+
+
+def test_mistakes_are_told_before_anything_is_sent(client):
+    remote = client.seeded(GPT2, "float32", 7)
+    with pytest.raises(UserError, match="temperature: 0 is not above 0"):
+        remote.generate(PROMPT, max_new_tokens=4, do_sample=True, temperature=0)
+    with pytest.raises(UserError, match="max_new_tokens: 0 is not above 0"):
+        remote.generate(PROMPT, max_new_tokens=0)

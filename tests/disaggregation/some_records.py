@@ -1,0 +1,46 @@
+"""Records of two blocks, as the stage would write them, with known ratios."""
+
+import json
+
+import numpy as np
+
+from plumbline.core.plan.target import canonical, digest
+from plumbline.disaggregation.record import MeasureRecord
+from plumbline.disaggregation.settings import FULL, REMOTE
+from plumbline.disaggregation.summarize import SummarizeSpec, summarize
+
+HEAD = {"started": "2026-11-26T00:00:00+00:00", "seconds": 9.0, "machine": {"cpu_model": "a CPU", "cores": 2}}
+TIMES = {"local": 1.0, "control": 1.0, "generate": 1.1, FULL: 1.02, "no_stream": 1.3, "no_server_sampling": 1.4}
+TIMES |= {"remote": 1.6, "no_semantics": 6.0}
+"""Times over those of local."""
+ROUNDS = 12
+
+
+def block(number: int, link: str = "loopback", **changes: object) -> MeasureRecord:
+    """A block whose machine is slower by half than the one before, and drifts."""
+    draw = np.random.default_rng(number)
+    drift = 1e-3 * 1.5**number * np.linspace(1, 2, ROUNDS)
+    arms = [
+        {
+            "name": name,
+            "seconds": list(times * drift * draw.normal(1, 0.002, ROUNDS)),
+            "bytes_per_token": 36.0 * times if name in REMOTE else None,
+            "round_trips_per_token": 1.0 if name in REMOTE else None,
+        }
+        for name, times in TIMES.items()
+    ]
+    values = {"trial": f"llm_decode-{link}-{number}", "outcome": "ok", "device": "cpu", "link": link, "block": number}
+    values |= {"spec": {"block": number, "link": link}, "contexts": [{"context": 32, "arms": arms, "precise": True}]}
+    return MeasureRecord.model_validate(HEAD | values | changes)
+
+
+def summarized(folder, records):
+    """The folder that the summary of these records was written to."""
+    paths = []
+    for record in records:
+        paths.append(folder / "trials" / f"{record.trial}.json")
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        paths[-1].write_text(json.dumps(record.to_json()))
+    specs = {record.trial: digest(canonical(record.spec)) for record in records}
+    summarize(SummarizeSpec(code="", inputs="", records=specs), paths, folder / "results.json")
+    return folder

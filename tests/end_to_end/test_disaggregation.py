@@ -1,0 +1,32 @@
+"""The whole `disaggregation` study at a tiny size, with real workers: outputs and staleness."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from house import House, build
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> House:
+    """A house in which the tiny study was run."""
+    house = build(tmp_path_factory.mktemp("measured") / "house", "disaggregation")
+    house.snakemake()
+    return house
+
+
+def test_the_study_runs_from_processes_to_figures(measured):
+    records = [json.loads(path.read_text()) for path in (measured.study / "trials").glob("*.json")]
+    assert [record["outcome"] for record in records] == ["ok", "ok"]
+    assert len({record[side] for record in records for side in ("worker_pid", "client_pid")}) == 4
+    frame = pd.read_csv(measured.study / "summary.csv")
+    assert set(frame["way"]) >= {"control", "full", "no_semantics"}
+    assert (measured.study / "figures" / "latency.pdf").exists()
+
+
+def test_second_run_has_nothing_to_do_and_a_deleted_block_alone_is_measured_again(measured):
+    assert "Nothing to be done" in measured.snakemake()
+    (measured.study / "trials" / "llm_decode-loopback-1.json").unlink()
+    jobs = measured.waiting()
+    assert dict(jobs) == {"disaggregation_measure": 1, "disaggregation_summarize": 1, "disaggregation_figures": 1}

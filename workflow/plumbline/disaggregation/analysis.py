@@ -1,0 +1,89 @@
+"""What the turns of all blocks say: how long each way takes against local, and against `full`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from plumbline.core.measure.interleave import CONTROL
+from plumbline.core.statistics.rates import Ratio, ratio_over_rounds
+from plumbline.core.statistics.rounds import Verdict, verdict
+from plumbline.disaggregation.record import MeasureRecord
+from plumbline.disaggregation.settings import FULL, LOCAL
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One way to decode, on one link, with one length of prompt, over all blocks."""
+
+    link: str
+    context: int
+    name: str
+    blocks: int
+    rounds: int
+    milliseconds: float
+    """Per token: the median over rounds."""
+    against_local: Ratio
+    """How many times as long as local, by the rounds' ratios; of the control: A/A."""
+    verdict: Verdict
+    against_full: Ratio | None
+    """How many times as long as `full`: what it buys to know better. None for ways that send nothing."""
+    bytes_per_token: float | None
+    round_trips_per_token: float | None
+
+
+def cells(records: Sequence[MeasureRecord]) -> list[Cell]:
+    """Every way on every link and context that was measured, in the records' order; the control beside `local`."""
+    found: list[Cell] = []
+    places = dict.fromkeys((one.link, part.context) for one in records for part in one.contexts)
+    for link, context in places:
+        parts = [part for one in records if one.link == link for part in one.contexts if part.context == context]
+        arms = {
+            name: [arm for part in parts for arm in part.arms if arm.name == name]
+            for name in (arm.name for arm in parts[0].arms)
+        }
+        seconds = {name: np.concatenate([np.array(arm.seconds) for arm in many]) for name, many in arms.items()}
+        blocks = np.repeat(np.arange(len(parts)), [len(part.arms[0].seconds) for part in parts])
+        local = np.sqrt(seconds[LOCAL] * seconds[CONTROL])
+        aa = ratio_over_rounds(seconds[LOCAL], seconds[CONTROL], blocks)
+        for name, many in arms.items():
+            if name == LOCAL:
+                continue
+            base = seconds[LOCAL] if name == CONTROL else local
+            sends = many[0].bytes_per_token is not None
+            found.append(
+                Cell(
+                    link=link,
+                    context=context,
+                    name=name,
+                    blocks=len(parts),
+                    rounds=len(blocks),
+                    milliseconds=1e3 * float(np.median(seconds[name])),
+                    against_local=ratio_over_rounds(seconds[name], base, blocks),
+                    verdict=verdict(ratio_over_rounds(base, seconds[name], blocks), aa),
+                    against_full=ratio_over_rounds(seconds[name], seconds[FULL], blocks)
+                    if sends and name != FULL
+                    else None,
+                    bytes_per_token=many[0].bytes_per_token,
+                    round_trips_per_token=many[0].round_trips_per_token,
+                )
+            )
+    return found
+
+
+def cells_frame(found: Sequence[Cell]) -> pd.DataFrame:
+    """A row a cell."""
+    rows = []
+    for one in found:
+        row: dict[str, object] = {"link": one.link, "context": one.context, "way": one.name}
+        row |= {"blocks": one.blocks, "rounds": one.rounds, "milliseconds_per_token": one.milliseconds}
+        for name, ratio in (("against_local", one.against_local), ("against_full", one.against_full)):
+            ends = (np.nan,) * 3 if ratio is None else (ratio.value, ratio.low, ratio.high)
+            row |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
+        row |= {"verdict": str(one.verdict), "bytes_per_token": one.bytes_per_token}
+        rows.append(row | {"round_trips_per_token": one.round_trips_per_token})
+    return pd.DataFrame(rows)

@@ -1,0 +1,72 @@
+"""What the runtime adds to the command line: `plumbline worker` and `plumbline worker-key`."""
+
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from plumbline.core.errors import UserError
+
+app = typer.Typer()
+
+
+@app.command()
+def worker(
+    key_file: Annotated[Path, typer.Option(help="File with the key that clients must hold; see worker-key.")],
+    listen: Annotated[str, typer.Option(help="HOST:PORT to listen on; port 0 takes a free one.")] = "127.0.0.1:7700",
+    models: Annotated[Path | None, typer.Option(help="Folder with models that clients may name.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    weights_gib: Annotated[float, typer.Option(help="The most memory that all models together may take.")] = 8.0,
+    session_gib: Annotated[float, typer.Option(help="The most memory that the state of one session may take.")] = 1.0,
+    connections: Annotated[int, typer.Option(help="The most connections at a time.")] = 256,
+    stall_seconds: Annotated[float, typer.Option(help="How long a peer may take to complete a frame.")] = 10.0,
+    spin_seconds: Annotated[float, typer.Option(help="How long a read spins before it sleeps.")] = 0.0,
+) -> None:
+    """Serve language models to clients that hold the key (`plumbline.disaggregation.runtime.client`)."""
+    from plumbline.core.run.device import torch_device
+    from plumbline.disaggregation.runtime.address import parse_address
+    from plumbline.disaggregation.runtime.connection import Bounds
+    from plumbline.disaggregation.runtime.keys import read_key
+    from plumbline.disaggregation.runtime.protocol import Limits
+    from plumbline.disaggregation.runtime.weights import Store
+    from plumbline.disaggregation.runtime.worker import Worker
+
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if models is not None and not models.is_dir():
+        raise UserError(f"--models: {models} is not a directory")
+    secret = read_key(key_file)
+    host, port = parse_address(listen)
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise UserError(f"--listen: {listen} is not available ({error.strerror}); name another address") from None
+    serving = Worker(
+        listening,
+        secret,
+        Store(round(weights_gib * 2**30), torch_device(device), models),
+        Limits(stall_seconds=stall_seconds, spin_seconds=spin_seconds),
+        Bounds(connections=connections, session_bytes=round(session_gib * 2**30)),
+    )
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        serving.is_stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    typer.echo(f"listening on {host}:{listening.getsockname()[1]}")
+    serving.run()
+
+
+@app.command("worker-key")
+def worker_key(path: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
+    """Write a new key, which only this user may read, for workers and their clients."""
+    from plumbline.disaggregation.runtime.keys import write_key
+
+    write_key(path)
+    typer.echo(f"{path} written; copy it to where the clients run, over a channel that keeps it secret")

@@ -1,0 +1,119 @@
+"""Stage `disaggregation.figures`: the study's figures, from the records that `disaggregation.summarize` merged."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from plumbline.core.plan.target import Spec
+from plumbline.core.present.figures import draw_figures
+from plumbline.core.present.panels import DASHES, legend_below, log_axis, panels
+from plumbline.core.present.plotting import GREY, MARKERS, PALETTE, message_figure
+from plumbline.core.run.records import read_results
+from plumbline.core.run.stage import stage
+from plumbline.disaggregation.analysis import Cell, cells
+from plumbline.disaggregation.record import MeasureRecord
+from plumbline.disaggregation.settings import FIGURES, GENERATE, REMOTE
+
+
+class FiguresSpec(Spec):
+    """What decides the figures: their code and the summary's spec."""
+
+
+def latency(found: Sequence[Cell]) -> Figure:
+    """Time per token over that of local, with its interval, by the way: a panel a link, a colour a context."""
+    figure, axes = _panels(found)
+    for panel, link in zip(axes, _links(found), strict=True):
+        for number, (offset, part) in enumerate(_by_context(found, link, (GENERATE, *REMOTE))):
+            ratios = [one.against_local for one in part]
+            values = np.array([ratio.value for ratio in ratios])
+            ends = np.array([[ratio.low, ratio.high] for ratio in ratios]).T
+            lengths = np.abs(np.nan_to_num(ends - values, nan=0.0))
+            places = np.arange(len(part)) + offset
+            panel.errorbar(
+                places,
+                values,
+                yerr=lengths,
+                fmt=MARKERS[number % len(MARKERS)],
+                color=PALETTE[number % len(PALETTE)],
+                capsize=2,
+            )
+        panel.axhline(1.0, color=GREY, linestyle=DASHES, linewidth=0.8)
+        panel.set_ylabel("Time per token ÷ local")
+        log_axis(panel)
+        _name_ways(panel, link, (GENERATE, *REMOTE))
+    _legend(figure, found)
+    return figure
+
+
+def traffic(found: Sequence[Cell]) -> Figure:
+    """Bytes per token, both ways, by the way to decode: a panel a link, a colour a context."""
+    figure, axes = _panels(found)
+    for panel, link in zip(axes, _links(found), strict=True):
+        for number, (offset, part) in enumerate(_by_context(found, link, tuple(REMOTE))):
+            places = np.arange(len(part)) + offset
+            sizes = [float(one.bytes_per_token or 0) for one in part]
+            panel.plot(places, sizes, MARKERS[number % len(MARKERS)], color=PALETTE[number % len(PALETTE)])
+        panel.set_ylabel("Bytes per token")
+        log_axis(panel)
+        _name_ways(panel, link, tuple(REMOTE))
+    _legend(figure, found)
+    return figure
+
+
+def _panels(found: Sequence[Cell]) -> tuple[Figure, list[Axes]]:
+    return panels(len(_links(found))) if found else (message_figure("No block has a result."), [])
+
+
+def _links(found: Sequence[Cell]) -> list[str]:
+    return list(dict.fromkeys(one.link for one in found))
+
+
+def _contexts(found: Sequence[Cell]) -> list[int]:
+    return sorted({one.context for one in found})
+
+
+def _by_context(found: Sequence[Cell], link: str, names: Sequence[str]) -> list[tuple[float, list[Cell]]]:
+    """For each context how far to the side it is drawn, and its cells in the order of `names`."""
+    contexts = _contexts(found)
+    groups = []
+    for number, context in enumerate(contexts):
+        own = {one.name: one for one in found if (one.link, one.context) == (link, context)}
+        groups.append((0.16 * (number - (len(contexts) - 1) / 2), [own[name] for name in names if name in own]))
+    return groups
+
+
+def _name_ways(panel: Axes, link: str, names: Sequence[str]) -> None:
+    panel.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=25, ha="right")
+    panel.grid(axis="y")
+    panel.set_title(link)
+
+
+def _legend(figure: Figure, found: Sequence[Cell]) -> None:
+    handles = [
+        Line2D([], [], marker=MARKERS[number % len(MARKERS)], color=PALETTE[number % len(PALETTE)], linestyle="")
+        for number in range(len(_contexts(found)))
+    ]
+    for handle, context in zip(handles, _contexts(found), strict=True):
+        handle.set_label(f"prompt of {context} tokens")
+    legend_below(figure, handles)
+
+
+DRAWINGS = {"latency": latency, "traffic": traffic}
+
+
+@stage
+def figures(spec: FiguresSpec, results: Path, output: Path) -> None:
+    """Draws `output`, the first of FIGURES, and the others beside it, each as `<name>.pdf` and `<name>.png` (300 dpi).
+
+    results: the results.json of the stage `summarize`. Raises UserError for any other file.
+    """
+    records, _ = read_results(results, MeasureRecord)
+    draw_figures(DRAWINGS, FIGURES, cells(records), output.parent)
+
+
+if __name__ == "__main__":
+    figures.main()

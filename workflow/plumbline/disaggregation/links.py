@@ -1,0 +1,96 @@
+"""Networks between the two processes of a block: loopback, or a veth pair whose rate is limited both ways.
+
+The worker moves into a network namespace without a name, and makes the pair from there; both end with its process,
+however that ends. Needs root, `ip` and `tc` (iproute2); elsewhere the link is unavailable.
+"""
+
+import ctypes
+import os
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+
+from plumbline.core.errors import one_line
+from plumbline.core.run.record import Outcome, OutcomeError
+from plumbline.disaggregation.settings import Link
+
+CLONE_NEWNET = 0x40000000  # of Linux's sched.h
+PORT = 7700
+BURST = "256kb"
+LONGEST_QUEUE = "50ms"
+WAIT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Network:
+    """One link, to be set up by both processes. `number` tells it from other links on this machine."""
+
+    link: Link
+    listening: socket.socket | None
+    """Where the worker listens on loopback."""
+    number: int
+
+    @property
+    def address(self) -> str:
+        """Where the client finds the worker."""
+        if self.listening is not None:
+            return f"127.0.0.1:{self.listening.getsockname()[1]}"
+        return f"{self._host(2)}:{PORT}"
+
+    def worker_end(self) -> socket.socket:
+        """Sets up the worker's end; where it listens. Raises OutcomeError where the link is unavailable."""
+        if self.listening is not None:
+            return self.listening
+        parent = os.getppid()
+        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+            raise _unavailable(self.link, os.strerror(ctypes.get_errno()))
+        self._run("ip", "link", "add", "worker", "type", "veth", "peer", "name", self._name, "netns", str(parent))
+        self._run("ip", "address", "add", f"{self._host(2)}/30", "dev", "worker")
+        self._run("ip", "link", "set", "worker", "up")
+        self._limit("worker")
+        return socket.create_server((self._host(2), PORT))
+
+    def client_end(self) -> None:
+        """Waits for the worker's end, and sets up the client's."""
+        if self.listening is not None:
+            return
+        deadline = time.monotonic() + WAIT_SECONDS
+        while self._name not in (name for _, name in socket.if_nameindex()):
+            if time.monotonic() > deadline:
+                raise _unavailable(self.link, f"no interface {self._name} after {WAIT_SECONDS:g} s")
+            time.sleep(0.02)
+        self._run("ip", "address", "add", f"{self._host(1)}/30", "dev", self._name)
+        self._run("ip", "link", "set", self._name, "up")
+        self._limit(self._name)
+
+    @property
+    def _name(self) -> str:
+        return f"plumb{self.number}"
+
+    def _host(self, end: int) -> str:
+        return f"10.213.{(self.number >> 6) & 255}.{(self.number & 63) * 4 + end}"
+
+    def _limit(self, device: str) -> None:
+        shaped = ["rate", self.link, "burst", BURST, "latency", LONGEST_QUEUE]
+        self._run("tc", "qdisc", "add", "dev", device, "root", "tbf", *shaped)
+
+    def _run(self, *command: str) -> None:
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        except FileNotFoundError:
+            raise _unavailable(self.link, f"there is no {command[0]}") from None
+        except subprocess.CalledProcessError as error:
+            raise _unavailable(
+                self.link, f"{' '.join(command[:4])}: {error.stderr.strip() or one_line(error)}"
+            ) from None
+
+
+def network(link: Link) -> Network:
+    """The link of this process's children. On loopback, a socket that listens is made here."""
+    listening = socket.create_server(("127.0.0.1", 0)) if link == "loopback" else None
+    return Network(link, listening, os.getpid())
+
+
+def _unavailable(link: str, reason: str) -> OutcomeError:
+    return OutcomeError(Outcome.UNAVAILABLE, f"a link of {link} cannot be made here: {reason}")

@@ -1,0 +1,124 @@
+"""What a user calls: a causal language model whose weights and state are on a worker, and whose `generate` runs there.
+
+remote = connect("127.0.0.1:7700", key_file="worker.key")
+model = remote.upload(AutoModelForCausalLM.from_pretrained("my-model"))
+tokens = model.generate(prompt, max_new_tokens=100)
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor
+
+from plumbline.core.errors import UserError
+from plumbline.disaggregation.runtime.generation import RemoteModel, WorkerLostError
+from plumbline.disaggregation.runtime.keys import read_key
+from plumbline.disaggregation.runtime.protocol import (
+    ON_MODEL,
+    Limits,
+    Op,
+    WireError,
+)
+from plumbline.disaggregation.runtime.remote import Remote
+from plumbline.disaggregation.runtime.weights import cleaned, config_of, content_hash, weights_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+RETRY_SECONDS = 0.2
+
+
+def connect(
+    addresses: str | Sequence[str],
+    key_file: str | Path,
+    *,
+    recover: Literal["none", "lineage"] = "none",
+    recover_seconds: float = 30.0,
+    spin_seconds: float = 0.0,
+    reply_seconds: float = 300.0,
+) -> "Client":
+    """A client of the worker at the first of `addresses`, HOST:PORT; further ones are for when it is lost.
+
+    recover: with `lineage`, a generation whose worker is lost goes on at whichever address answers within
+    `recover_seconds`: its inputs are replayed there, and the tokens so far must come out again. spin_seconds: how
+    long a read tries again before it sleeps. reply_seconds: how long a worker may take for an answer.
+    Raises UserError when the worker cannot be reached or refuses.
+    """
+    named = [addresses] if isinstance(addresses, str) else list(addresses)
+    limits = Limits(spin_seconds=spin_seconds)
+    secret = read_key(Path(key_file))
+    return Client(named, lambda address: Remote(address, secret, limits, reply_seconds), recover, recover_seconds)
+
+
+class Client:
+    """Models on a worker. Close it, or use it in a `with` block, to free what it holds there."""
+
+    def __init__(
+        self, addresses: list[str], open_remote: Callable[[str], Remote], recover: str, recover_seconds: float
+    ) -> None:
+        self.recovers = recover == "lineage"
+        self.remote = open_remote(addresses[0])
+        self._addresses = addresses
+        self._open = open_remote
+        self._recover_seconds = recover_seconds
+        self._models: list[RemoteModel] = []
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection; the worker frees what it held for it."""
+        self.remote.close()
+
+    def upload(self, model: "PreTrainedModel") -> "RemoteModel":
+        """A model of this process. Its weights are sent unless the worker holds the same content already."""
+        config = config_of(model)
+        asked = {
+            "config": config,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "content": content_hash(model),
+        }
+        return self._loaded(asked, weights_of(model))
+
+    def seeded(self, config: Mapping[str, Any], dtype: str = "float32", seed: int = 0) -> "RemoteModel":
+        """A model of a transformers config, as `to_dict` gives it, whose random weights the worker draws."""
+        return self._loaded({"config": cleaned(config), "dtype": dtype, "seed": seed}, {})
+
+    def folder(self, name: str, dtype: str = "float32") -> "RemoteModel":
+        """The model that lies in the folder `name` below the worker's --models."""
+        return self._loaded({"folder": name, "dtype": dtype}, {})
+
+    def move(self, lost: WorkerLostError) -> None:
+        """Opens a connection to any of the addresses, and loads all models there. Raises `lost` when none answers."""
+        self.remote.close()
+        deadline = time.monotonic() + self._recover_seconds
+        while True:
+            for address in self._addresses:
+                try:
+                    self.remote = self._open(address)
+                    for model in self._models:
+                        model.load(self.remote)
+                    return
+                except (UserError, WireError):
+                    if time.monotonic() > deadline:
+                        raise lost from None
+            time.sleep(RETRY_SECONDS)
+
+    def _loaded(self, asked: dict[str, Any], weights: Mapping[str, Tensor]) -> "RemoteModel":
+        model = RemoteModel(self, asked, weights)
+        try:
+            model.load(self.remote)
+        except WireError as error:
+            raise WorkerLostError(f"worker {self.remote.address}: was lost while it loaded a model ({error})") from None
+        self._models.append(model)
+        return model
+
+    def forget(self, model: "RemoteModel") -> None:
+        """Gives up a model."""
+        self._models.remove(model)
+        self.remote.ask(Op.FREE, model.handle, flags=ON_MODEL)

@@ -1,0 +1,239 @@
+"""A model on a worker, and how its tokens come: streamed, asked for, or chosen on this side; replayed after a loss."""
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from plumbline.core.errors import UserError
+from plumbline.disaggregation.runtime.protocol import (
+    DECODE,
+    LAST,
+    PREFILL,
+    STREAM,
+    Op,
+    PeerGoneError,
+    Reply,
+    WireError,
+    json_bytes,
+    json_object,
+)
+from plumbline.disaggregation.runtime.remote import Remote
+from plumbline.disaggregation.runtime.sampling import Sampler, Sampling
+from plumbline.disaggregation.runtime.wire import Frame
+
+if TYPE_CHECKING:
+    from plumbline.disaggregation.runtime.client import Client
+
+MOST_LOSSES = 3
+"""Workers that one generation may lose before it is given up: a prompt may be what kills them."""
+
+Mode = Literal["stream", "step", "logits", "whole", "shipped"]
+REPLIES = {"logits": Reply.LAST_LOGITS, "whole": Reply.ALL_LOGITS, "shipped": Reply.STATE}
+
+
+class WorkerLostError(UserError):
+    """The worker is gone, and the state of its sessions with it."""
+
+
+class Streamer(Protocol):
+    """What transformers calls a streamer."""
+
+    def put(self, value: Tensor) -> None:
+        """Takes the prompt, then the tokens of each step."""
+
+    def end(self) -> None:
+        """There are no more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """All that decides the tokens of a generation: its lineage."""
+
+    prompt: Tensor
+    mask: Tensor | None
+    sampling: Sampling
+    steps: int
+    mode: Mode
+
+
+class RemoteModel:
+    """A model on a worker."""
+
+    def __init__(self, client: "Client", asked: dict[str, Any], weights: Mapping[str, Tensor]) -> None:
+        self._client = client
+        self._asked = asked
+        self._weights = weights
+        self.handle = 0
+        self.content = ""
+        self.eos: tuple[int, ...] = ()
+        self.pad = -1
+
+    def load(self, remote: Remote) -> None:
+        """Has the worker hold the model, for this connection."""
+        told = json_object(remote.ask(Op.LOAD, body=json_bytes(self._asked)).body)
+        if told.get("upload"):
+            for name, tensor in self._weights.items():
+                remote.ask(Op.PUT, body=name.encode(), tensors=[tensor.detach()])
+            told = json_object(remote.ask(Op.LOAD, body=json_bytes(self._asked)).body)
+        self.handle, self.content = int(told["model"]), str(told["content"])
+        self.eos, self.pad = tuple(told["eos"]), int(told["pad"])
+
+    def free(self) -> None:
+        """Gives the model up; the worker frees it when no other connection uses it."""
+        self._client.forget(self)
+
+    def generate(
+        self,
+        prompt: Tensor,
+        *,
+        max_new_tokens: int,
+        attention_mask: Tensor | None = None,
+        do_sample: bool = False,
+        temperature: float = 1.0,
+        top_k: int = 50,
+        seed: int = 0,
+        eos_token_id: int | Sequence[int] | None = None,
+        pad_token_id: int | None = None,
+        streamer: Streamer | None = None,
+        mode: Mode = "stream",
+    ) -> Tensor:
+        """(rows, length) -> (rows, length + new) tokens, those that transformers' `generate` gives after
+        `torch.manual_seed(seed)`.
+
+        attention_mask: 0 where there is padding, which stands on the left. eos_token_id, pad_token_id: None takes the
+        model's; an empty list never ends early. streamer: takes the prompt and each step's tokens, as they come.
+        mode: `stream` asks once and the worker sends each token; `step` asks for each; `logits` has the worker send
+        logits, from which this side chooses; `whole` has it send those of every position; `shipped` has it send keys
+        and values as well, which travel back with the next step. The last two show what it costs not to know better.
+
+        Raises RequestRefusedError, and WorkerLostError with the number of the token that the worker was lost at.
+        """
+        if max_new_tokens < 1:
+            raise UserError(f"max_new_tokens: {max_new_tokens} is not above 0")
+        if do_sample and not temperature > 0:
+            raise UserError(f"temperature: {temperature:g} is not above 0; for greedy tokens, leave do_sample out")
+        eos = self.eos if eos_token_id is None else eos_token_id
+        request = Request(
+            prompt=prompt.long(),
+            mask=None if attention_mask is None else attention_mask.long(),
+            sampling=Sampling(
+                temperature=temperature if do_sample else 0.0,
+                top_k=top_k if do_sample else 0,
+                seed=seed,
+                eos=(eos,) if isinstance(eos, int) else tuple(eos),
+                pad=self.pad if pad_token_id is None else pad_token_id,
+            ),
+            steps=max_new_tokens,
+            mode=mode,
+        )
+        if streamer is not None:
+            streamer.put(prompt)
+        found = [prompt.long()]
+        for tokens in self._lasting(request):
+            found.append(tokens[:, None])
+            if streamer is not None:
+                streamer.put(tokens)
+        if streamer is not None:
+            streamer.end()
+        return torch.cat(found, 1)
+
+    def _lasting(self, request: Request) -> Iterator[Tensor]:
+        """The tokens of each step. After a loss, the steps that were seen are replayed, and compared."""
+        seen: list[Tensor] = []
+        for losses in range(MOST_LOSSES + 1):
+            try:
+                for number, tokens in enumerate(self._steps(request)):
+                    if number == len(seen):
+                        seen.append(tokens)
+                        yield tokens
+                    elif not torch.equal(tokens, seen[number]):
+                        raise UserError(
+                            f"worker {self._client.remote.address}: token {number + 1} came out otherwise when it was "
+                            "replayed; workers of one client must compute alike: same versions, device and threads"
+                        )
+                return
+            except WireError as error:
+                lost = WorkerLostError(
+                    f"worker {self._client.remote.address}: was lost at token {len(seen) + 1} of {request.steps} "
+                    f"({error}); with recover='lineage' another one goes on"
+                )
+                if not self._client.recovers or losses == MOST_LOSSES:
+                    raise lost from None
+                self._client.move(lost)
+
+    def _steps(self, request: Request) -> Iterator[Tensor]:
+        """The tokens of each step, from a session that is freed afterwards. Raises PeerGoneError."""
+        remote, rows = self._client.remote, request.prompt.shape[0]
+        answer = remote.ask(Op.PREFILL, body=_prefill(self.handle, request), tensors=_inputs(request))
+        session = answer.session
+        try:
+            if request.mode in REPLIES:
+                yield from self._choosing(remote, request, answer)
+            else:
+                yield from _received(remote, request, answer, rows)
+        finally:
+            with suppress(WireError, OSError):  # the session is gone with its connection
+                _free(remote, session)
+
+    def _choosing(self, remote: Remote, request: Request, answer: Frame) -> Iterator[Tensor]:
+        """Tokens that this side chooses from the worker's logits."""
+        sampler = Sampler(request.sampling, request.prompt.shape[0], torch.device("cpu"))
+        for step in range(1, request.steps + 1):
+            logits, *state = answer.tensors
+            yield (tokens := sampler.choose(logits[:, -1] if request.mode == "whole" else logits))
+            if step == request.steps or sampler.has_ended:
+                return
+            answer = remote.ask(Op.DECODE, answer.session, DECODE.pack(step) + _packed(tokens), state)
+
+
+def _received(remote: Remote, request: Request, answer: Frame, rows: int) -> Iterator[Tensor]:
+    """Tokens that the worker chooses: asked for one by one, or all at once."""
+    session, yielded = answer.session, 1
+    yield (tokens := _unpacked(answer, rows))
+    if request.mode == "stream" and request.steps > 1 and not answer.flags & LAST:
+        answer = remote.ask(Op.STREAM, session, STREAM.pack(1, request.steps - 1) + _packed(tokens))
+        yield _unpacked(answer, rows)
+        while not answer.flags & LAST:
+            answer = remote.answer(Op.STREAM)
+            yield _unpacked(answer, rows)
+        return
+    while yielded < request.steps and not answer.flags & LAST:
+        answer = remote.ask(Op.DECODE, session, DECODE.pack(yielded) + _packed(tokens))
+        yielded += 1
+        yield (tokens := _unpacked(answer, rows))
+
+
+def _prefill(model: int, request: Request) -> bytes:
+    sampling = request.sampling
+    reply = REPLIES.get(request.mode, Reply.TOKENS)
+    values = (sampling.temperature, sampling.top_k, sampling.seed, sampling.pad, len(sampling.eos))
+    return PREFILL.pack(model, reply, *values) + struct.pack(f"<{len(sampling.eos)}i", *sampling.eos)
+
+
+def _inputs(request: Request) -> list[Tensor]:
+    return [request.prompt] if request.mask is None else [request.prompt, request.mask]
+
+
+def _packed(tokens: Tensor) -> bytes:
+    """4 bytes a token."""
+    return tokens.to(torch.int32).numpy().tobytes()
+
+
+def _unpacked(answer: Frame, rows: int) -> Tensor:
+    """(rows,) int64. Raises PeerGoneError for an answer of another size."""
+    if len(answer.body) != 4 * rows:
+        raise PeerGoneError(f"answered {len(answer.body)} bytes for {rows} tokens")
+    return torch.tensor(struct.unpack(f"<{rows}i", answer.body))
+
+
+def _free(remote: Remote, session: int) -> None:
+    """Ends a session, also in the middle of a stream, whose frames are passed over."""
+    remote.wire.send_all(Op.FREE, session)
+    while (frame := remote.wire.receive(remote.reply_seconds)).op is not Op.FREE:
+        if frame.op is Op.ERR:
+            return

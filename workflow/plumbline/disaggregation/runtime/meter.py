@@ -1,0 +1,61 @@
+"""Bytes and round trips of a connection: counted from the frames, and as the kernel counts them."""
+
+import socket
+import struct
+import time
+from dataclasses import asdict, dataclass
+
+TCP_INFO_BYTES = 256
+BYTES_ACKED = struct.Struct("<QQ")
+BYTES_ACKED_OFFSET = 120
+"""Of bytes_acked and then bytes_received in Linux's struct tcp_info (since 4.1)."""
+
+
+@dataclass
+class Meter:
+    """What went through a connection since it was opened, headers and MACs included."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    sent_frames: int = 0
+    received_frames: int = 0
+    round_trips: int = 0
+    """Requests for whose reply this side waited. A stream counts once."""
+
+    def since(self, before: "Meter") -> "Meter":
+        """The difference to an earlier copy."""
+        earlier = asdict(before)
+        return Meter(**{name: value - earlier[name] for name, value in asdict(self).items()})
+
+
+@dataclass(frozen=True)
+class KernelBytes:
+    """Bytes of payload that TCP has had acknowledged, and has received."""
+
+    acknowledged: int
+    received: int
+
+
+def kernel_bytes(connection: socket.socket) -> KernelBytes | None:
+    """The kernel's counters of a TCP connection; None for a socket of another kind, or a kernel without them.
+
+    `acknowledged` has one more than was sent on the side that connected: the SYN takes a sequence number.
+    """
+    if connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
+    if len(info) < BYTES_ACKED_OFFSET + BYTES_ACKED.size:
+        return None
+    return KernelBytes(*BYTES_ACKED.unpack_from(info, BYTES_ACKED_OFFSET))
+
+
+def settled(connection: socket.socket, seconds: float = 1.0) -> KernelBytes | None:
+    """The kernel's counters once they rest: a peer may acknowledge 40 ms late. Waits at most `seconds`."""
+    before, deadline = kernel_bytes(connection), time.monotonic() + seconds
+    while before is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
+        now = kernel_bytes(connection)
+        if now == before:
+            break
+        before = now
+    return before

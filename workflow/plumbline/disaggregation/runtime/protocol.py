@@ -1,0 +1,127 @@
+"""The protocol's words: operations, data types, limits, and the fixed bodies of the operations of every token.
+
+A frame on the wire is
+
+    header (16 bytes) | body | MAC (16 bytes) [ | buffers | MAC (16 bytes) ]
+
+The header holds version, operation, flags, session, length of the body, and sequence number. The body describes the
+tensors that follow as buffers, if the flag `BUFFERS` is set, and then holds the operation's own bytes. The receiver
+knows from the authenticated body how large the buffers are before it takes memory for them. All numbers are
+little-endian. The version is the first byte of every frame of every version.
+"""
+
+import json
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+VERSION = 1
+HEADER = struct.Struct("<BBHIII")
+MAC_BYTES = 16
+OVERHEAD_BYTES = HEADER.size + MAC_BYTES
+"""What a frame without buffers takes beside its body."""
+MAX_SEQUENCE = 2**32 - 1
+
+
+class Op(IntEnum):
+    """What a frame asks for; a reply has the operation of its request, or `ERR`."""
+
+    HELLO = 1
+    """Opens a connection: each side sends its nonce."""
+    LOAD = 2
+    """Names a model; JSON. The reply holds the model's handle."""
+    PUT = 3
+    """One weight of a model that is being uploaded."""
+    PREFILL = 4
+    """Starts a session: the prompt goes through the model. The reply names the session."""
+    DECODE = 5
+    """One token of each row goes through the model."""
+    STREAM = 6
+    """As many decode steps as asked for, each answered by a frame with its tokens."""
+    FREE = 7
+    """Ends a session, or gives up a model."""
+    STATS = 8
+    """Counters of the worker; JSON."""
+    ERR = 9
+    """Why a request was refused, or failed; JSON."""
+
+
+BODY_LIMITS = {
+    Op.HELLO: 64,
+    Op.LOAD: 1 << 16,
+    Op.PUT: 1 << 10,
+    Op.PREFILL: 1 << 10,
+    Op.DECODE: 1 << 12,
+    Op.STREAM: 1 << 12,
+    Op.FREE: 16,
+    Op.STATS: 1 << 16,
+    Op.ERR: 1 << 12,
+}
+"""Bytes that the body of each operation may have; a longer one is refused by its header."""
+
+BUFFERS = 1
+"""Flag: tensors follow the body."""
+LAST = 2
+"""Flag: the last frame of a stream; of any answer with tokens, that every row has ended."""
+ON_MODEL = 4
+"""Flag of FREE: the number in the header is a model's handle."""
+
+DECODE = struct.Struct("<I")
+"""The session's epoch: how many times its state has changed. The tokens follow, 4 bytes each."""
+STREAM = struct.Struct("<II")
+"""The session's epoch, and the number of steps. The tokens follow."""
+PREFILL = struct.Struct("<IBdIQiB")
+"""Model, what replies hold (`Reply`), temperature (0: greedy), top-k (0: all), seed, padding token (-1: none), number
+of end-of-text tokens, which follow, 4 bytes each."""
+
+
+class Reply(IntEnum):
+    """What the worker sends back for a step."""
+
+    TOKENS = 0
+    """The tokens that it has chosen."""
+    LAST_LOGITS = 1
+    """Logits at the last position, float32, from which the client chooses."""
+    ALL_LOGITS = 2
+    """Logits at every position."""
+    STATE = 3
+    """Logits at the last position, and the session's keys and values, which the next step has to bring back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one side takes from the other, and how long it waits."""
+
+    buffer_bytes: int = 1 << 30
+    """The most bytes that the buffers of one frame may have."""
+    stall_seconds: float = 10.0
+    """A peer may take so long to complete a frame, or to take what it is sent, and besides a second for every
+    `least_bytes_per_second`."""
+    least_bytes_per_second: int = 1 << 16
+    spin_seconds: float = 0.0
+    """How long a read tries again and again before it sleeps. Saves the time that waking takes, and costs a core."""
+
+
+class WireError(Exception):
+    """The peer broke the protocol: the connection cannot go on. The message is the reason."""
+
+
+class PeerGoneError(WireError):
+    """The connection has ended, or the peer is silent."""
+
+
+def json_bytes(values: Any) -> bytes:
+    """`values` as compact JSON."""
+    return json.dumps(values, separators=(",", ":"), sort_keys=True).encode()
+
+
+def json_object(body: bytes | memoryview) -> dict[str, Any]:
+    """The JSON object in `body`. Raises WireError when there is none."""
+    try:
+        values = json.loads(bytes(body))
+    except (ValueError, RecursionError):
+        raise WireError("the body is not valid JSON") from None
+    if not isinstance(values, dict):
+        raise WireError("the body is not a JSON object")
+    return values

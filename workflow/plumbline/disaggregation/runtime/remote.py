@@ -1,0 +1,68 @@
+"""A client's connection to a worker: one request at a time, and what it has cost."""
+
+import socket
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from plumbline.core.errors import UserError
+from plumbline.disaggregation.runtime.address import parse_address
+from plumbline.disaggregation.runtime.handshake import greet
+from plumbline.disaggregation.runtime.protocol import Limits, Op, PeerGoneError, WireError, json_object
+from plumbline.disaggregation.runtime.wire import Frame, Wire
+
+CONNECT_SECONDS = 10.0
+
+
+class RequestRefusedError(UserError):
+    """The worker did not carry out a request, and says why."""
+
+
+class Remote:
+    """A connection to the worker at `address`, HOST:PORT."""
+
+    def __init__(self, address: str, secret: bytes, limits: Limits | None = None, reply_seconds: float = 300.0) -> None:
+        """reply_seconds: how long a worker may compute before it counts as lost.
+
+        Raises UserError when it cannot be reached, holds another key, or speaks another version.
+        """
+        self.address = address
+        self.reply_seconds = reply_seconds
+        try:
+            connection = socket.create_connection(parse_address(address), timeout=CONNECT_SECONDS)
+        except OSError as error:
+            raise UserError(
+                f"worker {address}: cannot be reached ({error.strerror or error}); "
+                f"start it with `plumbline worker --listen {address} --key-file FILE`"
+            ) from None
+        self.wire = Wire(connection, limits or Limits())
+        try:
+            greet(self.wire, secret)
+            self.stats()  # a frame under this connection's key: the worker knows now that this side holds the secret
+        except WireError as error:
+            self.close()
+            raise UserError(f"worker {address}: {error}") from None
+
+    def ask(self, op: Op, session: int = 0, body: bytes = b"", tensors: Sequence[Tensor] = (), flags: int = 0) -> Frame:
+        """The answer to a request. Raises RequestRefusedError, and PeerGoneError when the worker is lost."""
+        self.wire.meter.round_trips += 1
+        self.wire.send_all(op, session, body, tensors, flags)
+        return self.answer(op)
+
+    def answer(self, op: Op) -> Frame:
+        """The next frame, which must answer `op`. Raises as `ask` does."""
+        frame = self.wire.receive(self.reply_seconds)
+        if frame.op is Op.ERR:
+            told = json_object(frame.body)
+            raise RequestRefusedError(f"worker {self.address}: {told.get('message')}")
+        if frame.op is not op:
+            raise PeerGoneError(f"answered {frame.op.name} to {op.name}")
+        return frame
+
+    def stats(self) -> dict[str, object]:
+        """The worker's counters, and those of this connection's sessions."""
+        return json_object(self.ask(Op.STATS).body)
+
+    def close(self) -> None:
+        """Ends the connection: the worker frees all that is this connection's."""
+        self.wire.socket.close()

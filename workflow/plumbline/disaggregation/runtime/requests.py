@@ -1,0 +1,158 @@
+"""What the operations ask of a worker: each is checked here, and answered, or becomes a task that waits its turn."""
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plumbline.disaggregation.runtime.connection import Bounds, Connection, Upload
+from plumbline.disaggregation.runtime.protocol import DECODE, PREFILL, STREAM, Op, Reply, json_object
+from plumbline.disaggregation.runtime.sampling import Sampling, sampling_of
+from plumbline.disaggregation.runtime.session import Session, check_room
+from plumbline.disaggregation.runtime.weights import Held, RefusedError, Store, cleaned, size_of, skeleton
+from plumbline.disaggregation.runtime.wire import Frame
+
+
+@dataclass
+class Task:
+    """Steps of a session that wait for their turns."""
+
+    op: Op
+    handle: int
+    session: Session
+    tokens: Tensor | None = None
+    """(rows,) of the next decode step; None: the prompt comes first."""
+    steps: int = 1
+    ready_at: int = 0
+    """How many steps the worker had done when this one became ready."""
+
+
+def load(frame: Frame, connection: Connection, store: Store) -> tuple[Held, dict[str, Any]] | None:
+    """The model that a LOAD names, and what the client is told of it; None: its weights are to be uploaded.
+
+    Raises RefusedError.
+    """
+    asked = json_object(frame.body)
+    dtype = str(asked.get("dtype"))
+    if isinstance(asked.get("folder"), str):
+        held: Held | None = store.saved(asked["folder"], dtype)
+    else:
+        if not isinstance(asked.get("config"), dict):
+            raise RefusedError("LOAD: names no config and no folder")
+        config = cleaned(asked["config"])
+        if isinstance(asked.get("content"), str):
+            held = _uploaded(config, dtype, asked["content"], connection, store)
+        elif isinstance(asked.get("seed"), int):
+            held = store.seeded(config, dtype, asked["seed"])
+        else:
+            raise RefusedError("LOAD: names no seed and no content")
+    return None if held is None else (held, _described(held))
+
+
+def _uploaded(config: dict[str, Any], dtype: str, content: str, connection: Connection, store: Store) -> Held | None:
+    if held := store.by_content(content):
+        return held
+    upload = connection.upload
+    if upload is None or upload.content != content:
+        missing = skeleton(config, dtype)
+        end_upload(connection, store)
+        store.reserve(size := size_of(missing))
+        connection.expect_upload(Upload(config, dtype, content, missing, size))
+        return None
+    if upload.missing:
+        raise RefusedError(f"LOAD: {len(upload.missing)} weights are missing, {next(iter(upload.missing))} among them")
+    end_upload(connection, store)
+    return store.uploaded(upload.config, upload.dtype, upload.weights, content)
+
+
+def end_upload(connection: Connection, store: Store) -> None:
+    """Gives up the upload of a connection, if there is one."""
+    if connection.upload is not None:
+        store.unreserve(connection.upload.bytes)
+        connection.expect_upload(None)
+
+
+def put(frame: Frame, connection: Connection) -> None:
+    """Keeps a weight of the upload. Raises RefusedError."""
+    if connection.upload is None:
+        raise RefusedError("PUT: no model is being uploaded")
+    connection.upload.take(frame.body.decode(errors="replace"), list(frame.tensors))
+    connection.expect_upload(connection.upload)
+
+
+def prefill(frame: Frame, connection: Connection, bounds: Bounds, device: torch.device) -> Session:
+    """The session that a PREFILL starts. Raises RefusedError."""
+    if len(connection.sessions) >= bounds.sessions:
+        raise RefusedError(f"a connection may have {bounds.sessions} sessions; free one")
+    try:
+        handle, reply, *sampled, count = PREFILL.unpack_from(frame.body)
+        eos = struct.unpack_from(f"<{count}i", frame.body, PREFILL.size)
+        answers = Reply(reply)
+    except (struct.error, ValueError):
+        raise RefusedError("PREFILL: the body is malformed") from None
+    held = connection.model(handle)
+    prompt, mask = _prompt(frame, held)
+    check_room(held, prompt.shape[0], prompt.shape[1], bounds.session_bytes)
+    sampling = _sampling(sampling_of(sampled, eos))
+    return Session(held, prompt.to(device), None if mask is None else mask.to(device), sampling, answers)
+
+
+def _prompt(frame: Frame, held: Held) -> tuple[Tensor, Tensor | None]:
+    """(rows, length) int64 tokens, and their mask if there is one."""
+    if not 1 <= len(frame.tensors) <= 2:
+        raise RefusedError("PREFILL: wants a prompt, and perhaps its mask")
+    prompt, mask = frame.tensors[0], (frame.tensors[1] if len(frame.tensors) == 2 else None)
+    if prompt.dtype != torch.int64 or prompt.ndim != 2 or not prompt.numel():
+        raise RefusedError(f"PREFILL: a prompt is int64 of two dimensions, not {prompt.dtype} {list(prompt.shape)}")
+    _check_tokens(prompt, held)
+    if mask is not None and (mask.dtype != torch.int64 or mask.shape != prompt.shape):
+        raise RefusedError(f"PREFILL: the mask is {mask.dtype} {list(mask.shape)}, not like the prompt")
+    if mask is not None and not bool((mask[:, -1] == 1).all() and ((mask == 0) | (mask == 1)).all()):
+        raise RefusedError("PREFILL: the mask must hold 0 and 1, and padding must stand on the left")
+    return prompt, mask
+
+
+def _sampling(sampling: Sampling) -> Sampling:
+    if not (math.isfinite(sampling.temperature) and sampling.temperature >= 0 and sampling.top_k >= 0):
+        raise RefusedError(f"PREFILL: temperature {sampling.temperature}, top-k {sampling.top_k}: must not be negative")
+    return sampling
+
+
+def steps(frame: Frame, session: Session, bounds: Bounds, device: torch.device) -> tuple[Tensor, int]:
+    """The tokens and the number of steps of a DECODE or STREAM. Raises RefusedError, and changes nothing then."""
+    form = STREAM if frame.op is Op.STREAM else DECODE
+    if len(frame.body) != form.size + 4 * session.rows:
+        raise RefusedError(f"{frame.op.name}: wants {session.rows} tokens")
+    epoch, *count = form.unpack_from(frame.body)
+    if epoch != session.epoch:
+        raise RefusedError(f"stale handle: the session is at epoch {session.epoch}, the request at {epoch}")
+    tokens = torch.tensor(struct.unpack_from(f"<{session.rows}i", frame.body, form.size))
+    _check_tokens(tokens, session.held)
+    number = count[0] if count else 1
+    if number < 1 or (frame.op is Op.STREAM and session.reply is not Reply.TOKENS):
+        raise RefusedError("STREAM: wants at least one step, of a session whose tokens the worker chooses")
+    session.check_room(number, bounds.session_bytes)
+    session.restore([one.to(device) for one in frame.tensors])
+    return tokens.to(device), number
+
+
+def _check_tokens(tokens: Tensor, held: Held) -> None:
+    vocabulary = held.model.config.get_text_config(decoder=True).vocab_size
+    if bool((tokens < 0).any() or (tokens >= vocabulary).any()):
+        raise RefusedError(f"a token is outside the vocabulary of {vocabulary}")
+
+
+def _described(held: Held) -> dict[str, Any]:
+    """What a client must know of a model."""
+    config = held.model.generation_config
+    eos = config.eos_token_id if config is not None else None
+    pad = config.pad_token_id if config is not None else None
+    return {
+        "content": held.content,
+        "bytes": held.bytes,
+        "eos": [] if eos is None else [eos] if isinstance(eos, int) else list(eos),
+        "pad": -1 if pad is None else pad,
+    }

@@ -1,0 +1,146 @@
+"""A session: the state of one batch in one model, which only its connection may continue."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from plumbline.disaggregation.runtime.protocol import Reply
+from plumbline.disaggregation.runtime.sampling import Sampler, Sampling
+from plumbline.disaggregation.runtime.weights import Held, RefusedError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a step gave: (rows,) tokens, or logits and perhaps the state."""
+
+    tokens: Tensor | None = None
+    tensors: tuple[Tensor, ...] = ()
+
+
+class Session:
+    """A batch of prompts in a model. `epoch` counts the changes of its state: a step names the one it follows."""
+
+    def __init__(self, held: Held, prompt: Tensor, mask: Tensor | None, sampling: Sampling, reply: Reply) -> None:
+        """prompt: (rows, length), int64. mask: the same shape, 0 where there is padding; None: none."""
+        self.held = held
+        self.reply = reply
+        self.rows, self.length = prompt.shape
+        self.epoch = 0
+        self.sampler = Sampler(sampling, self.rows, prompt.device)
+        self._prompt = prompt
+        self._mask = mask if mask is not None and not bool((mask == 1).all()) else None
+        accepted = inspect.signature(held.model.forward).parameters
+        self._more: dict[str, Any] = {"use_cache": True}
+        if "logits_to_keep" in accepted and reply is not Reply.ALL_LOGITS:
+            self._more["logits_to_keep"] = 1
+        self._has_positions = "position_ids" in accepted
+        self._positions = _positions(prompt, self._mask)
+        self._cache: Any = None
+        self.awaited: list[tuple[torch.dtype, torch.Size]] = []
+        """Of the state, while the client has it."""
+        self.awaited_bytes = 0
+
+    @torch.inference_mode()
+    def prefill(self) -> Answer:
+        """The prompt through the model, and the first token."""
+        self._cache = _new_cache(self.held)
+        return self._answer(self._forward(self._prompt, is_first_iteration=True))
+
+    @torch.inference_mode()
+    def decode(self, tokens: Tensor) -> Answer:
+        """(rows,) tokens through the model, and the next."""
+        self.length += 1
+        if self._mask is not None:
+            self._mask = torch.cat([self._mask, self._mask.new_ones((self.rows, 1))], -1)
+        self._positions = self._positions[:, -1:] + 1
+        return self._answer(self._forward(tokens[:, None], is_first_iteration=False))
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of keys and values."""
+        layers = self._cache.layers if self._cache is not None else ()
+        kept = [getattr(layer, name, None) for layer in layers for name in ("keys", "values")]
+        return sum(one.nbytes for one in kept if isinstance(one, Tensor))
+
+    def check_room(self, steps: int, most_bytes: int) -> None:
+        """Raises RefusedError when so many more tokens exceed the model's positions, or the session's memory."""
+        check_room(self.held, self.rows, self.length + steps, most_bytes)
+
+    def _forward(self, tokens: Tensor, *, is_first_iteration: bool) -> Tensor:
+        """(rows, kept, vocabulary) logits; the call is the one that `generate` makes."""
+        model: Any = self.held.model
+        more = {"position_ids": self._positions, **self._more} if self._has_positions else self._more
+        inputs = model.prepare_inputs_for_generation(
+            tokens,
+            past_key_values=self._cache,
+            attention_mask=self._mask,
+            is_first_iteration=is_first_iteration,
+            **more,
+        )
+        self.epoch += 1
+        logits: Tensor = model(**inputs, return_dict=True).logits
+        return logits
+
+    def _answer(self, logits: Tensor) -> Answer:
+        if self.reply is Reply.TOKENS:
+            return Answer(tokens=self.sampler.choose(logits[:, -1]))
+        if self.reply is Reply.ALL_LOGITS:
+            return Answer(tensors=(logits.float(),))
+        last = logits[:, -1].float()
+        return Answer(tensors=(last, *self._shipped()) if self.reply is Reply.STATE else (last,))
+
+    def _shipped(self) -> tuple[Tensor, Tensor]:
+        """Keys and values, (layers, rows, heads, length, width) each, which this session has no more afterwards."""
+        layers = self._cache.layers
+        keys = torch.stack([layer.keys for layer in layers])
+        values = torch.stack([layer.values for layer in layers])
+        self.awaited = [(one.dtype, one.shape) for one in (keys, values)]
+        self.awaited_bytes = keys.nbytes + values.nbytes
+        self._cache = None
+        return keys, values
+
+    def restore(self, state: Sequence[Tensor]) -> None:
+        """Takes back what was shipped. Raises RefusedError for a state that is not of its type and shape."""
+        if [(one.dtype, one.shape) for one in state] != self.awaited:
+            raise RefusedError("DECODE: brings another state than the last answer held, or none")
+        if self.awaited:
+            self._cache = _new_cache(self.held)
+            for layer, (keys, values) in enumerate(zip(*state, strict=True)):
+                self._cache.update(keys, values, layer)
+
+
+def check_room(held: Held, rows: int, length: int, most_bytes: int) -> None:
+    """Raises RefusedError when `rows` of `length` tokens exceed the model's positions, or `most_bytes` of state."""
+    config = held.model.config.get_text_config(decoder=True)
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and length > positions:
+        raise RefusedError(f"{length} tokens: the model has {positions} positions")
+    if (size := rows * length * state_bytes_per_token(config, held.model.dtype)) > most_bytes:
+        raise RefusedError(f"a state of {size} bytes: a session may have {most_bytes}")
+
+
+def state_bytes_per_token(config: "PretrainedConfig", dtype: torch.dtype) -> int:
+    """Keys and values of one token in all layers, for models that keep all of them."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * width * dtype.itemsize)
+
+
+def _new_cache(held: Held) -> Any:
+    from transformers import DynamicCache
+
+    return DynamicCache(config=held.model.config.get_text_config(decoder=True))
+
+
+def _positions(prompt: Tensor, mask: Tensor | None) -> Tensor:
+    """Of each token, padding not counted."""
+    if mask is None:
+        return torch.arange(prompt.shape[1], device=prompt.device)[None]
+    return (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)

@@ -1,0 +1,257 @@
+"""Models: built from a seeded config, read from a folder, or from weights that were uploaded; held once per content.
+
+A config comes from a client. It never leads to code of someone else's: keys that name code or kernels are refused.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from plumbline.core.errors import UserError, one_line
+from plumbline.disaggregation.runtime import buffers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+FLOATS = ("float32", "bfloat16", "float16", "float64")
+REFUSED = ("auto_map", "quantization_config", "attn_implementation")
+DROPPED = ("transformers_version", "_name_or_path", "architectures", "dtype")
+"""Keys of a config that say nothing about the model, or what is said beside the config."""
+LARGEST_NUMBER = 2**31
+MOST_LAYERS = 1024
+"""Also of experts: a module of each is made before the size of the weights is known."""
+
+
+class RefusedError(Exception):
+    """A request that is not carried out; the message is the reason. The connection goes on."""
+
+
+def cleaned(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as it travels and as content hashes have it. Raises RefusedError for keys or sizes not taken."""
+    kept = {key: value for key, value in config.items() if key not in DROPPED}
+    _check(kept)
+    if not isinstance(kept.get("model_type"), str):
+        raise RefusedError("the config has no model_type")
+    return kept
+
+
+def _check(values: Any, key: str = "") -> None:
+    if isinstance(values, dict):
+        for name, value in values.items():
+            if name.startswith("_") or (name in REFUSED and value is not None):
+                raise RefusedError(f"the config's key {name} is not taken")
+            _check(value, name)
+    elif isinstance(values, list):
+        for value in values:
+            _check(value, key)
+    elif isinstance(values, int):
+        most = MOST_LAYERS if "layer" in key or "expert" in key else LARGEST_NUMBER
+        if abs(values) > most:
+            raise RefusedError(f"the config's {key} is {values}, above {most}")
+
+
+def config_of(model: "PreTrainedModel") -> dict[str, Any]:
+    """The config of a model as it travels."""
+    return cleaned(json.loads(model.config.to_json_string(use_diff=True)))
+
+
+def build(config: Mapping[str, Any], dtype: str, seed: int) -> "PreTrainedModel":
+    """The model of a config, with the random weights that transformers draws from `seed`; ready for inference."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _made(config, dtype).eval()
+
+
+def skeleton(config: Mapping[str, Any], dtype: str) -> dict[str, buffers.TensorSpec]:
+    """Name -> type and shape of every weight that a model of this config has, each shared one once. Takes no memory."""
+    with torch.device("meta"):
+        return specs_of(_made(config, dtype))
+
+
+def specs_of(model: "PreTrainedModel") -> dict[str, buffers.TensorSpec]:
+    """Name -> type and shape of the model's weights."""
+    return {name: buffers.TensorSpec(one.dtype, tuple(one.shape)) for name, one in weights_of(model).items()}
+
+
+def weights_of(model: "PreTrainedModel") -> dict[str, Tensor]:
+    """Parameters and saved buffers by name, each shared one once: under its first name."""
+    known: set[int] = set()
+    found = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in known:
+            known.add(id(tensor))
+            found[name] = tensor
+    return found
+
+
+def filled(config: Mapping[str, Any], dtype: str, weights: Mapping[str, Tensor]) -> "PreTrainedModel":
+    """The model of a config with these weights; none are drawn first."""
+    with torch.device("meta"):
+        empty = _made(config, dtype)
+    model = type(empty).from_pretrained(
+        None, config=empty.config, state_dict=dict(weights), dtype=getattr(torch, dtype)
+    )
+    return model.eval()
+
+
+def from_folder(folder: Path, dtype: str) -> "PreTrainedModel":
+    """The model that transformers saved in `folder`, from safetensors. Raises RefusedError when it cannot be read."""
+    from transformers import AutoModelForCausalLM
+
+    if not (folder / "config.json").is_file():
+        raise RefusedError(f"{folder.name}: no such model here")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise RefusedError(f"{folder.name}: {one_line(error)}") from None
+    return model.eval()
+
+
+def content_hash(model: "PreTrainedModel") -> str:
+    """SHA-256 over the config and every weight's name, type, shape and bytes."""
+    digest = hashlib.sha256(json.dumps(config_of(model), sort_keys=True).encode())
+    for name, tensor in sorted(weights_of(model).items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(buffers.raw(tensor))
+    return digest.hexdigest()
+
+
+def size_of(specs: Mapping[str, buffers.TensorSpec]) -> int:
+    """Bytes of the weights."""
+    return sum(spec.size for spec in specs.values())
+
+
+def _made(config: Mapping[str, Any], dtype: str) -> "PreTrainedModel":
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if dtype not in FLOATS:
+        raise RefusedError(f"dtype {dtype!r}; choose from {', '.join(FLOATS)}")
+    values = {key: value for key, value in config.items() if key not in ("model_type", "dtype")}
+    try:
+        known = AutoConfig.for_model(config["model_type"], **values)
+        return AutoModelForCausalLM.from_config(known, dtype=getattr(torch, dtype))
+    except (ValueError, TypeError, AttributeError, ImportError, UserError) as error:
+        raise RefusedError(f"the config is not one of a causal language model ({one_line(error)[:200]})") from None
+
+
+@dataclass
+class Held:
+    """A model that some connections use."""
+
+    model: "PreTrainedModel"
+    content: str
+    bytes: int
+    users: int = 0
+
+
+class Store:
+    """The models of a worker: each content once, for as long as a connection uses it, within `most_bytes`."""
+
+    def __init__(self, most_bytes: int, device: torch.device, folder: Path | None = None) -> None:
+        self.most_bytes = most_bytes
+        self.device = device
+        self.folder = folder
+        self._held: dict[str, Held] = {}
+        self._known: dict[str, str] = {}
+        """Content by what was asked for: a seeded config, or a folder."""
+        self._reserved = 0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all weights, those on their way included."""
+        return sum(held.bytes for held in self._held.values()) + self._reserved
+
+    @property
+    def contents(self) -> dict[str, int]:
+        """How many connections use each content."""
+        return {content: held.users for content, held in self._held.items()}
+
+    def by_content(self, content: str) -> Held | None:
+        """The model with this content hash, if it is held."""
+        return self._taken(self._held.get(content))
+
+    def seeded(self, config: Mapping[str, Any], dtype: str, seed: int) -> Held:
+        """The model of a config with random weights. Raises RefusedError."""
+        asked = json.dumps(["seeded", dict(config), dtype, seed], sort_keys=True)
+        if held := self._held.get(self._known.get(asked, "")):
+            return self._counted(held)
+        with self._room(size_of(skeleton(config, dtype))):  # before any of it exists
+            return self._add(build(config, dtype, seed), asked)
+
+    def saved(self, name: str, dtype: str) -> Held:
+        """The model in the folder `name` below the worker's. Raises RefusedError."""
+        if dtype not in FLOATS:
+            raise RefusedError(f"dtype {dtype!r}; choose from {', '.join(FLOATS)}")
+        if self.folder is None:
+            raise RefusedError("this worker has no folder of models; start it with --models")
+        path = (self.folder / name).resolve()
+        if not path.is_relative_to(self.folder.resolve()):
+            raise RefusedError(f"{name}: is outside the worker's folder of models")
+        asked = json.dumps(["saved", str(path), dtype])
+        if held := self._held.get(self._known.get(asked, "")):
+            return self._counted(held)
+        with self._room(sum(file.stat().st_size for file in path.glob("*.safetensors"))):
+            return self._add(from_folder(path, dtype), asked)
+
+    def uploaded(self, config: Mapping[str, Any], dtype: str, weights: Mapping[str, Tensor], content: str) -> Held:
+        """The model with weights from a client. Raises RefusedError when their hash is not the one it named."""
+        model = filled(config, dtype, weights)
+        if (found := content_hash(model)) != content:
+            raise RefusedError(f"the weights hash to {found[:12]}, not to {content[:12]}")
+        return self._add(model, None)
+
+    def reserve(self, size: int) -> None:
+        """Keeps so many bytes for weights that are to come. Raises RefusedError when they would not fit."""
+        if self.bytes + size > self.most_bytes:
+            raise RefusedError(f"weights of {size} bytes: {self.bytes} of {self.most_bytes} are in use here")
+        self._reserved += size
+
+    def unreserve(self, size: int) -> None:
+        """Gives up so many bytes that were reserved."""
+        self._reserved -= size
+
+    def release(self, held: Held) -> None:
+        """One connection uses the model no longer; the last frees it."""
+        held.users -= 1
+        if held.users == 0:
+            self._held.pop(held.content, None)
+            self._known = {asked: content for asked, content in self._known.items() if content != held.content}
+
+    def _add(self, model: "PreTrainedModel", asked: str | None) -> Held:
+        content = content_hash(model)
+        if asked is not None:
+            self._known[asked] = content
+        held = self._held.get(content)
+        if held is None:
+            size = size_of(specs_of(model))
+            held = self._held[content] = Held(model.to(self.device), content, size)  # type: ignore[arg-type]
+        return self._counted(held)
+
+    @contextmanager
+    def _room(self, size: int) -> Iterator[None]:
+        """So many bytes are reserved within the block."""
+        self.reserve(size)
+        try:
+            yield
+        finally:
+            self.unreserve(size)
+
+    def _taken(self, held: Held | None) -> Held | None:
+        return None if held is None else self._counted(held)
+
+    def _counted(self, held: Held) -> Held:
+        held.users += 1
+        return held

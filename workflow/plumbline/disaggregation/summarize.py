@@ -1,0 +1,131 @@
+"""Stage `disaggregation.summarize`: all blocks as one table, and the findings."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from plumbline.core.errors import UserError
+from plumbline.core.files import write_text
+from plumbline.core.measure.interleave import CONTROL
+from plumbline.core.plan.target import MergeSpec
+from plumbline.core.present.findings import findings_text
+from plumbline.core.present.formatting import MISSING, plural, reason, with_interval
+from plumbline.core.present.tables import write_csv, write_latex
+from plumbline.core.run.record import Outcome
+from plumbline.core.run.records import machine_note, machines, write_results
+from plumbline.core.run.stage import stage
+from plumbline.disaggregation.analysis import Cell, cells, cells_frame
+from plumbline.disaggregation.record import MeasureRecord, read_trials
+from plumbline.disaggregation.settings import FULL, GENERATE
+
+COLUMNS = ["Link", "Context", "Way", "Against local", "Against full", "Bytes per token", "Round trips per token"]
+BUYS = {
+    "no_stream": "Having tokens streamed, instead of asking for each",
+    "no_server_sampling": "Choosing tokens on the worker, instead of sending logits and asking for each",
+    "remote": "Both, and sending logits of the last position alone",
+    "no_semantics": "Keeping keys and values on the worker, and all of the above",
+}
+
+
+class SummarizeSpec(MergeSpec):
+    """What decides the summary: its code and the records' specs."""
+
+
+@stage
+def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
+    """Merges all records into `output` and writes everything computed from them beside it.
+
+    Raises UserError for a record that cannot be read or was made from another spec, and for one with wrong tokens:
+    no speed is worth anything then.
+    """
+    records = read_trials(trials, spec.records)
+    for record in records:
+        if record.outcome is Outcome.INVALID_OUTPUT:
+            raise UserError(
+                f"disaggregation: {record.trial}: {record.message}; nothing is summarized until that is fixed"
+            )
+    found, folder = cells(records), output.parent
+    write_csv(cells_frame(found), folder / "summary.csv")
+    write_latex(
+        decode_table(found),
+        folder / "tables" / "decode.tex",
+        caption="Time per token against the same computation without a wire, and against the full runtime, with 95%"
+        " intervals over blocks and rounds; bytes both ways and round trips.",
+        label="tab:disaggregation-decode",
+    )
+    write_results(output, records)
+    write_text(folder / "disaggregation_analysis.md", findings(records, found))
+
+
+def decode_table(found: Sequence[Cell]) -> pd.DataFrame:
+    """Each cell with its intervals, bytes and round trips."""
+    rows = []
+    for one in found:
+        local, full = one.against_local, one.against_full
+        trips = one.round_trips_per_token
+        values = (
+            one.link,
+            str(one.context),
+            "local again" if one.name == CONTROL else one.name.replace("_", " "),
+            with_interval(local.value, local.low, local.high, digits=2),
+            MISSING if full is None else with_interval(full.value, full.low, full.high, digits=2),
+            MISSING if one.bytes_per_token is None else f"{one.bytes_per_token:,.0f}",
+            MISSING if trips is None else f"{trips:.2f}",
+        )
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def findings(records: Sequence[MeasureRecord], found: Sequence[Cell]) -> str:
+    """The study's findings as Markdown."""
+    return findings_text(
+        "What does a remote worker cost, and what does it buy to know what the program means?",
+        {
+            "How close to local is decoding on a worker?": _cost(found),
+            "What does each thing that the runtime knows buy?": _bought(found),
+            "Caveats": _caveats(records, found),
+        },
+    )
+
+
+def _cost(found: Sequence[Cell]) -> Iterator[str]:
+    for one in found:
+        ratio = with_interval(one.against_local.value, one.against_local.low, one.against_local.high, digits=2)
+        where = f"{one.link}, context {one.context}"
+        if one.name == CONTROL:
+            yield f"{where}: local against itself (A/A): {ratio}. Smaller differences cannot be resolved."
+        elif one.name == GENERATE:
+            yield f"{where}: transformers' generate takes {ratio} times as long as the worker's loop run locally."
+        elif one.name == FULL:
+            yield (
+                f"{where}: the full runtime takes {ratio} times as long as local ({one.verdict}), and sends"
+                f" {one.bytes_per_token:,.0f} bytes per token, the prompt included."
+            )
+
+
+def _bought(found: Sequence[Cell]) -> Iterator[str]:
+    for one in found:
+        if one.against_full is not None:
+            ratio = with_interval(one.against_full.value, one.against_full.low, one.against_full.high, digits=2)
+            yield (
+                f"{one.link}, context {one.context}: {BUYS[one.name]}: without, decoding takes {ratio} times as long"
+                f" and sends {one.bytes_per_token:,.0f} bytes per token."
+            )
+
+
+def _caveats(records: Sequence[MeasureRecord], found: Sequence[Cell]) -> Iterator[str]:
+    for record in records:
+        if not record.ok:
+            yield f"{record.trial}: {reason(record.outcome, record.message)}."
+    if found:
+        blocks = min(one.blocks for one in found)
+        yield f"Intervals cover the spread over rounds and over {plural(blocks, 'block')} of fresh processes."
+    yield "Worker and client share one machine, so its cores and memory bandwidth are shared as well."
+    yield "The model is small: the smaller a step of the model, the more a network costs against it."
+    if note := machine_note(machines(records)):
+        yield note
+
+
+if __name__ == "__main__":
+    summarize.main()

@@ -1,0 +1,68 @@
+# Study `disaggregation`: blocks of interleaved turns, local and on a worker -> tables, figures.
+# Needs: nothing; links of a limited rate need root, ip and tc, and are recorded as unavailable elsewhere.
+# Makes: results/disaggregation/{trials,figures,tables}, summary.csv, disaggregation_analysis.md.
+from plumbline.disaggregation import settings as disaggregation_settings
+
+
+rule disaggregation_measure:
+    """One block on one link: a fresh worker and client; measures, so it runs alone."""
+    output:
+        "<results>/disaggregation/trials/{trial}.json",
+    log:
+        "<results>/disaggregation/logs/measure/{trial}.log",
+    benchmark:
+        "<results>/disaggregation/benchmarks/measure/{trial}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: WHOLE_MACHINE
+    resources:
+        **WHOLE_NODE,
+    params:
+        spec=spec_of("disaggregation.measure"),
+    shell:
+        "OMP_NUM_THREADS=1 " + command("disaggregation.measure", "--output {output:q}")
+
+
+rule disaggregation_summarize:
+    """All blocks as one table, and the findings in words."""
+    input:
+        **inputs_of("disaggregation.summarize"),
+    output:
+        results="<results>/disaggregation/results.json",
+        summary="<results>/disaggregation/summary.csv",
+        analysis="<results>/disaggregation/disaggregation_analysis.md",
+        tables=expand("<results>/disaggregation/tables/{table}.tex", table=disaggregation_settings.TABLES),
+    log:
+        "<results>/disaggregation/logs/summarize/all.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec_of("disaggregation.summarize"),
+    shell:
+        command("disaggregation.summarize", "--trials {input.trials:q} --output {output.results:q}")
+
+
+rule disaggregation_figures:
+    """The study's figures."""
+    input:
+        **inputs_of("disaggregation.figures"),
+    output:
+        pdf=expand("<results>/disaggregation/figures/{figure}.pdf", figure=disaggregation_settings.FIGURES),
+        png=pictures("disaggregation", disaggregation_settings.FIGURES),
+    log:
+        "<results>/disaggregation/logs/figures/all.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec_of("disaggregation.figures"),
+    shell:
+        command(
+            "disaggregation.figures",
+            "--results {input.results:q} --output {output.pdf[0]:q}",
+        )
+
+
+rule disaggregation:
+    """The whole study."""
+    input:
+        outputs_of("disaggregation"),
