@@ -202,7 +202,7 @@ class _Module:
 
     def _weight(self, base: Base | None, what: str) -> np.ndarray:
         if base is None:
-            raise BadAdapter(f"{what}; set {KEY} to the base model's weights")
+            raise BadAdapter(f"{what} set {KEY} to the base model's weights")
         return base.weight(self.name)
 
     def _trained(self, delta: Delta, base: Base | None, scale: float) -> Delta:
@@ -221,7 +221,7 @@ class _Module:
         return trained(wide, weight.reshape(len(weight), -1), kind, scale)
 
     def _decomposed(self, delta: Delta, base: Base | None, scale: float) -> Delta:
-        weight = self._weight(base, "is a DoRA, whose change depends on the base model's weights")
+        weight = self._weight(base, "is a DoRA, whose change depends on the base model's weights;")
         (name,) = MAGNITUDES & set(self.parts)
         magnitude = self.parts[name].astype(np.float64)
         # LyCORIS' dora_scale has a 1 on the axis that the norm is over: (out, 1) or, the older form, (1, in).
