@@ -47,7 +47,8 @@ class CorpusSettings(Settings):
     source: Literal["pydoc", "files", "hub"] = "pydoc"
     """Source of the text: Python's manual and docstrings (`pydoc`), text `files`, or a data set on the `hub`."""
     files: list[str] = []
-    """Globs of UTF-8 text files for the source `files`; a file is one document, or several if larger than 32 KiB."""
+    """Globs of UTF-8 text files for the source `files`; a file is one document, or several if larger than 32 KiB. Of
+    JSON lines (.jsonl), each line's `text` is."""
     hub: HubCorpus = HubCorpus()
     """The data set for the source `hub`."""
     limit_bytes: PositiveInt | None = None
