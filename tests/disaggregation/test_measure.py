@@ -83,7 +83,7 @@ def test_local_tokens_are_those_of_transformers():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"contexts": [600]}, "need 616 positions, above model.positions"),
+        ({"contexts": [600], "tokens": 16}, "need 616 positions, above model.positions"),
         ({"contexts": []}, "is empty; name at least one"),
         ({"links": ["loopback", "loopback"]}, "is named twice"),
         ({"model": {"heads": 3}}, "3 does not divide width 128"),

@@ -311,6 +311,6 @@ def mutated(data, place, change):
 
 def receiver_has(receiver):
     try:
-        return bool(receiver.recv(1 << 16))
+        return bool(receiver.recv(1 << 16, socket.MSG_DONTWAIT))
     except BlockingIOError:
         return False
