@@ -20,7 +20,11 @@ rule disaggregation_measure:
     params:
         spec=spec_of("disaggregation.measure"),
     shell:
-        "OMP_NUM_THREADS=1 " + command("disaggregation.measure", "--output {output:q}")
+        "OMP_NUM_THREADS=1 "
+        + command(
+            "disaggregation.measure",
+            "--output {output:q}",
+        )
 
 
 rule disaggregation_summarize:

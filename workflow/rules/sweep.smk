@@ -21,6 +21,8 @@ rule sweep_run:
         "<results>/sweep/logs/run/{sweep}/{point}/{seed}.log",
     benchmark:
         "<results>/sweep/benchmarks/run/{sweep}/{point}/{seed}.tsv"
+    conda:
+        ENVIRONMENT
     threads: lambda wildcards: SWEEPS[wildcards.sweep].resources.threads
     resources:
         folder=lambda wildcards: f"{RESULTS}/sweep/{wildcards.sweep}/runs/{wildcards.point}/seed{wildcards.seed}",
