@@ -66,3 +66,23 @@ def test_hostile_values_reach_the_command_unchanged_and_run_nothing(tmp_path):
     assert not (house.root / "x").exists()
     trials = [json.loads(path.read_text()) for path in (house.study / "hostile").glob("trials/*/seed0.json")]
     assert {one["parameters"]["text"] for one in trials} == set(values)
+
+
+def test_a_function_resumes_from_its_own_checkpoint_and_rates_that_diverge_are_no_fault(tmp_path):
+    house = build(tmp_path / "house", "sweep")
+    rates = {"run": "examples.resumable.training:run", "grid": {"rate": [0.1, 0.4, 1.1]}, "seeds": [0, 1]}
+    house.configure({"sweep": {"digits_mlp": None, "rates": rates | {"metric": {"name": "loss", "goal": "min"}}}})
+    left = house.study / "rates" / "runs" / "rate=0.4" / "seed0"
+    house.snakemake()
+    best = json.loads((house.study / "rates" / "best.json").read_text())
+    assert best["parameters"] == {"rate": 0.4}
+    path = house.study / "rates" / "trials" / "rate=0.4" / "seed0.json"
+    before = json.loads(path.read_text())
+    assert before["curves"]["step"] == list(range(1, 21))
+    (left / "checkpoint.json").write_text(json.dumps([19, 1.0]))
+    path.unlink()
+    house.snakemake()
+    assert json.loads(path.read_text())["metrics"]["loss"] == pytest.approx(0.2**2)
+    code = house.root / "examples" / "resumable" / "training.py"
+    code.write_text(code.read_text().replace("STEPS = 20", "STEPS = 21"))
+    assert house.waiting()["sweep_run"] == 6
