@@ -69,6 +69,14 @@ def test_placeholders_are_those_of_python_and_not_the_shell_s_variables():
         ("echo \\{a}", "a backslash stands before {a}"),
         ('echo "\\{a}"', "a backslash stands before {a}"),
         ("echo '{a}", "a quotation mark ' is never closed"),
+        ("if [[ {a} -gt 3 ]]; then x; fi", "a shell condition"),
+        ("echo a;# {a}", "a comment"),
+        ('echo "${N:-"{a}"}"', "a parameter expansion"),
+        ("echo ${A[{a}]}", "a parameter expansion"),
+        ("A[{a}]=3", "a subscript"),
+        ("echo $[ {a} ]", "shell arithmetic"),
+        ("eval x {a}", "eval cannot be combined"),
+        ("let x={a}", "let cannot be combined"),
     ],
 )
 def test_syntax_in_which_quoting_has_other_rules_is_refused(template, said):
@@ -77,5 +85,5 @@ def test_syntax_in_which_quoting_has_other_rules_is_refused(template, said):
 
 
 def test_the_same_signs_are_text_inside_quotes():
-    template = "printf '%s\\0' '$(x) `y` # <<' \"# << ((\" a#b {a}"
-    assert through_bash(filled_in(template, {"a": "v"})) == ["$(x) `y` # <<", "# << ((", "a#b", "v"]
+    template = "printf '%s\\0' '$(x) `y` # <<' \"# << ((\" a#b {a}#c"
+    assert through_bash(filled_in(template, {"a": "v"})) == ["$(x) `y` # <<", "# << ((", "a#b", "v#c"]

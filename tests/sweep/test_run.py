@@ -1,6 +1,5 @@
 """One trial: what a command or function leaves is its result, and every way to end has its outcome or its message."""
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -49,8 +48,9 @@ def test_a_command_that_takes_too_long_has_timed_out_and_nothing_it_started_is_l
         time.sleep(0.05)
 
 
-def test_children_that_a_command_leaves_behind_end_with_it(tmp_path):
-    ran(tmp_path, f"(sleep 4321.5 &) ; {OK}")
+@pytest.mark.parametrize("start", ["", "setsid "])
+def test_children_that_a_command_leaves_behind_end_with_it(tmp_path, start):
+    ran(tmp_path, f"({start}sleep 4321.5 &) ; {OK}")
     deadline = time.monotonic() + 10
     while any("4321.5" in one.info["cmdline"] for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"]):
         assert time.monotonic() < deadline
@@ -103,20 +103,56 @@ def test_the_folder_stays_for_the_same_spec_and_moves_aside_for_another(tmp_path
 
 def test_a_huge_output_stays_in_its_file_and_its_end_is_told(tmp_path):
     code = 'import sys; print("x" * 10**7); print("the end", file=sys.stderr); sys.exit(1)'
-    with pytest.raises(UserError, match=r"exit status 1: the end \(all of its output: .*output\.log\)"):
+    with pytest.raises(UserError, match=r"exit status 1: the end \(all of its output: .*x=2\.output\.log\)"):
         ran(tmp_path, python(code))
-    assert (tmp_path / "runs" / "x=2" / "output.log").stat().st_size > 10**7
+    assert (tmp_path / "runs" / "x=2.output.log").stat().st_size > 10**7
 
 
-def test_curves_are_read_by_step_where_the_last_of_a_step_counts_and_a_line_cut_off_does_not(tmp_path):
-    lines = [{"step": 0, "score": 1}, {"step": 1, "score": 2, "other": 5}, {"step": 1, "score": 3}]
-    text = "\\n".join(json.dumps(line) for line in lines).replace("{", "{{").replace("}", "}}")
-    record = ran(tmp_path, f"""printf '{text}\\n{{{{"step": 2, "sc' > {{folder}}/metrics.jsonl; {OK}""")
-    assert record.curves == {"step": [0.0, 1.0], "score": [1.0, 3.0]}
+def test_a_crash_in_a_pipe_is_no_result(tmp_path):
+    with pytest.raises(UserError, match="exit status 3"):
+        ran(tmp_path, f"({OK}; exit 3) | cat")
+
+
+def test_a_command_that_changes_its_directory_still_finds_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(spec(f"cd /; {OK}"), Path("runs") / "x=2", tmp_path / "record.json")
+    assert TrialRecord.read(tmp_path / "record.json").ok
+
+
+def test_a_command_may_empty_its_folder_and_another_metric_keeps_it(tmp_path):
+    emptied = f"rm -rf {{folder}}/*; echo > {{folder}}/mine; {OK}"
+    ran(tmp_path, emptied)
+    ran(tmp_path, emptied, metric="score", curves={"file": "other.jsonl"})
+    assert not list((tmp_path / "runs").glob("*.stale-*"))
+
+
+def curves(tmp_path: Path, *lines: str) -> dict:
+    (tmp_path / "lines").write_text("\n".join(lines))
+    return ran(tmp_path, f"cp {tmp_path}/lines {{folder}}/metrics.jsonl; {OK}").curves
+
+
+def test_lines_of_one_step_are_one_step_and_of_a_value_written_twice_the_last_counts(tmp_path):
+    lines = ['{"step": 1, "loss": 2}', '{"step": 1, "val": 5}', '{"step": 0, "loss": 1}', '{"step": 1, "loss": 3}']
+    assert curves(tmp_path, *lines) == {"step": [0.0, 1.0], "loss": [1.0, 3.0], "val": [None, 5.0]}
+
+
+def test_lines_that_a_kill_cut_off_are_left_out(tmp_path):
+    torn = [
+        '{"step": 0, "loss": 1}',
+        '{"step": 1, "lo{"step": 1, "loss": 2}',
+        '{"step": 2, "loss": 3}',
+        '{"step": 3, "l',
+    ]
+    assert curves(tmp_path, *torn) == {"step": [0.0, 2.0], "loss": [1.0, 3.0]}
+
+
+def test_lines_without_a_step_are_numbered_where_none_has_one_and_left_out_where_some_have(tmp_path):
+    assert curves(tmp_path, '{"loss": 4}', '{"loss": 3}') == {"step": [0.0, 1.0], "loss": [4.0, 3.0]}
+    assert curves(tmp_path, '{"step": 5, "loss": 4}', '{"loss": 3}') == {"step": [5.0], "loss": [4.0]}
 
 
 def test_curves_in_csv_have_the_columns_of_its_header(tmp_path):
-    csv = "printf 'epoch,score,name\\n1,0.5,a\\n2,nan,b\\n' > {folder}/log.csv"
+    csv = "printf 'epoch,score,name\\n1,0.5,a\\n2,nan,b\\nepoch,score,name\\n3,1\\n' > {folder}/log.csv"
     record = ran(tmp_path, f"{csv}; {OK}", curves={"file": "log.csv", "step": "epoch"})
     assert record.curves["step"] == [1.0, 2.0]
     assert record.curves["score"][0] == 0.5
@@ -163,7 +199,7 @@ def test_a_function_gets_its_settings_and_returns_its_metrics(tmp_path, function
 def test_a_function_that_fails_shows_the_frames_of_its_own_code_alone(tmp_path, functions):
     with pytest.raises(UserError, match="RuntimeError: no luck"):
         ran(tmp_path, function=f"{functions}:broken")
-    shown = (tmp_path / "runs" / "x=2" / "output.log").read_text()
+    shown = (tmp_path / "runs" / "x=2.output.log").read_text()
     assert "my_functions.py" in shown
     assert "call.py" not in shown
 

@@ -7,6 +7,7 @@ import pytest
 
 from plumbline.core.errors import UserError
 from plumbline.core.settings import validated
+from plumbline.sweep.plan import check_named_files
 from plumbline.sweep.settings import SweepStudySettings, point_name
 from sweep.some import sweep
 
@@ -28,6 +29,9 @@ from sweep.some import sweep
         ({"seeds": [1, 1]}, "seeds: 1 is named twice"),
         ({"metric": {"name": "score", "goal": "up"}}, "metric.goal"),
         ({"timeout": "ten minutes"}, "timeout"),
+        ({"timeout": "0 s"}, "timeout: must be more than 0"),
+        ({"points": [{"x": 1, "seed": 3}], "grid": {}}, "'seed' cannot name a parameter"),
+        ({"points": [{"x y": 1}], "grid": {}}, "'x y' cannot name a parameter"),
         ({"grid": {"x": ["a\0b"]}}, "holds a NUL character"),
         ({"comand": "x"}, "sweep.s.comand: no such key (known here: command, run, code, inputs, grid"),
     ],
@@ -55,8 +59,8 @@ def test_different_points_have_different_names_that_can_stand_in_a_path():
     values = [1, 1.0, "1", True, "true", "a/b", "a_b", "..", "", "x" * 300, "x" * 301, "é", "a b", "a\nb", "$x", -1]
     names = [point_name({"x": value}) for value in values]
     assert len(set(names)) == len(values)
-    assert all(re.fullmatch(r"[A-Za-z0-9_=,.+~-]{2,120}", name) for name in names)
-    assert point_name({"width": 32, "learning_rate": 1e-3}) == "learning_rate=0.001,width=32"
+    assert all(re.fullmatch(r"[A-Za-z0-9_=.+~-]{2,120}", name) for name in names)
+    assert point_name({"width": 32, "learning_rate": 1e-3}) == "learning_rate=0.001__width=32"
 
 
 def test_a_sweep_that_is_null_is_left_out_and_units_are_seconds_and_megabytes():
@@ -70,3 +74,27 @@ def test_values_keep_their_type_through_the_spec():
     point = {"x": True, "y": 1, "z": 1.0, "w": "1"}
     found = sweep(grid={}, points=[point], command="c {x}{y}{z}{w}{folder}").all_points[0]
     assert json.dumps(found) == json.dumps(point)
+
+
+def test_values_that_look_like_two_parameters_do_not_share_a_name():
+    points = [{"a": "x__b=y", "b": "z"}, {"a": "x", "b": "y__b=z"}, {"a": "x", "b": "y"}]
+    assert len({point_name(point) for point in points}) == 3
+
+
+def test_names_pass_through_what_snakemake_hands_to_the_jobs_of_a_cluster():
+    from snakemake.cli import parse_target_jobs_cli_args
+    from snakemake.common import parse_key_value_arg  # noqa: F401  what the parser below is made of
+
+    name = point_name({"noise": 0.1, "x": 2, "text": "a,b"})
+    (job,) = parse_target_jobs_cli_args([f'sweep_run:sweep=s,point="{name}",seed=0'])
+    assert job.wildcards_dict == {"sweep": "s", "point": name, "seed": "0"}
+
+
+def test_a_file_that_the_command_names_must_be_code_or_input(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.sh").write_text("")
+    check_named_files("sh mine.sh {x}", [tmp_path / "mine.sh"], "sweep.s.code")
+    with pytest.raises(
+        UserError, match=r"sweep.s.code: the command names mine.sh, and an edit of it would go unnoticed"
+    ):
+        check_named_files("sh mine.sh {x}", [], "sweep.s.code")

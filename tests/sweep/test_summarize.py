@@ -44,15 +44,15 @@ def test_tables_and_findings_say_the_best_point_with_its_interval_and_the_score_
     assert best["score_on_seeds_that_did_not_choose"]["mean"] == pytest.approx(1.06)
     assert best["probability_best"] == 1
     text = (folder / "analysis.md").read_text()
-    assert "x=100, name=ü{% has the highest mean score: 1.0600 [0.9110, 1.2090] over 3 seeds, among 6 points." in text
-    assert "is better: +0.5500 [" in text
+    assert "x=100, name=ü{% has the highest mean score: 1.06 [0.91, 1.21] over 3 seeds, among 6 points." in text
+    assert "is better: +0.55 [" in text
     for table in ("points", "contrasts"):
         assert r"\toprule" in (folder / "tables" / f"{table}.tex").read_text()
 
 
 def test_one_seed_gives_no_interval_and_says_so(tmp_path):
     folder = summarized(records(TWO, seeds=1), tmp_path, baseline=TWO[0])
-    assert "With one seed nothing says how sure this is; add seeds." in (folder / "analysis.md").read_text()
+    assert "One seed gives no interval; add seeds." in (folder / "analysis.md").read_text()
     best = json.loads((folder / "best.json").read_text())
     assert best["score"]["low"] is None
     assert best["score_on_seeds_that_did_not_choose"] is None

@@ -27,8 +27,9 @@ rule sweep_run:
     resources:
         folder=lambda wildcards: f"{RESULTS}/sweep/{wildcards.sweep}/runs/{wildcards.point}/seed{wildcards.seed}",
         timeout_seconds=lambda wildcards: str(SWEEPS[wildcards.sweep].timeout_seconds or 0),
-        mem_mb=lambda wildcards: SWEEPS[wildcards.sweep].resources.memory_mb or 0,
-        gpus=lambda wildcards: SWEEPS[wildcards.sweep].resources.gpus,
+        mem_mb=lambda wildcards: SWEEPS[wildcards.sweep].resources.memory_mb or 4000,
+        gpu=lambda wildcards: SWEEPS[wildcards.sweep].resources.gpus,
+        runtime=lambda wildcards: SWEEPS[wildcards.sweep].runtime_minutes,
     params:
         spec=spec_of("sweep.run"),
     shell:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import plumbline
 from plumbline import config
-from plumbline.core.plan import code, modules, target
+from plumbline.core.plan import code, modules
 
 PROJECT = Path(__file__).parents[3]
 MORE = {"throughput": {"timing": {"max_batch": True}, "variants": {"paths": ["models/mine"]}}}
 """For stages that the default config does not ask for."""
 Root = tuple[str, ...]
 """A stage's module, and the modules that its target names."""
-CACHED = (target.code_digest, code.code_of, code._read, code._digest, modules.parsed, modules.source)
+CACHED = (code.code_of, code._read, code._digest, modules.parsed, modules.source)
 
 
 def forget() -> None:

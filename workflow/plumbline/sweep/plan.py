@@ -1,7 +1,10 @@
 """The plan of the `sweep` study: a trial for each point and seed of each sweep, its tables and its figures."""
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
+from plumbline.core.errors import UserError
 from plumbline.core.files import sha256_of_files
 from plumbline.core.plan.fingerprint import fingerprint
 from plumbline.core.plan.globs import matching
@@ -16,10 +19,9 @@ def plan(settings: SweepStudySettings, seed: int, upstream: Targets, device: str
 
 def _sweep(name: str, sweep: SweepSettings) -> list[Target]:
     place = f"sweep.{name}"
-    read = {
-        "files": sha256_of_files(matching(sweep.code, f"{place}.code")),
-        "inputs_fingerprint": [fingerprint(path) for path in matching(sweep.inputs, f"{place}.inputs")],
-    }
+    code, inputs = matching(sweep.code, f"{place}.code"), matching(sweep.inputs, f"{place}.inputs")
+    check_named_files(sweep.command or "", [*code, *inputs], f"{place}.code")
+    read = {"files": sha256_of_files(code), "inputs_fingerprint": [fingerprint(path) for path in inputs]}
     modules = [] if sweep.run is None else [sweep.run.partition(":")[0]]
     what = {"command": sweep.command, "function": sweep.run, "curves": sweep.curves.model_dump(mode="json")}
     trials = [
@@ -61,7 +63,17 @@ def _sweep(name: str, sweep: SweepSettings) -> list[Target]:
     return [*trials, summary, figures]
 
 
-def folder_of(trial: Target, results: Path) -> Path:
-    """The trial's own folder, which stays between attempts."""
-    sweep, point, seed = trial.name.split("/")
-    return results / "sweep" / sweep / "runs" / point / f"seed{seed}"
+def check_named_files(command: str, known: Sequence[Path], key: str) -> None:
+    """Raises UserError for a file below this folder that the command names and neither `code` nor `inputs` covers.
+
+    An edit of it would go unnoticed. `key`: the config key, for the message.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return
+    covered = {path.resolve() for path in known}
+    for word in words:
+        path = Path(word)
+        if path.is_file() and not path.is_absolute() and path.resolve() not in covered:
+            raise UserError(f"{key}: the command names {word}, and an edit of it would go unnoticed; add it to `code`")

@@ -10,18 +10,25 @@ from pathlib import Path
 
 from plumbline.core.errors import UserError
 from plumbline.core.plan.target import Spec
-from plumbline.core.run.processes import ChildFault, Member, TimeUpError, oom_kill_count, run_group
+from plumbline.core.run.processes import (
+    ChildFault,
+    Member,
+    TimeUpError,
+    adopt_orphans,
+    end_orphans,
+    oom_kill_count,
+    run_group,
+)
 from plumbline.core.run.record import Outcome, OutcomeError, recording
 from plumbline.core.run.stage import stage
 from plumbline.sweep.record import TrialRecord
 from plumbline.sweep.settings import CurveSettings, point_name
 from plumbline.sweep.trial.command import Value, filled_in
-from plumbline.sweep.trial.folder import prepared
+from plumbline.sweep.trial.folder import beside, prepared
 from plumbline.sweep.trial.leavings import METRICS, is_finite, read_curves, read_metrics
 
 log = logging.getLogger("plumbline")
 
-OUTPUT = "output.log"
 SHOWN = 20
 """Lines of a failed command's output that the log repeats."""
 OUT_OF_MEMORY = re.compile(r"^(\w+\.)*(OutOfMemoryError|MemoryError)\b")
@@ -47,12 +54,12 @@ class RunSpec(Spec):
 def run(spec: RunSpec, folder: Path, output: Path, timeout_seconds: float = 0.0, threads: int = 1) -> None:
     """Runs the trial in `folder`, which stays between attempts, and writes its record to `output`.
 
-    timeout_seconds: 0 sets no limit. What the command prints goes to output.log in the folder. Raises UserError with
+    timeout_seconds: 0 sets no limit. What the command prints goes to <folder>.output.log. Raises UserError with
     its last line when it ends with another status than 0, or leaves no metrics.
     """
-    point = point_name(spec.parameters)
-    if moved := prepared(folder, spec):
-        log.warning("%s: was left by other settings or code, and is now %s", folder, moved)
+    point, folder = point_name(spec.parameters), folder.resolve()  # the command may change its directory
+    if moved := prepared(folder, spec.model_dump(mode="json")):
+        log.warning("%s: belonged to other settings or code; moved to %s", folder, moved)
     (folder / METRICS).unlink(missing_ok=True)  # an earlier attempt's would pass for this one's
     with recording(output, TrialRecord, trial=f"{spec.sweep}/{point}/{spec.seed}", spec=spec) as findings:
         findings |= {"sweep": spec.sweep, "point": point, "parameters": spec.parameters, "seed": spec.seed}
@@ -75,11 +82,14 @@ def shell_command(spec: RunSpec, folder: Path) -> str:
 
 def _execute(command: str, folder: Path, seconds: float | None, threads: int) -> None:
     """Runs `command` and waits for it; what it leaves running ends with it."""
-    output, kills = folder / OUTPUT, oom_kill_count()
+    output, kills = beside(folder, "output.log"), oom_kill_count()
     output.unlink(missing_ok=True)
     log.info("%s", command)
     environment = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-    shell = Member(work=["bash", "-c", command], name="the command", log=output, environment=environment)
+    shell = Member(
+        work=["bash", "-o", "pipefail", "-c", command], name="the command", log=output, environment=environment
+    )
+    adopt_orphans()
     try:
         run_group([shell], seconds=seconds)
     except TimeUpError:
@@ -94,6 +104,8 @@ def _execute(command: str, folder: Path, seconds: float | None, threads: int) ->
         if OUT_OF_MEMORY.match(said):
             raise OutcomeError(Outcome.OUT_OF_MEMORY, said[:500]) from None
         raise UserError(f"{str(fault).partition(';')[0]}: {said[:500]} (all of its output: {output})") from None
+    finally:
+        end_orphans()
 
 
 def last_lines(path: Path) -> list[str]:

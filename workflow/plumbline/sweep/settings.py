@@ -1,6 +1,7 @@
 """Settings of the study `sweep`: its block of the config, a sweep under each name. The trials are in `plan`."""
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from itertools import product
@@ -17,15 +18,19 @@ FOLDER, SEED = "folder", "seed"
 FIGURES = ("parameters", "interaction", "ranking", "curves", "cost")
 TABLES = ("points", "contrasts")
 
+PARAMETER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 SIZES = {"MB": 1, "GB": 1000}
 LONGEST_NAME = 100
+SEPARATOR = "__"
+"""Between the parameters of a point in paths. Snakemake splits what it hands to a cluster's jobs at commas."""
 
 
 def _number(value: Any) -> Any:
     """`1e-3`, which YAML 1.1 reads as text because it has no point, is the number that was meant."""
-    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
+    is_number = isinstance(value, str) and EXPONENT.fullmatch(value) and math.isfinite(float(value))
+    return float(value) if is_number else value
 
 
 def _can_be_passed(value: Value) -> Value:
@@ -72,7 +77,7 @@ class ResourceSettings(Settings):
     memory: Annotated[str, Field(pattern=r"^\d+ ?(MB|GB)$")] | None = None
     """Memory to reserve, such as 2 GB; null reserves none."""
     gpus: Annotated[int, Field(ge=0)] = 0
-    """Number of GPUs to reserve on a cluster."""
+    """Number of GPUs to reserve on a cluster. On one machine, `--resources gpu=1` has Snakemake share them out."""
 
     @property
     def memory_mb(self) -> int | None:
@@ -121,8 +126,6 @@ class SweepSettings(Settings):
     @classmethod
     def _values_differ(cls, grid: dict[str, list[Value]]) -> dict[str, list[Value]]:
         for name, values in grid.items():
-            if not name.isidentifier() or name in (SEED, FOLDER):
-                raise ValueError(f"{name!r} cannot name a parameter: use letters, digits and _, but not seed or folder")
             try:
                 distinct([(type(value), value) for value in values])
             except ValueError:
@@ -137,6 +140,9 @@ class SweepSettings(Settings):
         if not points:
             raise ValueError("has no point; give `grid` or `points`")
         names = list(points[0])
+        for name in {name for point in points for name in point}:
+            if not PARAMETER.fullmatch(name) or name in (SEED, FOLDER):
+                raise ValueError(f"{name!r} cannot name a parameter: use letters, digits and _, but not seed or folder")
         for number, point in enumerate(self.points):
             if set(point) != set(names):
                 raise ValueError(f"points.{number}: has the parameters {_listed(point)}, others have {_listed(names)}")
@@ -144,6 +150,10 @@ class SweepSettings(Settings):
             raise ValueError("baseline: is none of the points; name one with all its parameters")
         if self.command is not None:
             self._check_command(names)
+        elif self.curves.file != CurveSettings().file:
+            raise ValueError(f"curves.file: report() of a function writes {CurveSettings().file}; remove the key")
+        if self.timeout_seconds == 0:
+            raise ValueError("timeout: must be more than 0; remove the key for no limit")
         return self
 
     def _check_command(self, names: list[str]) -> None:
@@ -173,6 +183,11 @@ class SweepSettings(Settings):
         return list({canonical(point): point for point in [*found, *ordered]}.values())
 
     @property
+    def runtime_minutes(self) -> int:
+        """What a cluster is asked for: the time limit and ten minutes, or the profile's two hours."""
+        return 120 if self.timeout_seconds is None else math.ceil(self.timeout_seconds / 60) + 10
+
+    @property
     def timeout_seconds(self) -> float | None:
         """The time limit in seconds."""
         if self.timeout is None:
@@ -184,17 +199,7 @@ class SweepSettings(Settings):
 class SweepStudySettings(RootModel[dict[Annotated[str, Field(pattern=rf"^{NAME}$")], SweepSettings | None]]):
     """Study `sweep`: what do the parameters of your own script or function change?"""
 
-    root: dict[Annotated[str, Field(pattern=rf"^{NAME}$")], SweepSettings | None] = {
-        "digits_mlp": SweepSettings(
-            command="python examples/digits_mlp/train.py --lr {learning_rate} --width {width} --seed {seed}"
-            " --out {folder}",
-            code=["examples/digits_mlp/**/*.py"],
-            grid={"learning_rate": [0.001, 0.003, 0.01], "width": [16, 64]},
-            seeds=[0, 1, 2],
-            metric=MetricSettings(name="validation_accuracy", goal="max"),
-            baseline={"learning_rate": 0.003, "width": 16},
-        )
-    }
+    root: dict[Annotated[str, Field(pattern=rf"^{NAME}$")], SweepSettings | None] = {}
 
     @property
     def sweeps(self) -> dict[str, SweepSettings]:
@@ -203,16 +208,16 @@ class SweepStudySettings(RootModel[dict[Annotated[str, Field(pattern=rf"^{NAME}$
 
 
 def point_name(point: dict[str, Value]) -> str:
-    """A point in paths: `learning_rate=0.001,width=32`; what cannot stand in one is left out and a digest added.
+    """A point in paths: `learning_rate=0.001__width=32`; what cannot stand in one is left out and a digest added.
 
     Parameters stand in the order of the alphabet, so that another order in the config renames nothing.
     """
-    text = ",".join(f"{name}={plain(value)}" for name, value in sorted(point.items()))
-    typed = all(not isinstance(value, str) or not _looks_typed(value) for value in point.values())
-    if typed and len(text) <= LONGEST_NAME and re.fullmatch(r"[A-Za-z0-9_=,.+-]+", text):
+    text = SEPARATOR.join(f"{name}={plain(value)}" for name, value in sorted(point.items()))
+    certain = not any(isinstance(value, str) and _is_ambiguous(value) for value in point.values())
+    if certain and len(text) <= LONGEST_NAME and re.fullmatch(r"[A-Za-z0-9_=.+-]+", text):
         return text
     digits = hashlib.sha256(canonical(point).encode()).hexdigest()[:8]
-    return re.sub(r"[^A-Za-z0-9_=,.+-]+", "_", text)[:LONGEST_NAME] + f"~{digits}"
+    return re.sub(r"[^A-Za-z0-9_=.+-]+", "_", text)[:LONGEST_NAME] + f"~{digits}"
 
 
 def point_label(point: Mapping[str, Value]) -> str:
@@ -221,6 +226,7 @@ def point_label(point: Mapping[str, Value]) -> str:
     return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…"
 
 
-def _looks_typed(text: str) -> bool:
-    """Whether text could be taken for another type's value, so that two points would share a name."""
-    return text in ("true", "false") or re.fullmatch(r"[+-]?[\d.]+([eE][+-]?\d+)?", text) is not None
+def _is_ambiguous(text: str) -> bool:
+    """Whether text could be taken for another type's value or for two values, so that two points would share a name."""
+    typed = text in ("true", "false") or re.fullmatch(r"[+-]?[\d.]+([eE][+-]?\d+)?", text) is not None
+    return typed or "_" in text or "=" in text

@@ -1,7 +1,6 @@
 """Stage `sweep.summarize`: all records of one sweep as tidy tables, the best point, the findings."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from plumbline.core.present.formatting import MISSING, p_text, with_interval
 from plumbline.core.present.tables import write_csv, write_latex
 from plumbline.core.run.records import write_results
 from plumbline.core.run.stage import stage
-from plumbline.sweep.analysis.findings import DIGITS, findings
+from plumbline.core.statistics.resampled import Resampled
+from plumbline.sweep.analysis.findings import digits_of, findings
 from plumbline.sweep.analysis.frames import contrasts_frame, curves_frame, effects_frame, points_frame, trials_frame
 from plumbline.sweep.analysis.importance import importance_frame
 from plumbline.sweep.analysis.ranking import Ranking
@@ -78,9 +78,9 @@ def best_point(ranking: Ranking) -> dict[str, Any]:
     chosen = ranking.unbiased
     found: dict[str, Any] = {"point": best, "parameters": parameters, "metric": ranking.metric, "goal": ranking.goal}
     found |= {"points": len(ranking.scores), "seeds": ranking.scores.shape[1]}
-    found["score"] = _known(asdict(ranking.means[best]))
+    found["score"] = _ends(ranking.means[best])
     found |= _known({"probability_best": ranking.probabilities[best]})
-    found["score_on_seeds_that_did_not_choose"] = chosen and _known(asdict(chosen))
+    found["score_on_seeds_that_did_not_choose"] = chosen and _ends(chosen)
     return found
 
 
@@ -91,7 +91,7 @@ def points_table(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame
             "point": frame["point"].map(labels),
             "seeds": frame["seeds"].astype(str),
             "mean": [
-                failed or with_interval(*row, digits=DIGITS)
+                failed or with_interval(*row, digits=digits_of(*row))
                 for failed, *row in zip(
                     frame["failed"].where(frame["failed"].notna(), None),
                     frame["mean"],
@@ -111,15 +111,18 @@ def contrasts_table(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFr
         {
             "point": labels[row["point"]],
             "pairs": str(row["pairs"]),
-            "difference": with_interval(
-                row["difference"], row["difference_low"], row["difference_high"], digits=DIGITS, signed=True
-            ),
+            "difference": with_interval(*ends, digits=digits_of(*ends), signed=True),
             "p": p_text(row["p_holm"]),
             "verdict": row["verdict"],
         }
         for row in frame.to_dict("records")
+        for ends in [(row["difference"], row["difference_low"], row["difference_high"])]
     ]
     return pd.DataFrame(rows, columns=["point", "pairs", "difference", "p", "verdict"])
+
+
+def _ends(mean: Resampled) -> dict[str, float | None]:
+    return _known({"mean": mean.mean, "low": mean.low, "high": mean.high})
 
 
 def _known(values: dict[str, float]) -> dict[str, float | None]:

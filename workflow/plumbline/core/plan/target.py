@@ -24,9 +24,9 @@ def digest(text: str) -> str:
 
 
 @cache
-def code_digest(stage: str, *modules: str) -> str:
-    """The digest of `code_of`, once for all trials of a stage."""
-    return digest(canonical(code_of(stage, *modules)))
+def _code_digest(code: tuple[tuple[str, str], ...]) -> str:
+    """The digest of a stage's code, computed once for all of its trials."""
+    return digest(canonical(dict(code)))
 
 
 class Spec(Settings):
@@ -111,7 +111,7 @@ class Target:
                 "\n".join(f"{name}: {item.spec if isinstance(item, Target) else item.sha256}" for name, item in read)
             )
             records = {"records": recorded(self.merges)} if self.merges else {}
-            head = {"code": code_digest(f"plumbline.{self.study}.{self.stage}", *self.modules), "inputs": inputs}
+            head = {"code": _code_digest(tuple(self.code.items())), "inputs": inputs}
             self._specs[known] = canonical({**self.settings, **records, **head})
         return self._specs[known]
 

@@ -28,7 +28,7 @@ from plumbline.core.run.record import Outcome, OutcomeError
 
 log = logging.getLogger("plumbline")
 
-PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of Linux's sys/prctl.h
 
 
 class TimeUpError(Exception):
@@ -92,6 +92,19 @@ def limit_address_space(size: int) -> None:
     """From now on, what takes this process beyond `size` bytes of address space fails for lack of memory."""
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))
+
+
+def adopt_orphans() -> None:
+    """From now on, what a process below this one leaves running when it ends becomes a child of this process."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_orphans() -> None:
+    """Ends all processes below this one, even those that have left its group and session."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(psutil.Process().children(recursive=True), timeout=5)
 
 
 class _Running:

@@ -1,5 +1,6 @@
 """The analysis in sentences: each answers a question of the sweep with its numbers and intervals."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
@@ -11,7 +12,8 @@ from plumbline.core.run.records import machine_note, machines
 from plumbline.sweep.analysis.frames import SAME, baseline_name
 from plumbline.sweep.analysis.ranking import Ranking
 
-DIGITS = 4
+ENOUGH_SEEDS = 10
+"""With fewer, the bootstrap's draws vary too little: two equal points may never change places."""
 
 
 def findings(
@@ -42,25 +44,27 @@ def _best(ranking: Ranking) -> Iterator[str]:
     points, seeds = ranking.scores.shape
     mean = ranking.means[best]
     side = "highest" if ranking.goal == "max" else "lowest"
-    shown = with_interval(mean.mean, mean.low, mean.high, digits=DIGITS)
+    shown = _interval(mean.mean, mean.low, mean.high)
     among = f"over {plural(seeds, 'seed')}, among {plural(points, 'point')}"
     yield f"{ranking.labels[best]} has the {side} mean {metric}: {shown} {among}."
     if seeds < 2:
-        yield "With one seed nothing says how sure this is; add seeds."
+        yield "One seed gives no interval; add seeds."
+        return
+    if points < 2:
         return
     chance = ranking.probabilities[best]
-    yield f"It is the best in {percent(chance)} of bootstrap draws of the seeds."
+    few = f" With {plural(seeds, 'seed')}, such shares are too sure." if seeds < ENOUGH_SEEDS else ""
+    yield f"It is the best in {percent(chance)} of bootstrap draws of the seeds.{few}"
     rivals = sorted(ranking.probabilities.items(), key=lambda pair: -pair[1])[:3]
-    if chance < 0.95 and len(rivals) > 1:
-        close = [(point, share) for point, share in rivals if point != best and share >= 0.01]
+    close = [(point, share) for point, share in rivals if point != best and share >= 0.01]
+    if chance < 0.95 and close:
         others = ", ".join(f"{ranking.labels[point]} ({percent(share)})" for point, share in close)
-        if others:
-            yield f"The seeds do not settle which point is best; in other draws it is {others}."
-    if points > 1 and (fair := ranking.unbiased):
-        score = with_interval(fair.mean, fair.low, fair.high, digits=DIGITS)
+        yield f"The best point is uncertain: other draws pick {others}."
+    if fair := ranking.unbiased:
         yield (
-            f"Chosen by the other seeds, the best point scores {score} on a seed that had no part in the choice. Expect"
-            " that of a new seed; the mean above includes the luck of being chosen."
+            "Picking the best point on all seeds but one and scoring it on that seed gives"
+            f" {_interval(fair.mean, fair.low, fair.high)} on average. Expect this mean from new seeds; the mean above"
+            " is biased by selection."
         )
 
 
@@ -74,17 +78,18 @@ def _contrasts(ranking: Ranking, baseline: Mapping[str, object] | None, frame: p
     yield f"The baseline is {ranking.labels[name]}. {can}."
     for verdict in ("better", "worse"):
         for row in tested[tested["verdict"] == verdict].to_dict("records"):
-            shown = with_interval(
-                row["difference"], row["difference_low"], row["difference_high"], digits=DIGITS, signed=True
-            )
+            shown = _interval(row["difference"], row["difference_low"], row["difference_high"], signed=True)
             yield f"{ranking.labels[row['point']]} is {verdict}: {shown} (Holm-corrected p {_p(row['p_holm'])})."
     if same := int((tested["verdict"] == SAME).sum()):
         yield f"{plural(same, 'point')} {'is' if same == 1 else 'are'} not significantly different from it."
     if rest := len(frame) - len(tested):
-        yield f"{plural(rest, 'point')} could not be tested: fewer than two seeds, or equal differences."
+        reasons = "a failed trial, fewer than two seeds, or equal differences"
+        yield f"{plural(rest, 'point')} could not be tested: {reasons}."
 
 
 def _importance(frame: pd.DataFrame) -> Iterator[str]:
+    if frame.empty:
+        yield "Importance needs at least two parameters, two points and two seeds, and a metric that varies."
     for row in frame.to_dict("records"):
         shown = with_interval(row["importance"], row["importance_low"], row["importance_high"], digits=2)
         yield f"{row['parameter']}: shuffling it lowers R² on an unseen seed by {shown}."
@@ -94,6 +99,8 @@ def _failed(ranking: Ranking) -> Iterator[str]:
     counts = Counter((one.point, str(one.outcome)) for one in ranking.records if not one.ok)
     for (point, outcome), count in counts.items():
         yield f"{ranking.labels[point]}: {plural(count, 'trial')} {outcome.replace('_', ' ')}; the point is not ranked."
+    if any(outcome == "timeout" for _, outcome in counts):
+        yield "A longer time limit reruns nothing by itself: delete the records of the trials that it is meant for."
     if not counts:
         yield "None."
 
@@ -102,9 +109,23 @@ def _caveats(ranking: Ranking) -> Iterator[str]:
     seeds = len({one.seed for one in ranking.records})
     if seeds < 5:
         yield f"{plural(seeds, 'seed')} a point: intervals rest on few replicates and assume that they are normal."
+    if ranking.seeds_change_nothing:
+        yield "Every point has the same score with all seeds, so the intervals mean nothing: does it use its seed?"
     yield "Seeds are the replicates: the intervals cover what a new seed would change, not a new data set."
     if note := machine_note(machines(ranking.records)):
         yield note
+
+
+def _interval(mean: float, low: float, high: float, *, signed: bool = False) -> str:
+    """The mean with its interval, to as many digits as the interval's width bears."""
+    return with_interval(mean, low, high, digits=digits_of(mean, low, high), signed=signed)
+
+
+def digits_of(mean: float, low: float, high: float) -> int:
+    """Decimals that give the half-width of an interval two digits; the mean four where there is no width."""
+    width = (high - low) / 2
+    scale, wanted = (width, 2) if width > 0 else (abs(mean), 4)
+    return max(0, wanted - 1 - math.floor(math.log10(scale))) if scale > 0 else 0
 
 
 def _p(value: float) -> str:

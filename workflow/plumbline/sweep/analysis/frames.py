@@ -54,7 +54,8 @@ def points_frame(ranking: Ranking) -> pd.DataFrame:
 def contrasts_frame(ranking: Ranking, baseline: Mapping[str, Any] | None) -> pd.DataFrame:
     """Each point against the baseline, paired by seed, p-values corrected by Holm over all points; empty without one.
 
-    Only seeds on which both are `ok` count. Fewer than two give neither interval nor verdict.
+    A point with a failed trial is not tested: what its other seeds gave would flatter it. Of the baseline, the seeds
+    that are `ok` count. Fewer than two pairs give neither interval nor verdict.
     """
     columns = ["point", "pairs", "difference", "difference_low", "difference_high", "p_value", "p_holm", "cohens_dz"]
     name = baseline_name(ranking.records, baseline)
@@ -71,7 +72,7 @@ def contrasts_frame(ranking: Ranking, baseline: Mapping[str, Any] | None) -> pd.
         ]
         if point == name:
             continue
-        if not pairs:
+        if not pairs or any(one.point == point and not one.ok for one in ranking.records):
             rows.append({"point": point, "pairs": 0})
             continue
         ours, theirs = np.array(pairs).T
@@ -96,14 +97,25 @@ def contrasts_frame(ranking: Ranking, baseline: Mapping[str, Any] | None) -> pd.
 
 
 def effects_frame(ranking: Ranking) -> pd.DataFrame:
-    """The mean of the metric over all points with one value of one parameter, with its interval over seeds."""
+    """The mean of the metric with each value of each parameter, with its interval over seeds.
+
+    Values of one parameter are compared over the same combinations of the others: those that are ranked with all of
+    its values. A parameter without such a combination has no rows.
+    """
     rows = []
     points = {point: values for point, values in points_of(ranking.records).items() if point in ranking.means}
     for parameter in next(iter(points.values()), {}):
-        for value in dict.fromkeys(values[parameter] for values in points.values()):
-            chosen = [point for point, values in points.items() if values[parameter] == value]
+        found: dict[str, dict[str, str]] = {}  # value -> the other parameters -> point
+        values: dict[str, Any] = {}
+        for point, of in points.items():
+            rest = canonical({name: value for name, value in of.items() if name != parameter})
+            found.setdefault(canonical(of[parameter]), {})[rest] = point
+            values[canonical(of[parameter])] = of[parameter]
+        shared = set.intersection(*(set(each) for each in found.values()))
+        for key, by_rest in found.items() if shared else ():
+            chosen = [by_rest[rest] for rest in sorted(shared)]
             mean = corrected_mean(ranking.scores.loc[chosen].mean().to_numpy(), test_over_train=0)
-            row = {"parameter": parameter, "value": value, "points": len(chosen), "mean": mean.mean}
+            row = {"parameter": parameter, "value": values[key], "points": len(chosen), "mean": mean.mean}
             rows.append(row | {"mean_low": mean.low, "mean_high": mean.high})
     frame = pd.DataFrame(rows, columns=["parameter", "value", "points", "mean", "mean_low", "mean_high"])
     frame["value"] = pd.Series([row["value"] for row in rows], dtype=object)  # 16 stays 16 beside 0.001

@@ -52,6 +52,11 @@ class Ranking:
         return {str(point): corrected_mean(row.to_numpy(), test_over_train=0) for point, row in self.scores.iterrows()}
 
     @property
+    def seeds_change_nothing(self) -> bool:
+        """Whether each point has the same score with all of several seeds."""
+        return self.scores.shape[1] > 1 and bool((self.scores.nunique(axis=1) == 1).all())
+
+    @property
     def best(self) -> str | None:
         """The point with the best mean; the first of equal ones. None where no point is complete."""
         if self.scores.empty:
@@ -77,8 +82,9 @@ class Ranking:
         """The score of the procedure "take the best": each seed's score of the point that the other seeds choose.
 
         The best of many noisy means is too good by what luck added to it (the winner's curse). A seed that had no part
-        in the choice has no such luck, as in nested cross-validation (Cawley & Talbot 2010, JMLR 11). None for fewer
-        than two seeds.
+        in the choice has no such luck, as in nested cross-validation (Cawley & Talbot 2010, JMLR 11). The choices share
+        seeds, so the interval is that of Nadeau & Bengio 2003; with very many equal points it is still too narrow.
+        None for fewer than two seeds.
         """
         signed = self._signed
         seeds = signed.shape[1]
@@ -86,7 +92,7 @@ class Ranking:
             return None
         others = (signed.sum(axis=1, keepdims=True) - signed) / (seeds - 1)
         chosen = others.argmax(axis=0)
-        return corrected_mean(self.scores.to_numpy()[chosen, np.arange(seeds)], test_over_train=0)
+        return corrected_mean(self.scores.to_numpy()[chosen, np.arange(seeds)], test_over_train=1 / (seeds - 1))
 
     @property
     def _signed(self) -> Array:

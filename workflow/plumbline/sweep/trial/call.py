@@ -10,6 +10,7 @@ import argparse
 import importlib
 import inspect
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -30,8 +31,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True)
     options = parser.parse_args()
+    metrics = options.folder.resolve() / METRICS
     try:
-        found = _called(options.function, options.settings, options.seed, options.folder)
+        found = _called(options.function, options.settings, options.seed, metrics.parent)
+        text = json.dumps(found, default=float)
     except UserError as error:
         sys.exit(str(error))
     except Exception as error:  # noqa: BLE001  whatever the user's function raises
@@ -39,7 +42,7 @@ def main() -> None:
         sys.exit(1)
     if not isinstance(found, dict):
         sys.exit(f"{options.function}: returned {type(found).__name__}; return a dict of final metrics")
-    (options.folder / METRICS).write_text(json.dumps(found, default=float), encoding="utf-8")
+    metrics.write_text(text, encoding="utf-8")
 
 
 def _called(name: str, settings: dict[str, Any], seed: int, folder: Path) -> Any:
@@ -57,9 +60,12 @@ class Report:
         self.path = path
 
     def __call__(self, step: int, **metrics: float) -> None:
-        line = json.dumps({"step": step, **metrics}, default=float)
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+        line = json.dumps({"step": step, **metrics}, default=float) + "\n"
+        with self.path.open("ab+") as stream:
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+                line = line if stream.read() == b"\n" else f"\n{line}"  # after a line that a kill cut off
+            stream.write(line.encode())
 
 
 def _say(error: BaseException) -> None:

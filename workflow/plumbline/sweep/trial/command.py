@@ -7,9 +7,15 @@ from typing import NamedTuple
 Value = bool | int | float | str
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
+VARIABLE = re.compile(r"\$\{\w+\}")
+EVALUATES = re.compile(r"(?<![\w./-])(eval|let|declare|typeset)(?![\w./-])")
+SUBSCRIPT = re.compile(r"\w\[\s*$")
+ENDS_A_WORD = set(" \t\n;&|()<>")
 REFUSED = {
     "`": "a command substitution",
     "$(": "a command substitution",
+    "$[": "shell arithmetic",
+    "[[": "a shell condition",
     "$'": "an ANSI-C string",
     '$"': "a translated string",
     "<(": "a process substitution",
@@ -18,7 +24,7 @@ REFUSED = {
     "((": "shell arithmetic",
 }
 """Shell syntax in which quoting has other rules; and what it is called."""
-OUTSIDE_QUOTES = ("<(", ">(", "<<", "((", "$'", '$"')
+OUTSIDE_QUOTES = ("<(", ">(", "<<", "((", "[[", "$'", '$"')
 """Of these, what is plain text inside double quotes. In single quotes all of it is."""
 
 
@@ -63,9 +69,17 @@ def _pieces(template: str) -> Iterator[Piece]:
     while place < len(template):
         found = PLACEHOLDER.match(template, place)
         sign, two = template[place], template[place : place + 2]
-        if two in ("{{", "}}"):
+        before = template[place - 1] if place else " "
+        if quotes != "'" and two == "${":
+            variable = VARIABLE.match(template, place)
+            if variable is None:
+                raise _unsafe("a parameter expansion with more than a name")
+            text, place = text + variable[0], variable.end()
+        elif two in ("{{", "}}"):
             text, place = text + sign, place + 2
-        elif found and not text.endswith("$"):
+        elif found:
+            if not quotes and SUBSCRIPT.search(text):
+                raise _unsafe("a subscript")
             yield Piece(text)
             yield Piece(found[1], is_placeholder=True, quotes=quotes)
             text, place = "", found.end()
@@ -74,14 +88,20 @@ def _pieces(template: str) -> Iterator[Piece]:
                 raise ValueError(f"a backslash stands before {template[place + 1 :].split('}')[0]}}}; remove it")
             text, place = text + two, place + 2
         else:
-            if syntax := _refused(two, quotes, comment=sign == "#" and (not text or text[-1].isspace())):
-                raise ValueError(f"{syntax} cannot be combined with placeholders safely; put it in a script of its own")
+            if syntax := _refused(two, quotes, comment=sign == "#" and before in ENDS_A_WORD):
+                raise _unsafe(syntax)
             if sign in "'\"" and quotes in ("", sign):
                 quotes = "" if quotes else sign
+            elif not quotes and (word := EVALUATES.match(template, place)):
+                raise _unsafe(word[1])
             text, place = text + sign, place + 1
     if quotes:
         raise ValueError(f"a quotation mark {quotes} is never closed")
     yield Piece(text)
+
+
+def _unsafe(syntax: str) -> ValueError:
+    return ValueError(f"{syntax} cannot be combined with placeholders safely; put it in a script of its own")
 
 
 def _refused(two: str, quotes: str, *, comment: bool) -> str | None:

@@ -2,21 +2,30 @@
 
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from plumbline.core.files import write_text
-from plumbline.core.plan.target import Spec, canonical, digest
+from plumbline.core.plan.target import canonical, digest
 
-MARKER = ".spec"
+IGNORED = {"metric", "curves", "inputs"}
+"""Of a spec, what decides how a trial is read, not what its command does."""
 
 
-def prepared(folder: Path, spec: Spec) -> Path | None:
-    """Makes `folder` ready for an attempt at `spec`; where the folder of another spec now lies, if there was one.
+def beside(folder: Path, suffix: str) -> Path:
+    """A file of ours about the folder. It stands beside it: the command may want its folder empty, or empty it."""
+    return folder.with_name(f"{folder.name}.{suffix}")
+
+
+def prepared(folder: Path, values: dict[str, Any]) -> Path | None:
+    """Makes `folder` ready for an attempt at the spec `values`; where another spec's folder now lies, if there was one.
 
     What an earlier attempt at the same spec left stays, its checkpoints above all. What another spec left moves aside:
-    a script that resumed from it would give that spec's result.
+    a script that resumed from it would give that spec's result. A command's spec is judged without the code of ours
+    that runs it.
     """
-    wanted = digest(canonical(spec.model_dump(mode="json")))
-    marker, moved = folder / MARKER, None
+    ignored = IGNORED | (set() if values.get("function") else {"code"})
+    wanted = digest(canonical({name: value for name, value in values.items() if name not in ignored}))
+    marker, moved = beside(folder, "spec"), None
     if folder.exists() and (not marker.exists() or marker.read_text().strip() != wanted):
         names = (folder.with_name(f"{folder.name}.stale-{number}") for number in count(1))
         moved = folder.rename(next(name for name in names if not name.exists()))

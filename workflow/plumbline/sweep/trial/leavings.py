@@ -2,11 +2,14 @@
 
 import csv
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
 
 from plumbline.core.errors import UserError
+
+log = logging.getLogger("plumbline")
 
 METRICS = "metrics.json"
 
@@ -20,29 +23,43 @@ def read_metrics(folder: Path, metric: str) -> tuple[dict[str, float], dict[str,
         raise UserError(f"{path}: was not written; a trial leaves its final metrics there, as a JSON object") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not valid JSON ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: must be a JSON object such as {{{metric!r}: 0.9}}")
-    numbers = {name: float(value) for name, value in values.items() if _is_number(value)}
+    numbers = {name: found for name, value in values.items() if (found := _number(value)) is not None}
     if metric not in numbers:
-        found = f"is {values[metric]!r}, not a number" if metric in values else f"is missing; it has {_listed(numbers)}"
-        raise UserError(f"{path}: the metric {metric!r} {found}")
+        said = f"is {values[metric]!r}, not a number" if metric in values else f"is missing; it has {_listed(numbers)}"
+        raise UserError(f"{path}: the metric {metric!r} {said}")
     return numbers, {name: value for name, value in values.items() if name not in numbers}
 
 
 def read_curves(path: Path, step: str) -> dict[str, list[float | None]]:
     """The numeric columns of a file of curves, by step; nothing without a file.
 
-    A trial that resumed may have written a step twice: the last counts. Without a column `step`, lines are numbered.
-    A last line that was cut off by a kill is left out. Raises UserError for any other line that cannot be read.
+    Of a value that was written twice for a step, as a trial that resumed may do, the last counts. Where no line has a
+    `step`, lines are numbered; where some have, the others are left out. Lines that a kill has cut off cannot be read:
+    they are left out too, and the log says how many. Raises UserError for a file that cannot be read at all.
     """
     if not path.exists():
         return {}
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    lines = _csv(text) if path.suffix == ".csv" else _json_lines(text)
+    if bad := sum(row is None for row in lines):
+        log.warning("%s: %d lines cannot be read and are left out", path, bad)
+    read = [row for row in lines if row is not None]
+    has_steps = any(_number(row.get(step)) is not None for row in read)
     rows: dict[float, dict[str, Any]] = {}
-    for number, row in enumerate(_csv(path) if path.suffix == ".csv" else _json_lines(path)):
-        rows[float(row[step]) if _is_number(row.get(step)) else float(number)] = row
-    names = dict.fromkeys(name for row in rows.values() for name, value in row.items() if _is_number(value))
+    for number, row in enumerate(read):
+        place = _number(row.get(step)) if has_steps else float(number)
+        if place is not None:
+            rows.setdefault(place, {}).update(row)
+    names = dict.fromkeys(name for row in rows.values() for name, value in row.items() if _number(value) is not None)
     steps = sorted(rows)
-    columns = {name: [_value(rows[one].get(name)) for one in steps] for name in names if name != step}
+    columns = {name: [_number(rows[one].get(name)) for one in steps] for name in names if name not in (step, "step")}
     return {"step": list(steps), **columns} if columns else {}
 
 
@@ -51,43 +68,45 @@ def is_finite(value: float) -> bool:
     return math.isfinite(value)
 
 
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8")
-    rows = []
-    lines = text.split("\n")
-    for number, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines) - 1:  # without its line end: written when the process was killed
-                break
-            raise UserError(f"{path}: line {number + 1} is not valid JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{path}: line {number + 1} must be a JSON object")
-        rows.append(row)
+def _json_lines(text: str) -> list[dict[str, Any] | None]:
+    """An object a line; None for a line that is none."""
+    rows: list[dict[str, Any] | None] = []
+    for line in text.splitlines():
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            rows.append(row if isinstance(row, dict) else None)
     return rows
 
 
-def _csv(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        return [{name: _parsed(value) for name, value in row.items() if name} for row in csv.DictReader(stream)]
+def _csv(text: str) -> list[dict[str, Any] | None]:
+    """A row a line, with numbers as such; None for one with more or fewer fields than the header, which may recur."""
+    lines = [line for line in csv.reader(text.splitlines()) if line]
+    header = lines[0] if lines else []
+    return [
+        {name: _parsed(value) for name, value in zip(header, line, strict=True)} if len(line) == len(header) else None
+        for line in lines
+        if line != header
+    ]
 
 
-def _parsed(text: Any) -> Any:
+def _parsed(text: str) -> Any:
     try:
         return float(text)
-    except (TypeError, ValueError):
+    except ValueError:
         return text
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _value(value: Any) -> float | None:
-    return float(value) if _is_number(value) else None
+def _number(value: Any) -> float | None:
+    """The value as a float; None for what is no number, or too large for one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def _listed(names: Any) -> str:
