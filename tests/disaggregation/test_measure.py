@@ -17,7 +17,15 @@ CAN_SHAPE = os.geteuid() == 0 and shutil.which("ip") and shutil.which("tc")
 
 
 def spec(**changes):
-    values = {"model": TINY, "contexts": [8], "tokens": 4, "link": "loopback", "block": 0, "blocks": 4, "seconds": 0.1}
+    values = {
+        "model": TINY,
+        "contexts": [8],
+        "tokens": 4,
+        "link": "loopback",
+        "block": 0,
+        "min_rounds": 5,
+        "seconds": 0.1,
+    }
     values |= {"precision": 0.02, "spin_seconds": 0.0, "seed": 0, "device": "cpu", "code": "", "inputs": ""}
     return measure.MeasureSpec.model_validate(values | changes)
 

@@ -24,7 +24,7 @@ BUYS = {
     "no_stream": "Having tokens streamed, instead of asking for each",
     "no_server_sampling": "Choosing tokens on the worker, instead of sending logits and asking for each",
     "remote": "Both, and sending logits of the last position alone",
-    "no_semantics": "Keeping keys and values on the worker, and all of the above",
+    "no_semantics": "Keeping keys and values on the worker, streaming, and choosing tokens there",
 }
 
 
@@ -109,8 +109,8 @@ def _bought(found: Sequence[Cell]) -> Iterator[str]:
         if one.against_full is not None:
             ratio = with_interval(one.against_full.value, one.against_full.low, one.against_full.high, digits=2)
             yield (
-                f"{one.link}, context {one.context}: {BUYS[one.name]}: without, decoding takes {ratio} times as long"
-                f" and sends {one.bytes_per_token:,.0f} bytes per token."
+                f"{one.link}, context {one.context}: {BUYS[one.name]}: without, generating the tokens,"
+                f" prompt included, takes {ratio} times as long and sends {one.bytes_per_token:,.0f} bytes per token."
             )
 
 

@@ -156,6 +156,11 @@ class Held:
     bytes: int
     users: int = 0
 
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that the model knows."""
+        return int(self.model.config.get_text_config(decoder=True).vocab_size)
+
 
 class Store:
     """The models of a worker: each content once, for as long as a connection uses it, within `most_bytes`."""
@@ -173,11 +178,6 @@ class Store:
     def bytes(self) -> int:
         """Bytes of all weights, those on their way included."""
         return sum(held.bytes for held in self._held.values()) + self._reserved
-
-    @property
-    def contents(self) -> dict[str, int]:
-        """How many connections use each content."""
-        return {content: held.users for content, held in self._held.items()}
 
     def by_content(self, content: str) -> Held | None:
         """The model with this content hash, if it is held."""
