@@ -197,7 +197,7 @@ def test_a_state_that_was_shipped_must_come_back_as_it_was(client):
 def test_a_model_with_a_sliding_window_does_not_ship_its_state(client):
     """Its keys and values are only the last ones: put back, they would be taken for the first."""
     remote = client.seeded(CONFIGS["mistral"], "float32", 7)
-    with pytest.raises(RequestRefusedError, match="shipped: .* sliding window"):
+    with pytest.raises(RequestRefusedError, match=r"shipped: .* sliding window"):
         remote.generate(PROMPT, max_new_tokens=NEW, mode="shipped")
 
 
@@ -266,11 +266,10 @@ def test_an_interrupted_stream_ends_before_the_next_request_although_its_error_i
 
     remote = client.seeded(GPT2, "float32", 7)
     expected = remote.generate(PROMPT, max_new_tokens=9, eos_token_id=[])
-    try:
+    with pytest.raises(KeyboardInterrupt) as kept:
         remote.generate(PROMPT, max_new_tokens=100, eos_token_id=[], streamer=Interrupted())
-    except KeyboardInterrupt as kept:
-        assert torch.equal(remote.generate(PROMPT, max_new_tokens=9, eos_token_id=[]), expected)
-        assert kept.__traceback__ is not None
+    assert torch.equal(remote.generate(PROMPT, max_new_tokens=9, eos_token_id=[]), expected)
+    assert kept.tb is not None
 
 
 def test_as_many_rows_as_are_allowed_are_answered_and_more_are_refused(client):
@@ -285,12 +284,11 @@ def test_as_many_rows_as_are_allowed_are_answered_and_more_are_refused(client):
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_shipped_state_of_any_size_may_come_back(client, rows):
-    """Keys alone are padded to 64 bytes: with a width of 4 in 2 heads the two together are less than with padding."""
+    """A row of 5 tokens has 80 bytes of keys, which are padded to 128 before the values: more than both padded."""
     remote = client.seeded(GPT2 | {"n_embd": 4, "n_head": 2, "n_layer": 1}, "float32", 7)
     prompt = torch.ones(rows, 3).long()
-    for dtype_steps in (2, 6):
-        shipped = remote.generate(prompt, max_new_tokens=dtype_steps, eos_token_id=[], mode="shipped")
-        assert torch.equal(shipped, remote.generate(prompt, max_new_tokens=dtype_steps, eos_token_id=[]))
+    shipped = remote.generate(prompt, max_new_tokens=6, eos_token_id=[], mode="shipped")
+    assert torch.equal(shipped, remote.generate(prompt, max_new_tokens=6, eos_token_id=[]))
 
 
 def test_a_stream_is_one_round_trip_and_steps_are_one_each(client):

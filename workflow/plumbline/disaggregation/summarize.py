@@ -122,7 +122,8 @@ def _caveats(records: Sequence[MeasureRecord], found: Sequence[Cell]) -> Iterato
         blocks = min(one.blocks for one in found)
         yield f"Intervals cover the spread over rounds and over {plural(blocks, 'block')} of fresh processes."
     yield "Worker and client share one machine, so its cores and memory bandwidth are shared as well."
-    yield "The model is small: the smaller a step of the model, the more a network costs against it."
+    for parameters in sorted({record.parameters for record in records if record.parameters}):
+        yield f"The model has {parameters:,} parameters: the larger the model, the less a network costs against it."
     if note := machine_note(machines(records)):
         yield note
 

@@ -56,24 +56,21 @@ class Defaults:
         """Those of a transformers GenerationConfig; None: of a model without one."""
         if config is None:
             return cls()
-        values = {
-            key: value for key, value in config.to_diff_dict().items() if value is not None and value is not False
-        }
-        eos, taken = values.pop("eos_token_id", ()), {}
-        for key, kind in (("do_sample", bool), ("temperature", float), ("top_k", int)):
-            if key in values:
-                taken[key] = kind(values.pop(key))
+        values = {key: value for key, value in config.to_diff_dict().items() if value is not None}
+        eos = values.pop("eos_token_id", ())
         return cls(
             eos=(eos,) if isinstance(eos, int) else tuple(eos),
             pad=values.pop("pad_token_id", -1),
-            unsupported=tuple(sorted(k for k, v in values.items() if k not in NO_EFFECT and v != NEUTRAL.get(k))),
-            **taken,
+            do_sample=values.pop("do_sample", False),
+            temperature=values.pop("temperature", 1.0),
+            top_k=values.pop("top_k", 50),
+            unsupported=tuple(key for key, value in sorted(values.items()) if _matters(key, value)),
         )
 
     @classmethod
     def told(cls, values: Mapping[str, Any]) -> Self:
         """Those that a worker told of."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        return cls(**{**values, "eos": tuple(values["eos"]), "unsupported": tuple(values["unsupported"])})
 
     def to_json(self) -> dict[str, Any]:
         """As a worker tells them."""
@@ -87,6 +84,11 @@ class Defaults:
                 f"generation_config: {', '.join(wrong)}: not supported on a worker, and transformers would give other "
                 "tokens; unset it in the model's generation_config, or generate locally"
             )
+
+
+def _matters(key: str, value: Any) -> bool:
+    """Whether a setting changes the tokens."""
+    return key not in NO_EFFECT and value is not False and value != NEUTRAL.get(key)
 
 
 def inferred_mask(prompt: Tensor, eos: tuple[int, ...], pad: int) -> Tensor | None:

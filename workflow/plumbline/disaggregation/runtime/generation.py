@@ -120,7 +120,12 @@ class RemoteModel:
         """
         if max_new_tokens < 1:
             raise UserError(f"max_new_tokens: {max_new_tokens} is not above 0")
-        given = {"do_sample": do_sample, "temperature": temperature, "top_k": top_k, "pad": pad_token_id}
+        given: dict[str, Any] = {
+            "do_sample": do_sample,
+            "temperature": temperature,
+            "top_k": top_k,
+            "pad": pad_token_id,
+        }
         if eos_token_id is not None:
             given["eos"] = (eos_token_id,) if isinstance(eos_token_id, int) else tuple(eos_token_id)
         settings = replace(self.defaults, **{name: value for name, value in given.items() if value is not None})

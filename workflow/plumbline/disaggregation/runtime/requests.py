@@ -12,7 +12,7 @@ from plumbline.disaggregation.runtime.connection import Bounds, Connection, Uplo
 from plumbline.disaggregation.runtime.defaults import Defaults
 from plumbline.disaggregation.runtime.protocol import DECODE, MOST_ROWS, PREFILL, STREAM, Op, Reply, json_object
 from plumbline.disaggregation.runtime.sampling import Sampling, sampling_of
-from plumbline.disaggregation.runtime.session import Session, can_ship, check_room
+from plumbline.disaggregation.runtime.session import Session, can_ship, check_logits, check_room
 from plumbline.disaggregation.runtime.weights import Held, RefusedError, Store, cleaned, size_of, skeleton
 from plumbline.disaggregation.runtime.wire import Frame
 
@@ -96,7 +96,9 @@ def prefill(frame: Frame, connection: Connection, bounds: Bounds, device: torch.
         raise RefusedError("PREFILL: the body is malformed") from None
     held = connection.model(handle)
     prompt, mask = _prompt(frame, held)
-    check_room(held, prompt.shape[0], prompt.shape[1], bounds.session_bytes)
+    rows, length = prompt.shape
+    check_room(held, rows, length, bounds.session_bytes)
+    check_logits(held, rows, length if answers is Reply.ALL_LOGITS else 1, bounds.session_bytes)
     sampling = _sampling(sampling_of(sampled, eos), held)
     if answers is Reply.STATE and not can_ship(held):
         raise RefusedError("shipped: the model keeps more or less than all keys and values (a sliding window?)")

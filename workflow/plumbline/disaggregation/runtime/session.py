@@ -128,6 +128,15 @@ def check_room(held: Held, rows: int, length: int, most_bytes: int) -> None:
         raise RefusedError(f"a state of {size} bytes: a session may have {most_bytes}")
 
 
+def check_logits(held: Held, rows: int, positions: int, most_bytes: int) -> None:
+    """Raises RefusedError when the logits of a step, and their copy in float32, exceed `most_bytes`."""
+    size = rows * positions * held.vocabulary * (held.model.dtype.itemsize + torch.float32.itemsize)
+    if size > most_bytes:
+        raise RefusedError(
+            f"logits of {size} bytes: a session may have {most_bytes}; send fewer rows or a shorter prompt"
+        )
+
+
 def state_bytes_per_token(config: "PretrainedConfig", dtype: torch.dtype) -> int:
     """Keys and values of one token in all layers, for models that keep all of them."""
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
