@@ -114,7 +114,8 @@ class RemoteModel:
         eos_token_id never ends early. streamer: takes the prompt and each step's tokens, as they come.
         mode: `stream` asks once and the worker sends each token; `step` asks for each; `logits` has the worker send
         logits, from which this side chooses; `whole` has it send those of every position; `shipped` has it send keys
-        and values as well, which travel back with the next step. The last two show what it costs not to know better.
+        and values as well, which travel back with the next step. The last two leave out what the runtime knows, for
+        comparison.
 
         Raises RequestRefusedError, and WorkerLostError with the number of the token that the worker was lost at.
         """
