@@ -19,7 +19,7 @@ from plumbline.disaggregation.runtime.meter import settled
 from plumbline.disaggregation.runtime.protocol import DECODE, MOST_ROWS, Op, json_bytes
 from plumbline.disaggregation.runtime.remote import RequestRefusedError
 from plumbline.disaggregation.runtime.sampling import Sampling
-from plumbline.disaggregation.runtime.weights import build
+from plumbline.disaggregation.runtime.weights import RefusedError, Store, build
 
 PROMPT = torch.tensor([[5, 17, 3, 42, 8], [9, 9, 30, 1, 77]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
@@ -423,6 +423,10 @@ def test_a_request_that_the_model_cannot_take_is_refused_in_one_line(client, mor
         (GPT2 | {"_attn_implementation": "someone/kernel"}, "_attn_implementation is not taken"),
         (GPT2 | {"n_layer": 10**6}, "n_layer is 1000000, above 1024"),
         (GPT2 | {"vocab_size": 10**8}, "weights of [0-9]+ bytes"),
+        (
+            {"model_type": "gpt_neo", "num_layers": 2, "attention_types": [[["global", "local"], 2_000_000_000]]},
+            "attention_types is 2000000000, above 1024",
+        ),
     ],
 )
 def test_a_config_that_asks_for_code_or_too_much_is_refused(client, config, reason):
@@ -435,6 +439,19 @@ def test_a_config_that_asks_for_code_or_too_much_is_refused(client, config, reas
 def test_a_folder_outside_the_workers_models_is_refused(client, name):
     with pytest.raises(RequestRefusedError, match=r"outside the worker's folder|no such model here"):
         client.folder(name)
+
+
+def test_a_folder_is_counted_in_the_type_that_it_is_loaded_as(tmp_path):
+    model = build(CONFIGS["llama"], "bfloat16", 3)
+    model.save_pretrained(tmp_path / "mine")
+    numbers = sum(one.numel() for one in model.parameters())
+    store = Store(4 * numbers, torch.device("cpu"), tmp_path)
+    with pytest.raises(RefusedError, match=f"weights of {8 * numbers} bytes"):
+        store.saved("mine", "float64")
+    assert store.saved("mine", "float32").bytes == 4 * numbers
+    (tmp_path / "mine" / "model.safetensors").write_bytes(b"not a model")
+    with pytest.raises(RefusedError, match=r"mine: model\.safetensors cannot be read"):
+        store.saved("mine", "bfloat16")
 
 
 def test_weights_that_hash_otherwise_are_refused(client):
