@@ -29,7 +29,14 @@ def block(number: int, link: str = "loopback", **changes: object) -> MeasureReco
         }
         for name, times in TIMES.items()
     ]
-    values = {"trial": f"llm_decode-{link}-{number}", "outcome": "ok", "device": "cpu", "link": link, "block": number}
+    values = {
+        "trial": f"llm_decode-{link}-{number}",
+        "outcome": "ok",
+        "device": "cpu",
+        "parameters": 1_600_000_000,
+        "link": link,
+        "block": number,
+    }
     values |= {"spec": {"block": number, "link": link}, "contexts": [{"context": 32, "arms": arms, "precise": True}]}
     return MeasureRecord.model_validate(HEAD | values | changes)
 

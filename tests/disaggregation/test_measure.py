@@ -3,11 +3,16 @@
 import json
 import os
 import shutil
+import socket
+import struct
+import time
+from functools import partial
 
 import pytest
 import torch
 from pydantic import ValidationError
 
+from plumbline.core.run.processes import Member, run_group
 from plumbline.disaggregation import links, measure
 from plumbline.disaggregation.record import MeasureRecord
 from plumbline.disaggregation.settings import REMOTE, DisaggregationSettings, ModelSettings
@@ -17,7 +22,15 @@ CAN_SHAPE = os.geteuid() == 0 and shutil.which("ip") and shutil.which("tc")
 
 
 def spec(**changes):
-    values = {"model": TINY, "contexts": [8], "tokens": 4, "link": "loopback", "block": 0, "blocks": 4, "seconds": 0.1}
+    values = {
+        "model": TINY,
+        "contexts": [8],
+        "tokens": 4,
+        "link": "loopback",
+        "block": 0,
+        "min_rounds": 5,
+        "seconds": 0.1,
+    }
     values |= {"precision": 0.02, "spin_seconds": 0.0, "seed": 0, "device": "cpu", "code": "", "inputs": ""}
     return measure.MeasureSpec.model_validate(values | changes)
 
@@ -71,6 +84,52 @@ def test_a_shaped_link_is_no_faster_than_its_rate_and_leaves_no_interface(tmp_pa
     shipped = arms["no_semantics"]
     assert min(shipped.seconds) >= 0.8 * 8 * shipped.bytes_per_token / 1e9  # a burst may pass at once
     assert not any(name.startswith("plumb") for _, name in links.socket.if_nameindex())
+
+
+@pytest.mark.skipif(not CAN_SHAPE, reason="needs root, ip and tc")
+def test_what_a_step_sends_after_a_pause_takes_as_long_as_the_rate_says():
+    """150,000 bytes, as a step with keys and values has them: less than a large bucket would let through at once."""
+    size, repeats = 150_000, 9
+    between = links.Network("1gbit", None, os.getpid() % 10_000)
+    members = [
+        Member(work=partial(swallow, between, size * repeats), name="worker"),
+        Member(work=partial(seconds_of_each, between, size, repeats), name="client"),
+    ]
+    _, found = run_group(members)
+    assert min(found["seconds"]) >= 0.8 * 8 * size / 1e9
+
+
+def swallow(between, size):
+    """Takes so many bytes, and answers each packet's worth with how many came."""
+    with between.worker_end() as listening:
+        connection, _ = listening.accept()
+        while size:
+            received = len(connection.recv(min(1 << 20, size)))
+            size -= received
+            connection.sendall(struct.pack("<I", received))
+    return {}
+
+
+def seconds_of_each(between, size, repeats):
+    """How long each message took until the other end had it, after a pause of 3 ms."""
+    between.client_end()
+    host, port = between.address.split(":")
+    deadline, seconds = time.monotonic() + 10, []
+    while True:
+        try:
+            connection = socket.create_connection((host, int(port)), timeout=10)
+            break
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    for _ in range(repeats):
+        time.sleep(0.003)
+        began, left = time.perf_counter(), size
+        connection.sendall(bytes(size))
+        while left:
+            left -= struct.unpack("<I", connection.recv(4, socket.MSG_WAITALL))[0]
+        seconds.append(time.perf_counter() - began)
+    return {"seconds": seconds}
 
 
 def test_local_tokens_are_those_of_transformers():

@@ -32,7 +32,9 @@ def test_the_summary_writes_its_table_its_findings_and_figures(tmp_path):
     assert full["against_local_low"] < full["against_local"] < full["against_local_high"]
     text = (folder / "disaggregation_analysis.md").read_text()
     assert "loopback, context 32: the full runtime takes 1.02 [" in text
-    assert "Keeping keys and values on the worker, and all of the above: without, decoding takes 5.8" in text
+    assert "Keeping keys and values on the worker, streaming, and choosing tokens there: without, generating" in text
+    assert "prompt included, takes 5.8" in text
+    assert "The model has 1,600,000,000 parameters" in text
     assert "no semantics & 6.0" in (folder / "tables" / "decode.tex").read_text()
     figures(FiguresSpec(code="", inputs=""), folder / "results.json", folder / "figures" / "latency.pdf")
     assert {path.name for path in (folder / "figures").iterdir()} == {

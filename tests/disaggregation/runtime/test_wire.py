@@ -222,6 +222,16 @@ def test_a_peer_that_sends_too_slowly_stalls_and_one_that_is_idle_does_not():
     worker.check_stall(1e12)
 
 
+def test_the_kernel_ends_a_connection_whose_peer_is_silent_as_soon_as_the_limits_say():
+    for end in tcp_pair(stall_seconds=7.5):
+        told = {name: end.socket.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in KEPT_ALIVE}
+        assert end.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert told["TCP_USER_TIMEOUT"] == 8000
+        assert told["TCP_KEEPIDLE"] == 8
+        assert told["TCP_KEEPINTVL"] * told["TCP_KEEPCNT"] <= 8
+
+
+KEPT_ALIVE = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
 FRAMES = st.one_of(
     st.builds(
         lambda session, body: {"op": Op.DECODE, "session": session, "body": body},

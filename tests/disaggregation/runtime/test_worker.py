@@ -1,6 +1,5 @@
 """Whatever a peer does wrong is refused with a logged reason, in bounded memory, and the worker lives on."""
 
-import logging
 import random
 import socket
 import struct
@@ -87,10 +86,10 @@ class Peer:
         body = PREFILL.pack(model, Reply.TOKENS, 0.0, 0, 0, -1, 0)
         return self.ask(Op.PREFILL, body=body, tensors=[torch.tensor([prompt])])
 
-    def signed(self, body=b"", *, op=Op.STATS, flags=0, length=None, version=VERSION):
+    def signed(self, body=b"", *, op=Op.STATS, flags=0, session=0, length=None, version=VERSION):
         """A frame with a valid MAC and the next number."""
         size = len(body) if length is None else length
-        head = HEADER.pack(version, op, flags, 0, size, self.wire.meter.sent_frames) + body
+        head = HEADER.pack(version, op, flags, session, size, self.wire.meter.sent_frames) + body
         return head + mac(self.keys.to_worker, head)
 
 
@@ -248,6 +247,17 @@ def test_a_session_is_held_to_its_memory(served, caplog):
     assert "a session may have 5120" in caplog.text
 
 
+def test_logits_are_held_to_the_memory_of_a_session(served, caplog):
+    """Those of every position of 20 tokens take 20 times as much as those of the last."""
+    served.worker.bounds = Bounds(session_bytes=20 * 97 * 8 - 1)
+    peer = Peer(served)
+    model = peer.load()
+    for reply, op in ((Reply.ALL_LOGITS, Op.ERR), (Reply.LAST_LOGITS, Op.PREFILL)):
+        body = PREFILL.pack(model, reply, 0.0, 0, 0, -1, 0)
+        assert peer.ask(Op.PREFILL, body=body, tensors=[torch.ones(1, 20).long()]).op is op
+    assert "logits of 15520 bytes: a session may have 15519" in caplog.text
+
+
 def test_sessions_of_a_connection_are_counted(served, caplog):
     served.worker.bounds = Bounds(sessions=2)
     peer = Peer(served)
@@ -321,12 +331,12 @@ def test_peers_are_excused_while_the_worker_is_busy(served, caplog):
 
 
 def test_of_a_thousand_connections_strangers_make_room_and_memory_is_bounded():
-    with forked_worker(bounds=Bounds(connections=64)) as worker:
+    with forked_worker(bounds=Bounds(connections=64), stall_seconds=60) as worker:
         before = psutil.Process(worker.pid).memory_info().rss
         host, port = worker.address.split(":")
         crowd = [socket.create_connection((host, int(port))) for _ in range(900)]
         for connection in crowd:
-            connection.send(struct.pack("<B", VERSION) + bytes(40))
+            connection.send(HEADER.pack(VERSION, Op.HELLO, 0, 0, 32, 0))  # the rest would come later
         remote = Remote(worker.address, SECRET)
         stats = remote.stats()
         crowd += [socket.create_connection((host, int(port))) for _ in range(100)]
@@ -336,6 +346,78 @@ def test_of_a_thousand_connections_strangers_make_room_and_memory_is_bounded():
         assert psutil.Process(worker.pid).memory_info().rss - before < 40 * MEBIBYTE
         for connection in crowd:
             connection.close()
+
+
+def test_the_oldest_stranger_makes_room_and_is_told_nothing_before_the_handshake(caplog):
+    served = Served(bounds=Bounds(connections=2))
+    peer, stranger = Peer(served), served.dial()
+    other = Peer(served)
+    assert "makes room for another connection" in caplog.text
+    assert stranger.recv(100) == b""
+    assert all(one.ask(Op.STATS).op is Op.STATS for one in (peer, other))
+    served.close()
+
+
+def test_a_stranger_gets_memory_for_a_hello_alone(served, caplog):
+    connection = served.dial()
+    connection.sendall(HEADER.pack(VERSION, Op.LOAD, 0, 0, 65536, 0))
+    assert is_refused(served, connection, caplog, "oversized length: LOAD of 65536 bytes, of at most 32")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't allocate memory"), MemoryError(), IndexError("wrong")])
+def test_an_error_of_the_worker_ends_one_connection_alone(served, caplog, monkeypatch, error):
+    """Where a frame is read, and where an answer is sent."""
+
+    def fails(*arguments, **more):
+        raise error
+
+    peer, other = Peer(served), Peer(served)
+    model, session = other.load(), None
+    session = other.start(model, [1, 2, 3]).session
+    with monkeypatch.context() as broken:
+        broken.setattr(Wire, "_begin_buffers", fails)
+        told = peer.start(1, [1])
+    assert json_object(told.body)["kind"] == "fault"
+    with monkeypatch.context() as broken:
+        broken.setattr("plumbline.disaggregation.runtime.worker._packed", fails)
+        told = other.ask(Op.DECODE, session, DECODE.pack(1) + struct.pack("<i", 5))
+    assert json_object(told.body)["kind"] == "fault"
+    assert served.worker.connections == {}
+    assert Peer(served).ask(Op.STATS).op is Op.STATS
+
+
+def test_a_long_message_of_any_characters_fits_into_its_frame(served):
+    peer = Peer(served)
+    for character in ("x", "\u00e9", "\U0001f600", "\x01"):
+        told = peer.ask(Op.LOAD, body=json_bytes({"folder": "", "dtype": character * 2000}))
+        assert json_object(told.body)["kind"] == "refused"
+
+
+def test_sessions_that_are_freed_at_once_keep_no_other_waiting(served):
+    """Prompts whose sessions end in the same read: nothing of them is left to be taken out turn by turn."""
+    patient, busy = Peer(served), Peer(served)
+    session = patient.start(patient.load(), [1, 2, 3]).session
+    model, steps = busy.load(), served.worker.steps
+    body, handle = PREFILL.pack(model, Reply.TOKENS, 0.0, 0, 0, -1, 0), served.worker._handles
+    for number in range(1, 6):  # few enough to be read at once
+        busy.wire.send(Op.PREFILL, 0, body, [torch.tensor([[1]])])
+        busy.wire.send(Op.FREE, handle + number)
+    served.work(1)
+    assert (served.worker.steps, served.worker._handles) == (steps, handle + 5)
+    assert patient.ask(Op.DECODE, session, DECODE.pack(1) + struct.pack("<i", 5), turns=2).op is Op.DECODE
+
+
+def test_models_of_a_connection_are_counted_and_others_models_are_not_told(caplog):
+    served = Served(bounds=Bounds(models=2))
+    peer, other = Peer(served), Peer(served)
+    for seed in range(2):
+        body = json_bytes({"config": GPT2, "dtype": "float32", "seed": seed})
+        assert peer.ask(Op.LOAD, body=body).op is Op.LOAD
+    assert peer.ask(Op.LOAD, body=body).op is Op.ERR
+    assert "a connection may have 2 models; free one" in caplog.text
+    other.load()
+    assert [len(json_object(one.ask(Op.STATS).body)["weights"]) for one in (peer, other)] == [2, 1]
+    served.close()
 
 
 def test_when_all_connections_hold_the_key_a_further_one_is_refused(caplog):
@@ -350,29 +432,25 @@ def test_when_all_connections_hold_the_key_a_further_one_is_refused(caplog):
 
 
 def test_mutated_requests_execute_nothing(served, caplog):
-    """Frames of a genuine client with one byte changed: each ends its connection, and no step is computed."""
-    caplog.set_level(logging.CRITICAL)
-    peer = Peer(served)
-    model = peer.load()
-    peer.start(model, [1, 2, 3])
-    steps, draw = served.worker.steps, random.Random(0)
+    """Steps of a live session with one byte changed: each ends its connection by the MAC or the framing."""
+    draw, reasons = random.Random(0), set()
     for _ in range(300):
         peer = Peer(served)
-        frame = bytearray(peer.signed(PREFILL.pack(model, 0, 0.0, 0, 0, -1, 0), op=Op.PREFILL))
+        session = peer.start(peer.load(), [1, 2, 3]).session
+        (connection,) = served.worker.connections.values()
+        state, steps = connection.sessions[session], served.worker.steps
+        frame = bytearray(peer.signed(DECODE.pack(1) + struct.pack("<i", 5), op=Op.DECODE, session=session))
         frame[draw.randrange(len(frame))] ^= draw.randrange(1, 256)
-        refused = served.worker.refused
+        caplog.clear()
         peer.wire.socket.sendall(frame)
-        peer.wire.socket.shutdown(socket.SHUT_WR)
         served.work(3)
         peer.wire.socket.close()
-        assert served.worker.refused == refused + 1 or frame_is_longer(frame)
-    assert served.worker.steps == steps
-    assert len(served.worker.connections) <= 1
-
-
-def frame_is_longer(frame):
-    """Whether the header now claims more than was sent: the connection then ends without a refusal."""
-    return HEADER.unpack_from(frame)[4] + 32 > len(frame)
+        served.work(3)
+        assert (state.epoch, served.worker.steps, served.worker.connections) == (1, steps, {})
+        reasons |= {record.getMessage().split(": ")[1] for record in caplog.records}
+    framing = ("replayed or missing frame", "oversized length", "unknown op", "this side speaks protocol version 1")
+    assert all(reason.startswith(("wrong MAC", *framing)) for reason in reasons), reasons
+    assert "wrong MAC" in reasons
 
 
 def test_a_client_is_told_which_version_or_key_does_not_fit():

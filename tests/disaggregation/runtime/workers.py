@@ -44,6 +44,7 @@ CONFIGS = {
     "gpt2": GPT2,
     "llama": SHAPE | {"model_type": "llama"},
     "qwen2": SHAPE | {"model_type": "qwen2"},
+    "mistral": SHAPE | {"model_type": "mistral", "sliding_window": 8},
     "gemma": SHAPE | {"model_type": "gemma", "head_dim": 8},
 }
 

@@ -31,7 +31,7 @@ class Cell:
     """How many times as long as local, by the rounds' ratios; of the control: A/A."""
     verdict: Verdict
     against_full: Ratio | None
-    """How many times as long as `full`: what it buys to know better. None for ways that send nothing."""
+    """How many times as long as `full`: what that knowledge saves. None for ways that send nothing."""
     bytes_per_token: float | None
     round_trips_per_token: float | None
 

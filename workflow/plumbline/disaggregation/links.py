@@ -17,7 +17,8 @@ from plumbline.disaggregation.settings import Link
 
 CLONE_NEWNET = 0x40000000  # of Linux's sched.h
 PORT = 7700
-BURST = "256kb"
+BURST = "16kb"
+"""What may pass at once after a pause: little, for a step may send no more than a few packets."""
 LONGEST_QUEUE = "50ms"
 WAIT_SECONDS = 30.0
 

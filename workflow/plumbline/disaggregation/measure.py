@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from plumbline.core.errors import UserError
-from plumbline.core.measure.interleave import Candidate, Rounds, interleave, rounds_per_process
+from plumbline.core.measure.interleave import Candidate, Rounds, interleave
 from plumbline.core.plan.target import Spec
 from plumbline.core.run.device import device_name, torch_device
 from plumbline.core.run.processes import Member, run_group
@@ -43,7 +43,7 @@ class MeasureSpec(Spec):
     tokens: int
     link: Link
     block: int
-    blocks: int
+    min_rounds: int
     seconds: float
     precision: float
     spin_seconds: float
@@ -155,7 +155,7 @@ def _turns(spec: MeasureSpec, held: Held, remote: RemoteModel, client: Client, c
         arms[1:],
         seconds=spec.seconds,
         precision=spec.precision,
-        min_rounds=rounds_per_process(spec.blocks),
+        min_rounds=spec.min_rounds,
         seed=[spec.seed, spec.block, context],
     )
     return {"context": context, "precise": rounds.precise, "arms": _arms(rounds, traffic, spec.tokens)}

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from plumbline.core.measure.interleave import rounds_per_process
 from plumbline.core.plan.target import Target, Targets, figures_target
 from plumbline.disaggregation.settings import FIGURES, TABLES, DisaggregationSettings
 
@@ -11,11 +12,11 @@ _target = partial(Target, "disaggregation")
 def plan(settings: DisaggregationSettings, seed: int, upstream: Targets, device: str) -> list[Target]:
     """Every target of the study, upstream first: a trial for each link and block."""
     common = settings.model_dump(mode="json", exclude={"links", "blocks"})
-    trials = []
+    rounds, trials = rounds_per_process(settings.blocks), []
     for link in settings.links:
         for block in range(settings.blocks):
             name = f"llm_decode-{link}-{block}"
-            values = {**common, "link": link, "block": block, "blocks": settings.blocks, "seed": seed, "device": device}
+            values = {**common, "link": link, "block": block, "min_rounds": rounds, "seed": seed, "device": device}
             trials.append(_target("measure", name, f"trials/{name}.json", values, is_trial=True))
     summary = _target(
         "summarize",

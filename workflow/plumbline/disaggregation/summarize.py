@@ -24,7 +24,7 @@ BUYS = {
     "no_stream": "Having tokens streamed, instead of asking for each",
     "no_server_sampling": "Choosing tokens on the worker, instead of sending logits and asking for each",
     "remote": "Both, and sending logits of the last position alone",
-    "no_semantics": "Keeping keys and values on the worker, and all of the above",
+    "no_semantics": "Keeping keys and values on the worker, streaming, and choosing tokens there",
 }
 
 
@@ -109,8 +109,8 @@ def _bought(found: Sequence[Cell]) -> Iterator[str]:
         if one.against_full is not None:
             ratio = with_interval(one.against_full.value, one.against_full.low, one.against_full.high, digits=2)
             yield (
-                f"{one.link}, context {one.context}: {BUYS[one.name]}: without, decoding takes {ratio} times as long"
-                f" and sends {one.bytes_per_token:,.0f} bytes per token."
+                f"{one.link}, context {one.context}: {BUYS[one.name]}: without, generating the tokens,"
+                f" prompt included, takes {ratio} times as long and sends {one.bytes_per_token:,.0f} bytes per token."
             )
 
 
@@ -122,7 +122,8 @@ def _caveats(records: Sequence[MeasureRecord], found: Sequence[Cell]) -> Iterato
         blocks = min(one.blocks for one in found)
         yield f"Intervals cover the spread over rounds and over {plural(blocks, 'block')} of fresh processes."
     yield "Worker and client share one machine, so its cores and memory bandwidth are shared as well."
-    yield "The model is small: the smaller a step of the model, the more a network costs against it."
+    for parameters in sorted({record.parameters for record in records if record.parameters}):
+        yield f"The model has {parameters:,} parameters: the larger the model, the less a network costs against it."
     if note := machine_note(machines(records)):
         yield note
 

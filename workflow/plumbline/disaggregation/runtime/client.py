@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from plumbline.core.errors import UserError
+from plumbline.disaggregation.runtime.defaults import Defaults
 from plumbline.disaggregation.runtime.generation import RemoteModel, WorkerLostError
 from plumbline.disaggregation.runtime.keys import read_key
 from plumbline.disaggregation.runtime.protocol import (
@@ -76,14 +77,19 @@ class Client:
         self.remote.close()
 
     def upload(self, model: "PreTrainedModel") -> "RemoteModel":
-        """A model of this process. Its weights are sent unless the worker holds the same content already."""
+        """A model of this process. Its weights are sent unless the worker holds the same content already.
+
+        What its `generation_config` sets holds on the worker, too. Raises UserError where that is not possible.
+        """
         config = config_of(model)
         asked = {
             "config": config,
             "dtype": str(model.dtype).removeprefix("torch."),
             "content": content_hash(model),
         }
-        return self._loaded(asked, weights_of(model))
+        defaults = Defaults.of(model.generation_config)
+        defaults.check(do_sample=False)
+        return self._loaded(asked, weights_of(model), defaults)
 
     def seeded(self, config: Mapping[str, Any], dtype: str = "float32", seed: int = 0) -> "RemoteModel":
         """A model of a transformers config, as `to_dict` gives it, whose random weights the worker draws."""
@@ -109,8 +115,10 @@ class Client:
                         raise lost from None
             time.sleep(RETRY_SECONDS)
 
-    def _loaded(self, asked: dict[str, Any], weights: Mapping[str, Tensor]) -> "RemoteModel":
-        model = RemoteModel(self, asked, weights)
+    def _loaded(
+        self, asked: dict[str, Any], weights: Mapping[str, Tensor], defaults: Defaults | None = None
+    ) -> "RemoteModel":
+        model = RemoteModel(self, asked, weights, defaults)
         try:
             model.load(self.remote)
         except WireError as error:

@@ -23,6 +23,8 @@ class Bounds:
     connections: int = 256
     sessions: int = 64
     """Of one connection, at a time."""
+    models: int = 64
+    """Of one connection, at a time."""
     session_bytes: int = 1 << 30
     """Of the keys and values of a session."""
     weights_bytes: int = 8 << 30
@@ -54,7 +56,7 @@ class Upload:
     weights: dict[str, Tensor] = field(default_factory=dict)
 
     def take(self, name: str, tensors: list[Tensor]) -> None:
-        """Keeps a weight. Raises RefusedError for one that the model has not, or has otherwise."""
+        """Keeps a weight. Raises RefusedError for an unknown name, or another type or shape."""
         spec = self.missing.get(name)
         if spec is None or len(tensors) != 1:
             raise RefusedError(f"PUT: {name!r} is not a weight that is missing")
@@ -93,7 +95,7 @@ class Connection:
 
     def expect_states(self) -> None:
         """Takes back the state of sessions that have shipped it, and nothing larger."""
-        sizes = [buffers.padded(session.awaited_bytes) for session in self.sessions.values()]
+        sizes = [session.awaited_bytes for session in self.sessions.values()]
         self.wire.buffer_limits[Op.DECODE] = max(sizes, default=0)
 
     def session(self, handle: int) -> Session:

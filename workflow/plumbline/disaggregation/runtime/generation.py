@@ -1,15 +1,16 @@
 """A model on a worker, and how its tokens come: streamed, asked for, or chosen on this side; replayed after a loss."""
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from plumbline.core.errors import UserError
+from plumbline.disaggregation.runtime.defaults import Defaults, inferred_mask
 from plumbline.disaggregation.runtime.protocol import (
     DECODE,
     LAST,
@@ -64,14 +65,17 @@ class Request:
 class RemoteModel:
     """A model on a worker."""
 
-    def __init__(self, client: "Client", asked: dict[str, Any], weights: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, client: "Client", asked: dict[str, Any], weights: Mapping[str, Tensor], defaults: Defaults | None = None
+    ) -> None:
+        """defaults: of a model of this process; None takes what the worker tells."""
         self._client = client
         self._asked = asked
         self._weights = weights
         self.handle = 0
         self.content = ""
-        self.eos: tuple[int, ...] = ()
-        self.pad = -1
+        self._given = defaults
+        self.defaults = Defaults()
 
     def load(self, remote: Remote) -> None:
         """Has the worker hold the model, for this connection."""
@@ -81,7 +85,7 @@ class RemoteModel:
                 remote.ask(Op.PUT, body=name.encode(), tensors=[tensor.detach()])
             told = json_object(remote.ask(Op.LOAD, body=json_bytes(self._asked)).body)
         self.handle, self.content = int(told["model"]), str(told["content"])
-        self.eos, self.pad = tuple(told["eos"]), int(told["pad"])
+        self.defaults = self._given or Defaults.told(told["defaults"])
 
     def free(self) -> None:
         """Gives the model up; the worker frees it when no other connection uses it."""
@@ -93,9 +97,9 @@ class RemoteModel:
         *,
         max_new_tokens: int,
         attention_mask: Tensor | None = None,
-        do_sample: bool = False,
-        temperature: float = 1.0,
-        top_k: int = 50,
+        do_sample: bool | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
         seed: int = 0,
         eos_token_id: int | Sequence[int] | None = None,
         pad_token_id: int | None = None,
@@ -105,44 +109,45 @@ class RemoteModel:
         """(rows, length) -> (rows, length + new) tokens, those that transformers' `generate` gives after
         `torch.manual_seed(seed)`.
 
-        attention_mask: 0 where there is padding, which stands on the left. eos_token_id, pad_token_id: None takes the
-        model's; an empty list never ends early. streamer: takes the prompt and each step's tokens, as they come.
+        attention_mask: 0 where there is padding, which stands on the left; None infers it from the padding token as
+        transformers does. None elsewhere takes what the model's `generation_config` says; an empty list as
+        eos_token_id never ends early. streamer: takes the prompt and each step's tokens, as they come.
         mode: `stream` asks once and the worker sends each token; `step` asks for each; `logits` has the worker send
         logits, from which this side chooses; `whole` has it send those of every position; `shipped` has it send keys
-        and values as well, which travel back with the next step. The last two show what it costs not to know better.
+        and values as well, which travel back with the next step. The last two leave out what the runtime knows, for
+        comparison.
 
         Raises RequestRefusedError, and WorkerLostError with the number of the token that the worker was lost at.
         """
         if max_new_tokens < 1:
             raise UserError(f"max_new_tokens: {max_new_tokens} is not above 0")
-        if do_sample and not temperature > 0:
-            raise UserError(f"temperature: {temperature:g} is not above 0; for greedy tokens, leave do_sample out")
-        eos = self.eos if eos_token_id is None else eos_token_id
-        request = Request(
-            prompt=prompt.long(),
-            mask=None if attention_mask is None else attention_mask.long(),
-            sampling=Sampling(
-                temperature=temperature if do_sample else 0.0,
-                top_k=top_k if do_sample else 0,
-                seed=seed,
-                eos=(eos,) if isinstance(eos, int) else tuple(eos),
-                pad=self.pad if pad_token_id is None else pad_token_id,
-            ),
-            steps=max_new_tokens,
-            mode=mode,
-        )
+        given: dict[str, Any] = {
+            "do_sample": do_sample,
+            "temperature": temperature,
+            "top_k": top_k,
+            "pad": pad_token_id,
+        }
+        if eos_token_id is not None:
+            given["eos"] = (eos_token_id,) if isinstance(eos_token_id, int) else tuple(eos_token_id)
+        settings = replace(self.defaults, **{name: value for name, value in given.items() if value is not None})
+        sampling = _sampling(settings, seed)
+        if attention_mask is None:
+            attention_mask = inferred_mask(prompt, sampling.eos, sampling.pad)
+        mask = None if attention_mask is None else attention_mask.long()
+        request = Request(prompt=prompt.long(), mask=mask, sampling=sampling, steps=max_new_tokens, mode=mode)
         if streamer is not None:
             streamer.put(prompt)
         found = [prompt.long()]
-        for tokens in self._lasting(request):
-            found.append(tokens[:, None])
-            if streamer is not None:
-                streamer.put(tokens)
+        with closing(self._lasting(request)) as steps:  # an error in the streamer ends the session
+            for tokens in steps:
+                found.append(tokens[:, None])
+                if streamer is not None:
+                    streamer.put(tokens)
         if streamer is not None:
             streamer.end()
         return torch.cat(found, 1)
 
-    def _lasting(self, request: Request) -> Iterator[Tensor]:
+    def _lasting(self, request: Request) -> Generator[Tensor, None, None]:
         """The tokens of each step. After a loss, the steps that were seen are replayed, and compared."""
         seen: list[Tensor] = []
         for losses in range(MOST_LOSSES + 1):
@@ -153,8 +158,8 @@ class RemoteModel:
                         yield tokens
                     elif not torch.equal(tokens, seen[number]):
                         raise UserError(
-                            f"worker {self._client.remote.address}: token {number + 1} came out otherwise when it was "
-                            "replayed; workers of one client must compute alike: same versions, device and threads"
+                            f"worker {self._client.remote.address}: token {number + 1} changed when it was replayed; "
+                            "all workers of a client need the same versions, device and number of threads"
                         )
                 return
             except WireError as error:
@@ -178,7 +183,7 @@ class RemoteModel:
                 yield from _received(remote, request, answer, rows)
         finally:
             with suppress(WireError, OSError):  # the session is gone with its connection
-                _free(remote, session)
+                remote.free(session)
 
     def _choosing(self, remote: Remote, request: Request, answer: Frame) -> Iterator[Tensor]:
         """Tokens that this side chooses from the worker's logits."""
@@ -208,6 +213,29 @@ def _received(remote: Remote, request: Request, answer: Frame, rows: int) -> Ite
         yield (tokens := _unpacked(answer, rows))
 
 
+def _sampling(settings: Defaults, seed: int) -> Sampling:
+    """How tokens are chosen. Raises UserError for values that the protocol or the runtime cannot take."""
+    settings.check(do_sample=settings.do_sample)
+    if settings.do_sample and not 0 < settings.temperature < float("inf"):
+        raise UserError(f"temperature: {settings.temperature:g} is not above 0; for greedy tokens, set do_sample=False")
+    for name, value, least, most in (
+        ("top_k", settings.top_k, 0, 2**31 - 1),
+        ("seed", seed, 0, 2**64 - 1),
+        ("pad_token_id", settings.pad, -1, 2**31 - 1),
+        *(("eos_token_id", one, 0, 2**31 - 1) for one in settings.eos),
+        ("number of eos_token_id", len(settings.eos), 0, 255),
+    ):
+        if not least <= value <= most:
+            raise UserError(f"{name}: {value} is not between {least} and {most}")
+    return Sampling(
+        temperature=settings.temperature if settings.do_sample else 0.0,
+        top_k=settings.top_k if settings.do_sample else 0,
+        seed=seed,
+        eos=settings.eos,
+        pad=settings.pad,
+    )
+
+
 def _prefill(model: int, request: Request) -> bytes:
     sampling = request.sampling
     reply = REPLIES.get(request.mode, Reply.TOKENS)
@@ -229,11 +257,3 @@ def _unpacked(answer: Frame, rows: int) -> Tensor:
     if len(answer.body) != 4 * rows:
         raise PeerGoneError(f"answered {len(answer.body)} bytes for {rows} tokens")
     return torch.tensor(struct.unpack(f"<{rows}i", answer.body))
-
-
-def _free(remote: Remote, session: int) -> None:
-    """Ends a session, also in the middle of a stream, whose frames are passed over."""
-    remote.wire.send_all(Op.FREE, session)
-    while (frame := remote.wire.receive(remote.reply_seconds)).op is not Op.FREE:
-        if frame.op is Op.ERR:
-            return

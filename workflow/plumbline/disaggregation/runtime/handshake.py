@@ -1,7 +1,7 @@
 """Opening a connection: who holds the secret, and which keys both sides use from then on."""
 
 from plumbline.disaggregation.runtime.keys import NONCE_BYTES, answer_key, connection_keys, hello_key, new_nonce
-from plumbline.disaggregation.runtime.protocol import Op, PeerGoneError, WireError, json_object
+from plumbline.disaggregation.runtime.protocol import MAX_BODY_BYTES, Op, PeerGoneError, WireError, json_object
 from plumbline.disaggregation.runtime.wire import Frame, VersionError, Wire
 
 
@@ -27,6 +27,7 @@ def greet(wire: Wire, secret: bytes) -> None:
 def expect_hello(wire: Wire, secret: bytes) -> None:
     """The worker's side, before the first frame."""
     wire.use_keys(b"", hello_key(secret))
+    wire.most_body_bytes = NONCE_BYTES
 
 
 def answer_hello(wire: Wire, frame: Frame, secret: bytes) -> None:
@@ -38,3 +39,4 @@ def answer_hello(wire: Wire, frame: Frame, secret: bytes) -> None:
     wire.send(Op.HELLO, body=nonce)
     keys = connection_keys(secret, frame.body, nonce)
     wire.use_keys(keys.to_client, keys.to_worker)
+    wire.most_body_bytes = MAX_BODY_BYTES

@@ -51,7 +51,7 @@ BODY_LIMITS = {
     Op.HELLO: 64,
     Op.LOAD: 1 << 16,
     Op.PUT: 1 << 10,
-    Op.PREFILL: 1 << 10,
+    Op.PREFILL: 1 << 12,
     Op.DECODE: 1 << 12,
     Op.STREAM: 1 << 12,
     Op.FREE: 16,
@@ -59,6 +59,10 @@ BODY_LIMITS = {
     Op.ERR: 1 << 12,
 }
 """Bytes that the body of each operation may have; a longer one is refused by its header."""
+MAX_BODY_BYTES = max(BODY_LIMITS.values())
+
+MOST_ROWS = 1000
+"""Of a batch: their tokens, 4 bytes each, fit into the bodies above."""
 
 BUFFERS = 1
 """Flag: tensors follow the body."""

@@ -1,7 +1,8 @@
 """A client's connection to a worker: one request at a time, and what it has cost."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor
 
@@ -45,12 +46,32 @@ class Remote:
 
     def ask(self, op: Op, session: int = 0, body: bytes = b"", tensors: Sequence[Tensor] = (), flags: int = 0) -> Frame:
         """The answer to a request. Raises RequestRefusedError, and PeerGoneError when the worker is lost."""
-        self.wire.meter.round_trips += 1
-        self.wire.send_all(op, session, body, tensors, flags)
-        return self.answer(op)
+        with self._closing_if_cut_off():
+            self._send(op, session, body, tensors, flags)
+            return self._next(op)
 
     def answer(self, op: Op) -> Frame:
         """The next frame, which must answer `op`. Raises as `ask` does."""
+        with self._closing_if_cut_off():
+            return self._next(op)
+
+    def free(self, session: int) -> None:
+        """Ends a session, also in the middle of a stream, whose remaining frames are passed over."""
+        with self._closing_if_cut_off():
+            self._send(Op.FREE, session)
+            while (frame := self.wire.receive(self.reply_seconds)).op is not Op.FREE:
+                if frame.op is Op.ERR and json_object(frame.body).get("op") == Op.FREE.name:
+                    return  # a fault had ended the session already
+
+    def _send(
+        self, op: Op, session: int = 0, body: bytes = b"", tensors: Sequence[Tensor] = (), flags: int = 0
+    ) -> None:
+        if self.wire.socket.fileno() < 0:
+            raise PeerGoneError("the connection is closed, perhaps after a request that was cut off; connect again")
+        self.wire.meter.round_trips += 1
+        self.wire.send_all(op, session, body, tensors, flags)
+
+    def _next(self, op: Op) -> Frame:
         frame = self.wire.receive(self.reply_seconds)
         if frame.op is Op.ERR:
             told = json_object(frame.body)
@@ -58,6 +79,17 @@ class Remote:
         if frame.op is not op:
             raise PeerGoneError(f"answered {frame.op.name} to {op.name}")
         return frame
+
+    @contextmanager
+    def _closing_if_cut_off(self) -> Iterator[None]:
+        """Closes the connection when a request ends without its answer: the next one would be given that answer."""
+        try:
+            yield
+        except RequestRefusedError:
+            raise
+        except BaseException:
+            self.close()
+            raise
 
     def stats(self) -> dict[str, object]:
         """The worker's counters, and those of this connection's sessions."""

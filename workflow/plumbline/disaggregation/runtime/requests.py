@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from plumbline.disaggregation.runtime.connection import Bounds, Connection, Upload
-from plumbline.disaggregation.runtime.protocol import DECODE, PREFILL, STREAM, Op, Reply, json_object
+from plumbline.disaggregation.runtime.defaults import Defaults
+from plumbline.disaggregation.runtime.protocol import DECODE, MOST_ROWS, PREFILL, STREAM, Op, Reply, json_object
 from plumbline.disaggregation.runtime.sampling import Sampling, sampling_of
-from plumbline.disaggregation.runtime.session import Session, check_room
+from plumbline.disaggregation.runtime.session import Session, can_ship, check_logits, check_room
 from plumbline.disaggregation.runtime.weights import Held, RefusedError, Store, cleaned, size_of, skeleton
 from plumbline.disaggregation.runtime.wire import Frame
 
 
-@dataclass
+@dataclass(eq=False)
 class Task:
     """Steps of a session that wait for their turns."""
 
@@ -95,18 +96,24 @@ def prefill(frame: Frame, connection: Connection, bounds: Bounds, device: torch.
         raise RefusedError("PREFILL: the body is malformed") from None
     held = connection.model(handle)
     prompt, mask = _prompt(frame, held)
-    check_room(held, prompt.shape[0], prompt.shape[1], bounds.session_bytes)
-    sampling = _sampling(sampling_of(sampled, eos))
+    rows, length = prompt.shape
+    check_room(held, rows, length, bounds.session_bytes)
+    check_logits(held, rows, length if answers is Reply.ALL_LOGITS else 1, bounds.session_bytes)
+    sampling = _sampling(sampling_of(sampled, eos), held)
+    if answers is Reply.STATE and not can_ship(held):
+        raise RefusedError("shipped: the model keeps more or less than all keys and values (a sliding window?)")
     return Session(held, prompt.to(device), None if mask is None else mask.to(device), sampling, answers)
 
 
 def _prompt(frame: Frame, held: Held) -> tuple[Tensor, Tensor | None]:
     """(rows, length) int64 tokens, and their mask if there is one."""
     if not 1 <= len(frame.tensors) <= 2:
-        raise RefusedError("PREFILL: wants a prompt, and perhaps its mask")
+        raise RefusedError("PREFILL: takes a prompt and optionally its mask")
     prompt, mask = frame.tensors[0], (frame.tensors[1] if len(frame.tensors) == 2 else None)
     if prompt.dtype != torch.int64 or prompt.ndim != 2 or not prompt.numel():
         raise RefusedError(f"PREFILL: a prompt is int64 of two dimensions, not {prompt.dtype} {list(prompt.shape)}")
+    if prompt.shape[0] > MOST_ROWS:
+        raise RefusedError(f"PREFILL: {prompt.shape[0]} rows, of at most {MOST_ROWS}; split the batch")
     _check_tokens(prompt, held)
     if mask is not None and (mask.dtype != torch.int64 or mask.shape != prompt.shape):
         raise RefusedError(f"PREFILL: the mask is {mask.dtype} {list(mask.shape)}, not like the prompt")
@@ -115,9 +122,12 @@ def _prompt(frame: Frame, held: Held) -> tuple[Tensor, Tensor | None]:
     return prompt, mask
 
 
-def _sampling(sampling: Sampling) -> Sampling:
+def _sampling(sampling: Sampling, held: Held) -> Sampling:
     if not (math.isfinite(sampling.temperature) and sampling.temperature >= 0 and sampling.top_k >= 0):
         raise RefusedError(f"PREFILL: temperature {sampling.temperature}, top-k {sampling.top_k}: must not be negative")
+    for name, token in [("end-of-text", one) for one in sampling.eos] + [("padding", sampling.padding)]:
+        if sampling.eos and not 0 <= token < held.vocabulary:
+            raise RefusedError(f"the {name} token {token} is outside the vocabulary of {held.vocabulary}")
     return sampling
 
 
@@ -140,19 +150,11 @@ def steps(frame: Frame, session: Session, bounds: Bounds, device: torch.device) 
 
 
 def _check_tokens(tokens: Tensor, held: Held) -> None:
-    vocabulary = held.model.config.get_text_config(decoder=True).vocab_size
-    if bool((tokens < 0).any() or (tokens >= vocabulary).any()):
-        raise RefusedError(f"a token is outside the vocabulary of {vocabulary}")
+    if bool((tokens < 0).any() or (tokens >= held.vocabulary).any()):
+        raise RefusedError(f"a token is outside the vocabulary of {held.vocabulary}")
 
 
 def _described(held: Held) -> dict[str, Any]:
     """What a client must know of a model."""
-    config = held.model.generation_config
-    eos = config.eos_token_id if config is not None else None
-    pad = config.pad_token_id if config is not None else None
-    return {
-        "content": held.content,
-        "bytes": held.bytes,
-        "eos": [] if eos is None else [eos] if isinstance(eos, int) else list(eos),
-        "pad": -1 if pad is None else pad,
-    }
+    defaults = Defaults.of(held.model.generation_config)
+    return {"content": held.content, "bytes": held.bytes, "defaults": defaults.to_json()}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from plumbline.disaggregation.runtime import buffers
 from plumbline.disaggregation.runtime.protocol import Reply
 from plumbline.disaggregation.runtime.sampling import Sampler, Sampling
 from plumbline.disaggregation.runtime.weights import Held, RefusedError
@@ -46,6 +47,7 @@ class Session:
         self.awaited: list[tuple[torch.dtype, torch.Size]] = []
         """Of the state, while the client has it."""
         self.awaited_bytes = 0
+        """Of its buffers, padding included."""
 
     @torch.inference_mode()
     def prefill(self) -> Answer:
@@ -102,14 +104,14 @@ class Session:
         keys = torch.stack([layer.keys for layer in layers])
         values = torch.stack([layer.values for layer in layers])
         self.awaited = [(one.dtype, one.shape) for one in (keys, values)]
-        self.awaited_bytes = keys.nbytes + values.nbytes
+        self.awaited_bytes = buffers.padded(keys.nbytes) + values.nbytes
         self._cache = None
         return keys, values
 
     def restore(self, state: Sequence[Tensor]) -> None:
         """Takes back what was shipped. Raises RefusedError for a state that is not of its type and shape."""
         if [(one.dtype, one.shape) for one in state] != self.awaited:
-            raise RefusedError("DECODE: brings another state than the last answer held, or none")
+            raise RefusedError("DECODE: the state is not the one that the last answer held")
         if self.awaited:
             self._cache = _new_cache(self.held)
             for layer, (keys, values) in enumerate(zip(*state, strict=True)):
@@ -126,11 +128,27 @@ def check_room(held: Held, rows: int, length: int, most_bytes: int) -> None:
         raise RefusedError(f"a state of {size} bytes: a session may have {most_bytes}")
 
 
+def check_logits(held: Held, rows: int, positions: int, most_bytes: int) -> None:
+    """Raises RefusedError when the logits of a step, and their copy in float32, exceed `most_bytes`."""
+    size = rows * positions * held.vocabulary * (held.model.dtype.itemsize + torch.float32.itemsize)
+    if size > most_bytes:
+        raise RefusedError(
+            f"logits of {size} bytes: a session may have {most_bytes}; send fewer rows or a shorter prompt"
+        )
+
+
 def state_bytes_per_token(config: "PretrainedConfig", dtype: torch.dtype) -> int:
     """Keys and values of one token in all layers, for models that keep all of them."""
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * config.num_hidden_layers * heads * width * dtype.itemsize)
+
+
+def can_ship(held: Held) -> bool:
+    """Whether keys and values are all that a session keeps, those of every token: they alone restore it then."""
+    from transformers.cache_utils import DynamicLayer
+
+    return all(type(layer) is DynamicLayer for layer in _new_cache(held).layers)
 
 
 def _new_cache(held: Held) -> Any:

@@ -5,6 +5,7 @@ A config comes from a client. It never leads to code of someone else's: keys tha
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ REFUSED = ("auto_map", "quantization_config", "attn_implementation")
 DROPPED = ("transformers_version", "_name_or_path", "architectures", "dtype")
 """Keys of a config that say nothing about the model, or what is said beside the config."""
 LARGEST_NUMBER = 2**31
+COUNTS = ("layer", "expert", "attention_types")
+"""Parts of the names of keys that say how many modules there are."""
 MOST_LAYERS = 1024
 """Also of experts: a module of each is made before the size of the weights is known."""
 
@@ -52,7 +55,7 @@ def _check(values: Any, key: str = "") -> None:
         for value in values:
             _check(value, key)
     elif isinstance(values, int):
-        most = MOST_LAYERS if "layer" in key or "expert" in key else LARGEST_NUMBER
+        most = MOST_LAYERS if any(part in key for part in COUNTS) else LARGEST_NUMBER
         if abs(values) > most:
             raise RefusedError(f"the config's {key} is {values}, above {most}")
 
@@ -120,6 +123,20 @@ def from_folder(folder: Path, dtype: str) -> "PreTrainedModel":
     return model.eval()
 
 
+def stored_size(folder: Path, dtype: str) -> int:
+    """Bytes of the weights that lie in `folder`, in this dtype. Raises RefusedError when they cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    numbers = 0
+    for path in folder.glob("*.safetensors"):
+        try:
+            with safe_open(path, framework="pt") as file:
+                numbers += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise RefusedError(f"{folder.name}: {path.name} cannot be read ({one_line(error)})") from None
+    return numbers * int(getattr(torch, dtype).itemsize)
+
+
 def content_hash(model: "PreTrainedModel") -> str:
     """SHA-256 over the config and every weight's name, type, shape and bytes."""
     digest = hashlib.sha256(json.dumps(config_of(model), sort_keys=True).encode())
@@ -156,6 +173,11 @@ class Held:
     bytes: int
     users: int = 0
 
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that the model knows."""
+        return int(self.model.config.get_text_config(decoder=True).vocab_size)
+
 
 class Store:
     """The models of a worker: each content once, for as long as a connection uses it, within `most_bytes`."""
@@ -173,11 +195,6 @@ class Store:
     def bytes(self) -> int:
         """Bytes of all weights, those on their way included."""
         return sum(held.bytes for held in self._held.values()) + self._reserved
-
-    @property
-    def contents(self) -> dict[str, int]:
-        """How many connections use each content."""
-        return {content: held.users for content, held in self._held.items()}
 
     def by_content(self, content: str) -> Held | None:
         """The model with this content hash, if it is held."""
@@ -203,7 +220,7 @@ class Store:
         asked = json.dumps(["saved", str(path), dtype])
         if held := self._held.get(self._known.get(asked, "")):
             return self._counted(held)
-        with self._room(sum(file.stat().st_size for file in path.glob("*.safetensors"))):
+        with self._room(stored_size(path, dtype)):
             return self._add(from_folder(path, dtype), asked)
 
     def uploaded(self, config: Mapping[str, Any], dtype: str, weights: Mapping[str, Tensor], content: str) -> Held:

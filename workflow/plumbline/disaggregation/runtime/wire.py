@@ -4,6 +4,7 @@
 """
 
 import hmac
+import math
 import select
 import socket
 import struct
@@ -25,6 +26,7 @@ from plumbline.disaggregation.runtime.protocol import (
     BUFFERS,
     HEADER,
     MAC_BYTES,
+    MAX_BODY_BYTES,
     MAX_SEQUENCE,
     OVERHEAD_BYTES,
     VERSION,
@@ -38,6 +40,7 @@ OPS = {int(op): (op, BODY_LIMITS[op]) for op in Op}
 CODES = {op: (int(op), BODY_LIMITS[op]) for op in Op}
 START_BYTES = 4096
 """Of the receive buffer, which grows to the largest body that the protocol allows."""
+KEEPALIVE_PROBES = 4
 MAX_PIECES = 256
 """Pieces of memory that one `sendmsg` takes, below the system's IOV_MAX."""
 
@@ -73,19 +76,20 @@ class Wire:
     """One end of a connection.
 
     The handshake gives it keys. `buffer_limits` holds how many bytes the buffers of each operation may
-    have here.
+    have here; no body may be longer than `most_body_bytes`, or than its operation allows.
     """
 
     def __init__(self, connection: socket.socket, limits: Limits) -> None:
         connection.setblocking(True)  # calls that must not wait say so: a read that may is one system call then
         if connection.family in (socket.AF_INET, socket.AF_INET6):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            _end_when_silent(connection, limits.stall_seconds)
         self.socket = connection
         self.limits = limits
         self.meter = Meter()
         self.use_keys(b"", b"")
         self.buffer_limits = dict.fromkeys(Op, limits.buffer_bytes)
+        self.most_body_bytes = MAX_BODY_BYTES
         acked = kernel_bytes(connection)
         self._acked_before = acked.acknowledged if acked else 0
         self._memory = bytearray(START_BYTES)
@@ -276,7 +280,7 @@ class Wire:
         if code not in OPS:
             raise WireError(f"unknown op {code}")
         op, limit = OPS[code]
-        if length > limit:
+        if length > (limit := min(limit, self.most_body_bytes)):
             raise WireError(f"oversized length: {op.name} of {length} bytes, of at most {limit}")
         if sequence != self.meter.received_frames:
             raise WireError(f"replayed or missing frame: number {sequence}, not {self.meter.received_frames}")
@@ -343,6 +347,22 @@ class Wire:
 
 def _other_version(version: int) -> VersionError:
     return VersionError(f"this side speaks protocol version {VERSION}, the peer version {version}")
+
+
+def _end_when_silent(connection: socket.socket, seconds: float) -> None:
+    """Has the kernel end the connection when the peer's machine is silent for about so long, or twice when it is idle.
+
+    The kernel's own keep-alive would take two hours.
+    """
+    whole = max(1, math.ceil(seconds))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, whole),
+        (socket.TCP_KEEPINTVL, max(1, whole // KEEPALIVE_PROBES)),
+        (socket.TCP_KEEPCNT, KEEPALIVE_PROBES),
+        (socket.TCP_USER_TIMEOUT, 1000 * whole),
+    ):
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _timeval(seconds: float) -> bytes:

@@ -36,6 +36,8 @@ from plumbline.disaggregation.runtime.wire import Frame
 
 log = logging.getLogger("plumbline")
 
+MESSAGE_BYTES = 600
+"""Of an error's message: JSON may take six times as many."""
 LONGEST_SLEEP = 0.5
 """Seconds after which the worker looks whether peers have stalled, and whether it is to stop."""
 
@@ -110,7 +112,10 @@ class Worker:
         except OSError:  # gone before it was accepted, or no file descriptor is left
             return
         peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "a local peer"
-        self.adopt(accepted, peer)
+        try:
+            self.adopt(accepted, peer)
+        except OSError:  # it ended while it was set up
+            accepted.close()
 
     def adopt(self, accepted: socket.socket, peer: str) -> None:
         """Serves a connection. A full worker ends the oldest that has not shown the key, or refuses this one."""
@@ -120,7 +125,8 @@ class Worker:
                 self._log_refusal(peer, f"{len(self.connections)} connections are open already")
                 accepted.close()
                 return
-            self._refuse(min(strangers, key=lambda one: one.began), "makes room for another connection")
+            oldest = min(strangers, key=lambda one: one.began)
+            self._refuse(oldest, "makes room for another connection", tells=oldest.state is not State.NEW)
         connection = Connection(accepted, peer, self._secret, self.limits, self.bounds)
         self.connections[accepted.fileno()] = connection
         self._epoll.register(accepted, select.EPOLLIN)
@@ -139,6 +145,9 @@ class Worker:
             self._drop(connection)
         except WireError as error:
             self._refuse(connection, str(error))
+        except Exception as error:
+            log.exception("%s: while reading", connection.peer)
+            self._fault(connection, 0, "", error)
         else:
             self._watch(connection)
 
@@ -154,12 +163,12 @@ class Worker:
                 self._handle(connection, frame)
             except RefusedError as error:
                 self._log_refusal(connection.peer, str(error))
-                self._tell(connection, frame.session, "refused", error)
+                self._tell(connection, frame.session, "refused", error, frame.op.name)
             except WireError:
                 raise
             except Exception as error:
                 log.exception("%s: %s", connection.peer, frame.op.name)
-                self._tell(connection, frame.session, "fault", error)
+                self._tell(connection, frame.session, "fault", error, frame.op.name)
 
     def _watch(self, connection: Connection) -> None:
         """Waits for the peer to read what is unsent, or for its next frame."""
@@ -184,21 +193,32 @@ class Worker:
                 if connection.state is not State.OPEN and now - connection.began > self.limits.stall_seconds:
                     raise WireError("stalled peer: has not shown that it holds the key")
             except WireError as error:
-                self._refuse(connection, str(error))
+                self._refuse(connection, str(error), tells=connection.state is not State.NEW)
 
     def _log_refusal(self, peer: str, reason: str) -> None:
         self.refused += 1
         log.warning("refused %s: %s", peer, reason)
 
-    def _refuse(self, connection: Connection, reason: str) -> None:
-        """Ends a connection whose peer broke the protocol, and tells it why where it can read that."""
+    def _refuse(self, connection: Connection, reason: str, *, tells: bool = True) -> None:
+        """Ends a connection whose peer broke the protocol.
+
+        tells: whether the peer is told why. Before the handshake it takes what it is told for another key's.
+        """
         self._log_refusal(connection.peer, reason)
-        with suppress(WireError):
-            self._tell(connection, 0, "refused", WireError(reason))
+        if tells:
+            with suppress(WireError):
+                self._tell(connection, 0, "refused", WireError(reason))
         self._drop(connection)
 
-    def _tell(self, connection: Connection, session: int, kind: str, error: BaseException) -> None:
-        connection.wire.send(Op.ERR, session, json_bytes({"kind": kind, "message": one_line(error)[:1000]}))
+    def _fault(self, connection: Connection, session: int, op: str, error: Exception) -> None:
+        """Ends a connection that an error of this side's has left in an unknown state."""
+        with suppress(WireError):
+            self._tell(connection, session, "fault", error, op)
+        self._drop(connection)
+
+    def _tell(self, connection: Connection, session: int, kind: str, error: BaseException, op: str = "") -> None:
+        message = one_line(error).encode()[:MESSAGE_BYTES].decode(errors="ignore")
+        connection.wire.send(Op.ERR, session, json_bytes({"kind": kind, "message": message, "op": op}))
 
     def _drop(self, connection: Connection) -> None:
         """Ends a connection, and frees its sessions and models."""
@@ -226,6 +246,8 @@ class Worker:
                 connection.sessions[number] = session
                 self._queue(connection, Task(op, number, session))
             case Op.LOAD:
+                if len(connection.models) >= self.bounds.models:
+                    raise RefusedError(f"a connection may have {self.bounds.models} models; free one")
                 found = requests.load(frame, connection, self.store)
                 answer: dict[str, Any] = {"upload": True}
                 if found is not None:
@@ -268,16 +290,18 @@ class Worker:
     def _free(self, connection: Connection, handle: int) -> None:
         del connection.sessions[handle]
         connection.expect_states()
-        self._tasks.pop(handle, None)
+        if (task := self._tasks.pop(handle, None)) is not None:
+            with suppress(ValueError):  # it is parked, or is the one at work
+                self._ready.remove((connection, task))
 
     def stats(self, connection: Connection) -> dict[str, Any]:
-        """Counters of the worker, and of the sessions of one connection."""
+        """Counters of the worker, and the models and sessions of one connection: content -> its users, and so on."""
         meter = connection.wire.meter
         return {
             "connections": len(self.connections),
             "steps": self.steps,
             "refused": self.refused,
-            "weights": self.store.contents,
+            "weights": {held.content: held.users for held in connection.models.values()},
             "weights_bytes": self.store.bytes,
             "received_bytes": meter.received_bytes,
             "sent_bytes": meter.sent_bytes,
@@ -294,8 +318,6 @@ class Worker:
     def _step(self) -> None:
         """One step of the session whose turn it is."""
         connection, task = self._ready.popleft()
-        if self._tasks.get(task.handle) is not task:
-            return  # its session is gone
         if connection.wire.has_unsent:  # its client does not read; others go on
             connection.parked.append(task)
             return
@@ -309,12 +331,15 @@ class Worker:
             except Exception as error:
                 log.exception("%s: session %d", connection.peer, task.handle)
                 self._free(connection, task.handle)
-                self._tell(connection, task.handle, "fault", error)
+                self._tell(connection, task.handle, "fault", error, task.op.name)
                 return
             self._answer(connection, task, answer)
         except WireError as error:
             log.info("%s: %s", connection.peer, error)
             self._drop(connection)
+        except Exception as error:
+            log.exception("%s: session %d", connection.peer, task.handle)
+            self._fault(connection, task.handle, task.op.name, error)
         else:
             self._watch(connection)
 
