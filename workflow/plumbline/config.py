@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
-from pydantic import Field, create_model
+from pydantic import AfterValidator, Field, create_model
 
 from plumbline.core.errors import UserError
 from plumbline.core.plan.target import Target, Targets, by_name
-from plumbline.core.settings import Settings, UserText, validated
+from plumbline.core.settings import Settings, expanded, validated
 
 STUDIES = ("ablation", "lr_sweep", "throughput", "data_parallel", "disaggregation", "sweep")
 """The studies, upstream first: config blocks, rules, commands, status and tests all follow from this list.
@@ -32,7 +32,7 @@ def plan_of(study: str) -> Plan:
 class Common(Settings):
     """Settings that all studies share; `Config` adds a block for each study."""
 
-    results: Annotated[UserText, Field(min_length=1, pattern=r"^[^{}<>\n]*$")] = "results"
+    results: Annotated[str, Field(min_length=1, pattern=r"^[^{}<>\n]*$"), AfterValidator(expanded)] = "results"
     """Folder that all outputs are written to."""
     seed: int = 0
     """Seed of all random draws. Changing it reruns every trial."""
