@@ -1,5 +1,6 @@
 """One training step on one rank: its share of the batch, the loss over all ranks' target tokens, the update."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -15,11 +16,20 @@ class Learner:
     """A replica with its optimizer."""
 
     def __init__(
-        self, replica: Replica, training: TrainingSettings, sequences: Sequences, *, rank: int, device: torch.device
+        self,
+        replica: Replica,
+        training: TrainingSettings,
+        sequences: Sequences,
+        *,
+        rank: int,
+        device: torch.device,
+        beat: Callable[[], object] = lambda: None,
     ) -> None:
-        """rank: the place in the replica's group."""
+        """rank: the place in the replica's group. beat: called between forward and backward pass, where a rank that
+        waits for the others has got further than one that hangs before it.
+        """
         self.replica, self.training, self.sequences = replica, training, sequences
-        self.rank, self.device = rank, device
+        self.rank, self.device, self.beat = rank, device, beat
         self.lengths, self.targets = sequences.lengths, sequences.targets
         self.optimizer = torch.optim.AdamW(
             replica.parameters,
@@ -48,6 +58,7 @@ class Learner:
             with nullcontext() if place == len(parts) - 1 else replica.without_sync():
                 loss = replica.module(*inputs)
                 spans.mark("forward")
+                self.beat()
                 (loss * scale).backward()
             total += loss.detach()
             spans.mark("backward")

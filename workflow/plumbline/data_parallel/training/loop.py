@@ -65,7 +65,9 @@ class Trainer:
         model = gpt2(run.model, tokens.vocabulary, tokens.end_of_target, run.seed, rank.device)
         group = dist.group.WORLD if rank.world > 1 else None
         self.replica = replica(run.method, SummedLoss(model), group)
-        self.learner = Learner(self.replica, run.training, self.train, rank=rank.rank, device=rank.device)
+        self.learner = Learner(
+            self.replica, run.training, self.train, rank=rank.rank, device=rank.device, beat=rank.slot.beat
+        )
         self.spans: Spans = self.learner.spans
         self.evaluated = gpt2(run.model, tokens.vocabulary, tokens.end_of_target, run.seed, rank.device)
         self.epoch = self.step = self.total_steps = self.restarts = 0
