@@ -27,7 +27,7 @@ TABLES = ("trials", "speedups", "equality")
 class GrammarCorpus(Settings):
     """The generated corpus: its size, and which combinations are held out."""
 
-    train: PositiveInt = 2000
+    train: PositiveInt = 2400
     """Number of sentence pairs to train on."""
     validation: PositiveInt = 128
     """Number of sentence pairs to validate on."""
