@@ -28,11 +28,11 @@ def test_the_summary_writes_its_table_its_findings_and_figures(tmp_path):
     folder = summarized(tmp_path, [block(0), block(1), block(0, "1gbit"), block(1, "1gbit")])
     frame = pd.read_csv(folder / "summary.csv")
     assert len(frame) == 2 * (len(TIMES) - 1)
-    full = frame[(frame["link"] == "1gbit") & (frame["way"] == "full")].iloc[0]
+    full = frame[(frame["link"] == "1gbit") & (frame["variant"] == "full")].iloc[0]
     assert full["against_local_low"] < full["against_local"] < full["against_local_high"]
     text = (folder / "disaggregation_analysis.md").read_text()
     assert "loopback, context 32: the full runtime takes 1.02 [" in text
-    assert "Keeping keys and values on the worker, streaming, and choosing tokens there: without, generating" in text
+    assert "no semantics (keys and values travel both ways in every step): generation, prompt included, takes" in text
     assert "prompt included, takes 5.8" in text
     assert "The model has 1,600,000,000 parameters" in text
     assert "no semantics & 6.0" in (folder / "tables" / "decode.tex").read_text()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -13,6 +14,7 @@ from plumbline.core.present.plotting import style
 from plumbline.throughput.analysis.records import read_trials
 from plumbline.throughput.figures import DRAWINGS, FiguresSpec, figures
 from plumbline.throughput.models.manifest import Manifest
+from plumbline.throughput.plots.panels import slices
 from plumbline.throughput.plots.results import Results
 from plumbline.throughput.plots.tradeoffs import pareto_front
 from plumbline.throughput.record import ComparisonRecord, TrialRecord
@@ -404,3 +406,11 @@ def test_variants_without_losses_by_window_are_named(tmp_path: Path) -> None:
 def test_different_machines_are_stated(name: str, cases: dict[str, Results]) -> None:
     assert "different machines" in said(drawn(name, cases["two machines"]))
     assert "different machines" not in said(drawn(name, cases["usual"]))
+
+
+def test_a_variant_with_one_length_has_no_place_among_lines_and_all_have_one_where_no_line_is():
+    cells = [("base", 8), ("base", 32), ("v", 32)]
+    same = {"engine": "lean", "batch": 8, "prompt": 4}
+    trials = pd.DataFrame([{**same, "variant": variant, "generated": count} for variant, count in cells])
+    assert [list(group["variant"]) for group in slices(trials, "generated")] == [["base", "base"]]
+    assert [list(group["variant"]) for group in slices(trials.iloc[1:], "generated")] == [["base", "v"]]

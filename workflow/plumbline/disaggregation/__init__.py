@@ -1,1 +1,1 @@
-"""What a remote accelerator costs, and what it buys to know what the program means."""
+"""How close to local a remote accelerator can be, and what semantics save."""

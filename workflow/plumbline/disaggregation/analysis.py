@@ -1,4 +1,4 @@
-"""What the turns of all blocks say: how long each way takes against local, and against `full`."""
+"""What the turns of all blocks say: how long each variant takes against local, and against `full`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One way to decode, on one link, with one length of prompt, over all blocks."""
+    """One variant, on one link, with one length of prompt, over all blocks."""
 
     link: str
     context: int
@@ -31,13 +31,13 @@ class Cell:
     """How many times as long as local, by the rounds' ratios; of the control: A/A."""
     verdict: Verdict
     against_full: Ratio | None
-    """How many times as long as `full`: what that knowledge saves. None for ways that send nothing."""
+    """How many times as long as `full`: what that knowledge saves. None for variants that send nothing."""
     bytes_per_token: float | None
     round_trips_per_token: float | None
 
 
 def cells(records: Sequence[MeasureRecord]) -> list[Cell]:
-    """Every way on every link and context that was measured, in the records' order; the control beside `local`."""
+    """Every variant on every link and context that was measured, in the records' order; the control beside `local`."""
     found: list[Cell] = []
     places = dict.fromkeys((one.link, part.context) for one in records for part in one.contexts)
     for link, context in places:
@@ -79,7 +79,7 @@ def cells_frame(found: Sequence[Cell]) -> pd.DataFrame:
     """A row a cell."""
     rows = []
     for one in found:
-        row: dict[str, object] = {"link": one.link, "context": one.context, "way": one.name}
+        row: dict[str, object] = {"link": one.link, "context": one.context, "variant": one.name}
         row |= {"blocks": one.blocks, "rounds": one.rounds, "milliseconds_per_token": one.milliseconds}
         for name, ratio in (("against_local", one.against_local), ("against_full", one.against_full)):
             ends = (np.nan,) * 3 if ratio is None else (ratio.value, ratio.low, ratio.high)

@@ -24,7 +24,7 @@ class FiguresSpec(Spec):
 
 
 def latency(found: Sequence[Cell]) -> Figure:
-    """Time per token over that of local, with its interval, by the way: a panel a link, a colour a context."""
+    """Time per token over that of local, with its interval, by the variant: a panel a link, a colour a context."""
     figure, axes = _panels(found)
     for panel, link in zip(axes, _links(found), strict=True):
         for number, (offset, part) in enumerate(_by_context(found, link, (GENERATE, *REMOTE))):

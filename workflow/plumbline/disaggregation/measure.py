@@ -78,7 +78,7 @@ def serve(spec: MeasureSpec, between: Network, secret: bytes) -> dict[str, Any]:
 
 
 def ask(spec: MeasureSpec, between: Network, secret: bytes) -> dict[str, Any]:
-    """The client: every way to decode, in turns. Raises OutcomeError for tokens that are not the local ones."""
+    """The client: every variant, in turns. Raises OutcomeError for tokens that are not the local ones."""
     device = torch_device(spec.device)
     config = config_of(spec.model)
     held = Held(build(config, spec.model.dtype, spec.seed).to(device), "", 0)  # type: ignore[arg-type]
@@ -136,19 +136,20 @@ def _turns(spec: MeasureSpec, held: Held, remote: RemoteModel, client: Client, c
     here, model = prompt.to(held.model.device), cast(Any, held.model)
     whole = {"attention_mask": torch.ones_like(here), "max_new_tokens": spec.tokens, "do_sample": False}
     expected = model.generate(here, **whole).cpu()
-    ways: dict[str, Callable[[], Tensor]] = {
+    variants: dict[str, Callable[[], Tensor]] = {
         LOCAL: lambda: local_tokens(held, here, spec.tokens).cpu(),
         GENERATE: lambda: model.generate(here, **whole).cpu(),
         **{name: _decoding(remote, prompt, spec.tokens, cast(Mode, mode)) for name, mode in REMOTE.items()},
     }
     traffic = {}
-    for name, way in ways.items():  # warms up, too
+    for name, variant in variants.items():  # warms up, too
         before = client.remote.wire.meter.since(type(client.remote.wire.meter)())
-        _timed(name, way, expected)
+        _timed(name, variant, expected)
         cost = client.remote.wire.meter.since(before)
         traffic[name] = (cost.sent_bytes + cost.received_bytes, cost.round_trips) if name in REMOTE else None
     arms = [
-        Candidate(name=name, run=partial(_timed, name, way, expected), work=spec.tokens) for name, way in ways.items()
+        Candidate(name=name, run=partial(_timed, name, variant, expected), work=spec.tokens)
+        for name, variant in variants.items()
     ]
     rounds = interleave(
         arms[0],
@@ -165,10 +166,10 @@ def _decoding(remote: RemoteModel, prompt: Tensor, tokens: int, mode: Mode) -> C
     return lambda: remote.generate(prompt, max_new_tokens=tokens, mode=mode)
 
 
-def _timed(name: str, way: Callable[[], Tensor], expected: Tensor) -> float:
+def _timed(name: str, variant: Callable[[], Tensor], expected: Tensor) -> float:
     """Seconds of one turn. Raises OutcomeError for other tokens than those of transformers, here."""
     began = time.perf_counter()
-    found = way()
+    found = variant()
     seconds = time.perf_counter() - began
     if not torch.equal(found, expected):
         raise OutcomeError(Outcome.INVALID_OUTPUT, f"{name} generates other tokens than transformers does locally")

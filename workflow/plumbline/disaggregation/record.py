@@ -13,7 +13,7 @@ from plumbline.disaggregation.settings import Link
 
 
 class Arm(Settings):
-    """One way to decode, in the turns of one block."""
+    """One variant, in the turns of one block."""
 
     name: str
     seconds: list[float]

@@ -20,7 +20,7 @@ REMOTE = {
     "remote": "whole",
     "no_semantics": "shipped",
 }
-"""The ways to decode on a worker, and how the runtime's client calls them."""
+"""The variants that decode on a worker, and how the runtime's client calls them."""
 FIGURES = ("latency", "traffic")
 TABLES = ("decode",)
 
@@ -49,7 +49,7 @@ class ModelSettings(Settings):
 
 
 class DisaggregationSettings(Settings):
-    """Study `disaggregation`: what does a remote worker cost, and what does it buy to know what the program means?"""
+    """Study `disaggregation`: how close to local is a model on a remote worker, and what do semantics save?"""
 
     model: ModelSettings = ModelSettings()
     """The model that decodes."""

@@ -19,12 +19,20 @@ from plumbline.disaggregation.analysis import Cell, cells, cells_frame
 from plumbline.disaggregation.record import MeasureRecord, read_trials
 from plumbline.disaggregation.settings import FULL, GENERATE
 
-COLUMNS = ["Link", "Context", "Way", "Against local", "Against full", "Bytes per token", "Round trips per token"]
-BUYS = {
-    "no_stream": "Having tokens streamed, instead of asking for each",
-    "no_server_sampling": "Choosing tokens on the worker, instead of sending logits and asking for each",
-    "remote": "Both, and sending logits of the last position alone",
-    "no_semantics": "Keeping keys and values on the worker, streaming, and choosing tokens there",
+COLUMNS = [
+    "Link",
+    "Context",
+    "Variant",
+    "Against local",
+    "Against full",
+    "Bytes per token",
+    "Round trips per token",
+]
+WITHOUT = {
+    "no_stream": "the client asks for each token",
+    "no_server_sampling": "the worker sends the last position's logits, and the client asks and chooses",
+    "remote": "the worker sends the logits of every position, and the client asks and chooses",
+    "no_semantics": "keys and values travel both ways in every step",
 }
 
 
@@ -80,10 +88,10 @@ def decode_table(found: Sequence[Cell]) -> pd.DataFrame:
 def findings(records: Sequence[MeasureRecord], found: Sequence[Cell]) -> str:
     """The study's findings as Markdown."""
     return findings_text(
-        "What does a remote worker cost, and what does it buy to know what the program means?",
+        "How close to local is a model on a remote worker, and what do semantics save?",
         {
             "How close to local is decoding on a worker?": _cost(found),
-            "What does each thing that the runtime knows buy?": _bought(found),
+            "What does it cost to leave semantics out?": _bought(found),
             "Caveats": _caveats(records, found),
         },
     )
@@ -109,8 +117,9 @@ def _bought(found: Sequence[Cell]) -> Iterator[str]:
         if one.against_full is not None:
             ratio = with_interval(one.against_full.value, one.against_full.low, one.against_full.high, digits=2)
             yield (
-                f"{one.link}, context {one.context}: {BUYS[one.name]}: without, generating the tokens,"
-                f" prompt included, takes {ratio} times as long and sends {one.bytes_per_token:,.0f} bytes per token."
+                f"{one.link}, context {one.context}, {one.name.replace('_', ' ')} ({WITHOUT[one.name]}): generation,"
+                f" prompt included, takes {ratio} times as long as full and sends {one.bytes_per_token:,.0f} bytes per"
+                " token."
             )
 
 
@@ -121,6 +130,10 @@ def _caveats(records: Sequence[MeasureRecord], found: Sequence[Cell]) -> Iterato
     if found:
         blocks = min(one.blocks for one in found)
         yield f"Intervals cover the spread over rounds and over {plural(blocks, 'block')} of fresh processes."
+    yield (
+        "Each variant but the last leaves out what the one before it does, and one thing more, so no ratio is that of a"
+        " single feature. The intervals are not corrected for their number."
+    )
     yield "Worker and client share one machine, so its cores and memory bandwidth are shared as well."
     for parameters in sorted({record.parameters for record in records if record.parameters}):
         yield f"The model has {parameters:,} parameters: the larger the model, the less a network costs against it."

@@ -109,6 +109,8 @@ def _caveats(ranking: Ranking) -> Iterator[str]:
     seeds = len({one.seed for one in ranking.records})
     if seeds < 5:
         yield f"{plural(seeds, 'seed')} a point: intervals rest on few replicates and assume that they are normal."
+    if ranking.best and seeds > 1 and ranking.means[ranking.best].low == ranking.means[ranking.best].high:
+        yield "The best point has the same score with all seeds, so its interval has no width; add seeds."
     if ranking.seeds_change_nothing:
         yield "Every point has the same score with all seeds, so the intervals mean nothing: does it use its seed?"
     yield "Seeds are the replicates: the intervals cover what a new seed would change, not a new data set."

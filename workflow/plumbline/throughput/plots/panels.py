@@ -22,11 +22,14 @@ MARK_POINTS = 8.0
 
 
 def slices(trials: pd.DataFrame, axis: str) -> list[pd.DataFrame]:
-    """Groups of trials that differ only in variant and `axis`: those with several values of it, else the fullest."""
+    """Groups of trials that differ only in variant and `axis`: those with several values of it, else the fullest.
+
+    In a group with lines, variants that have a single value of `axis` are left out: a point is no line.
+    """
     others = [name for name in ("engine", *CELL) if name != axis]
     groups = [group for _, group in trials.groupby(others)]
-    several = [group for group in groups if group[axis].nunique() > 1]
-    return several or [max(groups, key=len)]
+    lines = [group[group.groupby("variant")[axis].transform("nunique") > 1] for group in groups]
+    return [group for group in lines if len(group)] or [max(groups, key=len)]
 
 
 def largest(groups: Sequence[pd.DataFrame], most: int = PANELS_AT_MOST) -> tuple[list[pd.DataFrame], str]:
