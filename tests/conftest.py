@@ -1,5 +1,17 @@
 """One thread for every test: two beside a busy neighbour are many times slower than one, and have other bits."""
 
 import os
+import sys
+from collections.abc import Iterator
+
+import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def figures_are_closed() -> Iterator[None]:
+    """No test sees a figure that another left open."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")

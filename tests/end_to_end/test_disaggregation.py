@@ -21,7 +21,7 @@ def test_the_study_runs_from_processes_to_figures(measured):
     assert [record["outcome"] for record in records] == ["ok", "ok"]
     assert len({record[side] for record in records for side in ("worker_pid", "client_pid")}) == 4
     frame = pd.read_csv(measured.study / "summary.csv")
-    assert set(frame["way"]) >= {"control", "full", "no_semantics"}
+    assert set(frame["variant"]) >= {"control", "full", "no_semantics"}
     assert (measured.study / "figures" / "latency.pdf").exists()
 
 

@@ -77,11 +77,6 @@ class Progress:
         self._first = done
         self._start = self._reported = time.monotonic()
 
-    def start_at(self, done: int) -> None:
-        """Counts `done` units as done before, from now on."""
-        self.done = self._first = done
-        self._start = time.monotonic()
-
     def advance(self, count: int = 1) -> None:
         """Counts `count` more units as done."""
         self.done += count

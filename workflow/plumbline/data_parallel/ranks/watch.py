@@ -1,7 +1,7 @@
 """Who is to blame when ranks do not get on."""
 
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -28,22 +28,22 @@ def watch(folder: Path, world: int, timeout: float, oom_kills: int, steps: int |
     timeout: seconds in which some rank must have got on, once all run. oom_kills: as `blame` takes it. steps: how many
     the ranks take, for the progress that is reported meanwhile; None reports none.
     """
-    with Progress(steps, "steps") if steps is not None else nullcontext() as progress:
-        _wait(folder, world, timeout, oom_kills, progress)
+    with ExitStack() as stack:
+        _wait(folder, world, timeout, oom_kills, steps, stack)
 
 
-def _wait(folder: Path, world: int, timeout: float, oom_kills: int, progress: Progress | None) -> None:
+def _wait(folder: Path, world: int, timeout: float, oom_kills: int, steps: int | None, stack: ExitStack) -> None:
     beats, since = -1, time.monotonic()
-    ran, stopped_since = False, None
+    progress: Progress | None = None
+    stopped_since = None
     while True:
         ranks = read(folder, world)
         all_run = len(ranks) == world and all(one.state is not State.STARTING for one in ranks)
-        if all_run and progress is not None:
+        if all_run and steps is not None:
             least = min(one.step for one in ranks)
-            if not ran:
-                progress.start_at(least)  # where a resumed trial begins
+            if progress is None:
+                progress = stack.enter_context(Progress(steps, "steps", done=least))  # where a resumed trial begins
             progress.advance(least - progress.done)
-            ran = True
         if all_run and all(one.state in (State.DONE, State.INTERRUPTED) for one in ranks):
             return
         now = time.monotonic()
