@@ -196,8 +196,8 @@ class GridSettings(Settings):
 
 
 DEFAULT_GRID = [
-    GridSettings(batch=[1, 8, 64]),
-    GridSettings(variants=[BASE], batch=[8], generated=[8, 56]),
+    GridSettings(batch=[1, 64]),
+    GridSettings(variants=[BASE], batch=[8], generated=[8, 32, 56]),
     GridSettings(variants=[BASE], engines=["generate", "static", "continuous", "ctranslate2", "llama_cpp"], batch=[1]),
 ]
 

@@ -82,7 +82,7 @@ class _Trainer:
         def by_token(columns: NDArray[Any]) -> Tensor:
             return torch.from_numpy(columns.reshape(shape)[:, varies].astype(np.float32)).to(device)
 
-        self.table, self.labels = by_token(features), torch.from_numpy(np.asarray(labels, np.int64)).to(device)
+        self.table, self.labels = by_token(features), torch.from_numpy(np.array(labels, np.int64)).to(device)
         self.mean = torch.stack([by_token(one.mean) for one in scalings])
         self.inverse = torch.stack([by_token(one.inverse) for one in scalings])
         self.widths = [int(one.kept.sum()) for one in scalings]
