@@ -1,7 +1,9 @@
 """Who is to blame when ranks do not get on."""
 
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -28,24 +30,38 @@ def watch(folder: Path, world: int, timeout: float, oom_kills: int, steps: int |
     timeout: seconds in which some rank must have got on, once all run. oom_kills: as `blame` takes it. steps: how many
     the ranks take, for the progress that is reported meanwhile; None reports none.
     """
-    with ExitStack() as stack:
-        _wait(folder, world, timeout, oom_kills, steps, stack)
+    wait = partial(_wait, folder, world, timeout, oom_kills)
+    step = min(one.step for one in wait(_all_run))  # where a resumed trial begins
+    with Progress(steps, "steps", done=step) if steps is not None else nullcontext() as progress:
+        wait(_all_ended, progress)
 
 
-def _wait(folder: Path, world: int, timeout: float, oom_kills: int, steps: int | None, stack: ExitStack) -> None:
+def _all_run(ranks: Sequence[Sighting]) -> bool:
+    return all(one.state is not State.STARTING for one in ranks)
+
+
+def _all_ended(ranks: Sequence[Sighting]) -> bool:
+    return all(one.state in (State.DONE, State.INTERRUPTED) for one in ranks)
+
+
+def _wait(
+    folder: Path,
+    world: int,
+    timeout: float,
+    oom_kills: int,
+    is_over: Callable[[Sequence[Sighting]], bool],
+    progress: Progress | None = None,
+) -> list[Sighting]:
+    """The ranks, once all are there and `is_over` says so."""
     beats, since = -1, time.monotonic()
-    progress: Progress | None = None
     stopped_since = None
     while True:
         ranks = read(folder, world)
-        all_run = len(ranks) == world and all(one.state is not State.STARTING for one in ranks)
-        if all_run and steps is not None:
-            least = min(one.step for one in ranks)
-            if progress is None:
-                progress = stack.enter_context(Progress(steps, "steps", done=least))  # where a resumed trial begins
-            progress.advance(least - progress.done)
-        if all_run and all(one.state in (State.DONE, State.INTERRUPTED) for one in ranks):
-            return
+        all_run = len(ranks) == world and _all_run(ranks)
+        if progress is not None:
+            progress.advance(min(one.step for one in ranks) - progress.done)
+        if len(ranks) == world and is_over(ranks):
+            return ranks
         now = time.monotonic()
         if (total := sum(one.beats for one in ranks)) != beats:
             beats, since = total, now
