@@ -131,7 +131,7 @@ def test_candidates_that_differ_only_by_the_luck_of_each_process_are_not_called_
         parts = []
         for _ in range(4):
             other = machine.candidate("other", 0.004 * np.exp(luck.normal(0, 0.03)))
-            parts.append(interleave(machine.candidate("base", 0.004), [other], seconds=2, seed=seed))
+            parts.append(interleave(machine.candidate("base", 0.004), [other], seconds=0, min_rounds=200, seed=seed))
         for several in (True, False):
             rounds = joined(parts if several else parts[:1], 4, precision=0.02)
             called[several] += verdict(rounds.ratio("other"), rounds.ratio(CONTROL)) in (Verdict.FASTER, Verdict.SLOWER)
