@@ -77,6 +77,25 @@ def test_unreadable_config_is_named(tmp_path, text, message):
         configuration.load([tmp_path / "x.yaml"])
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "first"),
+    [
+        ("a:\n  b: 1\n  c: 2\n  b: 3\n", 4, 2),
+        ("a: {b: 1, b: 1}", 1, 1),
+        ("a:\n- b: 1\n- b: 1\n  'b': 2\n", 4, 3),
+    ],
+)
+def test_a_key_that_stands_twice_is_named_with_both_lines(tmp_path, text, line, first):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=rf"x\.yaml:{line}: 'b' stands here again, after line {first}; keep one"):
+        configuration.load([tmp_path / "x.yaml"])
+
+
+def test_keys_that_a_merge_repeats_are_no_mistake(tmp_path):
+    (tmp_path / "x.yaml").write_text("x: &x {b: 1}\ny: &y {b: 2}\nz: {<<: *x, b: 3}\nv: [{<<: *x}, {<<: *y}]\n")
+    configuration.check_keys(tmp_path / "x.yaml")
+
+
 def test_conda_environment_has_the_pins_of_the_lock():
     lock = {line for line in (ROOT / "requirements.txt").read_text().splitlines() if line[:1].isalpha()}
     pip = yaml.safe_load((ROOT / "envs" / "plumbline.yaml").read_text())["dependencies"][-1]["pip"]

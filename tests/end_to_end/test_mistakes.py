@@ -49,6 +49,11 @@ def test_mistakes_in_the_config_are_named_before_any_job_starts(empty_house, set
     assert not empty_house.study.exists()
 
 
+def test_a_key_that_stands_twice_in_a_configfile_is_refused(empty_house):
+    (empty_house.root / "tiny.yaml").write_text("ablation:\n  runs: 3\n  runs: 5\n")
+    assert "tiny.yaml:3: 'runs' stands here again, after line 2; keep one of them" in refuse(empty_house, "--dry-run")
+
+
 def test_more_ranks_than_cores_are_refused_before_any_job_starts(empty_house):
     settings = {"worlds": [1, 1024], "training": {"batch": 1024}}
     empty_house.configure({"device": "cpu", "data_parallel": settings})

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -85,8 +86,29 @@ def deep_merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
+def check_keys(path: Path) -> None:
+    """Raises UserError where a mapping in the YAML file `path` has a key twice, of which a reader takes the last."""
+    with suppress(yaml.YAMLError):  # which whoever reads its values names
+        _check_keys(yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader), path)
+
+
+def _check_keys(node: yaml.Node | None, path: Path) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_keys(item, path)
+    lines: dict[str, int] = {}
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+            line = key.start_mark.line + 1
+            if first := lines.get(key.value):
+                raise UserError(f"{path}:{line}: {key.value!r} stands here again, after line {first}; keep one of them")
+            lines[key.value] = line
+        _check_keys(value, path)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
+        check_keys(path)
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: does not exist; run from the project's folder or name a --configfile") from None

@@ -45,6 +45,8 @@ def user_errors_as_workflow_errors():
 
 
 with user_errors_as_workflow_errors():
+    for path in workflow.configfiles:
+        configuration.check_keys(Path(path))
     CONFIG = configuration.check(config)
     RESULTS = Path(os.path.normpath(CONFIG.results))
     check_writable(RESULTS)
