@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from house import build
 from plumbline.config import STUDIES
 from plumbline.core.errors import UserError
 from plumbline.core.run import lock
@@ -47,6 +48,23 @@ def test_mistakes_in_the_config_are_named_before_any_job_starts(empty_house, set
     empty_house.configure(settings)
     assert message in refuse(empty_house, "--dry-run")
     assert not empty_house.study.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("results/ablation/sumary.csv",), "; did you mean results/ablation/summary.csv? Targets are all, ablation, "),
+        (("--cores", "0"), "--cores 0: no job can run without a core"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_sentence(empty_house, arguments, message):
+    *_, said = refuse(empty_house, *arguments).strip().splitlines()
+    assert message in said
+    assert not empty_house.study.exists()
+
+
+def test_misspelt_study_is_named_with_the_one_that_was_meant(tmp_path):
+    assert "no target abblation; did you mean ablation?" in refuse(build(tmp_path / "house", "abblation"))
 
 
 def test_more_ranks_than_cores_are_refused_before_any_job_starts(empty_house):
