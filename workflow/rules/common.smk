@@ -12,7 +12,7 @@ from plumbline import config as configuration
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
 from plumbline.core.plan.provenance import is_current, keep_code, read_contents
-from plumbline.core.plan.target import by_name, study_files
+from plumbline.core.plan.target import by_name, canonical, study_files
 from plumbline.core.run import terminal
 from plumbline.core.run.begin import begin, would_begin
 from plumbline.core.run.lock import check_writable
@@ -168,7 +168,9 @@ def execute_prepared(executor_plugin, *args, execute=workflow.execute, **kwargs)
         return execute(executor_plugin, *args, **kwargs)
     except MissingRuleException as error:
         files = [str(file) for target in PLAN for file in target.files(RESULTS)]
-        raise terminal.unknown_target(workflow.dag_settings.targets, ["all", *configuration.STUDIES], files) or error
+        raise terminal.unknown_target(
+            workflow.dag_settings.targets, ["all", *configuration.STUDIES, "report"], files
+        ) or error
 
 
 workflow.execute = execute_prepared
