@@ -13,6 +13,7 @@ from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
 from plumbline.core.plan.provenance import is_current, keep_code, read_contents
 from plumbline.core.plan.target import by_name, canonical, study_files
+from plumbline.core.present.report.chapters import title_and_caption
 from plumbline.core.run import terminal
 from plumbline.core.run.begin import begin, would_begin
 from plumbline.core.run.lock import check_writable
@@ -142,16 +143,17 @@ def command(stage, options):
 
 
 def pictures(study, figures, inside=""):
-    """The PNG files of `figures`, each with its caption in the report; `inside` a folder of the study."""
+    """The PNG files of `figures`, each with its caption in Snakemake's report; `inside` a folder of the study."""
+    captions = {figure: PACKAGES / "report" / f"{study}-{figure}.rst" for figure in figures}
     return [
         in_report(
             f"<results>/{study}/{inside}figures/{figure}.png",
-            caption=f"../report/{study}-{figure}.rst",
+            caption=str(caption),
             category=study,
             subcategory=inside.rstrip("/") or None,
-            labels={"figure": figure},
+            labels={"figure": title_and_caption(caption.read_text(encoding="utf-8"), figure)[0]},
         )
-        for figure in figures
+        for figure, caption in captions.items()
     ]
 
 

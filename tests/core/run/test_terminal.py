@@ -75,6 +75,7 @@ def as_it_was():
 def test_a_job_is_one_line_with_the_count_and_the_name_of_its_target():
     printed = Printed()
     printed.logger.info("Select jobs to execute...")
+    printed.logger.info("Job 3 has been submitted with SLURM jobid 7 (log: x).")
     printed.job(3, "ablation_train", view="factor", layers="all_layers", representation="spectral")
     printed.done(1, 3)
     printed.job(4, "ablation_figures")

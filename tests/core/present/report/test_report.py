@@ -17,8 +17,8 @@ from plumbline import config as configuration
 from plumbline.core.errors import UserError
 from plumbline.core.present.findings import findings_text
 from plumbline.core.present.plotting import save
-from plumbline.core.present.report.chapters import Chapter, ReportSpec, given_options
-from plumbline.core.present.report.found import caption_of, title_and_caption
+from plumbline.core.present.report.chapters import Chapter, ReportSpec, given_options, title_and_caption
+from plumbline.core.present.report.found import caption_of
 from plumbline.core.present.report.write import report
 from plumbline.core.present.tables import write_latex
 
@@ -28,7 +28,7 @@ MACHINE = {
     "cpu_model": "A <CPU>",
     "cores": 2,
     "git_commit": "abc123",
-    "python": "3.11.7",
+    "python": "3.11",
     "versions": {"torch": "2.13"},
 }
 FINDING = 'The <b>best</b> is "7" & more: 61.8 [60.2, 63.1].'
@@ -138,7 +138,7 @@ def test_findings_tables_origin_config_and_commands_are_on_the_page(written):
     chapters = default_spec().chapters
     assert page.text.count(FINDING) >= len(chapters), "as text, its < and & not as markup"
     assert page.text.count("100% of <it>") == sum(len(chapter.tables) for chapter in chapters)
-    assert page.text.count("a & b 1.0 [0.9, 1.1]") == page.text.count("100% of <it>")
+    assert page.text.count("a & b 1.0 [0.9, 1.1]") == page.text.count("100% of <it>") > 10
     assert page.text.count("2 trials (1 ok, 1 OOM), commit abc123, A <CPU>, 2 cores") == len(chapters)
     assert "Python 3.11, torch 2.13" in page.text
     assert "seed: 0 note: aaa" in page.text

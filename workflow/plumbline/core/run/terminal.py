@@ -25,9 +25,11 @@ NOISE = (
     *("Building DAG of jobs", "Using shell:", "Provided cores:", "Rules claiming more threads", "Conda environments:"),
     *("Singularity containers:", "Select jobs to execute", "Updating checkpoint dependencies", "DAG of jobs will be"),
     *("Job failed, going on", "Exiting because a job execution failed", "This was a dry-run", "The run involves"),
-    *("Assuming unrestricted shared filesystem", "Reasons:", "Touching output file"),
+    *("Assuming unrestricted shared filesystem", "Reasons:", "Touching output file", "SLURM run ID:"),
 )
 """How lines begin that a reader of one line a job has no use for; `--verbose` and `--printshellcmds` show them."""
+SUBMITTED = " has been submitted with SLURM jobid "
+"""In a second line for a job, which `.snakemake/log/` keeps."""
 QUIET_EVENTS = frozenset({LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.RESOURCES_INFO, LogEvent.PROGRESS})
 PLACE = ('  File "', "Wildcards:")
 """How lines begin that say where in the workflow an error was noticed."""
@@ -85,7 +87,8 @@ class Lines(DefaultFormatter):
         self._handler.last_msg_was_job_info = True  # type: ignore[attr-defined]  # else a blank line precedes a job
         if event == LogEvent.ERROR and "CalledProcessError in file" in str(record.msg):
             return False  # the command of a job that failed, with its whole spec; the job's own error follows
-        return event not in QUIET_EVENTS and not str(record.msg or "").startswith(NOISE)
+        text = str(record.msg or "")
+        return event not in QUIET_EVENTS and not text.startswith(NOISE) and SUBMITTED not in text
 
     def format_job_info(self, msg: dict[str, Any]) -> str:
         """`06:51:07 [12/190] ablation_train factor/all_layers/spectral`; in a dry run the job alone."""

@@ -46,6 +46,15 @@ def chapters(targets: Sequence[Target], study: str, question: str) -> Iterator[C
         )
 
 
+def title_and_caption(text: str, name: str) -> tuple[str, str]:
+    """The parts of a caption's file: its first line, if it is underlined, and the rest; else `name` is the title."""
+    title, _, rest = text.partition("\n")
+    line, _, caption = rest.partition("\n")
+    if title and line and set(line.strip()) == {"="}:
+        return title.strip(), caption.strip()
+    return name.replace("_", " ").capitalize(), text.strip()
+
+
 def given_options(configfiles: Sequence[str | Path], config: Sequence[str]) -> str:
     """The options of a Snakemake command that give it a config besides config.yaml, quoted for a shell."""
     files = [os.path.relpath(path) for path in configfiles]

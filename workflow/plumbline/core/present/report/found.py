@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.core.files import read_json
-from plumbline.core.present.report.chapters import Chapter
+from plumbline.core.present.report.chapters import Chapter, title_and_caption
 from plumbline.core.present.tables import Table, read_latex
 from plumbline.core.run.record import hardware
 
@@ -79,15 +79,6 @@ def find(chapter: Chapter, results: Path, captions: Path, phrases: Sequence[str]
 def caption_of(study: str, figure: str, captions: Path) -> Path:
     """The file with the caption of a study's `figure`, a path."""
     return captions / f"{study}-{Path(figure).stem}.rst"
-
-
-def title_and_caption(text: str, name: str) -> tuple[str, str]:
-    """The parts of a caption's file: its first line, if it is underlined, and the rest; else `name` is the title."""
-    title, _, rest = text.partition("\n")
-    line, _, caption = rest.partition("\n")
-    if title and line and set(line.strip()) == {"="}:
-        return title.strip(), caption.strip()
-    return name.replace("_", " ").capitalize(), text.strip()
 
 
 def origin(trials: Sequence[Mapping[str, Any]]) -> Origin:
