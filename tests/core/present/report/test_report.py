@@ -171,6 +171,7 @@ def test_studies_that_were_not_run_are_named_and_the_others_are_shown(tmp_path, 
     page = Page(tmp_path / "results" / "report.html")
     assert page.text.count("Not run yet, or not finished.") == len(spec.chapters) - 1
     assert page.text.count("Not drawn yet.") == 1
+    assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
     assert len(page.images) == len(spec.chapters[1].figures) - 1
     said = (tmp_path / "results" / "REPORT.md").read_text()
     assert "## ablation: " in said
