@@ -70,7 +70,7 @@ class Lines(DefaultFormatter):
         self._handler = handler
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is worth a line; as a filter of the handler it sees every record that is not quiet."""
+        """Whether the record is worth a line. The first filter of the handler: it counts what `--quiet` hides, too."""
         event, values = get_event(record), record.__dict__
         if event == LogEvent.JOB_INFO:
             self.names[values["jobid"]] = job_name(values["rule_name"], values["wildcards"])
