@@ -15,6 +15,9 @@ for study in configuration.STUDIES:
     include: f"workflow/rules/{study}.smk"
 
 
+include: "workflow/rules/report.smk"
+
+
 report: "workflow/report/workflow.rst"
 
 
@@ -22,3 +25,4 @@ rule all:
     default_target: True
     input:
         [getattr(rules, study).input for study in configuration.STUDIES],
+        rules.report.output,

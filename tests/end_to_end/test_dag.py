@@ -13,7 +13,7 @@ EVERYTHING = {
     "lr_sweep": {"extend": False},
     "throughput": {"timing": {"max_batch": True, "skip_larger_after_oom": True}},
 }
-OWN_TARGETS = {"all", *configuration.STUDIES}
+OWN_TARGETS = {"all", "report", *configuration.STUDIES}
 RESULTS = Path("results")
 
 
@@ -24,7 +24,8 @@ def house(tmp_path_factory) -> House:
 
 def planned_jobs(house: House) -> list[tuple[str, dict[str, set[str]]]]:
     """Rule, and the paths that it lists under each directive, of every job of a dry run."""
-    _, *parts = re.split(r"^(?:local)?(?:rule|checkpoint) (\w+):$", house.snakemake("--dry-run"), flags=re.MULTILINE)
+    text = house.snakemake("--dry-run", "--printshellcmds")
+    _, *parts = re.split(r"^(?:local)?(?:rule|checkpoint) (\w+):$", text, flags=re.MULTILINE)
     jobs = []
     for rule, text in zip(parts[::2], parts[1::2], strict=True):
         lines = re.findall(r"^    (input|output|log): (.*)$", text, flags=re.MULTILINE)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import subprocess
 
 import pytest
@@ -25,7 +26,13 @@ def test_killed_worker_stops_only_what_needs_it_and_the_next_start_goes_on(house
     settings = copy.deepcopy(TINY)
     settings["ablation"]["representations"]["factor"] += ["lab:peak", "stats"]
     house.configure(settings)
-    house.snakemake(succeeds=False)
+    said = house.snakemake(succeeds=False)
+    failed = r"FAILED ablation_features factor/peak: .*; results/ablation/logs/features/factor/peak.log"
+    assert re.search(rf"^\d\d:\d\d:\d\d {failed}$", said, re.M)
+    assert re.search(
+        r"^1 job failed, and \d+ jobs did not start:\n  ablation_features factor/peak: ", said, re.MULTILINE
+    )
+    assert "start the same command again" in said
     trials = house.study / "trials" / "factor" / "all_layers"
     assert (trials / "stats.json").exists()
     assert not (trials / "peak.json").exists()

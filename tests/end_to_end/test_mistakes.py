@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from house import build
 from plumbline.config import STUDIES
 from plumbline.core.errors import UserError
 from plumbline.core.run import lock
@@ -52,6 +53,23 @@ def test_mistakes_in_the_config_are_named_before_any_job_starts(empty_house, set
 def test_a_key_that_stands_twice_in_a_configfile_is_refused(empty_house):
     (empty_house.root / "tiny.yaml").write_text("ablation:\n  runs: 3\n  runs: 5\n")
     assert "tiny.yaml:3: 'runs' stands here again, after line 2; keep one of them" in refuse(empty_house, "--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("results/ablation/sumary.csv",), "; did you mean results/ablation/summary.csv? Targets are all, ablation, "),
+        (("--cores", "0"), "--cores 0: no job can run without a core"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_sentence(empty_house, arguments, message):
+    *_, said = refuse(empty_house, *arguments).strip().splitlines()
+    assert message in said
+    assert not empty_house.study.exists()
+
+
+def test_misspelt_study_is_named_with_the_one_that_was_meant(tmp_path):
+    assert "no target abblation; did you mean ablation?" in refuse(build(tmp_path / "house", "abblation"))
 
 
 def test_more_ranks_than_cores_are_refused_before_any_job_starts(empty_house):
@@ -105,3 +123,8 @@ def test_missing_configfile_is_named_by_status(empty_house):
     (empty_house.root / "config.yaml").unlink()
     with pytest.raises(AssertionError, match=r"plumbline: config.yaml: does not exist"):
         empty_house.plumbline("status")
+
+
+def test_report_before_a_run_says_to_run_first(empty_house):
+    with pytest.raises(AssertionError, match=r"^plumbline: nothing to report, .* yet: run make run first\n"):
+        empty_house.plumbline("report")

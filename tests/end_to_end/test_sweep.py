@@ -5,6 +5,7 @@ import json
 import pytest
 
 from house import TINY, House, build
+from plumbline.sweep.settings import FIGURES
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,16 @@ def test_each_trial_has_a_record_and_the_best_point_is_found(swept):
     assert "Nothing to be done" in swept.snakemake()
 
 
+def test_a_report_of_one_study_shows_it_and_names_the_others(swept):
+    swept.plumbline("report", "--configfile", "tiny.yaml")
+    said = (swept.root / "results" / "REPORT.md").read_text()
+    assert "## sweep: quadratic: " in said
+    assert "snakemake --cores all results/sweep/quadratic/analysis.md --configfile tiny.yaml" in said
+    assert "`snakemake --cores all lr_sweep --configfile tiny.yaml` runs it" in said
+    assert (swept.root / "results" / "report.html").read_text().count("<img ") == len(FIGURES)
+    assert "Nothing to be done" in swept.snakemake()
+
+
 def test_more_seeds_and_values_add_only_what_is_missing_and_fewer_delete_nothing(swept):
     with_sweep(swept, seeds=[0, 1, 2, 3], grid={"x": [1, 2, 3.5], "noise": [0.1, 0.2]})
     assert swept.waiting() == {"sweep_run": 6, "sweep_summarize": 1, "sweep_figures": 1}
@@ -47,7 +58,9 @@ def test_a_change_of_the_script_makes_its_trials_stale_and_of_the_time_limit_not
 def test_a_trial_that_fails_leaves_the_others_and_the_log_says_why(swept):
     script = TINY["sweep"]["quadratic"]["command"]
     with_sweep(swept, command=f"test {{x}} != 2 || {{{{ echo no luck >&2; exit 4; }}}}; {script}")
-    swept.snakemake(succeeds=False)
+    said = swept.snakemake(succeeds=False)
+    assert "--spec" not in said
+    assert said.count("exit status 4: no luck") == 2 * 6  # when it happens, and in the summary
     logs = [path.read_text() for path in swept.study.glob("logs/run/quadratic/*x=2*/*.log")]
     assert len(logs) == 6
     assert all("the command ended with exit status 4: no luck" in log for log in logs)

@@ -21,6 +21,7 @@ from plumbline.core.plan.provenance import read_contents
 from plumbline.core.plan.status import STATES, StageSummary, TargetStatus, stage_summaries, target_statuses
 from plumbline.core.present.answer import Answer
 from plumbline.core.present.formatting import plural
+from plumbline.core.present.report.chapters import given_options
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -106,6 +107,22 @@ def compare(
         more = (only, seconds, device) if live else (threshold,)
         answers = [offered[study](first, second, *more) for study in held or offered]
     _print_answers(answers, as_json)
+
+
+@app.command()
+def report(
+    configfile: ConfigFiles = None,
+    results: Annotated[str | None, typer.Option(help="Results folder to read instead of the config's.")] = None,
+) -> None:
+    """Write report.html and REPORT.md from the results that are there; nothing is run."""
+    from plumbline.core.present.report.write import report as write_report  # pandas, which no other command needs
+
+    config = configuration.load([Path("config.yaml"), *(configfile or [])])
+    folder = Path(results or config.results)
+    options = given_options(configfile or [], [f"results={results}"] if results else [])
+    page, texts = folder / "report.html", SCHEMA.with_name("report")
+    write_report(configuration.report_spec(config.plan()), folder, texts, options, page)
+    typer.echo(f"{page} and {page.with_name('REPORT.md')} written")
 
 
 @app.command()

@@ -10,7 +10,9 @@ import yaml
 from pydantic import AfterValidator, Field, create_model
 
 from plumbline.core.errors import UserError
-from plumbline.core.plan.target import Target, Targets, by_name
+from plumbline.core.plan.code import code_of
+from plumbline.core.plan.target import Target, Targets, by_name, canonical, digest
+from plumbline.core.present.report.chapters import ReportSpec, chapters
 from plumbline.core.settings import Settings, expanded, validated
 
 STUDIES = ("ablation", "lr_sweep", "throughput", "data_parallel", "disaggregation", "sweep")
@@ -66,6 +68,13 @@ Config: type[Common] = create_model(
 def check(values: Mapping[str, Any]) -> Common:
     """`values` as a Config. Raises UserError naming each wrong key by its path."""
     return validated(Config, values, "config")
+
+
+def report_spec(targets: list[Target]) -> ReportSpec:
+    """What the report of all studies shows: of each, what its part of the plan names."""
+    described = Config.model_fields
+    found = [one for study in STUDIES for one in chapters(targets, study, str(described[study].description))]
+    return ReportSpec(code=digest(canonical(code_of("plumbline.core.present.report.write"))), chapters=found)
 
 
 def load(paths: list[Path]) -> Common:

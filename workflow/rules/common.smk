@@ -12,10 +12,12 @@ from plumbline import config as configuration
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
 from plumbline.core.plan.provenance import is_current, keep_code, read_contents
-from plumbline.core.plan.target import by_name, study_files
+from plumbline.core.plan.target import by_name, canonical, study_files
+from plumbline.core.present.report.chapters import title_and_caption
+from plumbline.core.run import terminal
 from plumbline.core.run.begin import begin, would_begin
 from plumbline.core.run.lock import check_writable
-from snakemake.exceptions import WorkflowError
+from snakemake.exceptions import MissingRuleException
 from snakemake.io import report as in_report
 
 # Jobs find this package, and the interpreter that runs Snakemake; a conda environment's own comes before it.
@@ -26,6 +28,7 @@ for variable, folders in {
     os.environ[variable] = os.pathsep.join([*folders, os.environ.get(variable, "")])
 
 warn_once = cache(logger.warning)
+TERMINAL = terminal.one_line_per_job(logger) if workflow.is_main_process else None
 
 ENVIRONMENT = PACKAGES.parent / "envs" / "plumbline.yaml"
 
@@ -41,7 +44,7 @@ def user_errors_as_workflow_errors():
     try:
         yield
     except UserError as error:
-        raise WorkflowError(str(error))
+        raise terminal.RefusedError(str(error)) from None
 
 
 with user_errors_as_workflow_errors():
@@ -129,7 +132,7 @@ def checked_here(stage, check):
                 check(target.settings)
             except UserError as error:
                 if not workflow.dryrun:
-                    raise WorkflowError(str(error))
+                    raise terminal.RefusedError(str(error)) from None
                 warn_once(f"a run on this machine would be refused: {error}")
         return []
 
@@ -142,16 +145,17 @@ def command(stage, options):
 
 
 def pictures(study, figures, inside=""):
-    """The PNG files of `figures`, each with its caption in the report; `inside` a folder of the study."""
+    """The PNG files of `figures`, each with its caption in Snakemake's report; `inside` a folder of the study."""
+    captions = {figure: PACKAGES / "report" / f"{study}-{figure}.rst" for figure in figures}
     return [
         in_report(
             f"<results>/{study}/{inside}figures/{figure}.png",
-            caption=f"../report/{study}-{figure}.rst",
+            caption=str(caption),
             category=study,
             subcategory=inside.rstrip("/") or None,
-            labels={"figure": figure},
+            labels={"figure": title_and_caption(caption.read_text(encoding="utf-8"), figure)[0]},
         )
-        for figure in figures
+        for figure, caption in captions.items()
     ]
 
 
@@ -159,14 +163,26 @@ def pictures(study, figures, inside=""):
 # (not for --lint, --dag, --summary, --report, --unlock, ...), before it looks at any file.
 def execute_prepared(executor_plugin, *args, execute=workflow.execute, **kwargs):
     if workflow.is_main_process:
+        terminal.check_executor(executor_plugin.name, workflow.resource_settings.cores)
         modes, run = executor_plugin.common_settings, (PLAN, RESULTS, Path(".snakemake/metadata"))
         with user_errors_as_workflow_errors():
             for line in would_begin(*run) if modes.dryrun_exec else begin(*run, touch=modes.touch_exec):
                 logger.warning(line)
-    return execute(executor_plugin, *args, **kwargs)
+    try:
+        return execute(executor_plugin, *args, **kwargs)
+    except MissingRuleException as error:
+        files = [str(file) for target in PLAN for file in target.files(RESULTS)]
+        raise terminal.unknown_target(
+            workflow.dag_settings.targets, ["all", *configuration.STUDIES, "report"], files
+        ) or error
 
 
 workflow.execute = execute_prepared
+
+
+onerror:
+    if TERMINAL:
+        logger.error(TERMINAL.summary())
 
 
 onstart:

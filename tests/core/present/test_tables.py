@@ -1,5 +1,6 @@
 import math
 import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +75,18 @@ def test_p_values_are_never_zero() -> None:
     assert [formatting.p_text(p) for p in (0.0, 0.00099, 0.0123, 1.0, math.nan)] == [
         "< 0.001", "< 0.001", "0.012", "1.000", "–",
     ]  # fmt: skip
+
+
+CELLS = st.text(alphabet="ab1 &%$#_{}~^\\<>−–×σΔ[],.|").filter(lambda text: "--" not in text)
+
+
+@given(st.integers(1, 3).flatmap(lambda width: st.lists(st.lists(CELLS, min_size=width, max_size=width), min_size=2)))
+def test_latex_table_is_read_back_as_it_was_written(rows: list[list[str]]) -> None:
+    header, *cells = rows
+    names = [f"{number}{name}" for number, name in enumerate(header)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t.tex"
+        frame = pd.DataFrame(cells, columns=names, dtype=object)
+        tables.write_latex(frame, path, caption=header[0], label="tab:x", group_by=names[0])
+        table = tables.read_latex(path)
+    assert (table.caption, table.columns, table.rows) == (header[0], names, cells)

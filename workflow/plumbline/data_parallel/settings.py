@@ -14,12 +14,12 @@ Scaling = Literal["strong", "weak"]
 
 METHODS = Path(__file__).parent / "methods"
 FIGURES = (
-    "training_time_comparison",
-    "tokens_per_second_comparison",
     "scaling",
     "learning",
     "time_spent",
     "all_reduce",
+    "training_time_comparison",
+    "tokens_per_second_comparison",
 )
 TABLES = ("trials", "speedups", "equality")
 

@@ -33,15 +33,15 @@ AUTO = "auto"
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 """Pattern of model and variant names, which become parts of paths, tables and command lines."""
 FIGURES = (
+    "engines",
+    "compression",
+    "pareto",
     "throughput_by_batch",
     "throughput_by_length",
     "memory",
     "efficiency",
-    "pareto",
-    "ceiling",
     "phases",
-    "engines",
-    "compression",
+    "ceiling",
 )
 TABLES = ("throughput", "variants")
 

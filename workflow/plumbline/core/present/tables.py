@@ -1,6 +1,8 @@
 """Tables on disk: tidy CSV for machines, booktabs LaTeX for papers."""
 
 import math
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -88,9 +90,32 @@ def write_latex(frame: pd.DataFrame, path: Path, *, caption: str, label: str, gr
     write_text(path, text)
 
 
+@dataclass(frozen=True)
+class Table:
+    """A table as `write_latex` wrote it, in plain text."""
+
+    caption: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def read_latex(path: Path) -> Table:
+    """The table that `write_latex` wrote to `path`. Two hyphens come back as a dash: it marks a missing cell."""
+    text = path.read_text(encoding="utf-8")
+    caption = re.search(r"^\\caption\{(.*)\}$", text, flags=re.MULTILINE)
+    lines = re.findall(r"^(.*) \\\\$", text, flags=re.MULTILINE)
+    header, *rows = [[_unescape(cell) for cell in line.split(" & ")] for line in lines]
+    return Table(_unescape(caption[1]) if caption else "", header, rows)
+
+
 def escape(text: str) -> str:
     """`text` with all LaTeX special characters escaped."""
     return "".join(_ESCAPES.get(sign, sign) for sign in text)
+
+
+def _unescape(text: str) -> str:
+    signs = {written: sign for sign, written in _ESCAPES.items()}
+    return re.sub("|".join(map(re.escape, sorted(signs, key=len, reverse=True))), lambda found: signs[found[0]], text)
 
 
 def _cell(value: object) -> str:

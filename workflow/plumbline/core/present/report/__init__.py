@@ -1,0 +1,1 @@
+"""The report: findings, figures and tables of all studies on one page."""
