@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from plumbline import config as configuration
+from plumbline.commands import run, show
+from plumbline.commands.watch import show_status
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
 from plumbline.core.plan.provenance import read_contents
@@ -42,16 +44,23 @@ def plumbline() -> None:
 def status(
     configfile: ConfigFiles = None,
     results: Annotated[str | None, typer.Option(help="Results folder to read instead of the config's.")] = None,
+    study: Annotated[list[str] | None, typer.Option(help="Show this study only; may be repeated.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show running trials and failures until all is done.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the progress of each study, and why stale targets are stale."""
+    if unknown := sorted({*(study or [])} - {*configuration.STUDIES}):
+        raise UserError(f"status: no study {unknown[0]!r}; choose from {', '.join(configuration.STUDIES)}")
     config = configuration.load([Path("config.yaml"), *(configfile or [])])
     folder = Path(results or config.results)
     if not folder.exists():
         typer.echo(f"{folder}/ does not exist yet: nothing has run", err=True)
     plan = config.plan()
+    if watch:
+        show_status(plan, folder, study or configuration.STUDIES)
+        return
     read_contents(plan, folder)
-    found = target_statuses(plan, folder)
+    found = [one for one in target_statuses(plan, folder) if not study or one.target.study in study]
     if as_json:
         values = {"results": str(folder), "stages": [_summary_json(summary) for summary in stage_summaries(found)]}
         values["targets"] = [status.to_json() for status in found]
@@ -118,8 +127,8 @@ def schema(
 
 
 def mount() -> None:
-    """Adds the commands of each study's `app`, a typer app in its commands.py, beside those above."""
-    for module in _commands().values():
+    """Adds the commands of `plumbline.commands` and of each study's `app`, a typer app in its commands.py."""
+    for module in (run, show, *_commands().values()):
         if hasattr(module, "app"):
             app.add_typer(module.app)
 

@@ -1,7 +1,7 @@
 """The whole config: what config.yaml may say, and the plan it stands for. The one place that lists the studies."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -69,10 +69,15 @@ def check(values: Mapping[str, Any]) -> Common:
 
 def load(paths: list[Path]) -> Common:
     """The config in the YAML files `paths`, each laid over the ones before it."""
+    return check(read(paths))
+
+
+def read(paths: Iterable[Path]) -> dict[str, Any]:
+    """The values in the YAML files `paths`, each laid over the ones before it; not checked."""
     merged: dict[str, Any] = {}
     for path in paths:
         merged = deep_merge(merged, _read_yaml(path))
-    return check(merged)
+    return merged
 
 
 def deep_merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

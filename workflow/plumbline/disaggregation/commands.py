@@ -5,8 +5,9 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from statistics import median
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -70,3 +71,13 @@ def worker_key(path: Annotated[Path, typer.Argument(help="File to write.")]) -> 
 
     write_key(path)
     typer.echo(f"{path} written; copy it to where the clients run, over a channel that keeps it secret")
+
+
+def row(record: dict[str, Any]) -> dict[str, Any]:
+    """What `plumbline show` says of a block first: the median milliseconds a token of each variant and context."""
+    medians = {
+        f"{arm['name']}_{context['context']}_ms": 1000 * median(arm["seconds"])
+        for context in record["contexts"]
+        for arm in context["arms"]
+    }
+    return {"link": record["link"], "block": record["block"]} | medians

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from plumbline.core.present.answer import Answer
 
@@ -13,3 +14,9 @@ def diagnose(folder: Path, trials: Sequence[str]) -> Answer:
 
     diagnosis = diagnose_study(folder, trials)
     return Answer(diagnosis.to_json(), summary_lines(diagnosis), EXIT_STATUS[diagnosis.status])
+
+
+def row(record: dict[str, Any]) -> dict[str, Any]:
+    """What `plumbline show` says of a trial first."""
+    names = ("trial", "rate", "seed", "steps", "class", "final_validation_loss", "tokens_per_second")
+    return {name: record[name] for name in names}
