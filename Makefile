@@ -19,9 +19,13 @@ $(INSTALLED): requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-run: $(INSTALLED) ## Run every study on the embedded default, then write the report
-	$(BIN)/snakemake --cores $(CORES)
+run: $(INSTALLED) ## Run every study, then write the report; SET="ablation.runs=3" overrides settings
+	$(BIN)/plumbline run --cores $(CORES) $(SET)
+ifdef SET
+	@eval "$$($(BIN)/plumbline run --print --cores 1 $(SET)) --report results/report.html"
+else
 	@$(MAKE) --no-print-directory --silent results/report.html
+endif
 
 report: results/report.html ## Write results/report.html
 

@@ -16,8 +16,9 @@ STUDIES = ("ablation", "lr_sweep", "throughput", "data_parallel", "disaggregatio
 """The studies, upstream first: config blocks, rules, commands, status and tests all follow from this list.
 
 `plumbline/<study>/plan.py` holds `plan(settings, seed, upstream, device)`, whose `settings` are the config's block;
-`workflow/rules/<study>.smk` the rules, the study's own target among them. `plumbline/<study>/commands.py`, where there
-is one, holds `diagnose` or `compare`, to which those commands dispatch, and `app`, a typer app of further commands.
+`workflow/rules/<study>.smk` the rules, the study's own target among them. `plumbline/<study>/commands.py` holds `row`,
+what `plumbline show` says of a trial first, and may hold `diagnose` or `compare`, to which those commands dispatch, and
+`app`, a typer app of further commands.
 """
 
 Plan = Callable[[Any, int, Targets, str], list[Target]]

@@ -11,5 +11,5 @@ def row(record: dict[str, Any]) -> dict[str, Any]:
     for run in record["runs"]:
         if run["outcome"] == "ok":
             accuracies[run["classifier"]].append(run["test"]["accuracy"])
-    head = {name: record[name] for name in ("view", "layers", "representation", "feature_width")}
+    head = {name: record.get(name) for name in ("view", "layers", "representation", "feature_width")}
     return head | {f"{name}_accuracy": fmean(values) for name, values in accuracies.items()}

@@ -35,6 +35,8 @@ class Trial(NamedTuple):
 
 CONDITION = re.compile(r"([\w.]+)\s*(>=|<=|!=|=|>|<|~)\s*(.*)", re.DOTALL)
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+NOT_FINITE = ("nan", "inf", "-inf")
+"""Numbers that records hold as texts."""
 AT_THE_END = ("outcome", "seconds")
 NOT_SHOWN = ("machine", "spec", "schema", "study", "stage")
 
@@ -183,10 +185,7 @@ def table_lines(names: Sequence[str], trials: Sequence[Trial]) -> Iterator[str]:
     """The table with a heading; columns of numbers stand to the right. Rich would take a minute for 10,000 rows."""
     for_each = [[shown(trial.values.get(name)) for trial in trials] for name in names]
     widths = [max(map(len, (name, *cells))) for name, cells in zip(names, for_each, strict=True)]
-    right = [
-        all(_number(trial.values.get(name)) is not None or trial.values.get(name) is None for trial in trials)
-        for name in names
-    ]
+    right = [all(_is_numeric(trial.values.get(name)) for trial in trials) for name in names]
     for cells in ((*names,), *zip(*for_each, strict=True)):
         yield "  ".join(
             cell.rjust(width) if to_right else cell.ljust(width)
@@ -215,6 +214,11 @@ def shown(value: Any) -> str:
 def plain(value: Any) -> str:
     """A value as text that a program reads: true, 0.001, or the text itself."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _is_numeric(value: Any) -> bool:
+    """Whether it stands in a column of numbers: a number, one that is not finite, or nothing."""
+    return value is None or value in NOT_FINITE or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _number(value: Any) -> float | None:

@@ -19,4 +19,4 @@ def diagnose(folder: Path, trials: Sequence[str]) -> Answer:
 def row(record: dict[str, Any]) -> dict[str, Any]:
     """What `plumbline show` says of a trial first."""
     names = ("trial", "rate", "seed", "steps", "class", "final_validation_loss", "tokens_per_second")
-    return {name: record[name] for name in names}
+    return {name: record.get(name) for name in names}

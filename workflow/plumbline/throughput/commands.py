@@ -70,4 +70,4 @@ def row(record: dict[str, Any]) -> dict[str, Any]:
     """What `plumbline show` says of a trial first."""
     names = ("variant", "engine", "batch", "prompt", "generated", "tokens_per_second")
     latency, memory = "time_to_first_token_seconds", "peak_bytes"
-    return {name: record[name] for name in (*names, latency, memory)}
+    return {name: record.get(name) for name in (*names, latency, memory)}
