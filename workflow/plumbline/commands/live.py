@@ -26,7 +26,8 @@ from plumbline.core.plan.status import TargetStatus
 SECONDS = {True: 1.0, False: 5.0}
 """Shortest time between two looks, in a terminal and in a file."""
 SHARE = 0.01
-"""Of a core: the most that looking may take. With very many trials it looks less often."""
+"""Of a core: the most that looking may take. With very many trials it looks less often, but not this seldom:"""
+MOST_SECONDS = 30.0
 SHOWN = 10
 """Running and failed targets that are listed, of each."""
 FIRST_COLUMN = 12
@@ -70,12 +71,15 @@ class LiveView:
         return [str(row) for row in self._rows()]
 
     def _loop(self, is_over: Callable[[float], bool], show: Callable[[], None], seconds: float) -> None:
-        while True:
+        pause = seconds  # after the first look, which alone opens everything
+        self._look(show)
+        while not is_over(pause):
             began = time.process_time()
-            self.found = self._reader.read()
-            show()
-            if is_over(max(seconds, (time.process_time() - began) / SHARE)):
-                break
+            self._look(show)
+            pause = min(max(seconds, (time.process_time() - began) / SHARE), MOST_SECONDS)
+        self._look(show)
+
+    def _look(self, show: Callable[[], None]) -> None:
         self.found = self._reader.read()
         show()
 

@@ -6,7 +6,6 @@ import gc
 import importlib
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from plumbline import config as configuration
 from plumbline.core.errors import UserError
 from plumbline.core.present.formatting import MISSING, plural
 from plumbline.core.run.record import SCHEMA
+from plumbline.core.run.records import record_files
 
 app = typer.Typer()
 
@@ -99,15 +99,6 @@ def read_trials(folder: Path, study: str) -> list[Trial]:
     if broken:
         typer.echo(f"{plural(len(broken), 'file')} not readable as JSON, the first: {broken[0]}", err=True)
     return found
-
-
-def record_files(folder: Path) -> Iterator[str]:
-    """JSON files in `folder`/trials, and in trials/ of each folder in it, as a sweep has them."""
-    tops = [folder / "trials", *sorted(folder.glob("*/trials"))]
-    for top in tops:
-        for place, folders, files in os.walk(top):
-            folders.sort()
-            yield from (f"{place}/{name}" for name in sorted(files) if name.endswith(".json") and name[0] != ".")
 
 
 def scalars(record: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

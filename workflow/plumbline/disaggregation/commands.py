@@ -4,6 +4,7 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from types import FrameType
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from plumbline.core.errors import UserError
+from plumbline.core.present.answer import Answer
 
 app = typer.Typer()
 
@@ -81,3 +83,26 @@ def row(record: dict[str, Any]) -> dict[str, Any]:
         for arm in context["arms"]
     }
     return {"link": record["link"], "block": record["block"]} | medians
+
+
+def compare(first: Path, second: Path, threshold: float | None) -> Answer:
+    """What differs beyond noise between two results folders: how each variant compares to local, over blocks."""
+    from plumbline.core.present.comparing import compared
+    from plumbline.core.statistics.before_after import Measured
+    from plumbline.disaggregation.record import MeasureRecord
+
+    def measured(record: MeasureRecord) -> Iterator[Measured]:
+        for context in record.contexts:
+            local = median(context.arms[0].seconds)
+            for arm in context.arms[1:]:
+                unit, ratio = f"{record.link} {context.context} {arm.name}", median(arm.seconds) / local
+                yield Measured(
+                    unit=unit,
+                    measure="seconds_over_local",
+                    replicate=str(record.block),
+                    value=ratio,
+                    goal="min",
+                    test_over_train=None,
+                )
+
+    return compared(MeasureRecord, measured, (first, second), threshold)
