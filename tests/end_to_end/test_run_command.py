@@ -91,3 +91,43 @@ def test_interrupted_run_ends_its_trials_and_the_same_command_goes_on(house):
     processes = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True, check=False)
     assert processes.stdout == ""
     assert "6/6 trials" in finish(house, *words)
+
+
+IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+
+def test_ctrl_c_in_a_terminal_reaches_snakemake_once(house):
+    slow = f"sweep.quadratic.command={json.dumps('sleep 5; ' + TINY['sweep']['quadratic']['command'])}"
+    words = ["sweep", "sweep.quadratic.seeds=[0]", slow]
+    environment = house.environment() | {"PYTHONPATH": str(house.root / "workflow"), "TERM": "xterm"}
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    command = [sys.executable, "-c", IN_A_TERMINAL, *PROGRAM, *words]
+    process = subprocess.Popen(command, cwd=house.root, env=environment, start_new_session=True, **streams)
+    try:
+        while not list((house.study / "logs" / "run" / "quadratic").glob("*/*.jsonl")):
+            time.sleep(0.1)
+            assert process.poll() is None
+        text = process.communicate(b"\x03", timeout=60)[0].decode()
+    finally:
+        if process.poll() is None:
+            kill_group(process)
+    assert process.returncode == 1
+    assert "running      sweep/run/quadratic" in text
+    assert "Run the same command again to go on" in text
+    (log,) = (house.root / "results" / "logs").glob("snakemake-*.log")
+    assert log.read_text().count("Terminating processes on user request") == 1
+    assert "Traceback" not in text + log.read_text()
+
+
+def test_status_watch_follows_a_run_of_snakemake_and_ends_when_all_is_done(house):
+    program = [*PROGRAM[:3], "status", "--watch", "--study", "sweep", "--configfile", "tiny.yaml"]
+    run = house.start()
+    try:
+        lines = finish(house, command=program).splitlines()
+        assert run.wait(60) == 0
+    finally:
+        if run.poll() is None:
+            kill_group(run)
+    counts = [line.split(maxsplit=1)[1] for line in lines if "trials" in line]
+    assert counts[0].startswith("sweep: 0/18 trials, 0/2 other steps")
+    assert counts[-1] == "sweep: 18/18 trials, 2/2 other steps"

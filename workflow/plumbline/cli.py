@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from plumbline import config as configuration
-from plumbline.commands import init, run, show
+from plumbline.commands import export, init, run, show
 from plumbline.commands.watch import show_status
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
@@ -131,7 +131,7 @@ def schema(
 
 def mount() -> None:
     """Adds the commands of `plumbline.commands` and of each study's `app`, a typer app in its commands.py."""
-    for module in (run, show, init, *_commands().values()):
+    for module in (run, show, init, export, *_commands().values()):
         if hasattr(module, "app"):
             app.add_typer(module.app)
 
