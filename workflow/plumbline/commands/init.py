@@ -153,12 +153,12 @@ def advice(guess: Guess, metric: dict[str, str] | None) -> Iterator[str]:
 
 
 def _replaced(guess: Guess, name: str, value: str) -> str:
-    """The value of an option: a placeholder, or the value itself."""
+    """The value of an option: a placeholder, or the value itself. What has a name has one value, the first."""
     key = re.sub(r"\W", "_", name)
-    if key.lower() in SEEDS and value.isdecimal():
+    if key.lower() in SEEDS and value.isdecimal() and guess.seed in (None, int(value)):
         guess.seed = int(value)
         return "{seed}"
-    if FOLDERS.fullmatch(key):
+    if FOLDERS.fullmatch(key) and guess.folder in (None, value):
         guess.folder = value
         return "{folder}"
     if name == "m" and Path(package := value.partition(".")[0]).is_dir():
@@ -169,7 +169,7 @@ def _replaced(guess: Guess, name: str, value: str) -> str:
     if key in ("seed", "folder") or not (NUMBER.fullmatch(value) or WORD.fullmatch(value)):
         return _literal(value)
     if guess.parameters.get(key, _value(value)) != _value(value):
-        return _literal(value)  # one name cannot have two values
+        return _literal(value)
     guess.parameters[key] = _value(value)
     return f"{{{key}}}"
 
