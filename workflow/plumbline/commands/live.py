@@ -46,6 +46,7 @@ class LiveView:
         self._has_failed = has_failed_since(since)
         self._began = time.time()
         self.found: list[TargetStatus] = []
+        self._rows: list[StudyProgress] = []
 
     @property
     def failed(self) -> list[TargetStatus]:
@@ -55,7 +56,7 @@ class LiveView:
     @property
     def is_done(self) -> bool:
         """Whether all targets of the studies that are asked for are done."""
-        return all(row.is_done for row in self._rows() if row.study in self._studies)
+        return all(row.is_done for row in self._rows if row.study in self._studies)
 
     def show_until(self, is_over: Callable[[float], bool], console: Console) -> None:
         """Looks and shows until `is_over`, which waits for as many seconds as it is given, says so."""
@@ -68,7 +69,7 @@ class LiveView:
 
     def summary(self) -> list[str]:
         """A line for each study."""
-        return [str(row) for row in self._rows()]
+        return [str(row) for row in self._rows]
 
     def _loop(self, is_over: Callable[[float], bool], show: Callable[[], None], seconds: float) -> None:
         pause = seconds  # after the first look, which alone opens everything
@@ -81,11 +82,9 @@ class LiveView:
 
     def _look(self, show: Callable[[], None]) -> None:
         self.found = self._reader.read()
-        show()
-
-    def _rows(self) -> list[StudyProgress]:
         rows = study_progress(self.found, self._has_failed, time.time())
-        return [row for row in rows if row.study in self._studies or row.running or row.failed]
+        self._rows = [row for row in rows if row.study in self._studies or row.running or row.failed]
+        show()
 
     def _print_changes(self, console: Console) -> None:
         clock = time.strftime("%H:%M:%S")
@@ -101,7 +100,7 @@ class LiveView:
                 console.print(f"{clock} failed {name}: {last_line(log_of(item.target, self.results))}", markup=False)
 
     def _screen(self) -> RenderableType:
-        shown = {row.study for row in self._rows()}
+        shown = {row.study for row in self._rows}
         eta = remaining_of_all(
             [item for item in self.found if item.target.study in shown], self._has_failed, time.time()
         )
@@ -123,7 +122,7 @@ class LiveView:
         table.add_column("", width=BAR)
         for heading in ("running", "failed", "other steps", "ETA"):
             table.add_column(heading, justify="right", no_wrap=True)
-        for row in self._rows():
+        for row in self._rows:
             numbers = [str(count) if count else "·" for count in (row.running, row.failed)]
             bar = ProgressBar(total=max(row.trials, 1), completed=row.done, width=BAR, finished_style="green")
             eta = "done" if row.is_done else str(row.remaining)
