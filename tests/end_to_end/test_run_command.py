@@ -66,6 +66,20 @@ def test_a_config_that_snakemake_would_refuse_is_refused_in_one_line(house):
     assert not (house.root / "results").exists()
 
 
+def test_a_plan_that_cannot_be_made_ends_it_in_one_line(house):
+    text = finish(house, "sweep", "sweep.quadratic.code=[nowhere/*.py]", status=1)
+    command, mistake = text.splitlines()
+    assert command.split()[1:4] == ["--cores", "all", "sweep"]
+    assert mistake.startswith("plumbline: sweep.quadratic.code: ")
+
+
+def test_results_that_cannot_be_written_are_named_in_one_line(house):
+    (house.root / "file").write_text("")
+    text = finish(house, "results=file/results", status=1)
+    assert text.startswith("plumbline: results: file/results cannot be created: ")
+    assert len(text.splitlines()) == 1
+
+
 def test_an_error_of_snakemake_itself_is_shown(house):
     text = finish(house, "results/sweep/nothing/of/the/kind.json", status=1)
     assert "MissingRuleException" in text
@@ -87,6 +101,7 @@ def test_interrupted_run_ends_its_trials_and_the_same_command_goes_on(house):
             kill_group(process)
     assert process.returncode == 1
     assert "Run the same command again to go on" in text
+    assert "interrupted sweep/run/quadratic/" in text
     assert not [line for line in text.splitlines() if "Traceback" in line]
     processes = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True, check=False)
     assert processes.stdout == ""

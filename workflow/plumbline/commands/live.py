@@ -13,6 +13,7 @@ from rich.text import Text
 from plumbline.commands.progress import (
     StudyProgress,
     duration,
+    ending,
     has_failed_since,
     last_line,
     log_of,
@@ -97,7 +98,9 @@ class LiveView:
             name = target_name(item.target)
             if name not in self._said:
                 self._said.add(name)
-                console.print(f"{clock} failed {name}: {last_line(log_of(item.target, self.results))}", markup=False)
+                console.print(
+                    f"{clock} {ending(item)} {name}: {last_line(log_of(item.target, self.results))}", markup=False
+                )
 
     def _screen(self) -> RenderableType:
         shown = {row.study for row in self._rows}
@@ -112,7 +115,7 @@ class LiveView:
             parts.append(Text(f"running      and {len(running) - SHOWN} more"))
         for item in self.failed[-SHOWN:]:
             line = last_line(log_of(item.target, self.results))
-            parts.append(Text(f"{'failed':{FIRST_COLUMN}} {target_name(item.target)}: {line}", style="red"))
+            parts.append(Text(f"{ending(item):{FIRST_COLUMN}} {target_name(item.target)}: {line}", style="red"))
         return Group(*(_in_one_line(part) for part in parts))
 
     def _table(self) -> Table:

@@ -103,6 +103,11 @@ def target_name(target: Target) -> str:
     return f"{target.study}/{target.path}"
 
 
+def ending(status: TargetStatus) -> str:
+    """What became of a target that broke off: `failed`, or `interrupted` where it had no time to say why."""
+    return "failed" if status.state == "failed" else "interrupted"
+
+
 def log_of(target: Target, results: Path) -> Path:
     """Its log file."""
     return results / target.study / target.log

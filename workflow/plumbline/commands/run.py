@@ -45,6 +45,7 @@ def run(
 ) -> None:
     """Run studies, with settings such as ablation.runs=3, and show how far they are. Ends as Snakemake ends."""
     from plumbline.commands.overrides import merged, split
+    from plumbline.core.run.lock import check_writable
 
     targets, overrides = split(words or [])
     _check_targets(targets)
@@ -52,6 +53,7 @@ def run(
     values = merged(paths, overrides)
     config = configuration.check(values)
     results = Path(config.results)
+    check_writable(results)
     if overrides:
         paths = [Path("config.yaml"), _written(values, paths, overrides, results)]
     command = snakemake_command(targets, paths[1:], cores, profile)
@@ -106,10 +108,16 @@ def _run(command: list[str], config: configuration.Common, results: Path, studie
     log = results / "logs" / f"snakemake-{time.strftime('%Y-%m-%dT%H%M%S')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     console = Console(soft_wrap=True, highlight=False)
+    console.print(shlex.join(command), markup=False)
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     _pass_signals_on(process)
-    reader = StatusReader(config.plan(), results)  # while Snakemake starts
+    try:
+        reader = StatusReader(config.plan(), results)  # while Snakemake starts
+    except UserError:  # Snakemake would say the same, in more lines
+        process.terminate()
+        process.wait()
+        raise
     view = LiveView(reader, results, studies, since=began - CLOCK_SKEW_SECONDS)
     try:
         view.show_until(lambda seconds: _has_ended(process, seconds), console)
@@ -151,14 +159,14 @@ def _is_in_foreground() -> bool:
 
 
 def _print_end(status: int, view: "LiveView", log: Path, console: Console) -> None:
-    from plumbline.commands.progress import last_line, log_of, target_name
+    from plumbline.commands.progress import ending, last_line, log_of, target_name
 
     if status == 0:
         console.print(f"finished; Snakemake's output: {log}")
         return
     for item in view.failed:
         path = log_of(item.target, view.results)
-        console.print(f"failed {target_name(item.target)}: {last_line(path)} ({path})", markup=False)
+        console.print(f"{ending(item)} {target_name(item.target)}: {last_line(path)} ({path})", markup=False)
     if not view.failed:
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         console.print("\n".join(lines[-TAIL:]), markup=False)
