@@ -19,8 +19,8 @@ $(INSTALLED): requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-run: $(INSTALLED) ## Run every study on the embedded default; ends with results/report.html
-	$(BIN)/snakemake --cores $(CORES)
+run: $(INSTALLED) ## Run every study, ending with results/report.html; SET="ablation.runs=3" overrides settings
+	$(BIN)/plumbline run --cores $(CORES) $(SET)
 
 report: $(INSTALLED) ## Rewrite results/report.html from the results that are there
 	@$(BIN)/plumbline report

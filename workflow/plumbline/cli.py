@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from plumbline import config as configuration
+from plumbline.commands import export, init, run, show
+from plumbline.commands.watch import show_status
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
 from plumbline.core.plan.provenance import read_contents
@@ -43,16 +45,23 @@ def plumbline() -> None:
 def status(
     configfile: ConfigFiles = None,
     results: Annotated[str | None, typer.Option(help="Results folder to read instead of the config's.")] = None,
+    study: Annotated[list[str] | None, typer.Option(help="Show this study only; may be repeated.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show running trials and failures until all is done.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the progress of each study, and why stale targets are stale."""
+    if unknown := sorted({*(study or [])} - {*configuration.STUDIES}):
+        raise UserError(f"status: no study {unknown[0]!r}; choose from {', '.join(configuration.STUDIES)}")
     config = configuration.load([Path("config.yaml"), *(configfile or [])])
     folder = Path(results or config.results)
     if not folder.exists():
         typer.echo(f"{folder}/ does not exist yet: nothing has run", err=True)
     plan = config.plan()
+    if watch:
+        show_status(plan, folder, study or configuration.STUDIES)
+        return
     read_contents(plan, folder)
-    found = target_statuses(plan, folder)
+    found = [one for one in target_statuses(plan, folder) if not study or one.target.study in study]
     if as_json:
         values = {"results": str(folder), "stages": [_summary_json(summary) for summary in stage_summaries(found)]}
         values["targets"] = [status.to_json() for status in found]
@@ -88,13 +97,14 @@ def compare(
     threshold: Annotated[
         float | None, typer.Option(help="Relative difference that counts as equal; defaults to the study's.")
     ] = None,
+    study: Annotated[str | None, typer.Option(help="Compare this study only.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Measure both sides now, in turn, each with its code.")] = False,
     only: Annotated[str, typer.Option(help="With --live: pattern of the trials to measure, e.g. 'base/*'.")] = "*",
     seconds: Annotated[float | None, typer.Option(help="With --live: time budget of each trial.")] = None,
     device: Annotated[str, typer.Option(help="With --live: auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show which trials differ beyond noise. Exits with 0: none is slower, 1: some are slower, 2: inconclusive."""
+    """Show which trials differ beyond noise. Exits with 0: none is worse or slower, 1: some are, 2: inconclusive."""
     with _status_2_on_user_error():
         if live and threshold is not None:
             raise UserError("compare: --threshold has no meaning with --live, whose verdicts rest on A/A; leave it out")
@@ -103,9 +113,11 @@ def compare(
         if seconds is not None and not seconds > 0:
             raise UserError(f"compare: --seconds: {seconds:g} is not above 0")
         offered = _offered("compare_live" if live else "compare")
-        held = [study for study in offered if _holds(first, study) and _holds(second, study)]
+        held = [name for name in offered if _holds(first, name) and _holds(second, name)]
+        if study and study not in offered:
+            raise UserError(f"compare: --study: {study!r} cannot be compared; choose from {', '.join(offered)}")
         more = (only, seconds, device) if live else (threshold,)
-        answers = [offered[study](first, second, *more) for study in held or offered]
+        answers = [offered[name](first, second, *more) for name in ([study] if study else held or [_likely(first)])]
     _print_answers(answers, as_json)
 
 
@@ -135,8 +147,8 @@ def schema(
 
 
 def mount() -> None:
-    """Adds the commands of each study's `app`, a typer app in its commands.py, beside those above."""
-    for module in _commands().values():
+    """Adds the commands of `plumbline.commands` and of each study's `app`, a typer app in its commands.py."""
+    for module in (run, show, init, export, *_commands().values()):
         if hasattr(module, "app"):
             app.add_typer(module.app)
 
@@ -166,7 +178,13 @@ def _offered(command: str) -> dict[str, Callable[..., Answer]]:
 
 def _holds(folder: Path, study: str) -> bool:
     """Whether a results folder, or one that holds it, has trials of `study`."""
-    return any((folder / below / study / "trials").is_dir() for below in (".", "results"))
+    places = [folder / below / study for below in (".", "results")]
+    return any(trials.is_dir() for place in places for trials in (place / "trials", *place.glob("*/trials")))
+
+
+def _likely(folder: Path) -> str:
+    """The study whose own folder this may be, or the one to be missed: that of speeds."""
+    return folder.resolve().name if folder.resolve().name in configuration.STUDIES else "throughput"
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The whole config: what config.yaml may say, and the plan it stands for. The one place that lists the studies."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -19,8 +19,9 @@ STUDIES = ("ablation", "lr_sweep", "throughput", "data_parallel", "disaggregatio
 """The studies, upstream first: config blocks, rules, commands, status and tests all follow from this list.
 
 `plumbline/<study>/plan.py` holds `plan(settings, seed, upstream, device)`, whose `settings` are the config's block;
-`workflow/rules/<study>.smk` the rules, the study's own target among them. `plumbline/<study>/commands.py`, where there
-is one, holds `diagnose` or `compare`, to which those commands dispatch, and `app`, a typer app of further commands.
+`workflow/rules/<study>.smk` the rules, the study's own target among them. `plumbline/<study>/commands.py` holds `row`,
+what `plumbline show` says of a trial first, and may hold `diagnose` or `compare`, to which those commands dispatch, and
+`app`, a typer app of further commands.
 """
 
 Plan = Callable[[Any, int, Targets, str], list[Target]]
@@ -79,10 +80,15 @@ def report_spec(targets: list[Target]) -> ReportSpec:
 
 def load(paths: list[Path]) -> Common:
     """The config in the YAML files `paths`, each laid over the ones before it."""
+    return check(read(paths))
+
+
+def read(paths: Iterable[Path]) -> dict[str, Any]:
+    """The values in the YAML files `paths`, each laid over the ones before it; not checked."""
     merged: dict[str, Any] = {}
     for path in paths:
         merged = deep_merge(merged, _read_yaml(path))
-    return check(merged)
+    return merged
 
 
 def deep_merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,16 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from plumbline.core.errors import UserError
+from plumbline.core.present.answer import Answer
 
 app = typer.Typer()
 
@@ -70,3 +73,36 @@ def worker_key(path: Annotated[Path, typer.Argument(help="File to write.")]) -> 
 
     write_key(path)
     typer.echo(f"{path} written; copy it to where the clients run, over a channel that keeps it secret")
+
+
+def row(record: dict[str, Any]) -> dict[str, Any]:
+    """What `plumbline show` says of a block first: the median milliseconds a token of each variant and context."""
+    medians = {
+        f"{arm['name']}_{context['context']}_ms": 1000 * median(arm["seconds"])
+        for context in record["contexts"]
+        for arm in context["arms"]
+    }
+    return {"link": record["link"], "block": record["block"]} | medians
+
+
+def compare(first: Path, second: Path, threshold: float | None) -> Answer:
+    """What differs beyond noise between two results folders: how each variant compares to local, over blocks."""
+    from plumbline.core.present.comparing import compared
+    from plumbline.core.statistics.before_after import Measured
+    from plumbline.disaggregation.record import MeasureRecord
+
+    def measured(record: MeasureRecord) -> Iterator[Measured]:
+        for context in record.contexts:
+            local = median(context.arms[0].seconds)
+            for arm in context.arms[1:]:
+                unit, ratio = f"{record.link} {context.context} {arm.name}", median(arm.seconds) / local
+                yield Measured(
+                    unit=unit,
+                    measure="seconds_over_local",
+                    replicate=str(record.block),
+                    value=ratio,
+                    goal="min",
+                    test_over_train=None,
+                )
+
+    return compared(MeasureRecord, measured, (first, second), threshold)

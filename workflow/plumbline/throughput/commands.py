@@ -64,3 +64,10 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         shown = ["–" if rate is None else f"{rate:,.1f}" for rate in rates]
         table.add_row(row["trial"], row["direction"], ratio, escape(ends), *shown, escape("; ".join(row["notes"])))
     return table
+
+
+def row(record: dict[str, Any]) -> dict[str, Any]:
+    """What `plumbline show` says of a trial first."""
+    names = ("variant", "engine", "batch", "prompt", "generated", "tokens_per_second")
+    latency, memory = "time_to_first_token_seconds", "peak_bytes"
+    return {name: record.get(name) for name in (*names, latency, memory)}

@@ -1,7 +1,7 @@
 """The status of every target, read from records and journals; nothing is changed."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,13 @@ class TargetStatus:
     fraction: float | None = None
     """Share done, of a running target."""
     eta_seconds: float | None = None
+    changed: float | None = None
+    """When its journal last said something, in seconds since 1970."""
+
+    @property
+    def broke_off(self) -> bool:
+        """Whether its last attempt ended without an output: it failed, or was killed."""
+        return self.state == "failed" or (self.state == "missing" and bool(self.why))
 
     def to_json(self) -> dict[str, Any]:
         """The status as JSON values."""
@@ -60,7 +67,8 @@ def target_statuses(targets: Iterable[Target], results: Path) -> list[TargetStat
     found: dict[int, TargetStatus] = {}
     for target in targets:
         upstream = [found[id(need)] for need in target.needs if id(need) in found]
-        found[id(target)] = _target_status(target, results, upstream)
+        events = read_journal(results / target.study / target.journal)
+        found[id(target)] = target_status(target, results, upstream, events)
     return list(found.values())
 
 
@@ -74,25 +82,38 @@ def stage_summaries(found: Iterable[TargetStatus]) -> list[StageSummary]:
     return [_stage_summary(study, stage, group) for (study, stage), group in groups.items()]
 
 
-def _target_status(target: Target, results: Path, upstream: list[TargetStatus]) -> TargetStatus:
-    folder = results / target.study
-    events = read_journal(folder / target.journal)
-    running = _running(events)
-    if running is not None:
-        return TargetStatus(target=target, state="running", **running)
-    if target.file(results).exists():
-        return _status_of_output(target, results, upstream, events)
+def target_status(
+    target: Target, results: Path, upstream: Sequence[TargetStatus], events: Sequence[dict[str, Any]]
+) -> TargetStatus:
+    """The status of `target`, of whose inputs `upstream` is known; `events`: those of its journal."""
     last = events[-1] if events else {}
+    running = running_status(target, events)
+    if running is not None:
+        return running
+    if target.file(results).exists():
+        return replace(_status_of_output(target, results, upstream, events), changed=last.get("time"))
+    state: State = "missing"
+    why: tuple[str, ...] = ()
     if last.get("event") == "failed":
-        return TargetStatus(target=target, state="failed", why=(str(last.get("message")),))
-    if events and last.get("event") != "end":
+        state, why = "failed", (str(last.get("message")),)
+    elif events and last.get("event") != "end":
         share = last["done"] / last["total"] if last.get("total") else 0.0
-        return TargetStatus(target=target, state="missing", why=(f"interrupted at {share:.0%}",))
-    return TargetStatus(target=target, state="missing")
+        why = (f"interrupted at {share:.0%}",)
+    return TargetStatus(target=target, state=state, why=why, changed=last.get("time"))
+
+
+def running_status(target: Target, events: Sequence[dict[str, Any]]) -> TargetStatus | None:
+    """How far `target` is, by the `events` of its last attempt; None when no process works on it."""
+    if not is_running(events):
+        return None
+    last: dict[str, Any] = next((event for event in reversed(attempts(events)[-1]) if event.get("total")), {})
+    fraction, changed = last["done"] / last["total"] if last else None, events[-1]["time"]
+    eta = last.get("eta_seconds")
+    return TargetStatus(target=target, state="running", fraction=fraction, eta_seconds=eta, changed=changed)
 
 
 def _status_of_output(
-    target: Target, results: Path, upstream: list[TargetStatus], events: list[dict[str, Any]]
+    target: Target, results: Path, upstream: Sequence[TargetStatus], events: Sequence[dict[str, Any]]
 ) -> TargetStatus:
     spec = recorded_spec(target, results)
     if spec is None or canonical(spec) != target.spec:
@@ -109,15 +130,6 @@ def _status_of_output(
         return TargetStatus(target=target, state="done", outcome=record["outcome"], seconds=spent)
     seconds = next((event["seconds"] for event in reversed(events) if event.get("event") == "end"), None)
     return TargetStatus(target=target, state="done", outcome=Outcome.OK.value, seconds=seconds)
-
-
-def _running(events: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """What is known of the process that writes the journal; None where none does."""
-    if not is_running(events):
-        return None
-    last: dict[str, Any] = next((event for event in reversed(attempts(events)[-1]) if event.get("total")), {})
-    fraction = last["done"] / last["total"] if last else None
-    return {"fraction": fraction, "eta_seconds": last.get("eta_seconds")}
 
 
 def _stage_summary(study: str, stage: str, group: list[TargetStatus]) -> StageSummary:

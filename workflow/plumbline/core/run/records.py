@@ -1,8 +1,9 @@
 """All records of a study: read, checked against the plan, and merged into one file."""
 
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,14 @@ from plumbline.core.files import read_json, write_text
 from plumbline.core.plan.target import canonical, digest
 from plumbline.core.run.record import REBUILD, SCHEMA, AnyRecord, Record, hardware
 from plumbline.core.settings import validated
+
+
+def record_files(folder: Path) -> Iterator[str]:
+    """JSON files in trials/ of a study's `folder`, and in trials/ of each folder in it, as a sweep has them."""
+    for top in (folder / "trials", *sorted(folder.glob("*/trials"))):
+        for place, folders, files in os.walk(top):
+            folders.sort()
+            yield from (f"{place}/{name}" for name in sorted(files) if name.endswith(".json") and name[0] != ".")
 
 
 def read_records(

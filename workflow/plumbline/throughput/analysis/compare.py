@@ -6,8 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.core.errors import UserError
-from plumbline.core.plan.target import differences
-from plumbline.core.run.record import Outcome, hardware
+from plumbline.core.run.record import Outcome
+from plumbline.core.run.record_differences import (
+    clause_counts,
+    clause_lines,
+    listed,
+    machine_differences,
+    spec_differences,
+)
 from plumbline.core.statistics.rates import rate, rate_ratio
 from plumbline.throughput.analysis.quality import NOISY, is_noisy
 from plumbline.throughput.analysis.rates import timed
@@ -17,8 +23,6 @@ from plumbline.throughput.record import TrialRecord
 PROCESSES = 0.03
 """Two processes of one trial may differ by this share, so less than that is no difference."""
 DIRECTIONS = ("slower", "faster", "changed", "equal", "unclear", "unknown", "other model")
-DIGESTS = {"code": "code", "inputs": "what it reads"}
-"""Fields of a spec that are digests: a report says that they differ, not how."""
 
 
 def compare(first: Path, second: Path, threshold: float) -> dict[str, Any]:
@@ -53,8 +57,8 @@ def compare(first: Path, second: Path, threshold: float) -> dict[str, Any]:
         "only_in_first": [name for name in before if name not in after],
         "only_in_second": [name for name in after if name not in before],
         "retrained": sum(_retrained(before[name], after[name]) for name in shared),
-        "settings": _counts([_spec_differences(before[name], after[name]) for name in shared]),
-        "machines": _counts([_machine_differences(before[name], after[name]) for name in shared]),
+        "settings": clause_counts([spec_differences(before[name], after[name]) for name in shared]),
+        "machines": clause_counts([machine_differences(before[name], after[name]) for name in shared]),
     }
 
 
@@ -107,11 +111,9 @@ def summary_lines(comparison: dict[str, Any]) -> Iterator[str]:
         )
     for key, where in (("only_in_first", comparison["first"]), ("only_in_second", comparison["second"])):
         if names := comparison[key]:
-            yield f"Only in {where}: {_listed(names)}."
-    for what, clauses in (("Settings", comparison["settings"]), ("Machines", comparison["machines"])):
-        for trials in dict.fromkeys(clauses.values()):
-            alike = "; ".join(clause for clause, count in clauses.items() if count == trials)
-            yield f"{what} differ in {trials} of {len(pairs)} trials: {alike}"
+            yield f"Only in {where}: {listed(names)}."
+    yield from clause_lines("Settings", comparison["settings"], len(pairs))
+    yield from clause_lines("Machines", comparison["machines"], len(pairs))
     if comparison["machines"]:
         yield "The machines differ, and may be why trials are faster or slower."
 
@@ -202,25 +204,3 @@ def _notes(first: TrialRecord, second: TrialRecord) -> Iterator[str]:
             yield f"{name} {old} → {new}"
     if first.tokens_sha256 != second.tokens_sha256:
         yield "other tokens"
-
-
-def _spec_differences(first: TrialRecord, second: TrialRecord) -> list[str]:
-    old, new = ({key: value for key, value in each.spec.items() if key not in DIGESTS} for each in (first, second))
-    return differences(old, new) + [n for key, n in DIGESTS.items() if first.spec.get(key) != second.spec.get(key)]
-
-
-def _machine_differences(first: TrialRecord, second: TrialRecord) -> list[str]:
-    reached = first.device and second.device  # a trial may end before it has a device
-    names = [hardware(record.machine, record.device if reached else None) for record in (first, second)]
-    found = [f"{names[0]} → {names[1]}"] if names[0] != names[1] else []
-    versions = [record.machine.get("versions") or {} for record in (first, second)]
-    return found + differences(versions[0], versions[1])
-
-
-def _counts(found: list[list[str]]) -> dict[str, int]:
-    """Clause -> number of trials, the most frequent first."""
-    return dict(Counter(clause for clauses in found for clause in clauses).most_common())
-
-
-def _listed(names: list[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

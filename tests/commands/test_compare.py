@@ -1,0 +1,136 @@
+"""`plumbline compare` of every study, from its records."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ablation import trial_records as ablation
+from data_parallel import some_records as data_parallel
+from disaggregation import some_records as disaggregation
+from lr_sweep import sweep_records as lr_sweep
+from plumbline.cli import app
+from plumbline.core.files import write_json
+from sweep import some as sweep
+
+
+def said(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["compare", *(str(argument) for argument in arguments)])
+    return done.exit_code, done.output
+
+
+def write(records, folder: Path) -> Path:
+    for number, record in enumerate(records):
+        values = record if isinstance(record, dict) else record.to_json()
+        write_json(folder / values["study"] / "trials" / f"{number}.json", values)
+    return folder
+
+
+def points(shift=0.0, seeds=5, failed=()):
+    for x in (1, 2):
+        for seed in range(seeds):
+            outcome = "timeout" if (x, seed) in failed else "ok"
+            noise = 0.01 * ((7 * seed + 3 * x) % 5)
+            change = (shift + 0.001 * (seed % 3)) if x == 2 and shift else 0.0
+            record = sweep.trial({"x": x}, seed, 0.5 + noise + change, outcome)
+            yield record.to_json() | {"spec": {"metric": "score"}}
+
+
+def goal(folder: Path, word: str) -> Path:
+    write_json(folder / "sweep" / "s" / "best.json", {"metric": "score", "goal": word})
+    return folder
+
+
+STUDIES = {
+    "ablation": [ablation.trial_record("factor", "all_layers", "spectral", 0.6)],
+    "lr_sweep": lr_sweep.sweep(),
+    "data_parallel": [data_parallel.trial(1), data_parallel.trial(2)],
+    "disaggregation": [disaggregation.block(0), disaggregation.block(1)],
+    "sweep": list(points()),
+}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_folder_is_equal_to_itself(study, tmp_path):
+    folder = write(STUDIES[study], tmp_path)
+    status, text = said(folder, folder)
+    assert status == 0
+    assert " equal." in text
+    assert said(folder / study, folder / study, "--study", study) == (status, text)
+
+
+def test_every_study_that_both_folders_hold_is_compared(tmp_path):
+    both = write([*STUDIES["sweep"], *STUDIES["data_parallel"]], tmp_path / "a")
+    one = write(STUDIES["sweep"], tmp_path / "b")
+    assert "data_parallel" in said(both, both)[1]
+    assert "data_parallel" not in said(both, one)[1]
+
+
+@pytest.mark.parametrize(
+    ("word", "verdict", "status"), [("max", "better", 0), ("min", "worse", 1), (None, "different", 1)]
+)
+def test_the_point_that_changed_is_found_and_only_that(word, verdict, status, tmp_path):
+    first, second = write(points(), tmp_path / "a"), write(points(shift=0.02), tmp_path / "b")
+    if word:
+        goal(second, word)
+    found, text = said(first, second)
+    assert found == status
+    rows = [line.split() for line in text.splitlines() if line.startswith("s/x=")]
+    assert [row[:3] for row in rows] == [["s/x=2", "score", verdict]]
+    assert f"compared in 2 numbers: 1 {verdict}, 1 equal" in text
+
+
+def test_a_threshold_above_the_change_makes_it_equal(tmp_path):
+    first, second = write(points(), tmp_path / "a"), goal(write(points(shift=-0.02), tmp_path / "b"), "max")
+    assert said(first, second)[0] == 1
+    assert said(first, second, "--threshold", "0.2")[0] == 0
+
+
+def test_a_trial_that_no_longer_succeeds_is_named_and_status_1(tmp_path):
+    first, second = write(points(), tmp_path / "a"), write(points(failed=[(1, 3)]), tmp_path / "b")
+    status, text = said(first, second)
+    assert status == 1
+    assert "Outcomes that changed: s/x=1/3 (ok → timed out)." in text
+    assert said(second, first)[0] == 0
+
+
+def test_one_run_each_is_inconclusive(tmp_path):
+    worse = data_parallel.trial(2).to_json()
+    worse["epochs"][-1]["validation_loss"] += 0.5
+    first, second = write([data_parallel.trial(2)], tmp_path / "a"), write([worse], tmp_path / "b")
+    status, text = said(first, second)
+    assert "1 unknown, 1 equal" in text
+    assert status == 0
+    worse["translations"]["test"]["bleu"] += 1
+    assert said(first, write([worse], tmp_path / "b"))[0] == 2
+
+
+def test_trials_of_one_side_and_settings_that_differ_are_named(tmp_path):
+    others = [record | {"spec": {"metric": "score", "files": "2b"}} for record in points(seeds=6)]
+    text = said(write(points(), tmp_path / "a"), write(others, tmp_path / "b"))[1]
+    (only,) = [line for line in text.splitlines() if line.startswith(f"Only in {tmp_path / 'b' / 'sweep'}: ")]
+    assert sorted(only.rstrip(".").split(": ")[1].split(", ")) == ["s/x=1/5", "s/x=2/5"]
+    assert "Settings differ in 10 of 10 trials: files of code" in text
+
+
+def test_json_holds_every_number_and_no_nan(tmp_path):
+    first = write(STUDIES["data_parallel"], tmp_path)
+    values = json.loads(said(first, first, "--json", "--study", "data_parallel")[1])
+    assert {change["measure"] for change in values["changes"]} == {"validation_loss", "test_bleu"}
+    assert all(change["p_value"] is None for change in values["changes"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--study", "swep"], "'swep' cannot be compared; choose from"),
+        (["--study", "lr_sweep"], "holds no trials of lr_sweep; name a results folder"),
+        (["--study", "sweep", "--threshold", "-1"], "--threshold: -1 is below 0"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(arguments, message, tmp_path):
+    folder = write(STUDIES["sweep"], tmp_path)
+    status, text = said(folder, folder, *arguments)
+    assert (status, len(text.splitlines())) == (2, 1)
+    assert message in text

@@ -1,0 +1,173 @@
+"""`plumbline run`: calls Snakemake with settings from the command line, and shows how far it is."""
+
+import difflib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from plumbline import config as configuration
+from plumbline.core.errors import UserError
+from plumbline.core.files import write_text
+from plumbline.core.plan.target import digest
+
+if TYPE_CHECKING:
+    from plumbline.commands.live import LiveView
+
+app = typer.Typer()
+TAIL = 12
+"""Lines of Snakemake's output that are shown when it failed and no target did."""
+CLOCK_SKEW_SECONDS = 5.0
+"""By so much a cluster's clocks may differ."""
+
+
+@app.command()
+def run(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TARGET|KEY=VALUE]...", help="Studies or files to make, and settings to override."),
+    ] = None,
+    configfile: Annotated[
+        list[Path] | None, typer.Option("--configfile", help="YAML merged over config.yaml; may be repeated.")
+    ] = None,
+    cores: Annotated[str | None, typer.Option(help="Cores to use; all unless a profile says otherwise.")] = None,
+    profile: Annotated[Path | None, typer.Option(help="Snakemake profile, e.g. profiles/slurm.")] = None,
+    print_only: Annotated[bool, typer.Option("--print", help="Print the snakemake command, and run nothing.")] = False,
+) -> None:
+    """Run studies, with settings such as ablation.runs=3, and show how far they are. Ends as Snakemake ends."""
+    from plumbline.commands.overrides import merged, split
+    from plumbline.core.run.lock import check_writable
+
+    targets, overrides = split(words or [])
+    _check_targets(targets)
+    paths = [Path("config.yaml"), *(configfile or [])]
+    values = merged(paths, overrides)
+    config = configuration.check(values)
+    results = Path(config.results)
+    check_writable(results)
+    if overrides:
+        paths = [Path("config.yaml"), _written(values, paths, overrides, results)]
+    command = snakemake_command(targets, paths[1:], cores, profile)
+    if print_only:
+        typer.echo(shlex.join(command))
+        return
+    studies = [target for target in targets if target in configuration.STUDIES]
+    _run(command, config, results, studies if len(studies) == len(targets) > 0 else configuration.STUDIES)
+
+
+def snakemake_command(
+    targets: Sequence[str], configfiles: Sequence[Path], cores: str | None, profile: Path | None
+) -> list[str]:
+    """The command that a shell in the project's folder takes."""
+    program = Path(sys.executable).parent / "snakemake"
+    if program.is_relative_to(Path.cwd()):
+        program = program.relative_to(Path.cwd())
+    command = [str(program)]
+    if cores or not profile:
+        command += ["--cores", cores or "all"]
+    if profile:
+        command += ["--profile", str(profile)]
+    command += targets
+    return [*command, "--configfile", *map(str, configfiles)] if configfiles else command
+
+
+def _check_targets(targets: Sequence[str]) -> None:
+    known = (*configuration.STUDIES, "all")
+    for target in targets:
+        if target not in known and "/" not in target:
+            near = difflib.get_close_matches(target, known, n=1)
+            fix = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}, or name a file"
+            raise UserError(f"run: {target!r} is neither a study nor KEY=VALUE; {fix}")
+
+
+def _written(values: dict[str, object], paths: Sequence[Path], overrides: Sequence[str], results: Path) -> Path:
+    """The file that the merged config is written to; the same settings give the same file."""
+    import yaml
+
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    head = "\n".join(f"# {line}" for line in [", ".join(map(str, paths)), *map(repr, overrides)])
+    path = results / "configs" / f"{digest(text)}.yaml"
+    write_text(path, f"{head}\n{text}")
+    return path
+
+
+def _run(command: list[str], config: configuration.Common, results: Path, studies: Sequence[str]) -> NoReturn:
+    from plumbline.commands.live import LiveView
+    from plumbline.core.plan.live_status import StatusReader
+
+    began = time.time()
+    log = results / "logs" / f"snakemake-{time.strftime('%Y-%m-%dT%H%M%S')}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(shlex.join(command), markup=False)
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+    _pass_signals_on(process)
+    try:
+        reader = StatusReader(config.plan(), results)  # while Snakemake starts
+    except UserError:  # Snakemake would say the same, in more lines
+        process.terminate()
+        process.wait()
+        raise
+    view = LiveView(reader, results, studies, since=began - CLOCK_SKEW_SECONDS)
+    try:
+        view.show_until(lambda seconds: _has_ended(process, seconds), console)
+    except UserError as error:
+        console.print(f"nothing more is shown: {error}", markup=False)
+    status = process.wait()
+    _print_end(status, view, log, console)
+    sys.exit(status if status >= 0 else 128 - status)
+
+
+def _has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Waits for the process, for as many seconds at the most."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _pass_signals_on(process: subprocess.Popen[bytes]) -> None:
+    """From now on this process ends when Snakemake does. The terminal's Ctrl-C reaches both: it is not sent twice."""
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if number != signal.SIGINT or not _is_in_foreground():
+            process.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, pass_on)
+
+
+def _is_in_foreground() -> bool:
+    """Whether a terminal sends its Ctrl-C to this process and those it started."""
+    try:
+        with Path("/dev/tty").open("rb") as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False
+
+
+def _print_end(status: int, view: "LiveView", log: Path, console: Console) -> None:
+    from plumbline.commands.progress import ending, last_line, log_of, target_name
+
+    if status == 0:
+        console.print(f"finished; Snakemake's output: {log}")
+        return
+    for item in view.failed:
+        path = log_of(item.target, view.results)
+        console.print(f"{ending(item)} {target_name(item.target)}: {last_line(path)} ({path})", markup=False)
+    if not view.failed:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        console.print("\n".join(lines[-TAIL:]), markup=False)
+    console.print(f"not finished; Snakemake's output: {log}. Run the same command again to go on.", markup=False)
