@@ -22,6 +22,7 @@ def spec(command: str | None = None, function: str | None = None, **values: Any)
     """The spec of one trial with x = 2."""
     default = {"sweep": "s", "files": "", "inputs_fingerprint": [], "curves": {}, "metric": "score"}
     default |= {"parameters": {"x": 2}, "seed": 7, "code": "", "inputs": ""}
+    default |= {"budget": None, "stopped_at_seconds": None}
     return RunSpec.model_validate(default | {"command": command, "function": function} | values)
 
 

@@ -21,7 +21,7 @@ from sweep.some import sweep
         ({"command": "run {x} {folder}", "seeds": [0, 1]}, "takes no {seed}, so its trials would be copies"),
         ({"command": "run $(cat {x}) {seed} {folder}"}, "a command substitution cannot be combined"),
         ({"run": "m:f"}, "needs either `command` or `run`"),
-        ({"grid": {}}, "has no point; give `grid` or `points`"),
+        ({"grid": {}}, "has no point; give `grid`, `points` or `search`"),
         ({"grid": {"x": [1, 1]}}, "x: a value is named twice"),
         ({"grid": {"seed": [1]}}, "'seed' cannot name a parameter"),
         ({"points": [{"y": 1}]}, "points.0: has the parameters y, others have x"),

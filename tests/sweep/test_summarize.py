@@ -13,6 +13,7 @@ from plumbline.sweep.summarize import SummarizeSpec, summarize
 from sweep.some import trial, write
 
 ASKED = {"sweep": "s", "metric": {"name": "score", "goal": "max"}, "code": "", "inputs": ""}
+ASKED |= {"sampler": None, "budget": None}
 
 
 def summarized(records, folder, baseline=None):

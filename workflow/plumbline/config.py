@@ -15,16 +15,17 @@ from plumbline.core.settings import Settings, expanded, validated
 STUDIES = ("ablation", "lr_sweep", "throughput", "data_parallel", "disaggregation", "sweep")
 """The studies, upstream first: config blocks, rules, commands, status and tests all follow from this list.
 
-`plumbline/<study>/plan.py` holds `plan(settings, seed, upstream, device)`, whose `settings` are the config's block;
+`plumbline/<study>/plan.py` holds `plan(settings, seed, upstream, device, results)`; `settings` are the config's block;
 `workflow/rules/<study>.smk` the rules, the study's own target among them. `plumbline/<study>/commands.py`, where there
 is one, holds `diagnose` or `compare`, to which those commands dispatch, and `app`, a typer app of further commands.
 """
 
-Plan = Callable[[Any, int, Targets, str], list[Target]]
+Plan = Callable[[Any, int, Targets, str, Path], list[Target]]
 
 
 def plan_of(study: str) -> Plan:
-    """The function that plans a study from its settings, the seed, the targets of the studies before it, the device."""
+    """The function that plans a study from its settings, the seed, the targets of the studies before it, the device,
+    and the folder `results`, where decisions that a run has taken lie."""
     plan: Plan = importlib.import_module(f"plumbline.{study}.plan").plan
     return plan
 
@@ -43,7 +44,8 @@ class Common(Settings):
         """Every target of every study, upstream first."""
         targets: list[Target] = []
         for study in STUDIES:
-            targets += plan_of(study)(getattr(self, study), self.seed, by_name(targets), self.device)
+            block, results = getattr(self, study), Path(self.results)
+            targets += plan_of(study)(block, self.seed, by_name(targets), self.device, results)
         return targets
 
 
