@@ -40,12 +40,12 @@ class Common(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to compute on: `auto` uses a GPU if there is one; `cuda` without a GPU is an error."""
 
-    def plan(self) -> list[Target]:
-        """Every target of every study, upstream first."""
+    def plan(self, results: Path | None = None) -> list[Target]:
+        """Every target of every study, upstream first. results: the folder to read in place of the config's."""
         targets: list[Target] = []
         for study in STUDIES:
-            block, results = getattr(self, study), Path(self.results)
-            targets += plan_of(study)(block, self.seed, by_name(targets), self.device, results)
+            block, folder = getattr(self, study), results or Path(self.results)
+            targets += plan_of(study)(block, self.seed, by_name(targets), self.device, folder)
         return targets
 
 

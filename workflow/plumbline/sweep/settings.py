@@ -4,7 +4,6 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
-from functools import cached_property
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
@@ -181,7 +180,7 @@ class SweepSettings(Settings):
         asked = [*self.grid, *(self.search.space if self.search else ())]
         return asked or list(self.points[0] if self.points else ())
 
-    @cached_property
+    @property
     def all_points(self) -> list[dict[str, Value]]:
         """The points that are known before anything has run, each once.
 

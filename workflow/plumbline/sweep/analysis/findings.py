@@ -117,7 +117,7 @@ def _contrasts(
 
 def _importance(frame: pd.DataFrame, sampler: str | None, budget: str | None) -> Iterator[str]:
     if frame.empty:
-        yield "Importance needs at least two parameters, two points and two seeds, and a metric that varies."
+        yield "Importance needs two parameters that vary, two points, two seeds, and a metric that varies."
     for row in frame.to_dict("records"):
         shown = with_interval(row["importance"], row["importance_low"], row["importance_high"], digits=2)
         yield f"{row['parameter']}: shuffling it lowers R² on an unseen seed by {shown}."

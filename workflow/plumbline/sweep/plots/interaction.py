@@ -21,8 +21,9 @@ def interaction(data: Data) -> Figure:
         return message_figure("An interaction needs two parameters with several values.")
     if len(data.parameters) > 2:
         return _parallel(data)
-    few = all(len(data.values(name)) <= CATEGORIES for name in data.parameters)
-    return _heat_map(data) if few else _scatter(data)
+    rows, columns = (len(data.values(name)) for name in data.parameters)
+    is_grid = max(rows, columns) <= CATEGORIES and 2 * len(data.points) >= rows * columns
+    return _heat_map(data) if is_grid else _scatter(data)
 
 
 def _heat_map(data: Data) -> Figure:
