@@ -101,7 +101,7 @@ def test_every_figure_is_drawn_of_parameters_with_many_values(tmp_path, space):
 
 
 def halved(tmp_path):
-    """Nine points with one epoch, three with three, of which the best is the last, one with nine; the first is the baseline."""
+    """Nine points with one epoch, three with three, two with nine: the first, which is the baseline, and the best."""
     points = [{"x": x, "y": y, "epochs": 1} for x in (1, 2, 3) for y in (1, 2, 3)]
     points += [point | {"epochs": 3} for point in (points[0], points[-2], points[-1])]
     points += [point | {"epochs": 9} for point in (points[0], points[8])]
