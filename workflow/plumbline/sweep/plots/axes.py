@@ -27,12 +27,14 @@ def is_wide(values: Sequence[Any]) -> bool:
 
 def places(axes: Axes, values: Sequence[Any], which: Literal["x", "y"] = "x") -> dict[str, float]:
     """Where each value stands on an axis, which is made for them: numbers by size, others side by side."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
     if is_numeric(values):
         if is_wide(values):
             axes.set(**{f"{which}lim": (min(values) / 1.3, max(values) * 1.3)})
             log_axis(axes, which)
+        elif len(values) <= CATEGORIES and all(isinstance(value, int) for value in values):
+            axis.set_ticks(list(values))
         return {repr(value): float(value) for value in values}
-    axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_ticks(range(len(values)), [shown(value) for value in values])
     axes.set(**{f"{which}lim": (-0.5, len(values) - 0.5)})
     return {repr(value): float(place) for place, value in enumerate(values)}

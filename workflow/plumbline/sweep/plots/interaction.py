@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
@@ -74,7 +75,7 @@ def _parallel(data: Data) -> Figure:
         at, labels = _heights(data.values(name))
         heights.append([at[repr(point[name])] for point in data.points.values()])
         for height, text in labels:
-            axes.annotate(text, (place, height), xytext=(3, 2), textcoords="offset points", fontsize=LABEL_POINTS)
+            _annotate(axes, text, (place, height))
         axes.axvline(place, color=GREY, lw=0.6)
     heights.append(list((means - low) / (high - low if high > low else 1)))
     order = np.argsort(means if data.ranking.goal == "max" else -means, kind="stable")
@@ -82,8 +83,7 @@ def _parallel(data: Data) -> Figure:
         axes.plot(line, color=_colors(data)(shade), alpha=0.7, lw=1)
     axes.axvline(len(data.parameters), color=GREY, lw=0.6)
     for share, value in ((0.0, low), (1.0, high)):
-        end = len(data.parameters), share
-        axes.annotate(short(value), end, xytext=(3, 2), textcoords="offset points", fontsize=LABEL_POINTS)
+        _annotate(axes, short(value), (len(data.parameters), share))
     axes.set_xticks(range(len(data.parameters) + 1), [*map(plain, data.parameters), plain(data.ranking.metric)])
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
@@ -91,6 +91,12 @@ def _parallel(data: Data) -> Figure:
     axes.margins(x=0.08)
     notes_on_top(figure, data.unranked, data.smallest_budget)
     return figure
+
+
+def _annotate(axes: Axes, text: str, place: tuple[float, float]) -> None:
+    """Text on a ground of its own, since lines cross it."""
+    ground = {"facecolor": "w", "edgecolor": "none", "pad": 0.6, "alpha": 0.8}
+    axes.annotate(text, place, xytext=(3, 3), textcoords="offset points", fontsize=LABEL_POINTS, bbox=ground)
 
 
 def _heights(values: Sequence[Any]) -> tuple[dict[str, float], list[tuple[float, str]]]:
