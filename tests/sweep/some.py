@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.core.run.record import Outcome
+from plumbline.sweep.naming import point_name
 from plumbline.sweep.record import TrialRecord
 from plumbline.sweep.run import RunSpec
-from plumbline.sweep.settings import SweepSettings, point_name
+from plumbline.sweep.settings import SweepSettings
 
 HEAD = {"started": "2026-11-27T00:00:00+00:00", "machine": {"cpu_model": "a CPU", "cores": 2}}
 

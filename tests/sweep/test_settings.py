@@ -7,8 +7,9 @@ import pytest
 
 from plumbline.core.errors import UserError
 from plumbline.core.settings import validated
+from plumbline.sweep.naming import point_name
 from plumbline.sweep.plan import check_named_files, check_optuna
-from plumbline.sweep.settings import SweepStudySettings, point_name
+from plumbline.sweep.settings import SweepStudySettings
 from sweep.some import sweep
 
 Y = {"low": 1, "high": 2}

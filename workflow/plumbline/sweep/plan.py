@@ -11,7 +11,8 @@ from plumbline.core.files import read_json, sha256_of_files
 from plumbline.core.plan.fingerprint import fingerprint
 from plumbline.core.plan.globs import matching
 from plumbline.core.plan.target import Target, Targets, canonical
-from plumbline.sweep.settings import FIGURES, TABLES, SweepSettings, SweepStudySettings, folder_name, point_name
+from plumbline.sweep.naming import folder_name, point_name
+from plumbline.sweep.settings import FIGURES, TABLES, SweepSettings, SweepStudySettings
 from plumbline.sweep.trial import attempt
 from plumbline.sweep.trial.command import Value
 

@@ -21,12 +21,12 @@ from plumbline.core.run.processes import (
 )
 from plumbline.core.run.record import Outcome, OutcomeError, recording
 from plumbline.core.run.stage import stage
+from plumbline.sweep.naming import point_name
 from plumbline.sweep.record import TrialRecord
-from plumbline.sweep.settings import CurveSettings, point_name
 from plumbline.sweep.trial import attempt
 from plumbline.sweep.trial.command import Value, filled_in
 from plumbline.sweep.trial.folder import beside, prepared
-from plumbline.sweep.trial.leavings import METRICS, is_finite, read_curves, read_metrics
+from plumbline.sweep.trial.leavings import METRICS, CurveSettings, is_finite, read_curves, read_metrics
 
 log = logging.getLogger("plumbline")
 

@@ -1,9 +1,7 @@
 """Settings of the study `sweep`: its block of the config, a sweep under each name. The trials are in `plan`."""
 
-import hashlib
 import math
 import re
-from collections.abc import Mapping
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
@@ -13,7 +11,8 @@ from plumbline.core.plan.target import canonical
 from plumbline.core.settings import Settings, distinct
 from plumbline.sweep.search.draws import draws
 from plumbline.sweep.search.settings import HalvingSettings, SearchSettings
-from plumbline.sweep.trial.command import Value, placeholders, plain
+from plumbline.sweep.trial.command import Value, placeholders
+from plumbline.sweep.trial.leavings import CurveSettings
 from plumbline.sweep.values import PlainValue, Point
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
@@ -24,9 +23,6 @@ TABLES = ("points", "contrasts")
 PARAMETER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 SIZES = {"MB": 1, "GB": 1000}
-LONGEST_NAME = 100
-SEPARATOR = "__"
-"""Between the parameters of a point in paths. Snakemake splits what it hands to a cluster's jobs at commas."""
 
 
 def _listed(names: Any) -> str:
@@ -40,15 +36,6 @@ class MetricSettings(Settings):
     """Name of the metric in metrics.json, and in the curves where they have it."""
     goal: Literal["max", "min"]
     """Whether a larger or a smaller value is better."""
-
-
-class CurveSettings(Settings):
-    """Where a trial leaves its curves: one JSON object a line, or a CSV file with a header."""
-
-    file: Annotated[str, Field(pattern=r"^[^/]+\.(jsonl|csv)$")] = "metrics.jsonl"
-    """Name of the file in the trial's folder; it need not be there."""
-    step: str = "step"
-    """Key or column that holds the step."""
 
 
 class ResourceSettings(Settings):
@@ -219,33 +206,3 @@ class SweepStudySettings(RootModel[dict[Annotated[str, Field(pattern=rf"^{NAME}$
     def sweeps(self) -> dict[str, SweepSettings]:
         """The sweeps by name; one that is null is left out."""
         return {name: sweep for name, sweep in self.root.items() if sweep is not None}
-
-
-def point_name(point: dict[str, Value]) -> str:
-    """A point in paths: `learning_rate=0.001__width=32`; what cannot stand in one is left out and a digest added.
-
-    Parameters stand in the order of the alphabet, so that another order in the config renames nothing.
-    """
-    text = SEPARATOR.join(f"{name}={plain(value)}" for name, value in sorted(point.items()))
-    certain = not any(isinstance(value, str) and _is_ambiguous(value) for value in point.values())
-    if certain and len(text) <= LONGEST_NAME and re.fullmatch(r"[A-Za-z0-9_=.+-]+", text):
-        return text
-    digits = hashlib.sha256(canonical(point).encode()).hexdigest()[:8]
-    return re.sub(r"[^A-Za-z0-9_=.+-]+", "_", text)[:LONGEST_NAME] + f"~{digits}"
-
-
-def folder_name(point: dict[str, Value], budget: str | None) -> str:
-    """The point whose folder a trial runs in: the point without its budget, so that a larger one goes on in it."""
-    return point_name({name: value for name, value in point.items() if name != budget})
-
-
-def point_label(point: Mapping[str, Value]) -> str:
-    """A point in sentences, tables and figures: `learning_rate=0.001, width=32`, on one line and not too long."""
-    text = " ".join(", ".join(f"{name}={plain(value)}" for name, value in point.items()).split())
-    return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…"
-
-
-def _is_ambiguous(text: str) -> bool:
-    """Whether text could be taken for another type's value or for two values, so that two points would share a name."""
-    typed = text in ("true", "false") or re.fullmatch(r"[+-]?[\d.]+([eE][+-]?\d+)?", text) is not None
-    return typed or "_" in text or "=" in text

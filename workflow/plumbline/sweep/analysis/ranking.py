@@ -11,8 +11,8 @@ import pandas as pd
 from plumbline.core.statistics.bootstrap import resampled_means
 from plumbline.core.statistics.resampled import Resampled, corrected_mean
 from plumbline.core.statistics.samples import Array
+from plumbline.sweep.naming import point_label
 from plumbline.sweep.record import TrialRecord
-from plumbline.sweep.settings import point_label
 
 Goal = Literal["max", "min"]
 

@@ -12,8 +12,8 @@ from plumbline.core.run.records import read_results
 from plumbline.sweep.analysis.budgets import rankings
 from plumbline.sweep.analysis.frames import baseline_name, curves_frame, effects_frame, points_of
 from plumbline.sweep.analysis.ranking import Ranking
+from plumbline.sweep.naming import folder_name
 from plumbline.sweep.record import TrialRecord
-from plumbline.sweep.settings import folder_name
 
 
 @dataclass(frozen=True, kw_only=True)
