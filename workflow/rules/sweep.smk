@@ -81,6 +81,12 @@ wildcard_constraints:
     seed=r"-?\d+",
 
 
+def of_sweep(value):
+    """What a trial asks for, by its sweep; where all sweeps ask for the same, a plain value, which costs no call a trial."""
+    values = {value(sweep) for sweep in SWEEPS.values()}
+    return values.pop() if len(values) == 1 else lambda wildcards: value(SWEEPS[wildcards.sweep])
+
+
 rule sweep_run:
     """One trial: the command or function with one point's values and one seed."""
     input:
@@ -93,13 +99,13 @@ rule sweep_run:
         "<results>/sweep/benchmarks/run/{sweep}/{point}/{seed}.tsv"
     conda:
         ENVIRONMENT
-    threads: lambda wildcards: SWEEPS[wildcards.sweep].resources.threads
+    threads: of_sweep(lambda sweep: sweep.resources.threads)
     resources:
         folder=lambda wildcards: str(folder_of(TARGETS["sweep.run", "/".join(wildcards)], RESULTS)),
-        timeout_seconds=lambda wildcards: str(SWEEPS[wildcards.sweep].timeout_seconds or 0),
-        mem_mb=lambda wildcards: SWEEPS[wildcards.sweep].resources.memory_mb or 4000,
-        gpu=lambda wildcards: SWEEPS[wildcards.sweep].resources.gpus,
-        runtime=lambda wildcards: SWEEPS[wildcards.sweep].runtime_minutes,
+        timeout_seconds=of_sweep(lambda sweep: str(sweep.timeout_seconds or 0)),
+        mem_mb=of_sweep(lambda sweep: sweep.resources.memory_mb or 4000),
+        gpu=of_sweep(lambda sweep: sweep.resources.gpus),
+        runtime=of_sweep(lambda sweep: sweep.runtime_minutes),
     params:
         spec=spec_of("sweep.run"),
     shell:
