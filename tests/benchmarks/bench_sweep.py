@@ -14,7 +14,7 @@ from plumbline.core.measure.machine import describe_machine
 from plumbline.sweep.trial.command import filled_in
 
 PROJECT = Path(__file__).parents[2]
-TRIALS, MANY, REPEATS, CORES = 100, 10_000, 3, 2
+TRIALS, MANY, REPEATS, CORES = 100, 10_000, 2, 2
 COMMAND = "echo '{{\"score\": 1}}' > {folder}/metrics.json; true {x}"
 SPACE = {"x": {"low": 0.0, "high": 1.0}}
 
@@ -37,8 +37,8 @@ def main() -> None:
             configure(root, TRIALS + 1, results=f"many-{number}")
             seconds["sweep"].append(snakemake(root))
             seconds["bare"].append(bare(root))
-            configure(root, MANY, results="none")
-            seconds["dry_run"].append(snakemake(root, "--dry-run"))
+        configure(root, MANY, results="none")
+        seconds["dry_run"].append(snakemake(root, "--dry-run"))
     differences = [many - one for many, one in zip(seconds["sweep"], seconds["none"], strict=True)]
     figures = {
         "overhead_seconds_per_trial": min(differences) * CORES / TRIALS - min(seconds["bare"]) / TRIALS,

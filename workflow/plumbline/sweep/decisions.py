@@ -32,7 +32,7 @@ class Decisions:
         """Decisions that the plan follows, and when each was written."""
 
     def follow(self, name: str, before: str | None = None) -> None:
-        """Plans the sweep `name` as its decisions say, those from number `before` on left out; waits for each in turn."""
+        """Plans the sweep `name` as its decisions say, without those from number `before` on; waits for each."""
         for number in count():
             if str(number) == before or ("sweep.extend", f"{name}/{number}") not in self.targets:
                 return
