@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from plumbline.core.plan.target import Target
+from plumbline.core.errors import UserError
+from plumbline.core.plan.target import Target, by_name, canonical
 from plumbline.core.statistics.hypothesis_tests import ALPHA
 from plumbline.sweep.analysis.frames import contrasts_frame
 from plumbline.sweep.analysis.ranking import Ranking
+from plumbline.sweep.decisions import Decisions
 from plumbline.sweep.extend import ExtendSpec, extend
+from plumbline.sweep.figures import FiguresSpec
 from plumbline.sweep.plan import decided, sweep_plan
 from plumbline.sweep.run import RunSpec
 from plumbline.sweep.search.draws import draws
@@ -21,6 +24,7 @@ from plumbline.sweep.search.halving import promoted
 from plumbline.sweep.search.settings import Dimension, SearchSettings
 from plumbline.sweep.search.tpe import next_batch
 from plumbline.sweep.settings import SweepSettings
+from plumbline.sweep.summarize import SummarizeSpec
 from sweep.some import sweep, trial
 
 SPACE: dict[str, Any] = {
@@ -209,6 +213,48 @@ def test_trials_that_diverge_are_told_and_the_search_goes_on(tmp_path):
     found = Run(tpe(trials=64), tmp_path, fails=lambda point: point["x"] < 0).finish().trials()
     assert len(found) == 2 * 64
     assert sum(point["x"] < 0 for point in found[64:]) < sum(point["x"] < 0 for point in found[:64])
+
+
+def test_every_spec_of_a_search_comes_back_from_its_stage_as_the_plan_has_it(tmp_path):
+    models = {"run": RunSpec, "extend": ExtendSpec, "summarize": SummarizeSpec, "figures": FiguresSpec}
+    run = Run(halved(search={"sampler": "tpe", "trials": 4, "batch": 4, "space": XY}), tmp_path)
+    for _ in range(2):  # before there is anything, and at the end
+        for target in run.plan:
+            spec = models[target.stage].model_validate(json.loads(target.spec))
+            assert canonical(spec.model_dump(mode="json")) == target.spec
+        run.finish()
+
+
+def decisions(settings: SweepSettings, results: Path, wait: Any) -> tuple[list[Target], Decisions]:
+    plan = sweep_plan("s", settings, results)
+    return plan, Decisions({"s": settings}, plan, dict(by_name(plan)), results, wait)
+
+
+def test_the_plan_grows_with_each_decision_that_is_taken_and_waits_for_none_twice(tmp_path):
+    settings, waited = halved(search={"sampler": "tpe", "trials": 10, "batch": 5, "space": XY}), []
+
+    def wait(name: str, number: int) -> str:
+        file = tmp_path / "sweep" / name / "rounds" / f"{number}.json"
+        waited.append(number)
+        if not file.exists():
+            Run(settings, tmp_path).step()
+        return str(file)
+
+    plan, following = decisions(settings, tmp_path, wait)
+    following.follow("s", before="1")
+    assert [target.name for target in plan if target.stage == "extend"] == ["s/0", "s/1"]
+    following.follow("s")
+    assert [target.spec for target in plan] == [target.spec for target in Run(settings, tmp_path).plan]
+    assert waited == [0, 0, 1, 2, 3, 4]
+
+
+def test_a_decision_that_was_made_with_other_settings_is_named_where_it_is_taken_for_current(tmp_path):
+    Run(tpe(), tmp_path).finish()
+    _, following = decisions(
+        tpe(seed=1), tmp_path, lambda name, number: f"{tmp_path}/sweep/{name}/rounds/{number}.json"
+    )
+    with pytest.raises(UserError, match=r"rounds/0.json: was decided with other settings, code or trials"):
+        following.follow("s")
 
 
 def halved(**settings: Any) -> SweepSettings:

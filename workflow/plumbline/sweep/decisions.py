@@ -27,8 +27,9 @@ class Decisions:
     ) -> None:
         """wait: gives the file of a sweep's decision by its number, or raises what has Snakemake take it first."""
         self.sweeps, self.plan, self.targets, self.results, self.wait = sweeps, plan, targets, results, wait
-        files = [target.file(results) for target in plan if (target.study, target.stage) == ("sweep", "extend")]
-        self.written = {str(file): file.stat().st_mtime_ns for file in files if file.exists()}
+        all_of = [target for target in plan if (target.study, target.stage) == ("sweep", "extend")]
+        files = [target.file(results) for target in all_of if decided(target, results) is not None]
+        self.written = {str(file): file.stat().st_mtime_ns for file in files}
         """Decisions that the plan follows, and when each was written."""
 
     def follow(self, name: str, before: str | None = None) -> None:

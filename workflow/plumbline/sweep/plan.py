@@ -155,7 +155,7 @@ def _ends(name: str, sweep: SweepSettings, asked: dict[str, Any], trials: Sequen
         "summarize",
         name,
         f"{name}/results.json",
-        asked,
+        asked | {"records": {}},
         reads={"trials": trials},
         merges=trials,
         beside={
