@@ -134,9 +134,13 @@ def checked_here(stage, check):
     return checked_settings
 
 
-def command(stage, options):
-    """The shell line of a stage, with its `options` and those that all stages take."""
-    return f"python -m plumbline.{stage} --spec {{params.spec:q}} {options} --log {{log:q}} 2>> {{log:q}}"
+def command(stage, options, piped=False):
+    """The shell line of a stage, with its `options` and those that all stages take.
+
+    `piped`: the spec names so many trials that it may be longer than an argument can be.
+    """
+    given, spec = ("printf %s {params.spec:q} | ", "-") if piped else ("", "{params.spec:q}")
+    return f"{given}python -m plumbline.{stage} --spec {spec} {options} --log {{log:q}} 2>> {{log:q}}"
 
 
 def pictures(study, figures, inside=""):

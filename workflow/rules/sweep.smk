@@ -70,7 +70,7 @@ checkpoint sweep_extend:
     params:
         spec=spec_of("sweep.extend"),
     shell:
-        command("sweep.extend", "--trials {input.trials:q} --output {output:q}")
+        command("sweep.extend", "--trials {input.trials:q} --output {output:q}", piped=True)
 
 
 rule sweep_summarize:
@@ -95,7 +95,7 @@ rule sweep_summarize:
     params:
         spec=spec_of("sweep.summarize"),
     shell:
-        command("sweep.summarize", "--trials {input.trials:q} --output {output.results:q}")
+        command("sweep.summarize", "--trials {input.trials:q} --output {output.results:q}", piped=True)
 
 
 rule sweep_figures:
