@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.core.run.record import Outcome
+from plumbline.sweep.naming import point_name
 from plumbline.sweep.record import TrialRecord
 from plumbline.sweep.run import RunSpec
-from plumbline.sweep.settings import SweepSettings, point_name
+from plumbline.sweep.settings import SweepSettings
 
 HEAD = {"started": "2026-11-27T00:00:00+00:00", "machine": {"cpu_model": "a CPU", "cores": 2}}
 
@@ -22,6 +23,7 @@ def spec(command: str | None = None, function: str | None = None, **values: Any)
     """The spec of one trial with x = 2."""
     default = {"sweep": "s", "files": "", "inputs_fingerprint": [], "curves": {}, "metric": "score"}
     default |= {"parameters": {"x": 2}, "seed": 7, "code": "", "inputs": ""}
+    default |= {"budget": None, "stopped_at_seconds": None}
     return RunSpec.model_validate(default | {"command": command, "function": function} | values)
 
 

@@ -10,6 +10,7 @@ import pytest
 from plumbline.core.errors import UserError
 from plumbline.sweep.record import TrialRecord
 from plumbline.sweep.run import run
+from plumbline.sweep.trial.attempt import stopped_at
 from sweep.some import spec
 
 OK = """printf '{{"score": %s, "note": "n"}}' {x} > {folder}/metrics.json"""
@@ -124,6 +125,35 @@ def test_a_command_may_empty_its_folder_and_another_metric_keeps_it(tmp_path):
     ran(tmp_path, emptied)
     ran(tmp_path, emptied, metric="score", curves={"file": "other.jsonl"})
     assert not list((tmp_path / "runs").glob("*.stale-*"))
+
+
+RESUMED = """read a < {folder}/at || a=0; echo $a >> {folder}/began; echo {x} > {folder}/at; """ + OK
+
+
+def test_a_larger_budget_goes_on_in_the_folder_and_a_smaller_one_starts_again(tmp_path):
+    folder = tmp_path / "runs" / "x=2"
+    for budget in (1, 3, 3, 9):
+        ran(tmp_path, RESUMED, budget="x", parameters={"x": budget})
+    assert (folder / "began").read_text().split() == ["0", "1", "3", "3"]
+    ran(tmp_path, RESUMED, budget="x", parameters={"x": 3})
+    assert (folder / "began").read_text().split() == ["0"]
+    assert (folder.with_name("x=2.stale-1") / "at").read_text().strip() == "9"
+    ran(tmp_path, RESUMED + "; : {y}", budget="x", parameters={"x": 9, "y": 1})
+    assert (folder / "began").read_text().split() == ["0"]
+
+
+def test_only_a_trial_that_a_time_limit_stopped_is_stale_once_the_limit_is_longer(tmp_path):
+    record, slow = tmp_path / "record.json", "sleep 0.7; " + OK
+    ran(tmp_path, OK, timeout_seconds=0.5)
+    assert stopped_at(record, 60) is None
+    ran(tmp_path, slow, timeout_seconds=0.3)
+    assert [stopped_at(record, limit) for limit in (0.2, 0.3, 0.4, None)] == [None, None, 0.3, 0.3]
+    ran(tmp_path, slow, timeout_seconds=0.4, stopped_at_seconds=0.3)
+    assert [stopped_at(record, limit) for limit in (0.3, 0.4, 0.5)] == [0.3, 0.3, 0.4]
+    assert ran(tmp_path, slow, timeout_seconds=30, stopped_at_seconds=0.4).outcome == "ok"
+    assert [stopped_at(record, limit) for limit in (0.2, 30, 60, None)] == [0.4] * 4
+    ran(tmp_path, OK)
+    assert stopped_at(record, None) is None
 
 
 def curves(tmp_path: Path, *lines: str) -> dict:

@@ -7,9 +7,12 @@ import pytest
 
 from plumbline.core.errors import UserError
 from plumbline.core.settings import validated
-from plumbline.sweep.plan import check_named_files
-from plumbline.sweep.settings import SweepStudySettings, point_name
+from plumbline.sweep.naming import point_name
+from plumbline.sweep.plan import check_named_files, check_optuna
+from plumbline.sweep.settings import SweepStudySettings
 from sweep.some import sweep
+
+Y = {"low": 1, "high": 2}
 
 
 @pytest.mark.parametrize(
@@ -21,7 +24,7 @@ from sweep.some import sweep
         ({"command": "run {x} {folder}", "seeds": [0, 1]}, "takes no {seed}, so its trials would be copies"),
         ({"command": "run $(cat {x}) {seed} {folder}"}, "a command substitution cannot be combined"),
         ({"run": "m:f"}, "needs either `command` or `run`"),
-        ({"grid": {}}, "has no point; give `grid` or `points`"),
+        ({"grid": {}}, "has no point; give `grid`, `points` or `search`"),
         ({"grid": {"x": [1, 1]}}, "x: a value is named twice"),
         ({"grid": {"seed": [1]}}, "'seed' cannot name a parameter"),
         ({"points": [{"y": 1}]}, "points.0: has the parameters y, others have x"),
@@ -33,6 +36,40 @@ from sweep.some import sweep
         ({"points": [{"x": 1, "seed": 3}], "grid": {}}, "'seed' cannot name a parameter"),
         ({"points": [{"x y": 1}], "grid": {}}, "'x y' cannot name a parameter"),
         ({"grid": {"x": ["a\0b"]}}, "holds a NUL character"),
+        ({"search": {"space": {"y": {"low": 2, "high": 1}}}}, "search.space.y: low is 2, above high, which is 1"),
+        ({"search": {"space": {"y": {"low": 0, "high": 1, "log": True}}}}, "y: log needs a low above 0 (given: 0)"),
+        ({"search": {"space": {"y": {"low": 0}}}}, "search.space.y: needs low and high, or choices"),
+        ({"search": {"space": {"y": {"low": 0, "high": float("inf")}}}}, "search.space.y: low and high must be finite"),
+        (
+            {"search": {"space": {"y": {"choices": [1], "low": 0}}}},
+            "y: has choices, so it takes neither low, high nor log",
+        ),
+        ({"search": {"space": {"y": {"choices": [1, 1]}}}}, "y: choices: a value is named twice"),
+        ({"search": {"space": {"y": {"low": "a", "high": 1}}}}, "search.space.y.low"),
+        ({"search": {"space": {}}}, "search.space: Dictionary should have at least 1 item"),
+        ({"search": {"space": {"y": Y}, "batch": 0}}, "search.batch: Input should be greater than 0"),
+        ({"search": {"space": {"y": Y}, "trials": 0}}, "search.trials: Input should be greater than 0"),
+        (
+            {"search": {"space": {"y": Y}, "sampler": "grid"}},
+            "search.sampler: Input should be 'random', 'qmc' or 'tpe'",
+        ),
+        ({"search": {"space": {"x": Y}}}, "x: is in both grid and search.space; keep one of them"),
+        ({"search": {"space": {"y": Y}, "sampler": "tpe"}}, "search: tpe takes no grid; give its values as `choices`"),
+        ({"search": {"space": {"seed": Y}}}, "'seed' cannot name a parameter"),
+        ({"search": {"space": {"y": Y}}}, "takes no {y}, so that parameter would change nothing"),
+        ({"search": {"space": {"y": Y}}, "metric": None}, "sweep.s.metric"),
+        (
+            {"halving": {"budget": "epochs", "low": 1, "high": 10}},
+            "high is 10, which low times powers of factor do not",
+        ),
+        ({"halving": {"budget": "epochs", "low": 3, "high": 3}}, "halving: low is 3, not below high, which is 3"),
+        (
+            {"halving": {"budget": "epochs", "low": 1, "high": 3, "factor": 1}},
+            "halving.factor: Input should be greater",
+        ),
+        ({"halving": {"budget": "x", "low": 1, "high": 3}}, "halving.budget: x is set by halving; remove it"),
+        ({"halving": {"budget": "seed", "low": 1, "high": 3}}, "halving.budget: 'seed' cannot name a parameter"),
+        ({"halving": {"budget": "epochs", "low": 1, "high": 3}}, "takes no {epochs}, so that parameter would change"),
         ({"comand": "x"}, "sweep.s.comand: no such key (known here: command, run, code, inputs, grid"),
     ],
 )
@@ -49,6 +86,34 @@ def test_points_are_the_grid_then_the_rest_each_once():
         grid={"x": [1, 2], "y": ["a"]}, points=[{"y": "b", "x": 3}, {"x": 1, "y": "a"}], command="c {x}{y}{folder}"
     )
     assert found.all_points == [{"x": 1, "y": "a"}, {"x": 2, "y": "a"}, {"x": 3, "y": "b"}]
+
+
+def test_each_draw_of_a_search_runs_with_each_combination_of_the_grid_after_the_listed_points():
+    space = {"y": {"low": 0.0, "high": 1.0}}
+    found = sweep(
+        command="c {x}{y}{folder}",
+        search={"trials": 3, "space": space},
+        points=[{"y": 0.5, "x": 9}],
+        grid={"x": [1, 2]},
+    ).all_points
+    assert found[0] == {"x": 9, "y": 0.5}
+    draws = [point["y"] for point in found[1:4]]
+    assert found[1:] == [{"x": x, "y": y} for x in (1, 2) for y in draws]
+
+
+def test_a_tpe_search_without_optuna_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    settings = sweep(grid={}, search={"sampler": "tpe", "space": {"x": Y}})
+    with pytest.raises(
+        UserError, match=r"sweep.s.search.sampler: tpe needs Optuna; run `pip install 'plumbline\[search\]'`"
+    ):
+        check_optuna("s", settings)
+    check_optuna("s", sweep(grid={}, search={"space": {"x": Y}}))
+
+
+def test_bounds_that_yaml_reads_as_text_are_numbers():
+    settings = sweep(grid={}, search={"space": {"x": {"low": "1e-4", "high": 1, "log": True}}})
+    assert settings.search.space["x"].low == 0.0001
 
 
 def test_exponents_that_yaml_reads_as_text_are_numbers_and_other_text_stays():

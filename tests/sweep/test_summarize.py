@@ -8,16 +8,19 @@ import pytest
 
 from plumbline.core.plan.target import canonical, digest
 from plumbline.sweep.figures import FiguresSpec, figures
+from plumbline.sweep.search.draws import draws
+from plumbline.sweep.search.settings import SearchSettings
 from plumbline.sweep.settings import FIGURES
 from plumbline.sweep.summarize import SummarizeSpec, summarize
 from sweep.some import trial, write
 
 ASKED = {"sweep": "s", "metric": {"name": "score", "goal": "max"}, "code": "", "inputs": ""}
+ASKED |= {"sampler": None, "budget": None}
 
 
-def summarized(records, folder, baseline=None):
+def summarized(records, folder, baseline=None, **asked):
     known = {record.trial: digest(canonical(record.spec)) for record in records}
-    spec = SummarizeSpec.model_validate(ASKED | {"baseline": baseline, "records": known})
+    spec = SummarizeSpec.model_validate(ASKED | {"baseline": baseline, "records": known} | asked)
     summarize(spec, write(records, folder), folder / "out" / "results.json")
     return folder / "out"
 
@@ -67,8 +70,8 @@ def test_a_sweep_in_which_everything_failed_says_so(tmp_path):
     drawn(folder)
 
 
-def drawn(folder):
-    spec = FiguresSpec.model_validate(ASKED | {"baseline": None})
+def drawn(folder, **asked):
+    spec = FiguresSpec.model_validate(ASKED | {"baseline": None} | asked)
     figures(spec, folder / "results.json", folder / "figures" / f"{FIGURES[0]}.pdf")
     for name in FIGURES:
         assert (folder / "figures" / f"{name}.png").stat().st_size > 2000
@@ -78,3 +81,53 @@ def drawn(folder):
 @pytest.mark.parametrize("points", [TWO, THREE, TWO[:1], [{"x": 1}, {"x": 2}]], ids=["two", "three", "one", "single"])
 def test_every_figure_is_drawn_whatever_the_parameters_are_called_and_hold(tmp_path, points):
     drawn(summarized(records(points), tmp_path, baseline=points[0]))
+
+
+DRAWN = {
+    "one": {"x": {"low": 1e-3, "high": 1.0, "log": True}},
+    "two": {"x": {"low": 1e-3, "high": 1.0, "log": True}, "name": {"choices": ["$a_1$", "ü{%"]}},
+    "three": {
+        "x": {"low": 1e-3, "high": 1.0, "log": True},
+        "y": {"low": -3.0, "high": 3.0},
+        "z": {"low": 1, "high": 3},
+    },
+}
+
+
+@pytest.mark.parametrize("space", DRAWN.values(), ids=DRAWN)
+def test_every_figure_is_drawn_of_parameters_with_many_values(tmp_path, space):
+    points = draws(SearchSettings.model_validate({"trials": 40, "space": space}))
+    drawn(summarized(records(points), tmp_path, sampler="random"))
+
+
+def halved(tmp_path):
+    """Nine points with one epoch, three with three, two with nine: the first, which is the baseline, and the best."""
+    points = [{"x": x, "y": y, "epochs": 1} for x in (1, 2, 3) for y in (1, 2, 3)]
+    points += [point | {"epochs": 3} for point in (points[0], points[-2], points[-1])]
+    points += [point | {"epochs": 9} for point in (points[0], points[8])]
+    return summarized(records(points, seeds=5), tmp_path, baseline=points[0] | {"epochs": 9}, budget="epochs")
+
+
+def test_with_halving_the_largest_budget_is_ranked_and_no_score_is_called_free_of_the_choice(tmp_path):
+    folder = halved(tmp_path)
+    best = json.loads((folder / "best.json").read_text())
+    assert best["parameters"] == {"x": 3, "y": 3, "epochs": 9}
+    assert best["score_on_seeds_that_did_not_choose"] is None
+    points = pd.read_csv(folder / "points.csv")
+    assert list(points["epochs"]) == [9] * 2 + [3] * 3 + [1] * 9
+    assert set(points.loc[points["epochs"] < 9, "probability_best"].isna()) == {True}
+    text = (folder / "analysis.md").read_text()
+    assert "Halving ran 9 with epochs=1, 3 with epochs=3, 2 with epochs=9; the points above have the largest." in text
+    assert "no seed is left to correct it: run the best point with new seeds" in text
+    assert "Expect this mean from new seeds" not in text
+    contrasts = pd.read_csv(folder / "contrasts.csv")
+    assert contrasts["p_holm"].iloc[0] == pytest.approx(min(1, 8 * contrasts["p_value"].iloc[0]))
+    assert set(pd.read_csv(folder / "importance.csv")["parameter"]) == {"x", "y"}
+    drawn(folder, budget="epochs")
+
+
+def test_a_baseline_that_failed_on_the_way_is_said(tmp_path):
+    points = [trial({"x": x, "epochs": 1}, 0, x, outcome="ok" if x else "diverged") for x in (0, 1, 2)]
+    points.append(trial({"x": 2, "epochs": 3}, 0, 3.0))
+    folder = summarized(points, tmp_path, baseline={"x": 0, "epochs": 3}, budget="epochs")
+    assert "The baseline has no result with the largest budget" in (folder / "analysis.md").read_text()

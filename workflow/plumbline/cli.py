@@ -56,7 +56,7 @@ def status(
     folder = Path(results or config.results)
     if not folder.exists():
         typer.echo(f"{folder}/ does not exist yet: nothing has run", err=True)
-    plan = config.plan()
+    plan = config.plan(folder)
     if watch:
         show_status(plan, folder, study or configuration.STUDIES)
         return
@@ -214,7 +214,7 @@ def _print_answers(answers: list[Answer], as_json: bool) -> NoReturn:
 def _trials(config: configuration.Common, study: str, results: str | None) -> list[str]:
     """The study's trials: those that the config asks for, and of the optional ones those that have begun."""
     folder = Path(results or config.results) / study
-    trials = [target for target in config.plan() if target.study == study and target.is_trial]
+    trials = [target for target in config.plan(folder.parent) if target.study == study and target.is_trial]
     begun = (t.name for t in trials if not t.optional or any((folder / p).exists() for p in (t.output, t.journal)))
     return list(begun)
 

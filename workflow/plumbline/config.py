@@ -18,17 +18,18 @@ from plumbline.core.settings import Settings, expanded, validated
 STUDIES = ("ablation", "lr_sweep", "throughput", "data_parallel", "disaggregation", "sweep")
 """The studies, upstream first: config blocks, rules, commands, status and tests all follow from this list.
 
-`plumbline/<study>/plan.py` holds `plan(settings, seed, upstream, device)`, whose `settings` are the config's block;
+`plumbline/<study>/plan.py` holds `plan(settings, seed, upstream, device, results)`; `settings` are the config's block;
 `workflow/rules/<study>.smk` the rules, the study's own target among them. `plumbline/<study>/commands.py` holds `row`,
 what `plumbline show` says of a trial first, and may hold `diagnose` or `compare`, to which those commands dispatch, and
 `app`, a typer app of further commands.
 """
 
-Plan = Callable[[Any, int, Targets, str], list[Target]]
+Plan = Callable[[Any, int, Targets, str, Path], list[Target]]
 
 
 def plan_of(study: str) -> Plan:
-    """The function that plans a study from its settings, the seed, the targets of the studies before it, the device."""
+    """The function that plans a study from its settings, the seed, the targets of the studies before it, the device,
+    and the folder `results`, where decisions that a run has taken lie."""
     plan: Plan = importlib.import_module(f"plumbline.{study}.plan").plan
     return plan
 
@@ -43,11 +44,12 @@ class Common(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to compute on: `auto` uses a GPU if there is one; `cuda` without a GPU is an error."""
 
-    def plan(self) -> list[Target]:
-        """Every target of every study, upstream first."""
+    def plan(self, results: Path | None = None) -> list[Target]:
+        """Every target of every study, upstream first. results: the folder to read in place of the config's."""
         targets: list[Target] = []
         for study in STUDIES:
-            targets += plan_of(study)(getattr(self, study), self.seed, by_name(targets), self.device)
+            block, folder = getattr(self, study), results or Path(self.results)
+            targets += plan_of(study)(block, self.seed, by_name(targets), self.device, folder)
         return targets
 
 

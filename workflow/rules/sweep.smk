@@ -1,10 +1,25 @@
 # Study `sweep`: a trial for each point and seed of each sweep in the config -> tables, figures.
 # Needs: your own script or function, and what it reads.
-# Makes: results/sweep/<sweep>/{trials,runs,figures,tables}, trials.csv, points.csv, contrasts.csv, effects.csv,
+# Makes: results/sweep/<sweep>/{trials,runs,rounds,figures,tables}, trials.csv, points.csv, contrasts.csv, effects.csv,
 # importance.csv, curves.parquet, best.json, analysis.md.
 from plumbline.sweep import settings as sweep_settings
+from plumbline.sweep.decisions import Decisions
 
 SWEEPS = CONFIG.sweep.sweeps
+DECISIONS = Decisions(
+    SWEEPS,
+    PLAN,
+    TARGETS,
+    RESULTS,
+    lambda name, number: checkpoints.sweep_extend.get(sweep=name, round=number).output[0],
+)
+
+# What a trial asks for, by its sweep; where all sweeps ask for the same, a plain value, which costs no call a trial.
+of_sweep = lambda value: (
+    values.pop()
+    if len(values := {value(sweep) for sweep in SWEEPS.values()}) == 1
+    else lambda wildcards: value(SWEEPS[wildcards.sweep])
+)
 
 
 wildcard_constraints:
@@ -15,6 +30,8 @@ wildcard_constraints:
 
 rule sweep_run:
     """One trial: the command or function with one point's values and one seed."""
+    input:
+        **{"before": DECISIONS.earlier for sweep in SWEEPS.values() if sweep.halving},
     output:
         "<results>/sweep/{sweep}/trials/{point}/seed{seed}.json",
     log:
@@ -23,13 +40,13 @@ rule sweep_run:
         "<results>/sweep/benchmarks/run/{sweep}/{point}/{seed}.tsv"
     conda:
         ENVIRONMENT
-    threads: lambda wildcards: SWEEPS[wildcards.sweep].resources.threads
+    threads: of_sweep(lambda sweep: sweep.resources.threads)
     resources:
-        folder=lambda wildcards: f"{RESULTS}/sweep/{wildcards.sweep}/runs/{wildcards.point}/seed{wildcards.seed}",
-        timeout_seconds=lambda wildcards: str(SWEEPS[wildcards.sweep].timeout_seconds or 0),
-        mem_mb=lambda wildcards: SWEEPS[wildcards.sweep].resources.memory_mb or 4000,
-        gpu=lambda wildcards: SWEEPS[wildcards.sweep].resources.gpus,
-        runtime=lambda wildcards: SWEEPS[wildcards.sweep].runtime_minutes,
+        folder=DECISIONS.folder,
+        timeout_seconds=of_sweep(lambda sweep: str(sweep.timeout_seconds or 0)),
+        mem_mb=of_sweep(lambda sweep: sweep.resources.memory_mb or 4000),
+        gpu=of_sweep(lambda sweep: sweep.resources.gpus),
+        runtime=of_sweep(lambda sweep: sweep.runtime_minutes),
     params:
         spec=spec_of("sweep.run"),
     shell:
@@ -40,10 +57,26 @@ rule sweep_run:
         )
 
 
+checkpoint sweep_extend:
+    """Which points a search adds, or which ones halving lets go on."""
+    input:
+        **DECISIONS.before(inputs_of("sweep.extend")),
+    output:
+        "<results>/sweep/{sweep}/rounds/{round}.json",
+    log:
+        "<results>/sweep/logs/extend/{sweep}/{round}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec_of("sweep.extend"),
+    shell:
+        command("sweep.extend", "--trials {input.trials:q} --output {output:q}", piped=True)
+
+
 rule sweep_summarize:
     """All records of one sweep as tidy tables, and the findings in words."""
     input:
-        **inputs_of("sweep.summarize"),
+        **DECISIONS.before(inputs_of("sweep.summarize")),
     output:
         results="<results>/sweep/{sweep}/results.json",
         trials_table="<results>/sweep/{sweep}/trials.csv",
@@ -62,7 +95,7 @@ rule sweep_summarize:
     params:
         spec=spec_of("sweep.summarize"),
     shell:
-        command("sweep.summarize", "--trials {input.trials:q} --output {output.results:q}")
+        command("sweep.summarize", "--trials {input.trials:q} --output {output.results:q}", piped=True)
 
 
 rule sweep_figures:
@@ -86,3 +119,4 @@ rule sweep:
     """The whole study."""
     input:
         outputs_of("sweep"),
+        DECISIONS.outputs(),

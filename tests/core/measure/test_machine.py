@@ -1,4 +1,5 @@
 import os
+from importlib import metadata
 
 import pytest
 
@@ -53,3 +54,14 @@ def test_gpus_are_those_of_the_driver_that_torch_may_use(monkeypatch, build, vis
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert machine.gpu_count() == count
+
+
+def test_versions_are_those_that_importlib_reads_and_none_where_a_package_is_missing():
+    expected = {}
+    for package in machine.PACKAGES:
+        try:
+            expected[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            expected[package] = None
+    assert describe_machine()["versions"] == expected
+    assert expected["torch"]

@@ -10,6 +10,14 @@ from plumbline.core.plan import code, modules
 
 PROJECT = Path(__file__).parents[3]
 MORE = {"throughput": {"timing": {"max_batch": True}, "variants": {"paths": ["models/mine"]}}}
+MORE["sweep"] = {
+    "s": {
+        "command": "run {x} {epochs} {seed} {folder}",
+        "search": {"sampler": "tpe", "space": {"x": {"low": 0, "high": 1}}},
+        "halving": {"budget": "epochs", "low": 1, "high": 3},
+        "metric": {"name": "score", "goal": "max"},
+    }
+}
 """For stages that the default config does not ask for."""
 Root = tuple[str, ...]
 """A stage's module, and the modules that its target names."""

@@ -44,16 +44,24 @@ def run(tmp_path):
     for name, number in (("a", 1), ("b", 2)):
         (tmp_path / name).write_text(str(number))
 
-    def run(spec, *more):
+    def run(spec, *more, stdin=None):
         command = [sys.executable, "-m", "double", "--spec", spec, "--inputs", "a", "b", "--output", "out", *more]
         environment = {**os.environ, "PYTHONPATH": str(Path("workflow").resolve())}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, input=stdin, capture_output=True, text=True, check=False
+        )
 
     return run
 
 
 def spec(**values):
     return json.dumps({"code": "", "inputs": "", "factor": 2, **values})
+
+
+def test_a_spec_that_is_longer_than_an_argument_can_be_comes_through_a_pipe(run, tmp_path):
+    assert run("-", stdin=spec(code="x" * 1_000_000)).returncode == 0
+    assert (tmp_path / "out").read_text() == "6 auto"
+    assert "--spec: is not valid JSON" in run("-", stdin="{").stderr
 
 
 def test_options_are_the_parameters(run, tmp_path):

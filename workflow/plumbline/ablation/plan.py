@@ -22,7 +22,9 @@ Features = Mapping[tuple[str, str], Target]
 _target = partial(Target, "ablation")
 
 
-def plan(settings: AblationSettings, seed: int, upstream: Targets, device: str) -> list[Target]:
+def plan(
+    settings: AblationSettings, seed: int, upstream: Targets, device: str, results: Path = Path("results")
+) -> list[Target]:
     """Every target of the study, upstream first."""
     zoo = list(_zoo(settings.zoo, seed)) if settings.source == "zoo" else []
     collect = _collect(settings, zoo[1:])

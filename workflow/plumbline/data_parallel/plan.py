@@ -21,7 +21,9 @@ HERE = "plumbline.data_parallel"
 _target = partial(Target, "data_parallel")
 
 
-def plan(settings: DataParallelSettings, seed: int, upstream: Targets, device: str) -> list[Target]:
+def plan(
+    settings: DataParallelSettings, seed: int, upstream: Targets, device: str, results: Path = Path("results")
+) -> list[Target]:
     """Every target of the study, upstream first."""
     corpus = _corpus(settings.corpus)
     vocabulary = {"vocabulary": settings.model.vocabulary}

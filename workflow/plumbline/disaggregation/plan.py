@@ -1,6 +1,7 @@
 """The plan of the `disaggregation` study: which targets there are, and what decides each."""
 
 from functools import partial
+from pathlib import Path
 
 from plumbline.core.measure.interleave import rounds_per_process
 from plumbline.core.plan.target import Target, Targets, figures_target
@@ -9,7 +10,9 @@ from plumbline.disaggregation.settings import FIGURES, TABLES, DisaggregationSet
 _target = partial(Target, "disaggregation")
 
 
-def plan(settings: DisaggregationSettings, seed: int, upstream: Targets, device: str) -> list[Target]:
+def plan(
+    settings: DisaggregationSettings, seed: int, upstream: Targets, device: str, results: Path = Path("results")
+) -> list[Target]:
     """Every target of the study, upstream first: a trial for each link and block."""
     common = settings.model_dump(mode="json", exclude={"links", "blocks"})
     rounds, trials = rounds_per_process(settings.blocks), []

@@ -30,7 +30,9 @@ CAUSES = Path(__file__).parent / "diagnosis" / "causes"
 _target = partial(Target, "lr_sweep")
 
 
-def plan(settings: LrSweepSettings, seed: int, upstream: Targets, device: str) -> list[Target]:
+def plan(
+    settings: LrSweepSettings, seed: int, upstream: Targets, device: str, results: Path = Path("results")
+) -> list[Target]:
     """Every target of the study, upstream first; trials that only an extension would ask for are optional."""
     corpus = _corpus(settings.corpus)
     vocabulary = {"vocabulary": settings.model.vocabulary}

@@ -5,15 +5,16 @@ from pathlib import Path
 from plumbline.core.plan.target import Spec
 from plumbline.core.present.figures import draw_figures
 from plumbline.core.run.stage import stage
-from plumbline.sweep.plots import values
+from plumbline.sweep.plots import interaction, progress, values
 from plumbline.sweep.plots.data import Data
 from plumbline.sweep.settings import FIGURES, MetricSettings
 from plumbline.sweep.trial.command import Value
 
 DRAWINGS = {
     "parameters": values.parameters,
-    "interaction": values.interaction,
+    "interaction": interaction.interaction,
     "ranking": values.ranking,
+    "progress": progress.progress,
     "curves": values.curves,
     "cost": values.cost,
 }
@@ -25,6 +26,8 @@ class FiguresSpec(Spec):
     sweep: str
     metric: MetricSettings
     baseline: dict[str, Value] | None
+    sampler: str | None
+    budget: str | None
 
 
 @stage

@@ -1,49 +1,161 @@
 """The plan of the `sweep` study: a trial for each point and seed of each sweep, its tables and its figures."""
 
+import importlib.util
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from plumbline.core.errors import UserError
-from plumbline.core.files import sha256_of_files
+from plumbline.core.files import read_json, sha256_of_files
 from plumbline.core.plan.fingerprint import fingerprint
 from plumbline.core.plan.globs import matching
-from plumbline.core.plan.target import Target, Targets
-from plumbline.sweep.settings import FIGURES, TABLES, SweepSettings, SweepStudySettings, point_name
+from plumbline.core.plan.target import Target, Targets, canonical
+from plumbline.sweep.naming import folder_name, point_name
+from plumbline.sweep.settings import FIGURES, TABLES, SweepSettings, SweepStudySettings
+from plumbline.sweep.trial import attempt
+from plumbline.sweep.trial.command import Value
+
+Point = dict[str, Value]
 
 
-def plan(settings: SweepStudySettings, seed: int, upstream: Targets, device: str) -> list[Target]:
-    """Every target of the study, sweep by sweep. seed, device: the trials have their own."""
-    return [target for name, sweep in settings.sweeps.items() for target in _sweep(name, sweep)]
+def plan(
+    settings: SweepStudySettings, seed: int, upstream: Targets, device: str, results: Path = Path("results")
+) -> list[Target]:
+    """Every target of the study, sweep by sweep. seed, device: the trials have their own.
+
+    results: the folder in which the decisions of searches and of halving lie, as far as there are some.
+    """
+    return [target for name, sweep in settings.sweeps.items() for target in sweep_plan(name, sweep, results)]
 
 
-def _sweep(name: str, sweep: SweepSettings) -> list[Target]:
-    place = f"sweep.{name}"
-    code, inputs = matching(sweep.code, f"{place}.code"), matching(sweep.inputs, f"{place}.inputs")
-    check_named_files(sweep.command or "", [*code, *inputs], f"{place}.code")
-    read = {"files": sha256_of_files(code), "inputs_fingerprint": [fingerprint(path) for path in inputs]}
-    modules = [] if sweep.run is None else [sweep.run.partition(":")[0]]
-    what = {"command": sweep.command, "function": sweep.run, "curves": sweep.curves.model_dump(mode="json")}
-    trials = [
-        Target(
+def sweep_plan(name: str, sweep: SweepSettings, results: Path) -> list[Target]:
+    """The targets of one sweep: as far as today's decisions below `results` go, and the decision that is due."""
+    check_optuna(name, sweep)
+    trials, decisions = Trials(name, sweep, results), list[Target]()
+    asked = {"sweep": name, "metric": sweep.metric.model_dump(mode="json")}
+    budgets: list[int | None] = [*sweep.halving.budgets] if sweep.halving else [None]
+    added = trials.add(sweep.all_points, budgets[0])
+    left = sweep.search.trials if sweep.search and sweep.search.rounds else 0
+    for number in range(sweep.search.rounds if sweep.search else 0):
+        asking = _asking(sweep, number)
+        decisions.append(_decision(name, len(decisions), asked | {"asking": asking, "promoting": None}, added))
+        points = decided(decisions[-1], results)
+        if not points:
+            break
+        added = [*added, *trials.add(points[:left], budgets[0])]
+        left -= len(points)
+    for budget in budgets[1:] if not decisions or decided(decisions[-1], results) is not None else []:
+        promoting = _promoting(sweep, budget)
+        decisions.append(_decision(name, len(decisions), asked | {"asking": None, "promoting": promoting}, added))
+        points = decided(decisions[-1], results)
+        if not points:
+            break
+        added = trials.add(points, budget)
+    return [*trials.found, *decisions, *_ends(name, sweep, asked, trials.found)]
+
+
+class Trials:
+    """The trials of one sweep, a target for each point and seed."""
+
+    def __init__(self, name: str, sweep: SweepSettings, results: Path) -> None:
+        place = f"sweep.{name}"
+        code, inputs = matching(sweep.code, f"{place}.code"), matching(sweep.inputs, f"{place}.inputs")
+        check_named_files(sweep.command or "", [*code, *inputs], f"{place}.code")
+        self.name, self.sweep, self.results = name, sweep, results
+        self.modules = [] if sweep.run is None else [sweep.run.partition(":")[0]]
+        self.budget = sweep.halving.budget if sweep.halving else None
+        self.common: dict[str, Any] = {"sweep": name, "command": sweep.command, "function": sweep.run}
+        self.common |= {"curves": sweep.curves.model_dump(mode="json"), "files": sha256_of_files(code)}
+        self.common |= {"inputs_fingerprint": [fingerprint(path) for path in inputs], "budget": self.budget}
+        self.common |= {"metric": sweep.metric.name}
+        self.found: list[Target] = []
+        self.last: dict[tuple[str, int], Target] = {}
+        """(folder's point, seed) -> the trial that used the folder last."""
+
+    def add(self, points: Sequence[Point], budget: int | None) -> list[Target]:
+        """The trials of `points`, with `budget` where there is one; those of a larger one follow those of a smaller."""
+        known = [point | ({self.budget: budget} if self.budget and budget else {}) for point in points]
+        added = [self._trial(point, seed) for point in known for seed in self.sweep.seeds]
+        self.found += added
+        return added
+
+    def _trial(self, point: Point, seed: int) -> Target:
+        name = point_name(point)
+        output = f"{self.name}/trials/{name}/seed{seed}.json"
+        of = {"parameters": point, "seed": seed}
+        of["stopped_at_seconds"] = attempt.stopped_at(self.results / "sweep" / output, self.sweep.timeout_seconds)
+        reads = {}
+        if self.budget is not None:
+            folder = folder_name(point, self.budget), seed
+            reads = {"before": [self.last[folder]] if folder in self.last else []}
+        target = Target(
             "sweep",
             "run",
-            f"{name}/{point_name(point)}/{seed}",
-            f"{name}/trials/{point_name(point)}/seed{seed}.json",
-            {"sweep": name, **what, **read, "metric": sweep.metric.name, "parameters": point, "seed": seed},
-            modules=modules,
+            f"{self.name}/{name}/{seed}",
+            output,
+            self.common | of,
+            reads=reads,
+            modules=self.modules,
             is_trial=True,
         )
-        for point in sweep.all_points
-        for seed in sweep.seeds
-    ]
-    asked = {"sweep": name, "metric": sweep.metric.model_dump(mode="json"), "baseline": sweep.baseline}
+        if self.budget is not None:
+            self.last[folder] = target
+        return target
+
+
+def _asking(sweep: SweepSettings, number: int) -> dict[str, Any]:
+    """What round `number` of the search asks: not how many points it has, so that more of them change no round."""
+    assert sweep.search is not None
+    space = {name: of.model_dump(mode="json") for name, of in sweep.search.space.items()}
+    return {"space": space, "batch": sweep.search.batch, "seed": sweep.search.seed, "round": number}
+
+
+def _promoting(sweep: SweepSettings, budget: int | None) -> dict[str, Any]:
+    assert sweep.halving is not None
+    of = {"budget": sweep.halving.budget, "factor": sweep.halving.factor}
+    return of | {"next": budget, "kept": sweep.baseline}
+
+
+def _decision(name: str, number: int, values: dict[str, Any], trials: Sequence[Target]) -> Target:
+    """The target that decides which points to add after `trials`."""
+    output, values = f"{name}/rounds/{number}.json", values | {"records": {}}  # none, where a search begins
+    return Target("sweep", "extend", f"{name}/{number}", output, values, reads={"trials": trials}, merges=trials)
+
+
+def decided(decision: Target, results: Path) -> list[Point] | None:
+    """The points that a decision adds; None while there is none from today's settings, code and trials."""
+    path = decision.file(results)
+    if not path.exists():
+        return None
+    found = read_json(path)
+    current = isinstance(found, dict) and canonical(found.get("spec")) == decision.spec
+    return found["points"] if current else None
+
+
+def folder_of(trial: Target, results: Path) -> Path:
+    """The folder that a trial's command runs in."""
+    point, seed = folder_name(trial.settings["parameters"], trial.settings["budget"]), trial.settings["seed"]
+    return results / "sweep" / trial.settings["sweep"] / "runs" / point / f"seed{seed}"
+
+
+def check_optuna(name: str, sweep: SweepSettings) -> None:
+    """Raises UserError where a search needs Optuna and it is not installed."""
+    if sweep.search and sweep.search.sampler == "tpe" and importlib.util.find_spec("optuna") is None:
+        raise UserError(f"sweep.{name}.search.sampler: tpe needs Optuna; run `pip install 'plumbline[search]'`")
+
+
+def _ends(name: str, sweep: SweepSettings, asked: dict[str, Any], trials: Sequence[Target]) -> list[Target]:
+    """The summary and the figures."""
+    budget = {sweep.halving.budget: sweep.halving.high} if sweep.halving else {}
+    asked = asked | {"baseline": sweep.baseline and sweep.baseline | budget, "budget": next(iter(budget), None)}
+    asked |= {"sampler": sweep.search and sweep.search.sampler}
     summary = Target(
         "sweep",
         "summarize",
         name,
         f"{name}/results.json",
-        asked,
+        asked | {"records": {}},
         reads={"trials": trials},
         merges=trials,
         beside={
@@ -60,7 +172,7 @@ def _sweep(name: str, sweep: SweepSettings) -> list[Target]:
     )
     files = [f"{name}/figures/{figure}.{suffix}" for suffix in ("pdf", "png") for figure in FIGURES]
     figures = Target("sweep", "figures", name, files[0], asked, reads={"results": [summary]}, beside={"png": files[1:]})
-    return [*trials, summary, figures]
+    return [summary, figures]
 
 
 def check_named_files(command: str, known: Sequence[Path], key: str) -> None:

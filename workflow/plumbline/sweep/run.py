@@ -21,11 +21,12 @@ from plumbline.core.run.processes import (
 )
 from plumbline.core.run.record import Outcome, OutcomeError, recording
 from plumbline.core.run.stage import stage
+from plumbline.sweep.naming import point_name
 from plumbline.sweep.record import TrialRecord
-from plumbline.sweep.settings import CurveSettings, point_name
+from plumbline.sweep.trial import attempt
 from plumbline.sweep.trial.command import Value, filled_in
 from plumbline.sweep.trial.folder import beside, prepared
-from plumbline.sweep.trial.leavings import METRICS, is_finite, read_curves, read_metrics
+from plumbline.sweep.trial.leavings import METRICS, CurveSettings, is_finite, read_curves, read_metrics
 
 log = logging.getLogger("plumbline")
 
@@ -46,8 +47,12 @@ class RunSpec(Spec):
     inputs_fingerprint: list[str]
     curves: CurveSettings
     metric: str
+    budget: str | None
+    """Name of the parameter that halving raises, so that a trial goes on in the folder of the one before."""
     parameters: dict[str, Value]
     seed: int
+    stopped_at_seconds: float | None
+    """The time limit that an earlier attempt met; the trial runs again because today's is longer."""
 
 
 @stage
@@ -61,9 +66,14 @@ def run(spec: RunSpec, folder: Path, output: Path, timeout_seconds: float = 0.0,
     if moved := prepared(folder, spec.model_dump(mode="json")):
         log.warning("%s: belonged to other settings or code; moved to %s", folder, moved)
     (folder / METRICS).unlink(missing_ok=True)  # an earlier attempt's would pass for this one's
+    attempt.note(output, spec.stopped_at_seconds, None)
     with recording(output, TrialRecord, trial=f"{spec.sweep}/{point}/{spec.seed}", spec=spec) as findings:
         findings |= {"sweep": spec.sweep, "point": point, "parameters": spec.parameters, "seed": spec.seed}
-        _execute(shell_command(spec, folder), folder, timeout_seconds or None, threads)
+        try:
+            _execute(shell_command(spec, folder), folder, timeout_seconds or None, threads)
+        except TimeUpError:
+            attempt.note(output, spec.stopped_at_seconds, timeout_seconds)
+            raise OutcomeError(Outcome.TIMEOUT, f"took longer than {timeout_seconds:g} s") from None
         findings["metrics"], findings["info"] = read_metrics(folder, spec.metric)
         findings["curves"] = read_curves(folder / spec.curves.file, spec.curves.step)
         if not is_finite(value := findings["metrics"][spec.metric]):
@@ -81,7 +91,7 @@ def shell_command(spec: RunSpec, folder: Path) -> str:
 
 
 def _execute(command: str, folder: Path, seconds: float | None, threads: int) -> None:
-    """Runs `command` and waits for it; what it leaves running ends with it."""
+    """Runs `command` and waits for it; what it leaves running ends with it. Raises TimeUpError after `seconds`."""
     output, kills = beside(folder, "output.log"), oom_kill_count()
     output.unlink(missing_ok=True)
     log.info("%s", command)
@@ -92,8 +102,6 @@ def _execute(command: str, folder: Path, seconds: float | None, threads: int) ->
     adopt_orphans()
     try:
         run_group([shell], seconds=seconds)
-    except TimeUpError:
-        raise OutcomeError(Outcome.TIMEOUT, f"took longer than {seconds:g} s") from None
     except ChildFault as fault:
         lines = last_lines(output)
         for line in lines:

@@ -1,50 +1,28 @@
 """Settings of the study `sweep`: its block of the config, a sweep under each name. The trials are in `plan`."""
 
-import hashlib
 import math
 import re
-from collections.abc import Mapping
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, RootModel, field_validator, model_validator
+from pydantic import Field, RootModel, field_validator, model_validator
 
 from plumbline.core.plan.target import canonical
 from plumbline.core.settings import Settings, distinct
-from plumbline.sweep.trial.command import Value, placeholders, plain
+from plumbline.sweep.search.draws import draws
+from plumbline.sweep.search.settings import HalvingSettings, SearchSettings
+from plumbline.sweep.trial.command import Value, placeholders
+from plumbline.sweep.trial.leavings import CurveSettings
+from plumbline.sweep.values import PlainValue, Point
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 FOLDER, SEED = "folder", "seed"
-FIGURES = ("parameters", "interaction", "ranking", "curves", "cost")
+FIGURES = ("parameters", "interaction", "ranking", "progress", "curves", "cost")
 TABLES = ("points", "contrasts")
 
 PARAMETER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 SIZES = {"MB": 1, "GB": 1000}
-LONGEST_NAME = 100
-SEPARATOR = "__"
-"""Between the parameters of a point in paths. Snakemake splits what it hands to a cluster's jobs at commas."""
-
-
-def _number(value: Any) -> Any:
-    """`1e-3`, which YAML 1.1 reads as text because it has no point, is the number that was meant."""
-    is_number = isinstance(value, str) and EXPONENT.fullmatch(value) and math.isfinite(float(value))
-    return float(value) if is_number else value
-
-
-def _can_be_passed(value: Value) -> Value:
-    if isinstance(value, str) and "\0" in value:
-        raise ValueError("holds a NUL character, which no command line can")
-    return value
-
-
-PlainValue = Annotated[Value, BeforeValidator(_number), AfterValidator(_can_be_passed)]
-Point = dict[str, PlainValue]
-
-
-def _same(first: dict[str, Value], second: dict[str, Value]) -> bool:
-    return canonical(first) == canonical(second)
 
 
 def _listed(names: Any) -> str:
@@ -58,15 +36,6 @@ class MetricSettings(Settings):
     """Name of the metric in metrics.json, and in the curves where they have it."""
     goal: Literal["max", "min"]
     """Whether a larger or a smaller value is better."""
-
-
-class CurveSettings(Settings):
-    """Where a trial leaves its curves: one JSON object a line, or a CSV file with a header."""
-
-    file: Annotated[str, Field(pattern=r"^[^/]+\.(jsonl|csv)$")] = "metrics.jsonl"
-    """Name of the file in the trial's folder; it need not be there."""
-    step: str = "step"
-    """Key or column that holds the step."""
 
 
 class ResourceSettings(Settings):
@@ -104,6 +73,10 @@ class SweepSettings(Settings):
     """Values of each parameter; every combination is a point."""
     points: list[Point] = []
     """Points beside the grid, with a value for each parameter."""
+    search: SearchSettings | None = None
+    """Points that are drawn from a space."""
+    halving: HalvingSettings | None = None
+    """A budget that all points get in part, and the best ones in full."""
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
     """Seeds; each point runs with all of them, so that they are the replicates."""
     metric: MetricSettings
@@ -136,18 +109,20 @@ class SweepSettings(Settings):
     def _is_one_sweep(self) -> Self:
         if (self.command is None) == (self.run is None):
             raise ValueError("needs either `command` or `run`")
-        points = self.all_points
-        if not points:
-            raise ValueError("has no point; give `grid` or `points`")
-        names = list(points[0])
-        for name in {name for point in points for name in point}:
+        self._check_search()
+        names, points = self.parameters, self.all_points
+        if not points and not names:
+            raise ValueError("has no point; give `grid`, `points` or `search`")
+        for name in {*names, *(name for point in points for name in point)}:
             if not PARAMETER.fullmatch(name) or name in (SEED, FOLDER):
                 raise ValueError(f"{name!r} cannot name a parameter: use letters, digits and _, but not seed or folder")
         for number, point in enumerate(self.points):
             if set(point) != set(names):
                 raise ValueError(f"points.{number}: has the parameters {_listed(point)}, others have {_listed(names)}")
-        if self.baseline is not None and not any(_same(self.baseline, point) for point in points):
+        if self.baseline is not None and canonical(self.baseline) not in {canonical(point) for point in points}:
             raise ValueError("baseline: is none of the points; name one with all its parameters")
+        if self.halving is not None:
+            names = [*names, self.halving.budget]
         if self.command is not None:
             self._check_command(names)
         elif self.curves.file != CurveSettings().file:
@@ -155,6 +130,19 @@ class SweepSettings(Settings):
         if self.timeout_seconds == 0:
             raise ValueError("timeout: must be more than 0; remove the key for no limit")
         return self
+
+    def _check_search(self) -> None:
+        for name in self.search.space if self.search else ():
+            if name in self.grid:
+                raise ValueError(f"{name}: is in both grid and search.space; keep one of them")
+        if self.search and self.search.sampler == "tpe" and self.grid:
+            raise ValueError("search: tpe takes no grid; give its values as `choices` in search.space")
+        if self.halving is None:
+            return
+        if self.halving.budget in (*self.grid, *(self.search.space if self.search else ()), *self.parameters):
+            raise ValueError(f"halving.budget: {self.halving.budget} is set by halving; remove it from the points")
+        if not PARAMETER.fullmatch(self.halving.budget) or self.halving.budget in (SEED, FOLDER):
+            raise ValueError(f"halving.budget: {self.halving.budget!r} cannot name a parameter")
 
     def _check_command(self, names: list[str]) -> None:
         assert self.command is not None
@@ -174,13 +162,26 @@ class SweepSettings(Settings):
             raise ValueError("command: takes no {seed}, so its trials would be copies of each other; add it")
 
     @property
+    def parameters(self) -> list[str]:
+        """Names of the parameters that a point has, without a budget of halving."""
+        asked = [*self.grid, *(self.search.space if self.search else ())]
+        return asked or list(self.points[0] if self.points else ())
+
+    @property
     def all_points(self) -> list[dict[str, Value]]:
-        """The grid's combinations, the last parameter fastest, then the other points; each once."""
-        combinations = product(*self.grid.values()) if self.grid else []
-        found = [dict(zip(self.grid, values, strict=True)) for values in combinations]
-        names = list(found[0] if found else self.points[0] if self.points else {})
-        ordered = [{name: point[name] for name in names if name in point} | point for point in self.points]
-        return list({canonical(point): point for point in [*found, *ordered]}.values())
+        """The points that are known before anything has run, each once.
+
+        The grid's combinations, the last parameter fastest, each with every draw of a random or qmc search; and the
+        listed points: before a search, which begins with them, and after a grid.
+        """
+        combinations = [dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
+        drawn: list[dict[str, Value]] = [{}] if self.grid else []
+        if self.search is not None:
+            drawn = [] if self.search.sampler == "tpe" else draws(self.search)
+        found = [combination | draw for combination in combinations for draw in drawn]
+        listed = [{name: point[name] for name in self.parameters if name in point} | point for point in self.points]
+        both = [*listed, *found] if self.search else [*found, *listed]
+        return list({canonical(point): point for point in both}.values())
 
     @property
     def runtime_minutes(self) -> int:
@@ -205,28 +206,3 @@ class SweepStudySettings(RootModel[dict[Annotated[str, Field(pattern=rf"^{NAME}$
     def sweeps(self) -> dict[str, SweepSettings]:
         """The sweeps by name; one that is null is left out."""
         return {name: sweep for name, sweep in self.root.items() if sweep is not None}
-
-
-def point_name(point: dict[str, Value]) -> str:
-    """A point in paths: `learning_rate=0.001__width=32`; what cannot stand in one is left out and a digest added.
-
-    Parameters stand in the order of the alphabet, so that another order in the config renames nothing.
-    """
-    text = SEPARATOR.join(f"{name}={plain(value)}" for name, value in sorted(point.items()))
-    certain = not any(isinstance(value, str) and _is_ambiguous(value) for value in point.values())
-    if certain and len(text) <= LONGEST_NAME and re.fullmatch(r"[A-Za-z0-9_=.+-]+", text):
-        return text
-    digits = hashlib.sha256(canonical(point).encode()).hexdigest()[:8]
-    return re.sub(r"[^A-Za-z0-9_=.+-]+", "_", text)[:LONGEST_NAME] + f"~{digits}"
-
-
-def point_label(point: Mapping[str, Value]) -> str:
-    """A point in sentences, tables and figures: `learning_rate=0.001, width=32`, on one line and not too long."""
-    text = " ".join(", ".join(f"{name}={plain(value)}" for name, value in point.items()).split())
-    return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…"
-
-
-def _is_ambiguous(text: str) -> bool:
-    """Whether text could be taken for another type's value or for two values, so that two points would share a name."""
-    typed = text in ("true", "false") or re.fullmatch(r"[+-]?[\d.]+([eE][+-]?\d+)?", text) is not None
-    return typed or "_" in text or "=" in text

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from plumbline.core.files import atomic, write_json, write_text
@@ -13,6 +14,7 @@ from plumbline.core.present.tables import write_csv, write_latex
 from plumbline.core.run.records import write_results
 from plumbline.core.run.stage import stage
 from plumbline.core.statistics.resampled import Resampled
+from plumbline.sweep.analysis.budgets import rankings, stopped
 from plumbline.sweep.analysis.findings import digits_of, findings
 from plumbline.sweep.analysis.frames import contrasts_frame, curves_frame, effects_frame, points_frame, trials_frame
 from plumbline.sweep.analysis.importance import importance_frame
@@ -28,6 +30,10 @@ class SummarizeSpec(MergeSpec):
     sweep: str
     metric: MetricSettings
     baseline: dict[str, Value] | None
+    sampler: str | None
+    """The search's sampler."""
+    budget: str | None
+    """Name of the parameter that halving raises."""
 
 
 @stage
@@ -39,13 +45,16 @@ def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
     UserError for a record that cannot be read or was made from another spec.
     """
     records = read_trials(trials, spec.records)
-    ranking = Ranking(records=records, metric=spec.metric.name, goal=spec.metric.goal)
-    points, contrasts = points_frame(ranking), contrasts_frame(ranking, spec.baseline)
-    importance, folder = importance_frame(ranking), output.parent
+    stages = rankings(records, spec.metric.name, spec.metric.goal, spec.budget)
+    every, ranking = stages[0], stages[-1]
+    points = points_frame(ranking)
+    contrasts = contrasts_frame(ranking, spec.baseline, stopped(stages))
+    importance, folder = importance_frame(every), output.parent
     write_csv(trials_frame(records), folder / "trials.csv")
-    write_csv(points, folder / "points.csv")
+    lower = [points_frame(stage).assign(probability_best=np.nan) for stage in stages[-2::-1]]
+    write_csv(pd.concat([points, *lower], ignore_index=True) if lower else points, folder / "points.csv")
     write_csv(contrasts, folder / "contrasts.csv")
-    write_csv(effects_frame(ranking), folder / "effects.csv")
+    write_csv(effects_frame(every), folder / "effects.csv")
     write_csv(importance, folder / "importance.csv")
     with atomic(folder / "curves.parquet") as partial:
         curves_frame(records).to_parquet(partial, index=False)
@@ -64,9 +73,10 @@ def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
         " p-values corrected by Holm over all points.",
         label=f"tab:{spec.sweep}-contrasts",
     )
-    asked = spec.model_dump(mode="json", include={"sweep", "metric", "baseline"})
+    asked = spec.model_dump(mode="json", include={"sweep", "metric", "baseline", "sampler", "budget"})
     write_results(output, records, asked=asked)
-    write_text(folder / "analysis.md", findings(spec.sweep, ranking, spec.baseline, contrasts, importance))
+    found = findings(spec.sweep, stages, spec.baseline, contrasts, importance, sampler=spec.sampler, budget=spec.budget)
+    write_text(folder / "analysis.md", found)
 
 
 def best_point(ranking: Ranking) -> dict[str, Any]:

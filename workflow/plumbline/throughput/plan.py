@@ -31,7 +31,9 @@ HERE = "plumbline.throughput"
 Reads = dict[str, list[Target]]
 
 
-def plan(settings: ThroughputSettings, seed: int, upstream: Targets, device: str) -> list[Target]:
+def plan(
+    settings: ThroughputSettings, seed: int, upstream: Targets, device: str, results: Path = Path("results")
+) -> list[Target]:
     """Every target of the study, upstream first.
 
     Raises UserError when nothing exists that a template, a path or a glob names, or when the grid goes beyond the

@@ -27,7 +27,8 @@ log = logging.getLogger("plumbline")
 class Stage(Generic[Arguments]):
     """A stage's function, still callable, with `main` as its command line.
 
-    Every parameter becomes an option of the same name: a Settings class takes JSON, a list takes several values.
+    Every parameter becomes an option of the same name: a Settings class takes JSON, or - for JSON on stdin; a list
+    takes several values.
     `--log` names the file that stderr is redirected to; start, progress and end are appended as JSON lines to the
     journal beside it (suffix .jsonl).
     """
@@ -104,8 +105,9 @@ def _reader(kind: Any) -> dict[str, Any]:
 
 
 def _settings(kind: type[Settings], text: str) -> Settings:
+    """The JSON `text`, or what comes through a pipe where it is `-`: an argument holds no more than 128 KiB."""
     try:
-        values = json.loads(text)
+        values = json.loads(sys.stdin.read() if text == "-" else text)
     except json.JSONDecodeError as error:
         raise UserError(f"--spec: is not valid JSON ({error})") from None
     return validated(kind, values, "--spec")

@@ -2,13 +2,14 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
 from plumbline.core.present.findings import findings_text
 from plumbline.core.present.formatting import p_text, percent, plural, with_interval
 from plumbline.core.run.records import machine_note, machines
+from plumbline.sweep.analysis.budgets import stopped
 from plumbline.sweep.analysis.frames import SAME, baseline_name
 from plumbline.sweep.analysis.ranking import Ranking
 
@@ -18,22 +19,42 @@ ENOUGH_SEEDS = 10
 
 def findings(
     name: str,
-    ranking: Ranking,
+    stages: Sequence[Ranking],
     baseline: Mapping[str, object] | None,
     contrasts: pd.DataFrame,
     importance: pd.DataFrame,
+    *,
+    sampler: str | None,
+    budget: str | None,
 ) -> str:
-    """The analysis of the sweep `name` as Markdown."""
+    """The analysis of the sweep `name` as Markdown. stages: a ranking for each budget of halving, or the only one."""
+    ranking = stages[-1]
     return findings_text(
         f"Sweep {name}",
         {
-            "Which point is best?": _best(ranking),
-            "Which points differ from the baseline?": _contrasts(ranking, baseline, contrasts),
-            "Which parameters matter?": _importance(importance),
-            "Which trials failed?": _failed(ranking),
-            "Caveats": _caveats(ranking),
+            "Which point is best?": [*_best(ranking), *_halving(stages, budget)],
+            "Which points differ from the baseline?": _contrasts(ranking, baseline, contrasts, stopped(stages)),
+            "Which parameters matter?": _importance(importance, sampler, budget),
+            "Which trials failed?": _failed(stages),
+            "Caveats": _caveats(ranking, sampler),
         },
     )
+
+
+def _halving(stages: Sequence[Ranking], budget: str | None) -> Iterator[str]:
+    if budget is None:
+        return
+    counts = [f"{len(stage.labels)} with {budget}={_budget(stage, budget)}" for stage in stages]
+    yield f"Halving ran {', '.join(counts)}; the points above have the largest."
+    if len(stages) > 1:
+        yield (
+            "All seeds had a part in choosing the points that went on, so the best mean is biased by selection and no"
+            " seed is left to correct it: run the best point with new seeds before you report its score."
+        )
+
+
+def _budget(stage: Ranking, budget: str) -> object:
+    return stage.records[0].parameters[budget]
 
 
 def _best(ranking: Ranking) -> Iterator[str]:
@@ -68,14 +89,21 @@ def _best(ranking: Ranking) -> Iterator[str]:
         )
 
 
-def _contrasts(ranking: Ranking, baseline: Mapping[str, object] | None, frame: pd.DataFrame) -> Iterator[str]:
+def _contrasts(
+    ranking: Ranking, baseline: Mapping[str, object] | None, frame: pd.DataFrame, unseen: int
+) -> Iterator[str]:
     name = baseline_name(ranking.records, baseline)
+    if baseline is not None and name is None:
+        yield "The baseline has no result with the largest budget, so no point is compared with it."
+        return
     if name is None:
         yield "The config names no baseline; set `baseline` to compare each point with it, seed by seed."
         return
     tested = frame[frame["verdict"] != "not tested"]
     can = f"{plural(len(tested), 'point')} can be tested against it, paired by seed"
     yield f"The baseline is {ranking.labels[name]}. {can}."
+    if unseen:
+        yield f"The correction also counts the {plural(unseen, 'point')} that halving stopped, to allow for selection."
     for verdict in ("better", "worse"):
         for row in tested[tested["verdict"] == verdict].to_dict("records"):
             shown = _interval(row["difference"], row["difference_low"], row["difference_high"], signed=True)
@@ -87,25 +115,33 @@ def _contrasts(ranking: Ranking, baseline: Mapping[str, object] | None, frame: p
         yield f"{plural(rest, 'point')} could not be tested: {reasons}."
 
 
-def _importance(frame: pd.DataFrame) -> Iterator[str]:
+def _importance(frame: pd.DataFrame, sampler: str | None, budget: str | None) -> Iterator[str]:
     if frame.empty:
-        yield "Importance needs at least two parameters, two points and two seeds, and a metric that varies."
+        yield "Importance needs two parameters that vary, two points, two seeds, and a metric that varies."
     for row in frame.to_dict("records"):
         shown = with_interval(row["importance"], row["importance_low"], row["importance_high"], digits=2)
         yield f"{row['parameter']}: shuffling it lowers R² on an unseen seed by {shown}."
+    if not frame.empty and sampler == "tpe":
+        yield (
+            "tpe draws more points where earlier ones did well, so this is importance among the points that it drew: a"
+            " parameter whose bad values it soon left looks less important than it is. Random draws have no such bias."
+        )
+    if not frame.empty and budget is not None:
+        yield f"This is importance at the smallest {budget}, which every point ran with; the points left were selected."
 
 
-def _failed(ranking: Ranking) -> Iterator[str]:
-    counts = Counter((one.point, str(one.outcome)) for one in ranking.records if not one.ok)
+def _failed(stages: Sequence[Ranking]) -> Iterator[str]:
+    labels = {point: label for stage in stages for point, label in stage.labels.items()}
+    counts = Counter((one.point, str(one.outcome)) for stage in stages for one in stage.records if not one.ok)
     for (point, outcome), count in counts.items():
-        yield f"{ranking.labels[point]}: {plural(count, 'trial')} {outcome.replace('_', ' ')}; the point is not ranked."
+        yield f"{labels[point]}: {plural(count, 'trial')} {outcome.replace('_', ' ')}; the point is not ranked."
     if any(outcome == "timeout" for _, outcome in counts):
-        yield "A longer time limit reruns nothing by itself: delete the records of the trials that it is meant for."
+        yield "A longer time limit runs the trials again that met this one, and no others."
     if not counts:
         yield "None."
 
 
-def _caveats(ranking: Ranking) -> Iterator[str]:
+def _caveats(ranking: Ranking, sampler: str | None) -> Iterator[str]:
     seeds = len({one.seed for one in ranking.records})
     if seeds < 5:
         yield f"{plural(seeds, 'seed')} a point: intervals rest on few replicates and assume that they are normal."
@@ -113,6 +149,12 @@ def _caveats(ranking: Ranking) -> Iterator[str]:
         yield "The best point has the same score with all seeds, so its interval has no width; add seeds."
     if ranking.seeds_change_nothing:
         yield "Every point has the same score with all seeds, so the intervals mean nothing: does it use its seed?"
+    if sampler == "tpe" and seeds > 1:
+        yield (
+            "tpe saw the mean over all seeds. If a seed favors a whole region of the space rather than single points,"
+            " the score on seeds that did not choose is still a little too good; only seeds that the search never ran"
+            " are free of it."
+        )
     yield "Seeds are the replicates: the intervals cover what a new seed would change, not a new data set."
     if note := machine_note(machines(ranking.records)):
         yield note

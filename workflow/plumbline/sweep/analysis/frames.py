@@ -32,11 +32,13 @@ def trials_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
 
 def points_frame(ranking: Ranking) -> pd.DataFrame:
     """A row per point, the best first, those with a failed trial last: mean with interval, and how often it is best."""
-    rows = []
+    rows, seeds = [], Counter(one.point for one in ranking.records)
+    failures: dict[str, Counter[str]] = {}
+    for one in ranking.records:
+        failures.setdefault(one.point, Counter()).update([] if one.ok else [str(one.outcome)])
     for point, parameters in points_of(ranking.records).items():
-        own = [one for one in ranking.records if one.point == point]
-        failed = Counter(str(one.outcome) for one in own if not one.ok)
-        row: dict[str, Any] = {"point": point, "seeds": len(own)}
+        failed = failures[point]
+        row: dict[str, Any] = {"point": point, "seeds": seeds[point]}
         row |= {_free(name, TAKEN, "parameter"): value for name, value in parameters.items()}
         row["failed"] = ", ".join(f"{count} {outcome}" for outcome, count in failed.items()) or None
         if mean := ranking.means.get(point):
@@ -51,8 +53,11 @@ def points_frame(ranking: Ranking) -> pd.DataFrame:
     )
 
 
-def contrasts_frame(ranking: Ranking, baseline: Mapping[str, Any] | None) -> pd.DataFrame:
+def contrasts_frame(ranking: Ranking, baseline: Mapping[str, Any] | None, unseen: int = 0) -> pd.DataFrame:
     """Each point against the baseline, paired by seed, p-values corrected by Holm over all points; empty without one.
+
+    unseen: points that halving stopped before, on these seeds. They count in the correction as if their p-value were
+    1, so that it holds however the points that are left were chosen: by the union bound over all that began.
 
     A point with a failed trial is not tested: what its other seeds gave would flatter it. Of the baseline, the seeds
     that are `ok` count. Fewer than two pairs give neither interval nor verdict.
@@ -63,6 +68,7 @@ def contrasts_frame(ranking: Ranking, baseline: Mapping[str, Any] | None) -> pd.
         return pd.DataFrame(columns=[*columns, "verdict"])
     scores = {(one.point, one.seed): one.metrics[ranking.metric] for one in ranking.records if one.ok}
     seeds = sorted({one.seed for one in ranking.records})
+    failed = {one.point for one in ranking.records if not one.ok}
     rows = []
     for point in points_of(ranking.records):
         pairs = [
@@ -72,7 +78,7 @@ def contrasts_frame(ranking: Ranking, baseline: Mapping[str, Any] | None) -> pd.
         ]
         if point == name:
             continue
-        if not pairs or any(one.point == point and not one.ok for one in ranking.records):
+        if not pairs or point in failed:
             rows.append({"point": point, "pairs": 0})
             continue
         ours, theirs = np.array(pairs).T
@@ -89,7 +95,8 @@ def contrasts_frame(ranking: Ranking, baseline: Mapping[str, Any] | None) -> pd.
             }
         )
     frame = pd.DataFrame(rows, columns=[column for column in columns if column != "p_holm"])
-    frame.insert(6, "p_holm", holm(frame["p_value"].to_numpy(dtype=np.float64)))
+    family = np.concatenate([frame["p_value"].to_numpy(dtype=np.float64), np.ones(unseen)])
+    frame.insert(6, "p_holm", holm(family)[: len(frame)])
     better = frame["difference"] > 0 if ranking.goal == "max" else frame["difference"] < 0
     verdicts = np.where(frame["p_holm"] <= ALPHA, np.where(better, "better", "worse"), SAME)
     frame["verdict"] = np.where(frame["p_holm"].isna(), "not tested", verdicts)
@@ -141,10 +148,11 @@ def points_of(records: Sequence[TrialRecord]) -> dict[str, dict[str, Any]]:
 
 
 def baseline_name(records: Sequence[TrialRecord], baseline: Mapping[str, Any] | None) -> str | None:
-    """The baseline as it is called in paths."""
+    """The baseline as it is called in paths; None where there is none, or where halving lost it to a failed trial."""
     if baseline is None:
         return None
-    return next(one.point for one in records if canonical(one.parameters) == canonical(dict(baseline)))
+    wanted = canonical(dict(baseline))
+    return next((name for name, point in points_of(records).items() if canonical(point) == wanted), None)
 
 
 def _free(name: str, taken: set[str], kind: str) -> str:

@@ -18,11 +18,16 @@ def importance_frame(ranking: Ranking) -> pd.DataFrame:
 
     A random forest learns the metric from the parameters on all seeds but one; the importance of a parameter is how
     much R² on that seed falls when its values are shuffled. The interval is over the seeds left out, corrected for
-    their shared training data (Nadeau & Bengio 2003). Empty for fewer than two seeds, parameters or points.
+    their shared training data (Nadeau & Bengio 2003). Empty for fewer than two seeds or points, or where
+    fewer than two parameters vary.
     """
     scores = ranking.scores
     values = points_of(ranking.records)
-    parameters = list(next(iter(values.values()), {}))
+    parameters = [
+        name
+        for name in next(iter(values.values()), {})
+        if len({repr(values[str(point)][name]) for point in scores.index}) > 1
+    ]
     if min(*scores.shape, len(parameters)) < 2 or np.ptp(scores.to_numpy()) == 0:
         return pd.DataFrame(columns=COLUMNS)
     from sklearn.ensemble import RandomForestRegressor  # takes a second to import

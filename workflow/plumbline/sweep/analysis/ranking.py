@@ -11,8 +11,8 @@ import pandas as pd
 from plumbline.core.statistics.bootstrap import resampled_means
 from plumbline.core.statistics.resampled import Resampled, corrected_mean
 from plumbline.core.statistics.samples import Array
+from plumbline.sweep.naming import point_label
 from plumbline.sweep.record import TrialRecord
-from plumbline.sweep.settings import point_label
 
 Goal = Literal["max", "min"]
 
@@ -22,9 +22,11 @@ class Ranking:
     """The points whose trials are all `ok`, and their scores by seed. Seeds are the replicates."""
 
     records: Sequence[TrialRecord]
-    """All trials of one sweep."""
+    """All trials of one sweep; with halving, of one budget."""
     metric: str
     goal: Goal
+    chosen_by_smaller_budgets: bool = False
+    """Whether the same seeds have chosen the points, with a smaller budget."""
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -84,11 +86,13 @@ class Ranking:
         The best of many noisy means is too good by what luck added to it (the winner's curse). A seed that had no part
         in the choice has no such luck, as in nested cross-validation (Cawley & Talbot 2010, JMLR 11). The choices share
         seeds, so the interval is that of Nadeau & Bengio 2003; with very many equal points it is still too narrow.
-        None for fewer than two seeds.
+        A search that looks where earlier points did well (tpe) has seen all seeds, but not a point's own noise before
+        it proposed the point. None for fewer than two seeds, and where the same seeds have chosen the points that are
+        left with a smaller budget: then no seed had no part in the choice.
         """
         signed = self._signed
         seeds = signed.shape[1]
-        if seeds < 2 or not len(signed):
+        if seeds < 2 or not len(signed) or self.chosen_by_smaller_budgets:
             return None
         others = (signed.sum(axis=1, keepdims=True) - signed) / (seeds - 1)
         chosen = others.argmax(axis=0)

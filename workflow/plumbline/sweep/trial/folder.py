@@ -7,8 +7,8 @@ from typing import Any
 from plumbline.core.files import write_text
 from plumbline.core.plan.target import canonical, digest
 
-IGNORED = {"metric", "curves", "inputs"}
-"""Of a spec, what decides how a trial is read, not what its command does."""
+IGNORED = {"metric", "curves", "inputs", "stopped_at_seconds"}
+"""Of a spec, what decides how a trial is read, or whether it runs again; not what its command does."""
 
 
 def beside(folder: Path, suffix: str) -> Path:
@@ -21,14 +21,17 @@ def prepared(folder: Path, values: dict[str, Any]) -> Path | None:
 
     What an earlier attempt at the same spec left stays, its checkpoints above all. What another spec left moves aside:
     a script that resumed from it would give that spec's result. A command's spec is judged without the code of ours
-    that runs it.
+    that runs it, and without its budget: a trial goes on in the folder of one with a smaller budget.
     """
     ignored = IGNORED | (set() if values.get("function") else {"code"})
-    wanted = digest(canonical({name: value for name, value in values.items() if name not in ignored}))
+    parameters = {name: value for name, value in values["parameters"].items() if name != values.get("budget")}
+    known = {name: value for name, value in values.items() if name not in ignored} | {"parameters": parameters}
+    wanted, budget = digest(canonical(known)), values["parameters"].get(values.get("budget"), 0)
     marker, moved = beside(folder, "spec"), None
-    if folder.exists() and (not marker.exists() or marker.read_text().strip() != wanted):
+    before, _, spent = marker.read_text().strip().partition(" ") if marker.exists() else ("", "", "")
+    if folder.exists() and (before != wanted or float(spent or 0) > budget):
         names = (folder.with_name(f"{folder.name}.stale-{number}") for number in count(1))
         moved = folder.rename(next(name for name in names if not name.exists()))
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(marker, wanted + "\n")
+    write_text(marker, f"{wanted} {budget}\n")
     return moved
