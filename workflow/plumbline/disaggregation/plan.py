@@ -26,8 +26,8 @@ def plan(settings: DisaggregationSettings, seed: int, upstream: Targets, device:
         reads={"trials": trials},
         merges=trials,
         beside={
-            "summary": ["summary.csv"],
-            "analysis": ["disaggregation_analysis.md"],
+            "summary": ["summary.csv", "contrasts.csv"],
+            "analysis": ["disaggregation_analysis.md", "claims.md"],
             "tables": [f"tables/{table}.tex" for table in TABLES],
         },
     )
