@@ -115,7 +115,7 @@ def is_refused(served, connection, caplog, reason):
 
 
 ATTACKS = {
-    "wrong MAC": lambda peer: peer.signed()[:-1] + b"?",
+    "wrong MAC": lambda peer: (frame := peer.signed())[:-1] + bytes([frame[-1] ^ 1]),
     "replayed or missing frame: number 1, not 2": lambda peer: replay(peer),
     "oversized length: DECODE of 1000000000 bytes": lambda peer: peer.signed(op=Op.DECODE, length=10**9),
     "unknown op 77": lambda peer: peer.signed(op=77),

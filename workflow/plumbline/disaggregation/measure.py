@@ -79,8 +79,17 @@ def measure(spec: MeasureSpec, output: Path) -> None:
         ]
         if RPC in others:
             members.append(Member(work=partial(torch_rpc.own, between, Path(folder, RPC)), name="owner of rpc"))
+        _import_ahead()
         for found in run_group(members):
             findings |= found
+
+
+def _import_ahead() -> None:
+    """Imports once, before the processes fork, what each of them would spend seconds on."""
+    from transformers import AutoModelForCausalLM, GPT2LMHeadModel  # noqa: F401
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # of models that are uploaded turn after turn
 
 
 def _unavailable(spec: MeasureSpec, between: Network) -> dict[str, str]:
@@ -171,9 +180,7 @@ def _turns(spec: MeasureSpec, variants: Variants, context: int) -> dict[str, Any
     draw = torch.Generator().manual_seed(spec.seed)
     prompt = torch.randint(spec.model.vocabulary, (1, context), generator=draw)
     expected = variants[GENERATE].generate(prompt, spec.tokens, Clock())
-    for name, variant in variants.items():  # warms up
-        variant.seconds(name, prompt, expected)
-    traffic = {name: variant.traffic(name, prompt, expected) for name, variant in variants.items()}
+    traffic = {name: variant.traffic(name, prompt, expected) for name, variant in variants.items()}  # warms up, too
     arms = {
         name: Candidate(name=name, run=partial(variant.seconds, name, prompt, expected), work=spec.tokens)
         for name, variant in variants.items()

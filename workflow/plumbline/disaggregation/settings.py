@@ -80,7 +80,7 @@ class DisaggregationSettings(Settings):
     """The model that decodes."""
     contexts: list[PositiveInt] = [32, 256]
     """Lengths of the prompt in tokens."""
-    tokens: PositiveInt = 8
+    tokens: PositiveInt = 6
     """Number of tokens that each turn generates, greedily."""
     links: list[Link] = ["loopback", "1gbit"]
     """Networks between client and worker; the shaped ones need root, `ip` and `tc`, and are recorded as unavailable
@@ -90,7 +90,7 @@ class DisaggregationSettings(Settings):
     extra `ray` and makes each block longer by half a minute."""
     blocks: PositiveInt = 4
     """Number of fresh pairs of processes that everything is measured in."""
-    seconds: PositiveFloat = 3.0
+    seconds: PositiveFloat = 1.5
     """Time budget of each context in a block, once there are enough rounds."""
     precision: PositiveFloat = 0.02
     """Measuring stops early when half of every interval is at most this share."""

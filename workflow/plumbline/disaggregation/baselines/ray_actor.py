@@ -62,5 +62,7 @@ def owned(folder: Path, **built: Any) -> Iterator[Called]:
         _node_ip_address="127.0.0.1",
         _temp_dir=str(folder),
     )
-    yield Called(ray.remote(num_cpus=1)(Owner).remote(built), ray.get)
-    ray.shutdown()
+    try:
+        yield Called(ray.remote(num_cpus=1)(Owner).remote(built), ray.get)
+    finally:
+        ray.shutdown()
