@@ -80,8 +80,8 @@ def _cost(found: Sequence[Cell], compared: Sequence[Contrast]) -> Iterator[Claim
         if one.name == CONTROL and test is not None:
             yield Claim(
                 COST,
-                f"{where}: local against itself (A/A) takes {ratio} times as long, {_p(test.p_value)}:"
-                f" {'a difference where there is none' if test.is_significant else 'no difference, as it must be'}."
+                f"{where}: local against itself (A/A) takes {ratio} times as long, {_p(test.p_corrected)}:"
+                f" {'a difference where there is none' if test.is_significant else 'no significant difference'}."
                 " Smaller differences cannot be resolved.",
                 shown,
             )
@@ -109,8 +109,7 @@ def _compared(question: str, family: str, figure: str, compared: Sequence[Contra
             f" {number(one.cliffs_delta, 2, signed=True)})"
             for one in same
         )
-        title, other = name.replace("_", " "), base.replace("_", " ")
-        text = f"Time per token of {title} ({DOES[name]}), as a multiple of that of {other}: {times}."
+        text = f"`{name}` ({DOES[name]}) takes this many times as long per token as `{base}`: {times}."
         links = dict.fromkeys(one.link for one in same)
         yield Claim(question, text, (f"tables/{family}.tex", figure, "contrasts.csv", _trials(links)))
 
@@ -120,7 +119,7 @@ def _capture(records: Sequence[MeasureRecord]) -> Iterator[Claim]:
     if seconds:
         count = next(record.captured_operations for record in records if record.capture_seconds is not None)
         text = (
-            f"{CAPTURE.replace('_', ' ')}: capturing the decode step ({count} operations) takes {min(seconds):.2f} to"
+            f"`{CAPTURE}`: capturing the decode step ({count} operations) takes {min(seconds):.2f} to"
             f" {max(seconds):.2f} s, once for a block; the turns replay what was captured."
         )
         yield Claim(BASELINE, text, (_trials(dict.fromkeys(record.link for record in records)),))

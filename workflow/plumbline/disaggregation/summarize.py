@@ -18,8 +18,9 @@ from plumbline.disaggregation.analysis import Cell, cells, cells_frame
 from plumbline.disaggregation.claims import all_claims, claims_text, findings
 from plumbline.disaggregation.contrasts import Contrast, contrasts, contrasts_frame
 from plumbline.disaggregation.record import MeasureRecord, read_trials
-from plumbline.disaggregation.settings import MARGIN
+from plumbline.disaggregation.settings import MARGIN, SENDING
 
+UNAVAILABLE = "unavailable"
 COLUMNS = [
     "Link",
     "Context",
@@ -95,12 +96,14 @@ def decode_table(found: Sequence[Cell], records: Sequence[MeasureRecord]) -> pd.
             "local again" if one.name == CONTROL else one.name.replace("_", " "),
             with_interval(local.value, local.low, local.high, digits=2),
             MISSING if full is None else with_interval(full.value, full.low, full.high, digits=2),
-            MISSING if one.bytes_per_token is None else f"{one.bytes_per_token:,.0f}",
+            (UNAVAILABLE if one.name in SENDING else MISSING)
+            if one.bytes_per_token is None
+            else f"{one.bytes_per_token:,.0f}",
             MISSING if trips is None else f"{trips:.2f}",
         )
         rows.append(dict(zip(COLUMNS, values, strict=True)))
     for link, name in dict.fromkeys((record.link, name) for record in records for name in record.unavailable):
-        rows.append(dict(zip(COLUMNS, (link, "all", name, "unavailable", *[MISSING] * 3), strict=True)))
+        rows.append(dict(zip(COLUMNS, (link, "all", name, UNAVAILABLE, *[MISSING] * 3), strict=True)))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
