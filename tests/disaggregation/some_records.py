@@ -11,7 +11,8 @@ from plumbline.disaggregation.summarize import SummarizeSpec, summarize
 
 HEAD = {"started": "2026-11-26T00:00:00+00:00", "seconds": 9.0, "machine": {"cpu_model": "a CPU", "cores": 2}}
 TIMES = {"local": 1.0, "control": 1.0, "generate": 1.1, FULL: 1.02, "no_stream": 1.3, "no_server_sampling": 1.4}
-TIMES |= {"remote": 1.6, "no_semantics": 6.0}
+TIMES |= {"no_last_logits": 1.025, "no_phase": 2.0, "no_state_resident": 5.0, "no_weights_resident": 9.0}
+TIMES |= {"remote": 1.6, "no_semantics": 6.0, "capture_only": 0.9, "rpc": 2.0}
 """Times over those of local."""
 ROUNDS = 12
 
@@ -25,7 +26,8 @@ def block(number: int, link: str = "loopback", **changes: object) -> MeasureReco
             "name": name,
             "seconds": list(times * drift * draw.normal(1, 0.002, ROUNDS)),
             "bytes_per_token": 36.0 * times if name in REMOTE else None,
-            "round_trips_per_token": 1.0 if name in REMOTE else None,
+            "counted_by": "protocol" if name in REMOTE else None,
+            "round_trips_per_token": 1.0 if name in REMOTE or name == "rpc" else None,
         }
         for name, times in TIMES.items()
     ]
@@ -36,6 +38,8 @@ def block(number: int, link: str = "loopback", **changes: object) -> MeasureReco
         "parameters": 1_600_000_000,
         "link": link,
         "block": number,
+        "capture_seconds": 0.5,
+        "captured_operations": 99,
     }
     values |= {"spec": {"block": number, "link": link}, "contexts": [{"context": 32, "arms": arms, "precise": True}]}
     return MeasureRecord.model_validate(HEAD | values | changes)

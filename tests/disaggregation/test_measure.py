@@ -1,5 +1,6 @@
 """A block measures real processes, and a wrong token or an impossible link is an outcome."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -13,8 +14,10 @@ import torch
 from pydantic import ValidationError
 
 from plumbline.core.run.processes import Member, run_group
-from plumbline.disaggregation import links, measure
+from plumbline.disaggregation import links, measure, variants
+from plumbline.disaggregation.baselines import ray_actor
 from plumbline.disaggregation.record import MeasureRecord
+from plumbline.disaggregation.runtime.session import Session
 from plumbline.disaggregation.settings import REMOTE, DisaggregationSettings, ModelSettings
 
 TINY = {"vocabulary": 64, "positions": 64, "width": 16, "layers": 2, "heads": 2}
@@ -31,7 +34,15 @@ def spec(**changes):
         "min_rounds": 5,
         "seconds": 0.1,
     }
-    values |= {"precision": 0.02, "spin_seconds": 0.0, "seed": 0, "device": "cpu", "code": "", "inputs": ""}
+    values |= {
+        "baselines": [],
+        "precision": 0.02,
+        "spin_seconds": 0.0,
+        "seed": 0,
+        "device": "cpu",
+        "code": "",
+        "inputs": "",
+    }
     return measure.MeasureSpec.model_validate(values | changes)
 
 
@@ -41,27 +52,36 @@ def measured(folder, **changes):
     return MeasureRecord.read(path)
 
 
-def test_a_block_measures_every_way_between_two_processes_and_counts_as_the_kernel_does(tmp_path):
-    record = measured(tmp_path)
+def test_a_block_measures_every_variant_between_processes_of_their_own_and_counts_as_the_kernel_does(tmp_path):
+    record = measured(tmp_path, baselines=["capture_only", "rpc"])
+    assert record.ok, record.message
     (context,) = record.contexts
-    assert [arm.name for arm in context.arms] == ["local", "control", "generate", *REMOTE]
-    assert len({record.worker_pid, record.client_pid, os.getpid()}) == 3
+    assert [arm.name for arm in context.arms] == ["local", "control", "generate", *REMOTE, "capture_only", "rpc"]
+    assert len({record.worker_pid, record.client_pid, record.rpc_pid, os.getpid()}) == 4
+    assert record.owner_pids == {"rpc": record.rpc_pid}
+    assert record.capture_seconds > 0
+    assert record.captured_operations > 20
     assert record.protocol_bytes == record.kernel_bytes > 0
     rounds = {len(arm.seconds) for arm in context.arms}
     assert len(rounds) == 1
     cost = {arm.name: arm.bytes_per_token for arm in context.arms if arm.name in REMOTE}
-    assert sorted(cost, key=cost.get) == list(REMOTE)
-    assert {arm.name for arm in context.arms if arm.bytes_per_token is None} == {"local", "control", "generate"}
+    assert cost["no_last_logits"] == cost["no_phase"] == cost["full"]
+    more = ["full", "no_stream", "no_server_sampling", "remote", "no_state_resident", "no_semantics"]
+    assert sorted(more, key=cost.get) == more
+    assert cost["no_weights_resident"] * 4 > record.parameters * 4
+    arms = {arm.name: arm for arm in context.arms}
+    assert {name for name, arm in arms.items() if arm.bytes_per_token is None} == set(arms) - set(REMOTE)
+    assert arms["rpc"].round_trips_per_token == arms["no_server_sampling"].round_trips_per_token * 4 / 5  # no FREE
 
 
 def test_other_tokens_are_the_outcome_invalid_output(tmp_path, monkeypatch):
-    real = measure.Session.decode
+    real = Session.decode
 
     def off_by_one(self, tokens):
         answer = real(self, tokens)
         return type(answer)(tokens=(answer.tokens + 1) % 64)
 
-    monkeypatch.setattr(measure.Session, "decode", off_by_one)
+    monkeypatch.setattr(Session, "decode", off_by_one)
     record = measured(tmp_path)
     assert (record.outcome, record.contexts) == ("invalid_output", [])
     assert "generates other tokens than transformers does locally" in record.message
@@ -78,9 +98,11 @@ def test_a_link_that_cannot_be_made_is_unavailable_and_not_loopback(tmp_path, mo
 @pytest.mark.skipif(not CAN_SHAPE, reason="needs root, ip and tc")
 def test_a_shaped_link_is_no_faster_than_its_rate_and_leaves_no_interface(tmp_path):
     wide = {"vocabulary": 64, "positions": 256, "width": 256, "layers": 4, "heads": 4}
-    record = measured(tmp_path, link="1gbit", model=wide, contexts=[200], seconds=0.5)
+    record = measured(tmp_path, link="1gbit", model=wide, contexts=[200], seconds=0.5, baselines=["rpc"])
     assert record.ok, record.message
     arms = {arm.name: arm for arm in record.contexts[0].arms}
+    assert (arms["rpc"].counted_by, arms["full"].counted_by) == ("interface", "protocol")
+    assert arms["rpc"].bytes_per_token > 200 * 8 / 4  # the prompt alone, over four tokens
     shipped = arms["no_semantics"]
     assert min(shipped.seconds) >= 0.8 * 8 * shipped.bytes_per_token / 1e9  # a burst may pass at once
     assert not any(name.startswith("plumb") for _, name in links.socket.if_nameindex())
@@ -136,7 +158,45 @@ def test_local_tokens_are_those_of_transformers():
     config = measure.config_of(ModelSettings.model_validate(TINY))
     model, prompt = measure.build(config, "float32", 3), torch.arange(8)[None]
     expected = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=6, do_sample=False)
-    assert torch.equal(measure.local_tokens(measure.Held(model, "", 0), prompt, 6), expected)
+    local = variants.here(measure.Held(model, "", 0))["local"]
+    assert torch.equal(local.generate(prompt, 6, variants.Clock()), expected)
+
+
+def test_a_captured_step_decodes_as_transformers_does_at_every_length():
+    config = measure.config_of(ModelSettings.model_validate(TINY))
+    held, prompt = measure.Held(measure.build(config, "float32", 3), "", 0), torch.arange(20)[None]
+    expected = held.model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=12, do_sample=False)
+    variant, cost = variants.captured(held)
+    assert torch.equal(variant.generate(prompt, 12, variants.Clock()), expected)
+    assert torch.equal(variant.generate(prompt[:, :3], 4, variants.Clock())[:, :3], prompt[:, :3])
+    assert cost["capture_seconds"] > 0
+
+
+def test_a_turn_ends_with_its_last_token_not_with_what_is_cleared_away_afterwards():
+    def generate(prompt, tokens, streamer):
+        streamer.put(prompt)
+        time.sleep(0.2)
+        return prompt
+
+    prompt = torch.arange(4)[None]
+    assert variants.Variant(generate=generate).seconds("one", prompt, prompt) < 0.1
+
+
+def test_ray_is_unavailable_with_its_reason_where_it_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_actor.importlib.util, "find_spec", lambda name: None)
+    record = measured(tmp_path, baselines=["ray"])
+    assert record.ok, record.message
+    assert record.unavailable == {"ray": "the package ray is not installed; pip install 'plumbline[ray]'"}
+    assert "ray" not in {arm.name for arm in record.contexts[0].arms}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray")
+def test_an_actor_of_ray_computes_in_a_process_of_its_own(tmp_path):
+    record = measured(tmp_path, baselines=["ray"])
+    assert record.ok, record.message
+    assert len({record.owner_pids["ray"], record.worker_pid, record.client_pid, os.getpid()}) == 4
+    (arm,) = [arm for arm in record.contexts[0].arms if arm.name == "ray"]
+    assert (arm.bytes_per_token, arm.counted_by) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +204,7 @@ def test_local_tokens_are_those_of_transformers():
     [
         ({"contexts": [600], "tokens": 16}, "need 616 positions, above model.positions"),
         ({"contexts": []}, "is empty; name at least one"),
+        ({"baselines": ["rpc", "rpc"]}, "'rpc' is named twice"),
         ({"links": ["loopback", "loopback"]}, "is named twice"),
         ({"model": {"heads": 3}}, "3 does not divide width 128"),
     ],

@@ -1,12 +1,18 @@
 """The summary says what the turns say, and refuses wrong tokens."""
 
+import re
+
+import numpy as np
 import pandas as pd
 import pytest
+import scipy
 
 from disaggregation.some_records import TIMES, block, summarized
 from plumbline.core.errors import UserError
 from plumbline.disaggregation.analysis import cells
+from plumbline.disaggregation.contrasts import FAMILIES, blocks_for_wilcoxon, contrasts, least_wilcoxon_p
 from plumbline.disaggregation.figures import FiguresSpec, figures
+from plumbline.disaggregation.settings import FEATURES, FIGURES
 
 
 def test_ratios_are_recovered_although_blocks_and_rounds_drift():
@@ -16,6 +22,8 @@ def test_ratios_are_recovered_although_blocks_and_rounds_drift():
         assert one.against_local.value == pytest.approx(TIMES[name], rel=0.005)
         assert one.against_local.low < TIMES[name] * 1.01
         assert (one.blocks, one.rounds) == (3, 36)
+    assert found["rpc"].against_full.value == pytest.approx(2 / 1.02, rel=0.005)
+    assert found["capture_only"].against_full is None
     assert found["no_semantics"].against_full.value == pytest.approx(6 / 1.02, rel=0.005)
     assert {name: str(found[name].verdict) for name in ("control", "full", "no_semantics")} == {
         "control": "no difference",
@@ -32,14 +40,97 @@ def test_the_summary_writes_its_table_its_findings_and_figures(tmp_path):
     assert full["against_local_low"] < full["against_local"] < full["against_local_high"]
     text = (folder / "disaggregation_analysis.md").read_text()
     assert "loopback, context 32: the full runtime takes 1.02 [" in text
-    assert "no semantics (keys and values travel both ways in every step): generation, prompt included, takes" in text
-    assert "prompt included, takes 5.8" in text
+    assert "`no_semantics` (logits, keys and values travel both ways in every step, and the client asks" in text
+    assert "takes this many times as long per token as `full`: 1gbit, context 32: 5.8" in text
     assert "The model has 1,600,000,000 parameters" in text
     assert "no semantics & 6.0" in (folder / "tables" / "decode.tex").read_text()
     figures(FiguresSpec(code="", inputs=""), folder / "results.json", folder / "figures" / "latency.pdf")
     assert {path.name for path in (folder / "figures").iterdir()} == {
-        f"{name}.{kind}" for name in ("latency", "traffic") for kind in ("pdf", "png")
+        f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")
     }
+
+
+def test_each_feature_is_compared_with_full_and_where_no_stream_is_possible_with_no_stream_too():
+    found = {(one.name, one.base): one for one in contrasts([block(number) for number in range(4)])}
+    assert {name for name, base in found if base == "full"} == {*FEATURES.values(), "remote", "no_semantics", "rpc"}
+    assert {name for name, base in found if base == "no_stream"} == {"no_server_sampling", "no_state_resident"}
+    for (name, base), one in found.items():
+        assert one.ratio.value == pytest.approx(TIMES[name] / TIMES[base], rel=0.01)
+        assert one.ratio.low <= one.ratio.value <= one.ratio.high
+
+
+def test_p_values_are_those_of_scipy_and_holm_corrected_within_their_family():
+    records = [block(number, link) for link in ("loopback", "1gbit") for number in range(4)]
+    found = contrasts(records)
+    for family in FAMILIES:
+        own = [one for one in found if one.family == family.name]
+        for one in own:
+            logs = [
+                np.median(np.log(arms[one.name] / base_of(arms, one)))
+                for record in records
+                if record.link == one.link
+                for arms in [{arm.name: np.array(arm.seconds) for arm in record.contexts[0].arms}]
+            ]
+            assert one.p_value == pytest.approx(scipy.stats.ttest_1samp(logs, 0).pvalue)
+            tests = [scipy.stats.ttest_1samp(logs, side * np.log(1.05), alternative=way).pvalue for side, way in SIDES]
+            assert one.equivalence_p == pytest.approx(max(tests), abs=1e-9)
+        worst = 0.0
+        for rank, one in enumerate(sorted(own, key=lambda one: one.p_value)):
+            worst = max(worst, min(1.0, one.p_value * (len(own) - rank)))
+            assert one.p_corrected == pytest.approx(worst)
+
+
+SIDES = ((-1, "greater"), (1, "less"))
+
+
+def base_of(arms, contrast):
+    if contrast.base == "local" and contrast.name != "control":
+        return np.sqrt(arms["local"] * arms["control"])
+    return arms[contrast.base]
+
+
+def test_a_control_shows_nothing_and_an_equal_feature_is_not_significant_but_equivalent():
+    found = {(one.name, one.base): one for one in contrasts([block(number) for number in range(4)])}
+    assert not found["control", "local"].is_significant
+    assert found["control", "local"].is_equivalent
+    assert found["no_last_logits", "full"].is_equivalent
+    assert found["full", "local"].is_equivalent
+    assert found["no_state_resident", "full"].is_significant
+    assert not found["no_state_resident", "full"].is_equivalent
+    assert found["no_state_resident", "full"].cliffs_delta == 1.0
+
+
+def test_four_blocks_cannot_be_significant_by_ranks_and_the_findings_say_so(tmp_path):
+    assert least_wilcoxon_p(4) == scipy.stats.wilcoxon([1, 2, 3, 4], method="exact").pvalue == 0.125
+    assert (least_wilcoxon_p(5), blocks_for_wilcoxon()) == (0.0625, 6)
+    folder = summarized(tmp_path / "four", [block(number) for number in range(4)])
+    assert "cannot fall below p = 0.125" in (folder / "disaggregation_analysis.md").read_text()
+    folder = summarized(tmp_path / "six", [block(number) for number in range(6)])
+    assert "cannot fall below" not in (folder / "disaggregation_analysis.md").read_text()
+
+
+def test_every_claim_of_the_findings_names_files_that_are_there(tmp_path):
+    gone = {"ray": "the package ray is not installed"}
+    folder = summarized(tmp_path, [block(number, link, unavailable=gone) for link in LINKS for number in range(2)])
+    figures(FiguresSpec(code="", inputs=""), folder / "results.json", folder / "figures" / "latency.pdf")
+    rows = [line.split(" | ") for line in (folder / "claims.md").read_text().splitlines() if line.startswith("| ")][2:]
+    said = (folder / "disaggregation_analysis.md").read_text()
+    assert [row[0][2:] for row in rows] == [line[2:] for line in said.splitlines() if line.startswith("- ")]
+    for row in rows:
+        for path in re.findall("`([^`]+)`", row[1]):
+            assert list(folder.glob(path)), path
+
+
+LINKS = ("loopback", "1gbit")
+
+
+def test_a_baseline_that_could_not_run_is_a_cell_and_a_caveat_and_has_no_number(tmp_path):
+    folder = summarized(tmp_path, [block(number, unavailable={"ray": "not installed"}) for number in range(2)])
+    assert "ray, loopback: unavailable (not installed)." in (folder / "disaggregation_analysis.md").read_text()
+    table = (folder / "tables" / "decode.tex").read_text()
+    assert "loopback & all & ray & unavailable & -- & -- & --" in table
+    assert re.search(r"rpc & 2\.00 \[.*\] & 1\.96 \[.*\] & unavailable & 1\.00", table)  # bytes that nothing counts
+    assert "ray" not in set(pd.read_csv(folder / "summary.csv")["variant"])
 
 
 def test_a_link_that_is_unavailable_is_a_caveat_and_the_rest_goes_on(tmp_path):

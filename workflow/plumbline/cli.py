@@ -133,7 +133,7 @@ def report(
     folder = Path(results or config.results)
     options = given_options(configfile or [], [f"results={results}"] if results else [])
     page, texts = folder / "report.html", SCHEMA.with_name("report")
-    write_report(configuration.report_spec(config.plan()), folder, texts, options, page)
+    write_report(configuration.report_spec(config.plan(folder)), folder, texts, options, page)
     typer.echo(f"{page} and {page.with_name('REPORT.md')} written")
 
 

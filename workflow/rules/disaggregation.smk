@@ -1,6 +1,6 @@
 # Study `disaggregation`: blocks of interleaved turns, local and on a worker -> tables, figures.
 # Needs: nothing; links of a limited rate need root, ip and tc, and are recorded as unavailable elsewhere.
-# Makes: results/disaggregation/{trials,figures,tables}, summary.csv, disaggregation_analysis.md.
+# Makes: results/disaggregation/{trials,figures,tables}, summary.csv, contrasts.csv, disaggregation_analysis.md, claims.md.
 from plumbline.disaggregation import settings as disaggregation_settings
 
 
@@ -34,7 +34,9 @@ rule disaggregation_summarize:
     output:
         results="<results>/disaggregation/results.json",
         summary="<results>/disaggregation/summary.csv",
+        contrasts="<results>/disaggregation/contrasts.csv",
         analysis="<results>/disaggregation/disaggregation_analysis.md",
+        claims="<results>/disaggregation/claims.md",
         tables=expand("<results>/disaggregation/tables/{table}.tex", table=disaggregation_settings.TABLES),
     log:
         "<results>/disaggregation/logs/summarize/all.log",

@@ -4,7 +4,6 @@ import signal
 import struct
 import threading
 import time
-from typing import get_args
 
 import pytest
 import torch
@@ -14,12 +13,22 @@ from disaggregation.runtime.pairs import SECRET
 from disaggregation.runtime.workers import CONFIGS, GPT2, forked_worker
 from plumbline.core.errors import UserError
 from plumbline.disaggregation.runtime.client import connect
-from plumbline.disaggregation.runtime.generation import Mode, Request, WorkerLostError, _prefill
+from plumbline.disaggregation.runtime.generation import MODES, Request, WorkerLostError, _prefill
 from plumbline.disaggregation.runtime.meter import settled
-from plumbline.disaggregation.runtime.protocol import DECODE, MOST_ROWS, Op, json_bytes
+from plumbline.disaggregation.runtime.protocol import (
+    DECODE,
+    EVERY_POSITION,
+    MOST_ROWS,
+    NO_PHASE,
+    SHIPS_STATE,
+    Op,
+    Reply,
+    json_bytes,
+)
 from plumbline.disaggregation.runtime.remote import RequestRefusedError
 from plumbline.disaggregation.runtime.sampling import Sampling
-from plumbline.disaggregation.runtime.weights import RefusedError, Store, build
+from plumbline.disaggregation.runtime.session import Session
+from plumbline.disaggregation.runtime.weights import Held, RefusedError, Store, build, held_bytes
 
 PROMPT = torch.tensor([[5, 17, 3, 42, 8], [9, 9, 30, 1, 77]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
@@ -73,14 +82,14 @@ def test_tokens_equal_transformers_greedy_sampled_and_padded(client, shape, dtyp
     assert not torch.equal(padded, greedy)
     how = {"do_sample": True, "temperature": 0.8, "top_k": 20}
     sampled = local(model, PROMPT, seed=11, eos_token_id=None, **how)
-    for mode in get_args(Mode):
-        if (shape, mode) != ("mistral", "shipped"):
+    for mode in MODES:
+        if shape != "mistral" or MODES[mode].reply not in SHIPS_STATE:
             assert torch.equal(remote.generate(PROMPT, max_new_tokens=NEW, seed=11, mode=mode, **how, **none), sampled)
     assert not torch.equal(sampled, greedy)
     remote.free()
 
 
-@pytest.mark.parametrize("mode", ["stream", "step", "logits"])
+@pytest.mark.parametrize("mode", ["stream", "step", "logits", "positions", "phaseless", "carried"])
 def test_rows_that_end_are_padded_and_all_ended_rows_end_early(client, mode):
     model = build(CONFIGS["llama"], "float32", 7)
     remote = client.seeded(CONFIGS["llama"], "float32", 7)
@@ -104,7 +113,7 @@ def test_an_uploaded_model_and_one_in_the_workers_folder_generate_alike(client, 
 
 def test_weights_are_held_once_for_sessions_of_the_same_content_and_sent_once(address, key, saved):
     model = build(CONFIGS["qwen2"], "float32", 21)
-    size = sum(one.nbytes for one in model.parameters())
+    size = held_bytes(model)
     with connect(address, key) as first, connect(address, key) as second, connect(address, key) as third:
         before = first.remote.stats()["weights_bytes"]
         one, two, three = first.upload(model), second.upload(model), third.seeded(CONFIGS["qwen2"], "float32", 21)
@@ -170,7 +179,7 @@ def test_each_thing_that_the_runtime_knows_saves_its_bytes(client):
     """Logits of a vocabulary, of a whole prompt, and keys and values both ways, counted by hand."""
     remote, meter = client.seeded(GPT2, "float32", 7), client.remote.wire.meter
     spent = {}
-    for mode in get_args(Mode):
+    for mode in MODES:
         before = meter.sent_bytes + meter.received_bytes
         remote.generate(PROMPT[:1], max_new_tokens=3, eos_token_id=[], mode=mode)
         spent[mode] = meter.sent_bytes + meter.received_bytes - before
@@ -179,6 +188,24 @@ def test_each_thing_that_the_runtime_knows_saves_its_bytes(client):
     assert spent["whole"] - spent["logits"] >= (length - 1) * logits
     states = 2 * length + 2 * (length + 1) + (length + 2)  # there and back but for the last, which only comes
     assert 0 <= spent["shipped"] - spent["logits"] - states * token < 1000
+    assert 0 <= spent["carried"] - spent["step"] - states * token < 1000
+    assert spent["positions"] == spent["phaseless"] == spent["stream"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "inputs", "heads"),
+    [(0, [5, 1, 1], [1, 1, 1]), (EVERY_POSITION, [5, 1, 1], [5, 1, 1]), (NO_PHASE, [5, 6, 7], [1, 1, 1])],
+)
+def test_a_session_computes_what_its_flags_say(flags, inputs, heads):
+    """Tokens that go into the model in each step, and positions whose logits are computed."""
+    model, seen = build(GPT2, "float32", 7), {"in": [], "out": []}
+    model.transformer.wte.register_forward_hook(lambda module, given, found: seen["in"].append(found.shape[1]))
+    model.lm_head.register_forward_hook(lambda module, given, found: seen["out"].append(found.shape[1]))
+    session = Session(Held(model, "", 0), PROMPT[:1], None, Sampling(), Reply.TOKENS, flags)
+    tokens = session.prefill().tokens
+    for _ in range(2):
+        tokens = session.decode(tokens).tokens
+    assert (seen["in"], seen["out"]) == (inputs, heads)
 
 
 def test_a_state_that_was_shipped_must_come_back_as_it_was(client):
@@ -448,7 +475,8 @@ def test_a_folder_is_counted_in_the_type_that_it_is_loaded_as(tmp_path):
     store = Store(4 * numbers, torch.device("cpu"), tmp_path)
     with pytest.raises(RefusedError, match=f"weights of {8 * numbers} bytes"):
         store.saved("mine", "float64")
-    assert store.saved("mine", "float32").bytes == 4 * numbers
+    held = store.saved("mine", "float32")
+    assert held.bytes == 4 * numbers + sum(one.nbytes for one in held.model.buffers())
     (tmp_path / "mine" / "model.safetensors").write_bytes(b"not a model")
     with pytest.raises(RefusedError, match=r"mine: model\.safetensors cannot be read"):
         store.saved("mine", "bfloat16")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from disaggregation.runtime.pairs import SECRET, mac
-from disaggregation.runtime.workers import GPT2, forked_worker
+from disaggregation.runtime.workers import CONFIGS, GPT2, forked_worker
 from plumbline.core.errors import UserError
 from plumbline.disaggregation.runtime.connection import Bounds
 from plumbline.disaggregation.runtime.keys import answer_key, connection_keys, hello_key, new_nonce
@@ -30,7 +30,7 @@ from plumbline.disaggregation.runtime.protocol import (
     json_object,
 )
 from plumbline.disaggregation.runtime.remote import Remote
-from plumbline.disaggregation.runtime.weights import Store
+from plumbline.disaggregation.runtime.weights import RefusedError, Store, held_bytes, skeleton, specs_of
 from plumbline.disaggregation.runtime.wire import Wire
 from plumbline.disaggregation.runtime.worker import Worker
 
@@ -115,7 +115,7 @@ def is_refused(served, connection, caplog, reason):
 
 
 ATTACKS = {
-    "wrong MAC": lambda peer: peer.signed()[:-1] + b"?",
+    "wrong MAC": lambda peer: (frame := peer.signed())[:-1] + bytes([frame[-1] ^ 1]),
     "replayed or missing frame: number 1, not 2": lambda peer: replay(peer),
     "oversized length: DECODE of 1000000000 bytes": lambda peer: peer.signed(op=Op.DECODE, length=10**9),
     "unknown op 77": lambda peer: peer.signed(op=77),
@@ -256,6 +256,35 @@ def test_logits_are_held_to_the_memory_of_a_session(served, caplog):
         body = PREFILL.pack(model, reply, 0.0, 0, 0, -1, 0)
         assert peer.ask(Op.PREFILL, body=body, tensors=[torch.ones(1, 20).long()]).op is op
     assert "logits of 15520 bytes: a session may have 15519" in caplog.text
+
+
+def test_all_sessions_together_are_held_to_their_memory_and_give_it_back(served, caplog):
+    """Ten tokens of keys and values in two layers, and a step's logits, for each of two clients."""
+    size = 10 * 2 * 2 * 32 * 4 + 97 * 8
+    served.worker.budget.most_bytes = 2 * size
+    first, second, third = Peer(served), Peer(served), Peer(served)
+    started = first.start(first.load(), [1] * 10)
+    assert started.op is second.start(second.load(), [1] * 10).op is Op.PREFILL
+    assert json_object(first.ask(Op.STATS).body)["sessions_bytes"] == 2 * size
+    token = struct.pack("<i", 5)
+    assert first.ask(Op.DECODE, started.session, DECODE.pack(1) + token).op is Op.ERR
+    model = third.load()
+    assert third.start(model, [1]).op is Op.ERR
+    assert f"the others hold {2 * size} of {2 * size}; free some" in caplog.text
+    assert first.ask(Op.FREE, started.session).op is Op.FREE
+    second.wire.socket.close()
+    served.work()
+    assert third.start(model, [1] * 10).op is Op.PREFILL
+    assert served.worker.budget.bytes == size
+
+
+def test_buffers_that_are_not_saved_are_counted_before_a_model_is_built():
+    """A Llama has no weight for its rotary frequencies: a buffer of its own, which safetensors files do not hold."""
+    model = skeleton(CONFIGS["llama"], "float32")
+    assert held_bytes(model) - sum(spec.size for spec in specs_of(model).values()) >= 4 * 4
+    store = Store(held_bytes(model) - 1, torch.device("cpu"))
+    with pytest.raises(RefusedError, match=f"weights of {held_bytes(model)} bytes: 0 of {held_bytes(model) - 1}"):
+        store.seeded(CONFIGS["llama"], "float32", 0)
 
 
 def test_sessions_of_a_connection_are_counted(served, caplog):

@@ -113,7 +113,7 @@ def _run(command: list[str], config: configuration.Common, results: Path, studie
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     _pass_signals_on(process)
     try:
-        reader = StatusReader(config.plan(), results)  # while Snakemake starts
+        reader = StatusReader(config.plan(results), results)  # while Snakemake starts
     except UserError:  # Snakemake would say the same, in more lines
         process.terminate()
         process.wait()

@@ -11,7 +11,7 @@ from plumbline.core.measure.interleave import CONTROL
 from plumbline.core.statistics.rates import Ratio, ratio_over_rounds
 from plumbline.core.statistics.rounds import Verdict, verdict
 from plumbline.disaggregation.record import MeasureRecord
-from plumbline.disaggregation.settings import FULL, LOCAL
+from plumbline.disaggregation.settings import FULL, LOCAL, SENDING
 
 Array = NDArray[np.float64]
 
@@ -54,7 +54,6 @@ def cells(records: Sequence[MeasureRecord]) -> list[Cell]:
             if name == LOCAL:
                 continue
             base = seconds[LOCAL] if name == CONTROL else local
-            sends = many[0].bytes_per_token is not None
             found.append(
                 Cell(
                     link=link,
@@ -66,7 +65,7 @@ def cells(records: Sequence[MeasureRecord]) -> list[Cell]:
                     against_local=ratio_over_rounds(seconds[name], base, blocks),
                     verdict=verdict(ratio_over_rounds(base, seconds[name], blocks), aa),
                     against_full=ratio_over_rounds(seconds[name], seconds[FULL], blocks)
-                    if sends and name != FULL
+                    if name in SENDING and name != FULL
                     else None,
                     bytes_per_token=many[0].bytes_per_token,
                     round_trips_per_token=many[0].round_trips_per_token,

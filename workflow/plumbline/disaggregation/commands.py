@@ -26,6 +26,7 @@ def worker(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     weights_gib: Annotated[float, typer.Option(help="The most memory that all models together may take.")] = 8.0,
     session_gib: Annotated[float, typer.Option(help="The most memory that the state of one session may take.")] = 1.0,
+    sessions_gib: Annotated[float, typer.Option(help="The most memory that all sessions together may take.")] = 8.0,
     connections: Annotated[int, typer.Option(help="The most connections at a time.")] = 256,
     stall_seconds: Annotated[float, typer.Option(help="How long a peer may take to complete a frame.")] = 10.0,
     spin_seconds: Annotated[float, typer.Option(help="How long a read spins before it sleeps.")] = 0.0,
@@ -54,7 +55,11 @@ def worker(
         secret,
         Store(round(weights_gib * 2**30), torch_device(device), models),
         Limits(stall_seconds=stall_seconds, spin_seconds=spin_seconds),
-        Bounds(connections=connections, session_bytes=round(session_gib * 2**30)),
+        Bounds(
+            connections=connections,
+            session_bytes=round(session_gib * 2**30),
+            all_sessions_bytes=round(sessions_gib * 2**30),
+        ),
     )
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -7,9 +7,11 @@ however that ends. Needs root, `ip` and `tc` (iproute2); elsewhere the link is u
 import ctypes
 import os
 import socket
+import struct
 import subprocess
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from plumbline.core.errors import one_line
 from plumbline.core.run.record import Outcome, OutcomeError
@@ -21,6 +23,8 @@ BURST = "16kb"
 """What may pass at once after a pause: little, for a step may send no more than a few packets."""
 LONGEST_QUEUE = "50ms"
 WAIT_SECONDS = 30.0
+JOINERS = 2
+"""How many further processes may move to the worker's end."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Network:
     listening: socket.socket | None
     """Where the worker listens on loopback."""
     number: int
+    announced: tuple[int, int] | None = None
+    """A pipe through which the worker tells its process id to whoever is to join it: once for each of `JOINERS`."""
 
     @property
     def address(self) -> str:
@@ -50,6 +56,8 @@ class Network:
         self._run("ip", "address", "add", f"{self._host(2)}/30", "dev", "worker")
         self._run("ip", "link", "set", "worker", "up")
         self._limit("worker")
+        if self.announced is not None:
+            os.write(self.announced[1], struct.pack("<i", os.getpid()) * JOINERS)
         return socket.create_server((self._host(2), PORT))
 
     def client_end(self) -> None:
@@ -64,6 +72,35 @@ class Network:
         self._run("ip", "address", "add", f"{self._host(1)}/30", "dev", self._name)
         self._run("ip", "link", "set", self._name, "up")
         self._limit(self._name)
+
+    def join_worker(self) -> None:
+        """Moves this process to the worker's end, once that is set up. Each process of a block does so once at most."""
+        if self.announced is None:
+            return
+        (worker,) = struct.unpack("<i", os.read(self.announced[0], 4))
+        with Path(f"/proc/{worker}/ns/net").open() as namespace:
+            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
+                raise _unavailable(self.link, os.strerror(ctypes.get_errno()))
+
+    @property
+    def worker_interface(self) -> str:
+        """The network interface at the worker's end."""
+        return "lo" if self.listening is not None else "worker"
+
+    @property
+    def client_interface(self) -> str:
+        """The network interface at the client's end."""
+        return "lo" if self.listening is not None else self._name
+
+    def interface_bytes(self) -> int | None:
+        """What has passed the client's end both ways, headers of TCP, IP and Ethernet included.
+
+        None on loopback, which others use as well.
+        """
+        if self.listening is not None:
+            return None
+        counters = Path("/sys/class/net", self._name, "statistics")
+        return sum(int((counters / f"{way}_bytes").read_text()) for way in ("rx", "tx"))
 
     @property
     def _name(self) -> str:
@@ -90,7 +127,7 @@ class Network:
 def network(link: Link) -> Network:
     """The link of this process's children. On loopback, a socket that listens is made here."""
     listening = socket.create_server(("127.0.0.1", 0)) if link == "loopback" else None
-    return Network(link, listening, os.getpid())
+    return Network(link, listening, os.getpid(), None if listening else os.pipe())
 
 
 def _unavailable(link: str, reason: str) -> OutcomeError:

@@ -1,36 +1,36 @@
-"""Stage `disaggregation.measure`: one block on one link. A fresh worker and client decode in interleaved turns."""
+"""Stage `disaggregation.measure`: one block on one link. Fresh processes decode in interleaved turns."""
 
 import os
 import secrets
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from plumbline.core.errors import UserError
-from plumbline.core.measure.interleave import Candidate, Rounds, interleave
+from plumbline.core.measure.interleave import Candidate, interleave
 from plumbline.core.plan.target import Spec
 from plumbline.core.run.device import device_name, torch_device
 from plumbline.core.run.processes import Member, run_group
-from plumbline.core.run.record import Outcome, OutcomeError, recording
+from plumbline.core.run.record import recording
 from plumbline.core.run.stage import stage
+from plumbline.disaggregation.baselines import ray_actor, torch_rpc
 from plumbline.disaggregation.links import WAIT_SECONDS, Network, network
 from plumbline.disaggregation.record import MeasureRecord
 from plumbline.disaggregation.runtime.client import Client
-from plumbline.disaggregation.runtime.generation import Mode, RemoteModel
 from plumbline.disaggregation.runtime.meter import settled
-from plumbline.disaggregation.runtime.protocol import Limits, Reply
+from plumbline.disaggregation.runtime.protocol import Limits
 from plumbline.disaggregation.runtime.remote import Remote
-from plumbline.disaggregation.runtime.sampling import Sampling
-from plumbline.disaggregation.runtime.session import Session
 from plumbline.disaggregation.runtime.weights import Held, Store, build
 from plumbline.disaggregation.runtime.worker import Worker
-from plumbline.disaggregation.settings import GENERATE, LOCAL, REMOTE, Link, ModelSettings
+from plumbline.disaggregation.settings import CAPTURE, GENERATE, LOCAL, OTHERS, RAY, RPC, Link, ModelSettings
+from plumbline.disaggregation.variants import Clock, Variants, behind, captured, here, on_worker
 
 WEIGHTS_BYTES = 64 << 30
 
@@ -41,6 +41,7 @@ class MeasureSpec(Spec):
     model: ModelSettings
     contexts: list[int]
     tokens: int
+    baselines: list[str]
     link: Link
     block: int
     min_rounds: int
@@ -50,19 +51,51 @@ class MeasureSpec(Spec):
     seed: int
     device: Literal["auto", "cpu", "cuda"]
 
+    @property
+    def built(self) -> dict[str, Any]:
+        """What a process needs to build the model."""
+        return {
+            "config": config_of(self.model),
+            "dtype": self.model.dtype,
+            "seed": self.seed,
+            "device": str(torch_device(self.device)),
+        }
+
 
 @stage
 def measure(spec: MeasureSpec, output: Path) -> None:
-    """Starts a worker and a client on the link, and records each turn that the client took."""
+    """Starts a worker, a client and the baselines' processes on the link, and records each turn of the client's."""
     secret, between = secrets.token_bytes(32), network(spec.link)
-    with recording(output, MeasureRecord, trial=output.stem, spec=spec) as findings:
-        findings |= {"link": spec.link, "block": spec.block}
+    with (
+        recording(output, MeasureRecord, trial=output.stem, spec=spec) as findings,
+        tempfile.TemporaryDirectory(prefix="plumb-") as folder,
+    ):
+        unavailable = _unavailable(spec, between)
+        findings |= {"link": spec.link, "block": spec.block, "unavailable": unavailable}
+        others = [name for name in OTHERS if name in spec.baselines and name not in unavailable]
         members = [
             Member(work=partial(serve, spec, between, secret), name="worker"),
-            Member(work=partial(ask, spec, between, secret), name="client"),
+            Member(work=partial(ask, spec, between, secret, others, Path(folder)), name="client"),
         ]
-        served, found = run_group(members)
-        findings |= found | served
+        if RPC in others:
+            members.append(Member(work=partial(torch_rpc.own, between, Path(folder, RPC)), name="owner of rpc"))
+        _import_ahead()
+        for found in run_group(members):
+            findings |= found
+
+
+def _import_ahead() -> None:
+    """Imports once, before the processes fork, what each of them would spend seconds on."""
+    from transformers import AutoModelForCausalLM, GPT2LMHeadModel  # noqa: F401
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # of models that are uploaded turn after turn
+
+
+def _unavailable(spec: MeasureSpec, between: Network) -> dict[str, str]:
+    """Baselines that were asked for and cannot run here -> why."""
+    reasons = {RPC: torch_rpc.missing(), RAY: ray_actor.missing(between)}
+    return {name: reason for name, reason in reasons.items() if name in spec.baselines and reason is not None}
 
 
 def serve(spec: MeasureSpec, between: Network, secret: bytes) -> dict[str, Any]:
@@ -77,28 +110,50 @@ def serve(spec: MeasureSpec, between: Network, secret: bytes) -> dict[str, Any]:
     return {"worker_pid": os.getpid(), "device": device_name(device)}
 
 
-def ask(spec: MeasureSpec, between: Network, secret: bytes) -> dict[str, Any]:
+def ask(spec: MeasureSpec, between: Network, secret: bytes, others: list[str], folder: Path) -> dict[str, Any]:
     """The client: every variant, in turns. Raises OutcomeError for tokens that are not the local ones."""
-    device = torch_device(spec.device)
-    config = config_of(spec.model)
-    held = Held(build(config, spec.model.dtype, spec.seed).to(device), "", 0)  # type: ignore[arg-type]
+    built = spec.built
+    held = Held(build(built["config"], built["dtype"], spec.seed).to(built["device"]), "", 0)
     between.client_end()
-    with Client([between.address], partial(_reached, secret, spec.spin_seconds), "none", 0.0) as client:
-        remote = client.seeded(config, spec.model.dtype, spec.seed)
-        contexts = [_turns(spec, held, remote, client, context) for context in spec.contexts]
+    with ExitStack() as open_ones:
+        client = open_ones.enter_context(
+            Client([between.address], partial(_reached, secret, spec.spin_seconds), "none", 0.0)
+        )
+        remote = client.seeded(built["config"], built["dtype"], spec.seed)
+        variants = {**here(held), **on_worker(client, remote, held)}
+        more: dict[str, Any] = {}
+        if CAPTURE in spec.baselines:
+            variants[CAPTURE], more = captured(held)
+        pids = {}
+        for name in others:
+            owner = open_ones.enter_context(_owned(name, spec, between, folder))
+            variants[name], pids[name] = behind(owner, between), owner.process()
+        contexts = [_turns(spec, variants, context) for context in spec.contexts]
         settled(client.remote.wire.socket)
         kernel, meter = client.remote.wire.kernel(), client.remote.wire.meter
     protocol = meter.sent_bytes + meter.received_bytes
     counted = None if kernel is None else kernel.acknowledged + kernel.received
     if counted is not None and counted != protocol:
         raise RuntimeError(f"the protocol counted {protocol} bytes, the kernel {counted}")
-    return {
+    return more | {
         "contexts": contexts,
         "client_pid": os.getpid(),
+        "owner_pids": pids,
         "parameters": sum(one.numel() for one in held.model.parameters()),
         "protocol_bytes": protocol,
         "kernel_bytes": counted,
     }
+
+
+@contextmanager
+def _owned(name: str, spec: MeasureSpec, between: Network, folder: Path) -> Iterator[Any]:
+    """The Decoder of the baseline `name`, in a process that is neither the client's nor the worker's."""
+    if name == RPC:
+        with torch_rpc.owned(between, folder / RPC, **spec.built) as owner:
+            yield owner
+    else:
+        with ray_actor.owned(folder, **spec.built) as owner:
+            yield owner
 
 
 def config_of(model: ModelSettings) -> dict[str, Any]:
@@ -106,15 +161,6 @@ def config_of(model: ModelSettings) -> dict[str, Any]:
     config = {"model_type": "gpt2", "n_embd": model.width, "n_layer": model.layers, "n_head": model.heads}
     config |= {"vocab_size": model.vocabulary, "n_positions": model.positions}
     return config | {"bos_token_id": None, "eos_token_id": None}
-
-
-def local_tokens(held: Held, prompt: Tensor, tokens: int) -> Tensor:
-    """What the worker computes, here: the same session without a wire."""
-    session = Session(held, prompt, None, Sampling(), Reply.TOKENS)
-    chosen = [session.prefill().tokens]
-    for _ in range(tokens - 1):
-        chosen.append(session.decode(cast(Tensor, chosen[-1])).tokens)
-    return torch.cat([prompt, torch.stack(cast(list[Tensor], chosen), 1)], 1)
 
 
 def _reached(secret: bytes, spin_seconds: float, address: str) -> Remote:
@@ -129,66 +175,27 @@ def _reached(secret: bytes, spin_seconds: float, address: str) -> Remote:
             time.sleep(0.05)
 
 
-def _turns(spec: MeasureSpec, held: Held, remote: RemoteModel, client: Client, context: int) -> dict[str, Any]:
+def _turns(spec: MeasureSpec, variants: Variants, context: int) -> dict[str, Any]:
     """The turns with prompts of `context` tokens, as a record has them."""
     draw = torch.Generator().manual_seed(spec.seed)
     prompt = torch.randint(spec.model.vocabulary, (1, context), generator=draw)
-    here, model = prompt.to(held.model.device), cast(Any, held.model)
-    whole = {"attention_mask": torch.ones_like(here), "max_new_tokens": spec.tokens, "do_sample": False}
-    expected = model.generate(here, **whole).cpu()
-    variants: dict[str, Callable[[], Tensor]] = {
-        LOCAL: lambda: local_tokens(held, here, spec.tokens).cpu(),
-        GENERATE: lambda: model.generate(here, **whole).cpu(),
-        **{name: _decoding(remote, prompt, spec.tokens, cast(Mode, mode)) for name, mode in REMOTE.items()},
-    }
-    traffic = {}
-    for name, variant in variants.items():  # warms up, too
-        before = client.remote.wire.meter.since(type(client.remote.wire.meter)())
-        _timed(name, variant, expected)
-        cost = client.remote.wire.meter.since(before)
-        traffic[name] = (cost.sent_bytes + cost.received_bytes, cost.round_trips) if name in REMOTE else None
-    arms = [
-        Candidate(name=name, run=partial(_timed, name, variant, expected), work=spec.tokens)
+    expected = variants[GENERATE].generate(prompt, spec.tokens, Clock())
+    traffic = {name: variant.traffic(name, prompt, expected) for name, variant in variants.items()}  # warms up, too
+    arms = {
+        name: Candidate(name=name, run=partial(variant.seconds, name, prompt, expected), work=spec.tokens)
         for name, variant in variants.items()
-    ]
+    }
     rounds = interleave(
-        arms[0],
-        arms[1:],
+        arms.pop(LOCAL),
+        list(arms.values()),
         seconds=spec.seconds,
         precision=spec.precision,
         min_rounds=spec.min_rounds,
         seed=[spec.seed, spec.block, context],
     )
-    return {"context": context, "precise": rounds.precise, "arms": _arms(rounds, traffic, spec.tokens)}
-
-
-def _decoding(remote: RemoteModel, prompt: Tensor, tokens: int, mode: Mode) -> Callable[[], Tensor]:
-    return lambda: remote.generate(prompt, max_new_tokens=tokens, mode=mode)
-
-
-def _timed(name: str, variant: Callable[[], Tensor], expected: Tensor) -> float:
-    """Seconds of one turn. Raises OutcomeError for other tokens than those of transformers, here."""
-    began = time.perf_counter()
-    found = variant()
-    seconds = time.perf_counter() - began
-    if not torch.equal(found, expected):
-        raise OutcomeError(Outcome.INVALID_OUTPUT, f"{name} generates other tokens than transformers does locally")
-    return seconds
-
-
-def _arms(rounds: Rounds, traffic: dict[str, tuple[int, int] | None], tokens: int) -> list[dict[str, Any]]:
-    found = []
-    for name, seconds in zip(rounds.names, np.transpose(rounds.seconds), strict=True):
-        cost = traffic.get(name)
-        found.append(
-            {
-                "name": name,
-                "seconds": seconds.tolist(),
-                "bytes_per_token": cost and cost[0] / tokens,
-                "round_trips_per_token": cost and cost[1] / tokens,
-            }
-        )
-    return found
+    taken = zip(rounds.names, np.transpose(rounds.seconds), strict=True)
+    found = [{"name": name, "seconds": seconds.tolist(), **traffic.get(name, {})} for name, seconds in taken]
+    return {"context": context, "precise": rounds.precise, "arms": found}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from plumbline.core.measure.interleave import rounds_per_process
+from plumbline.core.measure.interleave import MIN_ROUNDS
 from plumbline.core.plan.target import Target, Targets, figures_target
 from plumbline.disaggregation.settings import FIGURES, TABLES, DisaggregationSettings
 
@@ -15,7 +15,7 @@ def plan(
 ) -> list[Target]:
     """Every target of the study, upstream first: a trial for each link and block."""
     common = settings.model_dump(mode="json", exclude={"links", "blocks"})
-    rounds, trials = rounds_per_process(settings.blocks), []
+    rounds, trials = -(-MIN_ROUNDS // settings.blocks), []  # all blocks run, so together they have MIN_ROUNDS
     for link in settings.links:
         for block in range(settings.blocks):
             name = f"llm_decode-{link}-{block}"
@@ -29,8 +29,8 @@ def plan(
         reads={"trials": trials},
         merges=trials,
         beside={
-            "summary": ["summary.csv"],
-            "analysis": ["disaggregation_analysis.md"],
+            "summary": ["summary.csv", "contrasts.csv"],
+            "analysis": ["disaggregation_analysis.md", "claims.md"],
             "tables": [f"tables/{table}.tex" for table in TABLES],
         },
     )

@@ -18,9 +18,12 @@ class Arm(Settings):
     name: str
     seconds: list[float]
     """Per token, prompt included, one a round."""
-    bytes_per_token: float | None
-    """Both ways, headers and MACs included, by the protocol's counters; None where nothing is sent."""
-    round_trips_per_token: float | None
+    bytes_per_token: float | None = None
+    """Both ways, headers and MACs included; None where nothing is sent, or nothing can count it."""
+    counted_by: Literal["protocol", "interface"] | None = None
+    """The protocol's counters, or those of the network interface, which count headers of TCP, IP and Ethernet too."""
+    round_trips_per_token: float | None = None
+    """None where nothing is sent."""
 
 
 class Context(Settings):
@@ -41,8 +44,17 @@ class MeasureRecord(Record):
     block: int
     contexts: list[Context] = []
     parameters: int | None = None
+    unavailable: dict[str, str] = {}
+    """Baselines that were asked for and could not run here, and why."""
     worker_pid: int | None = None
     client_pid: int | None = None
+    rpc_pid: int | None = None
+    """Of the process that owns rpc's module, as it says itself when it ends."""
+    owner_pids: dict[str, int] = {}
+    """Of the baselines behind calls: the process that computed, as it told the client."""
+    capture_seconds: float | None = None
+    """What capturing the decode step took, once, before the turns."""
+    captured_operations: int | None = None
     protocol_bytes: int | None = None
     """All that the client sent and received, by the protocol's counters."""
     kernel_bytes: int | None = None

@@ -13,16 +13,41 @@ Link = Literal["loopback", "10gbit", "1gbit"]
 LOCAL = "local"
 FULL = "full"
 GENERATE = "generate"
+NO_STREAM = "no_stream"
+NO_WEIGHTS = "no_weights_resident"
 REMOTE = {
     FULL: "stream",
-    "no_stream": "step",
+    NO_STREAM: "step",
     "no_server_sampling": "logits",
+    "no_last_logits": "positions",
+    "no_phase": "phaseless",
+    "no_state_resident": "carried",
+    NO_WEIGHTS: "stream",
     "remote": "whole",
     "no_semantics": "shipped",
 }
 """The variants that decode on a worker, and how the runtime's client calls them."""
-FIGURES = ("latency", "traffic")
-TABLES = ("decode",)
+FEATURES = {
+    "stream": NO_STREAM,
+    "server_sampling": "no_server_sampling",
+    "last_logits": "no_last_logits",
+    "phase": "no_phase",
+    "state_resident": "no_state_resident",
+    "weights_resident": NO_WEIGHTS,
+}
+"""What the runtime knows, and the variant that is `full` without it."""
+CANNOT_STREAM = ("server_sampling", "state_resident")
+"""Without one of these, the next step has to wait for the client, so there is no stream either."""
+BLIND = ("remote", "no_semantics")
+"""The page's baselines on the same worker, which leave out several things at once."""
+CAPTURE, RPC, RAY = "capture_only", "rpc", "ray"
+OTHERS = (RPC, RAY)
+"""The baselines behind remote calls of other systems."""
+SENDING = (*REMOTE, *OTHERS)
+MARGIN = 0.05
+"""Two times within this share of each other, either way, are equivalent: what "no overhead" means."""
+FIGURES = ("latency", "features", "traffic")
+TABLES = ("decode", "features", "baselines")
 
 
 class ModelSettings(Settings):
@@ -55,19 +80,27 @@ class DisaggregationSettings(Settings):
     """The model that decodes."""
     contexts: list[PositiveInt] = [32, 256]
     """Lengths of the prompt in tokens."""
-    tokens: PositiveInt = 8
+    tokens: PositiveInt = 6
     """Number of tokens that each turn generates, greedily."""
     links: list[Link] = ["loopback", "1gbit"]
     """Networks between client and worker; the shaped ones need root, `ip` and `tc`, and are recorded as unavailable
     elsewhere."""
+    baselines: list[Literal["capture_only", "rpc", "ray"]] = ["capture_only", "rpc"]
+    """Further baselines: the decode step captured and replayed here; torch's rpc; an actor of Ray, which needs the
+    extra `ray` and makes each block longer by half a minute."""
     blocks: PositiveInt = 4
     """Number of fresh pairs of processes that everything is measured in."""
-    seconds: PositiveFloat = 3.0
+    seconds: PositiveFloat = 1.5
     """Time budget of each context in a block, once there are enough rounds."""
     precision: PositiveFloat = 0.02
     """Measuring stops early when half of every interval is at most this share."""
     spin_seconds: Annotated[float, Field(ge=0)] = 0.0
     """How long reads try again before they sleep, on both sides; it takes a core."""
+
+    @field_validator("baselines")
+    @classmethod
+    def _named_once(cls, values: list[object]) -> list[object]:
+        return distinct(values)
 
     @field_validator("contexts", "links")
     @classmethod

@@ -1,6 +1,6 @@
-"""Stage `disaggregation.summarize`: all blocks as one table, and the findings."""
+"""Stage `disaggregation.summarize`: all blocks as tables, and the findings with what shows each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -9,16 +9,18 @@ from plumbline.core.errors import UserError
 from plumbline.core.files import write_text
 from plumbline.core.measure.interleave import CONTROL
 from plumbline.core.plan.target import MergeSpec
-from plumbline.core.present.findings import findings_text
-from plumbline.core.present.formatting import MISSING, plural, reason, with_interval
+from plumbline.core.present.formatting import MISSING, number, p_text, with_interval
 from plumbline.core.present.tables import write_csv, write_latex
 from plumbline.core.run.record import Outcome
-from plumbline.core.run.records import machine_note, machines, write_results
+from plumbline.core.run.records import write_results
 from plumbline.core.run.stage import stage
 from plumbline.disaggregation.analysis import Cell, cells, cells_frame
+from plumbline.disaggregation.claims import all_claims, claims_text, findings
+from plumbline.disaggregation.contrasts import Contrast, contrasts, contrasts_frame
 from plumbline.disaggregation.record import MeasureRecord, read_trials
-from plumbline.disaggregation.settings import FULL, GENERATE
+from plumbline.disaggregation.settings import MARGIN, SENDING
 
+UNAVAILABLE = "unavailable"
 COLUMNS = [
     "Link",
     "Context",
@@ -28,12 +30,17 @@ COLUMNS = [
     "Bytes per token",
     "Round trips per token",
 ]
-WITHOUT = {
-    "no_stream": "the client asks for each token",
-    "no_server_sampling": "the worker sends the last position's logits, and the client asks and chooses",
-    "remote": "the worker sends the logits of every position, and the client asks and chooses",
-    "no_semantics": "keys and values travel both ways in every step",
+CONTRAST_COLUMNS = ["Link", "Context", "Variant", "Against", "Times as long", "p (Holm)", "Cliff's delta", "p (TOST)"]
+CAPTIONS = {
+    "features": "What each semantic feature saves: time per token of the full runtime without it, against the full"
+    " runtime, or, where nothing can be streamed without it, also against a full runtime that does not stream.",
+    "baselines": "Time per token of the full runtime and of the captured step against local, and of the baselines"
+    " against the full runtime.",
 }
+TESTS = (
+    f" With 95% intervals over blocks and rounds; t-tests over blocks, Holm-corrected over the table; Cliff's delta of"
+    f" the blocks' medians; TOST that the times are within {MARGIN:.0%}."
+)
 
 
 class SummarizeSpec(MergeSpec):
@@ -56,18 +63,29 @@ def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
     found, folder = cells(records), output.parent
     write_csv(cells_frame(found), folder / "summary.csv")
     write_latex(
-        decode_table(found),
+        decode_table(found, records),
         folder / "tables" / "decode.tex",
         caption="Time per token against the same computation without a wire, and against the full runtime, with 95%"
         " intervals over blocks and rounds; bytes both ways and round trips.",
         label="tab:disaggregation-decode",
     )
+    compared = contrasts(records)
+    write_csv(contrasts_frame(compared), folder / "contrasts.csv")
+    for family, caption in CAPTIONS.items():
+        write_latex(
+            contrast_table(compared, family),
+            folder / "tables" / f"{family}.tex",
+            caption=caption + TESTS,
+            label=f"tab:disaggregation-{family}",
+        )
     write_results(output, records)
-    write_text(folder / "disaggregation_analysis.md", findings(records, found))
+    claims = all_claims(records, found, compared)
+    write_text(folder / "disaggregation_analysis.md", findings(claims))
+    write_text(folder / "claims.md", claims_text(claims))
 
 
-def decode_table(found: Sequence[Cell]) -> pd.DataFrame:
-    """Each cell with its intervals, bytes and round trips."""
+def decode_table(found: Sequence[Cell], records: Sequence[MeasureRecord]) -> pd.DataFrame:
+    """Each cell with its intervals, bytes and round trips; then the baselines that could not run."""
     rows = []
     for one in found:
         local, full = one.against_local, one.against_full
@@ -78,67 +96,34 @@ def decode_table(found: Sequence[Cell]) -> pd.DataFrame:
             "local again" if one.name == CONTROL else one.name.replace("_", " "),
             with_interval(local.value, local.low, local.high, digits=2),
             MISSING if full is None else with_interval(full.value, full.low, full.high, digits=2),
-            MISSING if one.bytes_per_token is None else f"{one.bytes_per_token:,.0f}",
+            (UNAVAILABLE if one.name in SENDING else MISSING)
+            if one.bytes_per_token is None
+            else f"{one.bytes_per_token:,.0f}",
             MISSING if trips is None else f"{trips:.2f}",
         )
         rows.append(dict(zip(COLUMNS, values, strict=True)))
+    for link, name in dict.fromkeys((record.link, name) for record in records for name in record.unavailable):
+        rows.append(dict(zip(COLUMNS, (link, "all", name, UNAVAILABLE, *[MISSING] * 3), strict=True)))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def findings(records: Sequence[MeasureRecord], found: Sequence[Cell]) -> str:
-    """The study's findings as Markdown."""
-    return findings_text(
-        "How close to local is a model on a remote worker, and what do semantics save?",
-        {
-            "How close to local is decoding on a worker?": _cost(found),
-            "What does it cost to leave semantics out?": _bought(found),
-            "Caveats": _caveats(records, found),
-        },
-    )
-
-
-def _cost(found: Sequence[Cell]) -> Iterator[str]:
+def contrast_table(found: Sequence[Contrast], family: str) -> pd.DataFrame:
+    """Each contrast of a family with its interval, corrected p-value and effect size."""
+    rows = []
     for one in found:
-        ratio = with_interval(one.against_local.value, one.against_local.low, one.against_local.high, digits=2)
-        where = f"{one.link}, context {one.context}"
-        if one.name == CONTROL:
-            yield f"{where}: local against itself (A/A): {ratio}. Smaller differences cannot be resolved."
-        elif one.name == GENERATE:
-            yield f"{where}: transformers' generate takes {ratio} times as long as the worker's loop run locally."
-        elif one.name == FULL:
-            yield (
-                f"{where}: the full runtime takes {ratio} times as long as local ({one.verdict}), and sends"
-                f" {one.bytes_per_token:,.0f} bytes per token, the prompt included."
+        if one.family == family:
+            values = (
+                one.link,
+                str(one.context),
+                one.name.replace("_", " "),
+                one.base.replace("_", " "),
+                with_interval(one.ratio.value, one.ratio.low, one.ratio.high, digits=2),
+                p_text(one.p_corrected),
+                number(one.cliffs_delta, 2, signed=True),
+                p_text(one.equivalence_p),
             )
-
-
-def _bought(found: Sequence[Cell]) -> Iterator[str]:
-    for one in found:
-        if one.against_full is not None:
-            ratio = with_interval(one.against_full.value, one.against_full.low, one.against_full.high, digits=2)
-            yield (
-                f"{one.link}, context {one.context}, {one.name.replace('_', ' ')} ({WITHOUT[one.name]}): generation,"
-                f" prompt included, takes {ratio} times as long as full and sends {one.bytes_per_token:,.0f} bytes per"
-                " token."
-            )
-
-
-def _caveats(records: Sequence[MeasureRecord], found: Sequence[Cell]) -> Iterator[str]:
-    for record in records:
-        if not record.ok:
-            yield f"{record.trial}: {reason(record.outcome, record.message)}."
-    if found:
-        blocks = min(one.blocks for one in found)
-        yield f"Intervals cover the spread over rounds and over {plural(blocks, 'block')} of fresh processes."
-    yield (
-        "Each variant but the last leaves out what the one before it does, and one thing more, so no ratio is that of a"
-        " single feature. The intervals are not corrected for their number."
-    )
-    yield "Worker and client share one machine, so its cores and memory bandwidth are shared as well."
-    for parameters in sorted({record.parameters for record in records if record.parameters}):
-        yield f"The model has {parameters:,} parameters: the larger the model, the less a network costs against it."
-    if note := machine_note(machines(records)):
-        yield note
+            rows.append(dict(zip(CONTRAST_COLUMNS, values, strict=True)))
+    return pd.DataFrame(rows, columns=CONTRAST_COLUMNS)
 
 
 if __name__ == "__main__":

@@ -26,11 +26,33 @@ class Bounds:
     models: int = 64
     """Of one connection, at a time."""
     session_bytes: int = 1 << 30
-    """Of the keys and values of a session."""
+    """Of the keys and values of a session, and again of the logits of one of its steps."""
+    all_sessions_bytes: int = 8 << 30
+    """Of both, over all sessions of all connections."""
     weights_bytes: int = 8 << 30
     """Of all models together."""
     prompt_bytes: int = 1 << 24
     """Of the buffers of a prompt and its mask."""
+
+
+@dataclass
+class Budget:
+    """Memory of all sessions together, counted as what their requests need: it is not taken before it is reserved."""
+
+    most_bytes: int
+    bytes: int = 0
+
+    def reserve(self, session: Session, size: int) -> None:
+        """Has `session` hold so many bytes in all. Raises RefusedError when the others leave less."""
+        others = self.bytes - session.reserved_bytes
+        if others + size > self.most_bytes:
+            raise RefusedError(f"a session of {size} bytes: the others hold {others} of {self.most_bytes}; free some")
+        self.bytes, session.reserved_bytes = others + size, size
+
+    def release(self, session: Session) -> None:
+        """Gives up what `session` holds."""
+        self.bytes -= session.reserved_bytes
+        session.reserved_bytes = 0
 
 
 class State(StrEnum):

@@ -13,7 +13,9 @@ from plumbline.core.errors import UserError
 from plumbline.disaggregation.runtime.defaults import Defaults, inferred_mask
 from plumbline.disaggregation.runtime.protocol import (
     DECODE,
+    EVERY_POSITION,
     LAST,
+    NO_PHASE,
     PREFILL,
     STREAM,
     Op,
@@ -33,8 +35,34 @@ if TYPE_CHECKING:
 MOST_LOSSES = 3
 """Workers that one generation may lose before it is given up: a prompt may be what kills them."""
 
-Mode = Literal["stream", "step", "logits", "whole", "shipped"]
-REPLIES = {"logits": Reply.LAST_LOGITS, "whole": Reply.ALL_LOGITS, "shipped": Reply.STATE}
+Mode = Literal["stream", "step", "logits", "positions", "phaseless", "carried", "whole", "shipped"]
+
+
+@dataclass(frozen=True)
+class Way:
+    """What a mode asks of the worker."""
+
+    reply: Reply = Reply.TOKENS
+    flags: int = 0
+    streams: bool = False
+    """Whether all tokens are asked for at once."""
+
+    @property
+    def chooses_here(self) -> bool:
+        """Whether this side chooses the tokens, from logits."""
+        return self.reply not in (Reply.TOKENS, Reply.TOKENS_AND_STATE)
+
+
+MODES: dict[Mode, Way] = {
+    "stream": Way(streams=True),
+    "step": Way(),
+    "logits": Way(Reply.LAST_LOGITS),
+    "positions": Way(flags=EVERY_POSITION, streams=True),
+    "phaseless": Way(flags=NO_PHASE, streams=True),
+    "carried": Way(Reply.TOKENS_AND_STATE),
+    "whole": Way(Reply.ALL_LOGITS),
+    "shipped": Way(Reply.STATE),
+}
 
 
 class WorkerLostError(UserError):
@@ -113,9 +141,10 @@ class RemoteModel:
         transformers does. None elsewhere takes what the model's `generation_config` says; an empty list as
         eos_token_id never ends early. streamer: takes the prompt and each step's tokens, as they come.
         mode: `stream` asks once and the worker sends each token; `step` asks for each; `logits` has the worker send
-        logits, from which this side chooses; `whole` has it send those of every position; `shipped` has it send keys
-        and values as well, which travel back with the next step. The last two leave out what the runtime knows, for
-        comparison.
+        logits, from which this side chooses. The others leave out what the runtime knows, for comparison: `positions`
+        is `stream` with logits computed at every position; `phaseless` is `stream` with the whole sequence going
+        through the model in each step; `carried` is `step` with keys and values that travel both ways; `whole` is
+        `logits` with those of every position; `shipped` is `logits` with keys and values that travel both ways.
 
         Raises RequestRefusedError, and WorkerLostError with the number of the token that the worker was lost at.
         """
@@ -173,11 +202,12 @@ class RemoteModel:
 
     def _steps(self, request: Request) -> Iterator[Tensor]:
         """The tokens of each step, from a session that is freed afterwards. Raises PeerGoneError."""
-        remote, rows = self._client.remote, request.prompt.shape[0]
-        answer = remote.ask(Op.PREFILL, body=_prefill(self.handle, request), tensors=_inputs(request))
+        remote, rows, way = self._client.remote, request.prompt.shape[0], MODES[request.mode]
+        body, tensors = _prefill(self.handle, request), _inputs(request)
+        answer = remote.ask(Op.PREFILL, body=body, tensors=tensors, flags=way.flags)
         session = answer.session
         try:
-            if request.mode in REPLIES:
+            if way.chooses_here:
                 yield from self._choosing(remote, request, answer)
             else:
                 yield from _received(remote, request, answer, rows)
@@ -200,7 +230,7 @@ def _received(remote: Remote, request: Request, answer: Frame, rows: int) -> Ite
     """Tokens that the worker chooses: asked for one by one, or all at once."""
     session, yielded = answer.session, 1
     yield (tokens := _unpacked(answer, rows))
-    if request.mode == "stream" and request.steps > 1 and not answer.flags & LAST:
+    if MODES[request.mode].streams and request.steps > 1 and not answer.flags & LAST:
         answer = remote.ask(Op.STREAM, session, STREAM.pack(1, request.steps - 1) + _packed(tokens))
         yield _unpacked(answer, rows)
         while not answer.flags & LAST:
@@ -208,7 +238,7 @@ def _received(remote: Remote, request: Request, answer: Frame, rows: int) -> Ite
             yield _unpacked(answer, rows)
         return
     while yielded < request.steps and not answer.flags & LAST:
-        answer = remote.ask(Op.DECODE, session, DECODE.pack(yielded) + _packed(tokens))
+        answer = remote.ask(Op.DECODE, session, DECODE.pack(yielded) + _packed(tokens), answer.tensors)
         yielded += 1
         yield (tokens := _unpacked(answer, rows))
 
@@ -238,9 +268,9 @@ def _sampling(settings: Defaults, seed: int) -> Sampling:
 
 def _prefill(model: int, request: Request) -> bytes:
     sampling = request.sampling
-    reply = REPLIES.get(request.mode, Reply.TOKENS)
     values = (sampling.temperature, sampling.top_k, sampling.seed, sampling.pad, len(sampling.eos))
-    return PREFILL.pack(model, reply, *values) + struct.pack(f"<{len(sampling.eos)}i", *sampling.eos)
+    body = PREFILL.pack(model, MODES[request.mode].reply, *values)
+    return body + struct.pack(f"<{len(sampling.eos)}i", *sampling.eos)
 
 
 def _inputs(request: Request) -> list[Tensor]:

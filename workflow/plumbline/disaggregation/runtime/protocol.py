@@ -70,6 +70,10 @@ LAST = 2
 """Flag: the last frame of a stream; of any answer with tokens, that every row has ended."""
 ON_MODEL = 4
 """Flag of FREE: the number in the header is a model's handle."""
+EVERY_POSITION = 8
+"""Flag of PREFILL, for comparison: logits are computed at every position of the prompt, and only the last one used."""
+NO_PHASE = 16
+"""Flag of PREFILL, for comparison: each step runs as a prompt does, over the whole sequence."""
 
 DECODE = struct.Struct("<I")
 """The session's epoch: how many times its state has changed. The tokens follow, 4 bytes each."""
@@ -91,6 +95,12 @@ class Reply(IntEnum):
     """Logits at every position."""
     STATE = 3
     """Logits at the last position, and the session's keys and values, which the next step has to bring back."""
+    TOKENS_AND_STATE = 4
+    """The tokens that it has chosen, and keys and values as with `STATE`."""
+
+
+SHIPS_STATE = (Reply.STATE, Reply.TOKENS_AND_STATE)
+"""Replies that leave the session without its state."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plumbline.disaggregation.runtime.connection import Bounds, Connection, Upload
+from plumbline.disaggregation.runtime.connection import Bounds, Budget, Connection, Upload
 from plumbline.disaggregation.runtime.defaults import Defaults
-from plumbline.disaggregation.runtime.protocol import DECODE, MOST_ROWS, PREFILL, STREAM, Op, Reply, json_object
+from plumbline.disaggregation.runtime.protocol import (
+    DECODE,
+    MOST_ROWS,
+    PREFILL,
+    SHIPS_STATE,
+    STREAM,
+    Op,
+    Reply,
+    json_object,
+)
 from plumbline.disaggregation.runtime.sampling import Sampling, sampling_of
-from plumbline.disaggregation.runtime.session import Session, can_ship, check_logits, check_room
-from plumbline.disaggregation.runtime.weights import Held, RefusedError, Store, cleaned, size_of, skeleton
+from plumbline.disaggregation.runtime.session import Session, can_ship
+from plumbline.disaggregation.runtime.weights import Held, RefusedError, Store, cleaned, held_bytes, skeleton, specs_of
 from plumbline.disaggregation.runtime.wire import Frame
 
 
@@ -58,10 +67,10 @@ def _uploaded(config: dict[str, Any], dtype: str, content: str, connection: Conn
         return held
     upload = connection.upload
     if upload is None or upload.content != content:
-        missing = skeleton(config, dtype)
+        empty = skeleton(config, dtype)
         end_upload(connection, store)
-        store.reserve(size := size_of(missing))
-        connection.expect_upload(Upload(config, dtype, content, missing, size))
+        store.reserve(size := held_bytes(empty))
+        connection.expect_upload(Upload(config, dtype, content, specs_of(empty), size))
         return None
     if upload.missing:
         raise RefusedError(f"LOAD: {len(upload.missing)} weights are missing, {next(iter(upload.missing))} among them")
@@ -84,8 +93,8 @@ def put(frame: Frame, connection: Connection) -> None:
     connection.expect_upload(connection.upload)
 
 
-def prefill(frame: Frame, connection: Connection, bounds: Bounds, device: torch.device) -> Session:
-    """The session that a PREFILL starts. Raises RefusedError."""
+def prefill(frame: Frame, connection: Connection, bounds: Bounds, budget: Budget, device: torch.device) -> Session:
+    """The session that a PREFILL starts; what it needs is reserved. Raises RefusedError."""
     if len(connection.sessions) >= bounds.sessions:
         raise RefusedError(f"a connection may have {bounds.sessions} sessions; free one")
     try:
@@ -96,13 +105,13 @@ def prefill(frame: Frame, connection: Connection, bounds: Bounds, device: torch.
         raise RefusedError("PREFILL: the body is malformed") from None
     held = connection.model(handle)
     prompt, mask = _prompt(frame, held)
-    rows, length = prompt.shape
-    check_room(held, rows, length, bounds.session_bytes)
-    check_logits(held, rows, length if answers is Reply.ALL_LOGITS else 1, bounds.session_bytes)
     sampling = _sampling(sampling_of(sampled, eos), held)
-    if answers is Reply.STATE and not can_ship(held):
+    if answers in SHIPS_STATE and not can_ship(held):
         raise RefusedError("shipped: the model keeps more or less than all keys and values (a sliding window?)")
-    return Session(held, prompt.to(device), None if mask is None else mask.to(device), sampling, answers)
+    here = None if mask is None else mask.to(device)
+    session = Session(held, prompt.to(device), here, sampling, answers, frame.flags)
+    budget.reserve(session, session.needs(0, bounds.session_bytes))
+    return session
 
 
 def _prompt(frame: Frame, held: Held) -> tuple[Tensor, Tensor | None]:
@@ -131,7 +140,7 @@ def _sampling(sampling: Sampling, held: Held) -> Sampling:
     return sampling
 
 
-def steps(frame: Frame, session: Session, bounds: Bounds, device: torch.device) -> tuple[Tensor, int]:
+def steps(frame: Frame, session: Session, bounds: Bounds, budget: Budget, device: torch.device) -> tuple[Tensor, int]:
     """The tokens and the number of steps of a DECODE or STREAM. Raises RefusedError, and changes nothing then."""
     form = STREAM if frame.op is Op.STREAM else DECODE
     if len(frame.body) != form.size + 4 * session.rows:
@@ -144,7 +153,7 @@ def steps(frame: Frame, session: Session, bounds: Bounds, device: torch.device) 
     number = count[0] if count else 1
     if number < 1 or (frame.op is Op.STREAM and session.reply is not Reply.TOKENS):
         raise RefusedError("STREAM: wants at least one step, of a session whose tokens the worker chooses")
-    session.check_room(number, bounds.session_bytes)
+    budget.reserve(session, session.needs(number, bounds.session_bytes))
     session.restore([one.to(device) for one in frame.tensors])
     return tokens.to(device), number
 

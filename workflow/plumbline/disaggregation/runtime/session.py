@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from plumbline.disaggregation.runtime import buffers
-from plumbline.disaggregation.runtime.protocol import Reply
+from plumbline.disaggregation.runtime.protocol import EVERY_POSITION, NO_PHASE, SHIPS_STATE, Reply
 from plumbline.disaggregation.runtime.sampling import Sampler, Sampling
 from plumbline.disaggregation.runtime.weights import Held, RefusedError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a step gave: (rows,) tokens, or logits and perhaps the state."""
+    """What a step gave: (rows,) tokens, or logits; and perhaps the state."""
 
     tokens: Tensor | None = None
     tensors: tuple[Tensor, ...] = ()
@@ -28,10 +28,17 @@ class Answer:
 class Session:
     """A batch of prompts in a model. `epoch` counts the changes of its state: a step names the one it follows."""
 
-    def __init__(self, held: Held, prompt: Tensor, mask: Tensor | None, sampling: Sampling, reply: Reply) -> None:
-        """prompt: (rows, length), int64. mask: the same shape, 0 where there is padding; None: none."""
+    def __init__(
+        self, held: Held, prompt: Tensor, mask: Tensor | None, sampling: Sampling, reply: Reply, flags: int = 0
+    ) -> None:
+        """prompt: (rows, length), int64. mask: the same shape, 0 where there is padding; None: none.
+
+        flags: `EVERY_POSITION` and `NO_PHASE` of the protocol.
+        """
         self.held = held
         self.reply = reply
+        self.reserved_bytes = 0
+        """Of the memory of all sessions."""
         self.rows, self.length = prompt.shape
         self.epoch = 0
         self.sampler = Sampler(sampling, self.rows, prompt.device)
@@ -39,8 +46,10 @@ class Session:
         self._mask = mask if mask is not None and not bool((mask == 1).all()) else None
         accepted = inspect.signature(held.model.forward).parameters
         self._more: dict[str, Any] = {"use_cache": True}
-        if "logits_to_keep" in accepted and reply is not Reply.ALL_LOGITS:
+        self._keeps_all_logits = reply is Reply.ALL_LOGITS or bool(flags & EVERY_POSITION)
+        if "logits_to_keep" in accepted and not self._keeps_all_logits:
             self._more["logits_to_keep"] = 1
+        self._knows_phases = not flags & NO_PHASE
         self._has_positions = "position_ids" in accepted
         self._positions = _positions(prompt, self._mask)
         self._cache: Any = None
@@ -61,6 +70,10 @@ class Session:
         self.length += 1
         if self._mask is not None:
             self._mask = torch.cat([self._mask, self._mask.new_ones((self.rows, 1))], -1)
+        if not self._knows_phases:
+            self._prompt = torch.cat([self._prompt, tokens[:, None]], -1)
+            self._positions = _positions(self._prompt, self._mask)
+            return self.prefill()
         self._positions = self._positions[:, -1:] + 1
         return self._answer(self._forward(tokens[:, None], is_first_iteration=False))
 
@@ -71,9 +84,15 @@ class Session:
         kept = [getattr(layer, name, None) for layer in layers for name in ("keys", "values")]
         return sum(one.nbytes for one in kept if isinstance(one, Tensor))
 
-    def check_room(self, steps: int, most_bytes: int) -> None:
-        """Raises RefusedError when so many more tokens exceed the model's positions, or the session's memory."""
-        check_room(self.held, self.rows, self.length + steps, most_bytes)
+    def needs(self, steps: int, most_bytes: int) -> int:
+        """Bytes that so many more tokens need: keys and values of all, and the logits of one step.
+
+        Raises RefusedError when they exceed the model's positions, or `most_bytes` of either.
+        """
+        length = self.length + steps
+        kept = length if self._keeps_all_logits and steps == 0 else 1
+        state = check_room(self.held, self.rows, length, most_bytes)
+        return state + check_logits(self.held, self.rows, kept, most_bytes)
 
     def _forward(self, tokens: Tensor, *, is_first_iteration: bool) -> Tensor:
         """(rows, kept, vocabulary) logits; the call is the one that `generate` makes."""
@@ -91,12 +110,11 @@ class Session:
         return logits
 
     def _answer(self, logits: Tensor) -> Answer:
-        if self.reply is Reply.TOKENS:
-            return Answer(tokens=self.sampler.choose(logits[:, -1]))
-        if self.reply is Reply.ALL_LOGITS:
-            return Answer(tensors=(logits.float(),))
-        last = logits[:, -1].float()
-        return Answer(tensors=(last, *self._shipped()) if self.reply is Reply.STATE else (last,))
+        state = self._shipped() if self.reply in SHIPS_STATE else ()
+        if self.reply in (Reply.TOKENS, Reply.TOKENS_AND_STATE):
+            return Answer(self.sampler.choose(logits[:, -1]), state)
+        chosen = logits if self.reply is Reply.ALL_LOGITS else logits[:, -1]
+        return Answer(tensors=(chosen.float(), *state))
 
     def _shipped(self) -> tuple[Tensor, Tensor]:
         """Keys and values, (layers, rows, heads, length, width) each, which this session has no more afterwards."""
@@ -118,23 +136,27 @@ class Session:
                 self._cache.update(keys, values, layer)
 
 
-def check_room(held: Held, rows: int, length: int, most_bytes: int) -> None:
-    """Raises RefusedError when `rows` of `length` tokens exceed the model's positions, or `most_bytes` of state."""
+def check_room(held: Held, rows: int, length: int, most_bytes: int) -> int:
+    """Bytes of state of `rows` of `length` tokens. Raises RefusedError when they exceed the model's positions, or
+    `most_bytes`.
+    """
     config = held.model.config.get_text_config(decoder=True)
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and length > positions:
         raise RefusedError(f"{length} tokens: the model has {positions} positions")
     if (size := rows * length * state_bytes_per_token(config, held.model.dtype)) > most_bytes:
         raise RefusedError(f"a state of {size} bytes: a session may have {most_bytes}")
+    return size
 
 
-def check_logits(held: Held, rows: int, positions: int, most_bytes: int) -> None:
-    """Raises RefusedError when the logits of a step, and their copy in float32, exceed `most_bytes`."""
+def check_logits(held: Held, rows: int, positions: int, most_bytes: int) -> int:
+    """Bytes of a step's logits and of their copy in float32. Raises RefusedError when they exceed `most_bytes`."""
     size = rows * positions * held.vocabulary * (held.model.dtype.itemsize + torch.float32.itemsize)
     if size > most_bytes:
         raise RefusedError(
             f"logits of {size} bytes: a session may have {most_bytes}; send fewer rows or a shorter prompt"
         )
+    return size
 
 
 def state_bytes_per_token(config: "PretrainedConfig", dtype: torch.dtype) -> int:

@@ -72,14 +72,14 @@ def build(config: Mapping[str, Any], dtype: str, seed: int) -> "PreTrainedModel"
         return _made(config, dtype).eval()
 
 
-def skeleton(config: Mapping[str, Any], dtype: str) -> dict[str, buffers.TensorSpec]:
-    """Name -> type and shape of every weight that a model of this config has, each shared one once. Takes no memory."""
+def skeleton(config: Mapping[str, Any], dtype: str) -> "PreTrainedModel":
+    """The model of a config on the device `meta`, where it takes no memory."""
     with torch.device("meta"):
-        return specs_of(_made(config, dtype))
+        return _made(config, dtype)
 
 
 def specs_of(model: "PreTrainedModel") -> dict[str, buffers.TensorSpec]:
-    """Name -> type and shape of the model's weights."""
+    """Name -> type and shape of the model's weights, each shared one once."""
     return {name: buffers.TensorSpec(one.dtype, tuple(one.shape)) for name, one in weights_of(model).items()}
 
 
@@ -96,8 +96,7 @@ def weights_of(model: "PreTrainedModel") -> dict[str, Tensor]:
 
 def filled(config: Mapping[str, Any], dtype: str, weights: Mapping[str, Tensor]) -> "PreTrainedModel":
     """The model of a config with these weights; none are drawn first."""
-    with torch.device("meta"):
-        empty = _made(config, dtype)
+    empty = skeleton(config, dtype)
     model = type(empty).from_pretrained(
         None, config=empty.config, state_dict=dict(weights), dtype=getattr(torch, dtype)
     )
@@ -146,9 +145,9 @@ def content_hash(model: "PreTrainedModel") -> str:
     return digest.hexdigest()
 
 
-def size_of(specs: Mapping[str, buffers.TensorSpec]) -> int:
-    """Bytes of the weights."""
-    return sum(spec.size for spec in specs.values())
+def held_bytes(model: "PreTrainedModel") -> int:
+    """Bytes of parameters and buffers, also of those that are not saved, each shared one once."""
+    return sum({id(one): one.nbytes for one in (*model.parameters(), *model.buffers())}.values())
 
 
 def _made(config: Mapping[str, Any], dtype: str) -> "PreTrainedModel":
@@ -205,7 +204,7 @@ class Store:
         asked = json.dumps(["seeded", dict(config), dtype, seed], sort_keys=True)
         if held := self._held.get(self._known.get(asked, "")):
             return self._counted(held)
-        with self._room(size_of(skeleton(config, dtype))):  # before any of it exists
+        with self._room(held_bytes(skeleton(config, dtype))):  # before any of it exists
             return self._add(build(config, dtype, seed), asked)
 
     def saved(self, name: str, dtype: str) -> Held:
@@ -253,8 +252,7 @@ class Store:
             self._known[asked] = content
         held = self._held.get(content)
         if held is None:
-            size = size_of(specs_of(model))
-            held = self._held[content] = Held(model.to(self.device), content, size)  # type: ignore[arg-type]
+            held = self._held[content] = Held(model.to(self.device), content, held_bytes(model))  # type: ignore[arg-type]
         return self._counted(held)
 
     @contextmanager

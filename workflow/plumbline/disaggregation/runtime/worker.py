@@ -18,7 +18,7 @@ from torch import Tensor
 from plumbline.core.errors import one_line
 from plumbline.core.run.device import memory_errors
 from plumbline.disaggregation.runtime import requests
-from plumbline.disaggregation.runtime.connection import Bounds, Connection, State
+from plumbline.disaggregation.runtime.connection import Bounds, Budget, Connection, State
 from plumbline.disaggregation.runtime.handshake import answer_hello
 from plumbline.disaggregation.runtime.protocol import (
     LAST,
@@ -58,6 +58,7 @@ class Worker:
         self.store = store
         self.limits = limits or Limits()
         self.bounds = bounds or Bounds()
+        self.budget = Budget(self.bounds.all_sessions_bytes)
         self.is_stopping = False
         self.steps = 0
         self.refused = 0
@@ -241,7 +242,7 @@ class Worker:
             case Op.DECODE | Op.STREAM:
                 self._queue_steps(connection, frame)
             case Op.PREFILL:
-                session = requests.prefill(frame, connection, self.bounds, self.store.device)
+                session = requests.prefill(frame, connection, self.bounds, self.budget, self.store.device)
                 number = self._new_handle()
                 connection.sessions[number] = session
                 self._queue(connection, Task(op, number, session))
@@ -274,7 +275,7 @@ class Worker:
         session = connection.session(frame.session)
         if frame.session in self._tasks:
             raise RefusedError(f"session {frame.session} is busy with its last request")
-        tokens, steps = requests.steps(frame, session, self.bounds, self.store.device)
+        tokens, steps = requests.steps(frame, session, self.bounds, self.budget, self.store.device)
         self._queue(connection, Task(frame.op, frame.session, session, tokens, steps))
 
     def _queue(self, connection: Connection, task: Task) -> None:
@@ -288,7 +289,7 @@ class Worker:
         return self._handles
 
     def _free(self, connection: Connection, handle: int) -> None:
-        del connection.sessions[handle]
+        self.budget.release(connection.sessions.pop(handle))
         connection.expect_states()
         if (task := self._tasks.pop(handle, None)) is not None:
             with suppress(ValueError):  # it is parked, or is the one at work
@@ -303,6 +304,7 @@ class Worker:
             "refused": self.refused,
             "weights": {held.content: held.users for held in connection.models.values()},
             "weights_bytes": self.store.bytes,
+            "sessions_bytes": self.budget.bytes,
             "received_bytes": meter.received_bytes,
             "sent_bytes": meter.sent_bytes,
             "spin_seconds": self.limits.spin_seconds,
@@ -345,15 +347,13 @@ class Worker:
 
     def _answer(self, connection: Connection, task: Task, answer: Answer) -> None:
         task.steps -= 1
-        if answer.tokens is None:
-            del self._tasks[task.handle]
+        if answer.tensors:
             connection.expect_states()
-            connection.wire.send(task.op, task.handle, tensors=answer.tensors)
-            return
+        body = b"" if answer.tokens is None else _packed(answer.tokens)
         has_ended = task.session.sampler.has_ended
         is_last = task.steps == 0 or has_ended
         flags = LAST if has_ended or (is_last and task.op is Op.STREAM) else 0
-        connection.wire.send(task.op, task.handle, _packed(answer.tokens), flags=flags)
+        connection.wire.send(task.op, task.handle, body, answer.tensors, flags)
         if is_last:
             del self._tasks[task.handle]
         else:

@@ -1,0 +1,171 @@
+"""The study's findings: each claim in a sentence, with the files that show it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from plumbline.core.measure.interleave import CONTROL
+from plumbline.core.present.findings import findings_text
+from plumbline.core.present.formatting import number, p_text, plural, reason, with_interval
+from plumbline.core.run.records import machine_note, machines
+from plumbline.core.statistics.hypothesis_tests import ALPHA
+from plumbline.disaggregation.analysis import Cell
+from plumbline.disaggregation.contrasts import Contrast, blocks_for_wilcoxon, least_wilcoxon_p
+from plumbline.disaggregation.record import MeasureRecord
+from plumbline.disaggregation.settings import CAPTURE, FULL, GENERATE, LOCAL, MARGIN
+
+TITLE = "How close to local is a model on a remote worker, and what do semantics save?"
+COST = "How close to local is decoding on a worker?"
+FEATURE = "What does each semantic feature save?"
+BASELINE = "How do the baselines compare?"
+CAVEAT = "Caveats"
+DOES = {
+    "no_stream": "the client asks for each token",
+    "no_server_sampling": "the worker sends the last position's logits, and the client asks and chooses",
+    "no_last_logits": "logits are computed at every position of the prompt",
+    "no_phase": "each step runs as a prompt does, over the whole sequence",
+    "no_state_resident": "keys and values travel both ways in every step, and the client asks for each token",
+    "no_weights_resident": "the model is uploaded for each generation",
+    "remote": "the worker sends the logits of every position, and the client asks and chooses",
+    "no_semantics": "logits, keys and values travel both ways in every step, and the client asks and chooses",
+    "rpc": "torch's rpc, whose remote process keeps the model and its state",
+    "ray": "an actor of Ray that keeps the model and its state",
+    "capture_only": "the captured decode step, replayed locally",
+    "full": "the full runtime",
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the findings."""
+
+    question: str
+    text: str
+    shown_by: tuple[str, ...]
+    """Files below the study's results."""
+
+
+def all_claims(records: Sequence[MeasureRecord], found: Sequence[Cell], compared: Sequence[Contrast]) -> list[Claim]:
+    """Every claim, question by question."""
+    return [
+        *_cost(found, compared),
+        *_compared(FEATURE, "features", "figures/features.pdf", compared),
+        *_compared(BASELINE, "baselines", "figures/latency.pdf", compared),
+        *_capture(records),
+        *(Claim(CAVEAT, text, shown) for text, shown in _caveats(records, compared)),
+    ]
+
+
+def findings(claims: Sequence[Claim]) -> str:
+    """The claims as Markdown, under their questions."""
+    questions = (COST, FEATURE, BASELINE, CAVEAT)
+    return findings_text(TITLE, {one: [claim.text for claim in claims if claim.question == one] for one in questions})
+
+
+def claims_text(claims: Sequence[Claim]) -> str:
+    """A Markdown table: each claim, and the files that show it."""
+    rows = ""
+    for claim in claims:
+        text = claim.text.replace("|", r"\|")
+        rows += f"| {text} | {', '.join(f'`{path}`' for path in claim.shown_by)} |\n"
+    head = "Paths start at this file's folder; `*` stands for every block. `snakemake --cores all disaggregation`"
+    return f"# Claims, and what shows them\n\n{head} rebuilds all of it.\n\n| claim | shown by |\n| --- | --- |\n{rows}"
+
+
+def _cost(found: Sequence[Cell], compared: Sequence[Contrast]) -> Iterator[Claim]:
+    tested = {(one.link, one.context, one.name): one for one in compared if one.base == LOCAL}
+    for one in found:
+        ratio = with_interval(one.against_local.value, one.against_local.low, one.against_local.high, digits=2)
+        where, test = f"{one.link}, context {one.context}", tested.get((one.link, one.context, one.name))
+        shown = ("tables/decode.tex", "contrasts.csv", _trials([one.link]))
+        if one.name == CONTROL and test is not None:
+            yield Claim(
+                COST,
+                f"{where}: local against itself (A/A) takes {ratio} times as long, {_p(test.p_corrected)}:"
+                f" {'a difference where there is none' if test.is_significant else 'no significant difference'}."
+                " Smaller differences cannot be resolved.",
+                shown,
+            )
+        elif one.name == GENERATE:
+            text = f"{where}: transformers' generate takes {ratio} times as long as the worker's loop run locally."
+            yield Claim(COST, text, shown)
+        elif one.name == FULL and test is not None:
+            shows = "is shown to be" if test.is_equivalent else "is not shown to be"
+            yield Claim(
+                COST,
+                f"{where}: the full runtime takes {ratio} times as long as local ({one.verdict}), and sends"
+                f" {one.bytes_per_token:,.0f} bytes per token, the prompt included. It {shows} within {MARGIN:.0%} of"
+                f" local (TOST, {_p(test.equivalence_p)}).",
+                shown,
+            )
+
+
+def _compared(question: str, family: str, figure: str, compared: Sequence[Contrast]) -> Iterator[Claim]:
+    """A claim for each pair of variants, with all links and prompts."""
+    own = [one for one in compared if one.family == family and (one.name, one.base) != (FULL, LOCAL)]
+    for name, base in dict.fromkeys((one.name, one.base) for one in own):
+        same = [one for one in own if (one.name, one.base) == (name, base)]
+        times = "; ".join(
+            f"{one.link}, context {one.context}: {_ratio(one)} ({_p(one.p_corrected)}, Cliff's δ"
+            f" {number(one.cliffs_delta, 2, signed=True)})"
+            for one in same
+        )
+        text = f"`{name}` ({DOES[name]}) takes this many times as long per token as `{base}`: {times}."
+        links = dict.fromkeys(one.link for one in same)
+        yield Claim(question, text, (f"tables/{family}.tex", figure, "contrasts.csv", _trials(links)))
+
+
+def _capture(records: Sequence[MeasureRecord]) -> Iterator[Claim]:
+    seconds = [record.capture_seconds for record in records if record.capture_seconds is not None]
+    if seconds:
+        count = next(record.captured_operations for record in records if record.capture_seconds is not None)
+        text = (
+            f"`{CAPTURE}`: capturing the decode step ({count} operations) takes {min(seconds):.2f} to"
+            f" {max(seconds):.2f} s, once for a block; the turns replay what was captured."
+        )
+        yield Claim(BASELINE, text, (_trials(dict.fromkeys(record.link for record in records)),))
+
+
+def _caveats(records: Sequence[MeasureRecord], compared: Sequence[Contrast]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for record in records:
+        if not record.ok:
+            yield f"{record.trial}: {reason(record.outcome, record.message)}.", (f"trials/{record.trial}.json",)
+    gone: dict[str, list[str]] = {}
+    for record in records:
+        for name, why in record.unavailable.items():
+            gone.setdefault(f"{name}, {record.link}: unavailable ({why}).", []).append(f"trials/{record.trial}.json")
+    yield from ((text, tuple(paths)) for text, paths in gone.items())
+    everywhere = _trials(dict.fromkeys(record.link for record in records))
+    if compared:
+        blocks = min(one.blocks for one in compared)
+        text = (
+            f"Intervals and tests cover the spread over {plural(blocks, 'block')} of fresh processes and their rounds."
+        )
+        if least_wilcoxon_p(blocks) >= ALPHA:
+            text += (
+                f" With so few, the signed-rank test over blocks cannot fall below p = {least_wilcoxon_p(blocks):.3g},"
+                f" whatever they hold: it takes {blocks_for_wilcoxon()} blocks for {ALPHA:g}. The p-values here are"
+                " t-tests of the blocks' log ratios, which take them for normal."
+            )
+        yield text, ("contrasts.csv",)
+    yield "Worker, client and baselines share one machine, so its cores and memory bandwidth are shared.", (everywhere,)
+    for parameters in sorted({record.parameters for record in records if record.parameters}):
+        text = f"The model has {parameters:,} parameters: the larger the model, the less a network costs against it."
+        yield text, (everywhere,)
+    if note := machine_note(machines(records)):
+        yield note, (everywhere,)
+
+
+def _p(value: float) -> str:
+    """`p = 0.012`, `p < 0.001`."""
+    text = p_text(value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def _ratio(one: Contrast) -> str:
+    return with_interval(one.ratio.value, one.ratio.low, one.ratio.high, digits=2)
+
+
+def _trials(links: Iterable[str]) -> str:
+    """The records of all blocks on these links."""
+    names = list(links)
+    return f"trials/llm_decode-{names[0] if len(names) == 1 else '*'}-*.json"
