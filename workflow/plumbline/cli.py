@@ -127,7 +127,7 @@ def report(
     results: Annotated[str | None, typer.Option(help="Results folder to read instead of the config's.")] = None,
 ) -> None:
     """Write report.html and REPORT.md from the results that are there; nothing is run."""
-    from plumbline.core.present.report.write import report as write_report  # pandas, which no other command needs
+    from plumbline.core.present.report.write import write_report  # pandas, which no other command needs
 
     config = configuration.load([Path("config.yaml"), *(configfile or [])])
     folder = Path(results or config.results)

@@ -19,7 +19,7 @@ from plumbline.core.present.findings import findings_text
 from plumbline.core.present.plotting import save
 from plumbline.core.present.report.chapters import Chapter, ReportSpec, given_options, title_and_caption
 from plumbline.core.present.report.found import caption_of
-from plumbline.core.present.report.write import report
+from plumbline.core.present.report.write import write_report
 from plumbline.core.present.tables import write_latex
 
 ROOT = Path(__file__).parents[4]
@@ -71,7 +71,7 @@ def written(tmp_path_factory, picture) -> Path:
     for chapter in spec.chapters:
         results_of(chapter, folder, picture)
     (folder / "config.json").write_text(json.dumps({"seed": 0, "note": "a" * 500}))
-    report(spec, folder, TEXTS, "--configfile mine.yaml", folder / "report.html")
+    write_report(spec, folder, TEXTS, "--configfile mine.yaml", folder / "report.html")
     return folder
 
 
@@ -167,7 +167,7 @@ def test_studies_that_were_not_run_are_named_and_the_others_are_shown(tmp_path, 
     spec = default_spec()
     results_of(spec.chapters[1], tmp_path / "results", picture)
     (tmp_path / "results" / spec.chapters[1].figures[0]).unlink()
-    report(spec, tmp_path / "results", TEXTS, "", tmp_path / "results" / "report.html")
+    write_report(spec, tmp_path / "results", TEXTS, "", tmp_path / "results" / "report.html")
     page = Page(tmp_path / "results" / "report.html")
     assert page.text.count("Not run yet, or not finished.") == len(spec.chapters) - 1
     assert page.text.count("Not drawn yet.") == 1
@@ -180,13 +180,13 @@ def test_studies_that_were_not_run_are_named_and_the_others_are_shown(tmp_path, 
 
 def test_report_before_a_run_says_to_run_first_in_one_line_and_writes_nothing(tmp_path):
     with pytest.raises(UserError, match=r"^nothing to report, as .* holds no findings yet: run make run first$"):
-        report(default_spec(), tmp_path / "results", TEXTS, "", tmp_path / "results" / "report.html")
+        write_report(default_spec(), tmp_path / "results", TEXTS, "", tmp_path / "results" / "report.html")
     assert not (tmp_path / "results").exists()
 
 
 def test_the_same_results_give_the_same_bytes(written, tmp_path):
     before = [(written / name).read_bytes() for name in ("report.html", "REPORT.md")]
-    report(default_spec(), written, TEXTS, "--configfile mine.yaml", written / "report.html")
+    write_report(default_spec(), written, TEXTS, "--configfile mine.yaml", written / "report.html")
     assert [(written / name).read_bytes() for name in ("report.html", "REPORT.md")] == before
 
 

@@ -22,7 +22,7 @@ NAMED = 3
 
 
 @stage
-def report(spec: ReportSpec, results: Path, texts: Path, options: str, output: Path) -> None:
+def write_report(spec: ReportSpec, results: Path, texts: Path, options: str, output: Path) -> None:
     """Writes the page `output` with all figures inside it, and REPORT.md with the findings beside it.
 
     results: the folder with the chapters' files; a chapter without findings is named as not run. texts: the folder
@@ -91,4 +91,4 @@ def _first(values: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    report.main()
+    write_report.main()
