@@ -2,7 +2,7 @@
 
 import pytest
 
-from plumbline.commands.progress import duration, has_failed_since, last_line, remaining_of_all, study_progress
+from plumbline.commands.progress import duration, ending, has_failed_since, last_line, remaining_of_all, study_progress
 from plumbline.core.plan.status import TargetStatus
 from plumbline.core.plan.target import Target
 
@@ -36,6 +36,11 @@ def test_what_failed_before_the_run_waits_and_what_was_killed_in_it_has_failed()
     assert has_failed(status("a", "failed", why=("no",), changed=101.0))
     assert has_failed(status("a", "missing", why=("interrupted at 3%",), changed=101.0))
     assert not has_failed(status("a", "missing"))
+
+
+def test_what_was_killed_is_called_interrupted_and_not_failed():
+    assert ending(status("a", "failed", why=("no",))) == "failed"
+    assert ending(status("a", "missing", why=("interrupted at 3%",))) == "interrupted"
 
 
 def test_time_left_is_the_mean_of_those_done_shared_among_those_that_run():

@@ -70,7 +70,7 @@ def test_a_plan_that_cannot_be_made_ends_it_in_one_line(house):
     text = finish(house, "sweep", "sweep.quadratic.code=[nowhere/*.py]", status=1)
     command, mistake = text.splitlines()
     assert command.split()[1:4] == ["--cores", "all", "sweep"]
-    assert mistake.startswith("plumbline: sweep.quadratic.code: ")
+    assert mistake == "plumbline: sweep.quadratic.code[0]: nowhere/*.py matches no file"
 
 
 def test_results_that_cannot_be_written_are_named_in_one_line(house):
@@ -101,7 +101,6 @@ def test_interrupted_run_ends_its_trials_and_the_same_command_goes_on(house):
             kill_group(process)
     assert process.returncode == 1
     assert "Run the same command again to go on" in text
-    assert "interrupted sweep/run/quadratic/" in text
     assert not [line for line in text.splitlines() if "Traceback" in line]
     processes = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True, check=False)
     assert processes.stdout == ""
