@@ -183,7 +183,7 @@ def test_a_turn_ends_with_its_last_token_not_with_what_is_cleared_away_afterward
 
 
 def test_ray_is_unavailable_with_its_reason_where_it_is_not_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_actor.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(ray_actor, "find_spec", lambda name: None)
     record = measured(tmp_path, baselines=["ray"])
     assert record.ok, record.message
     assert record.unavailable == {"ray": "the package ray is not installed; pip install 'plumbline[ray]'"}

@@ -19,8 +19,10 @@ from plumbline.disaggregation.settings import Link
 
 CLONE_NEWNET = 0x40000000  # of Linux's sched.h
 PORT = 7700
-BURST = "16kb"
-"""What may pass at once after a pause: little, for a step may send no more than a few packets."""
+BURSTS = {"1gbit": "16kb", "10gbit": "125kb"}
+"""What may pass at once after a pause: little, for a step may send no more than a few packets. At either rate it is
+what passes in about 100 µs: a smaller bucket is not filled again in time, and lets less than the rate through.
+"""
 LONGEST_QUEUE = "50ms"
 WAIT_SECONDS = 30.0
 JOINERS = 2
@@ -110,7 +112,7 @@ class Network:
         return f"10.213.{(self.number >> 6) & 255}.{(self.number & 63) * 4 + end}"
 
     def _limit(self, device: str) -> None:
-        shaped = ["rate", self.link, "burst", BURST, "latency", LONGEST_QUEUE]
+        shaped = ["rate", self.link, "burst", BURSTS[self.link], "latency", LONGEST_QUEUE]
         self._run("tc", "qdisc", "add", "dev", device, "root", "tbf", *shaped)
 
     def _run(self, *command: str) -> None:

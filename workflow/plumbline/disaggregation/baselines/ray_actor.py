@@ -4,11 +4,12 @@ Ray is an extra of its own (`pip install plumbline[ray]`): where it is not insta
 Starting Ray and the actor stands outside the timed turns. Its messages are pickled, so it listens on loopback alone.
 """
 
-import importlib.util
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ STORE_BYTES = 100 << 20  # of Ray's shared memory, which tokens do not need
 
 def missing(between: Network) -> str | None:
     """Why this baseline cannot run here; None where it can."""
-    if importlib.util.find_spec("ray") is None:
+    if find_spec("ray") is None:
         return "the package ray is not installed; pip install 'plumbline[ray]'"
     if between.listening is None:
         return "its daemons run on loopback alone, not at both ends of a link"
@@ -54,6 +55,7 @@ def owned(folder: Path, **built: Any) -> Iterator[Called]:
     import ray
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else it makes one, and keeps it in the user's home
     ray.init(
         num_cpus=1,
         include_dashboard=False,
