@@ -83,7 +83,7 @@ def ask(spec: MeasureSpec, between: Network, secret: bytes) -> dict[str, Any]:
     config = config_of(spec.model)
     held = Held(build(config, spec.model.dtype, spec.seed).to(device), "", 0)  # type: ignore[arg-type]
     between.client_end()
-    with Client([between.address], partial(_reached, secret, spec.spin_seconds), "none", 0.0) as client:
+    with Client([between.address], partial(reached, secret, spec.spin_seconds), "none", 0.0) as client:
         remote = client.seeded(config, spec.model.dtype, spec.seed)
         contexts = [_turns(spec, held, remote, client, context) for context in spec.contexts]
         settled(client.remote.wire.socket)
@@ -102,10 +102,8 @@ def ask(spec: MeasureSpec, between: Network, secret: bytes) -> dict[str, Any]:
 
 
 def config_of(model: ModelSettings) -> dict[str, Any]:
-    """The transformers config of the model; no token ends a text."""
-    config = {"model_type": "gpt2", "n_embd": model.width, "n_layer": model.layers, "n_head": model.heads}
-    config |= {"vocab_size": model.vocabulary, "n_positions": model.positions}
-    return config | {"bos_token_id": None, "eos_token_id": None}
+    """The transformers config of the model."""
+    return model.gpt2
 
 
 def local_tokens(held: Held, prompt: Tensor, tokens: int) -> Tensor:
@@ -117,7 +115,7 @@ def local_tokens(held: Held, prompt: Tensor, tokens: int) -> Tensor:
     return torch.cat([prompt, torch.stack(cast(list[Tensor], chosen), 1)], 1)
 
 
-def _reached(secret: bytes, spin_seconds: float, address: str) -> Remote:
+def reached(secret: bytes, spin_seconds: float, address: str) -> Remote:
     """A connection to the worker, which may be about to listen."""
     deadline = time.monotonic() + WAIT_SECONDS
     while True:

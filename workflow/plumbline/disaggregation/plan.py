@@ -5,30 +5,57 @@ from functools import partial
 from plumbline.core.measure.interleave import rounds_per_process
 from plumbline.core.plan.target import Target, Targets, figures_target
 from plumbline.disaggregation.settings import FIGURES, TABLES, DisaggregationSettings
+from plumbline.disaggregation.workload_record import target_name
 
 _target = partial(Target, "disaggregation")
+DECODING = {"model", "contexts", "tokens", "seconds", "precision", "spin_seconds"}
+"""Settings that decide a trial of `llm_decode`."""
 
 
 def plan(settings: DisaggregationSettings, seed: int, upstream: Targets, device: str) -> list[Target]:
-    """Every target of the study, upstream first: a trial for each link and block."""
-    common = settings.model_dump(mode="json", exclude={"links", "blocks"})
+    """Every target of the study, upstream first: a trial for each link and block, and one for a block of graphs."""
+    common = settings.model_dump(mode="json", include=DECODING)
     rounds, trials = rounds_per_process(settings.blocks), []
     for link in settings.links:
         for block in range(settings.blocks):
             name = f"llm_decode-{link}-{block}"
             values = {**common, "link": link, "block": block, "min_rounds": rounds, "seed": seed, "device": device}
             trials.append(_target("measure", name, f"trials/{name}.json", values, is_trial=True))
+    capture, blocks = _graphs(settings, seed, device)
     summary = _target(
         "summarize",
         "",
         "results.json",
         {},
-        reads={"trials": trials},
-        merges=trials,
+        reads={"trials": trials, **({"workloads": blocks} if blocks else {})},
+        merges=[*trials, *blocks],
         beside={
-            "summary": ["summary.csv"],
+            "summary": ["summary.csv", "workloads.csv"],
             "analysis": ["disaggregation_analysis.md"],
             "tables": [f"tables/{table}.tex" for table in TABLES],
         },
     )
-    return [*trials, summary, figures_target("disaggregation", FIGURES, summary)]
+    return [*trials, *capture, *blocks, summary, figures_target("disaggregation", FIGURES, summary)]
+
+
+def _graphs(settings: DisaggregationSettings, seed: int, device: str) -> tuple[list[Target], list[Target]]:
+    """The workloads of captured graphs: capturing them, and their blocks, each of which writes a record a link."""
+    if not settings.workloads:
+        return [], []
+    common = {"workloads": settings.workloads, "shapes": settings.shapes.model_dump(mode="json"), "seed": seed}
+    capture = _target("capture", "", "graphs.json", common)
+    more = {"links": settings.links, "min_rounds": rounds_per_process(settings.blocks), "device": device}
+    more |= {
+        "seconds": settings.workload_seconds,
+        "precision": settings.precision,
+        "spin_seconds": settings.spin_seconds,
+    }
+    blocks = []
+    for block in range(settings.blocks):
+        name = target_name(block)
+        first, *others = [f"trials/{name}/{one}-{link}.json" for one in settings.workloads for link in settings.links]
+        values = {**common, **more, "block": block}
+        beside = {"others": others} if others else {}
+        reads = {"graphs": [capture]}
+        blocks.append(_target("measure_graphs", name, first, values, reads=reads, beside=beside, is_trial=True))
+    return [capture], blocks

@@ -1,6 +1,6 @@
 """Settings of the study `disaggregation`: its block of the config. The trials are in `plan`."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -21,8 +21,9 @@ REMOTE = {
     "no_semantics": "shipped",
 }
 """The variants that decode on a worker, and how the runtime's client calls them."""
-FIGURES = ("latency", "traffic")
-TABLES = ("decode",)
+FIGURES = ("latency", "traffic", "workloads", "workload_traffic", "speedup")
+TABLES = ("decode", "workloads")
+WorkloadName = Literal["llm_prefill", "vision_cnn", "multimodal_vqa"]
 
 
 class ModelSettings(Settings):
@@ -47,6 +48,96 @@ class ModelSettings(Settings):
             raise ValueError(f"heads: {self.heads} does not divide width {self.width}")
         return self
 
+    @property
+    def gpt2(self) -> dict[str, Any]:
+        """The config of transformers; no token ends a text."""
+        config = {"model_type": "gpt2", "n_embd": self.width, "n_layer": self.layers, "n_head": self.heads}
+        config |= {"vocab_size": self.vocabulary, "n_positions": self.positions}
+        return config | {"bos_token_id": None, "eos_token_id": None}
+
+
+class PrefillSettings(Settings):
+    """Workload `llm_prefill`: prompts for `model`."""
+
+    rows: PositiveInt = 2
+    """Number of prompts in the batch; two workers take half each."""
+    tokens: PositiveInt = 256
+    """Tokens of each prompt."""
+
+    @field_validator("rows")
+    @classmethod
+    def _even(cls, rows: int) -> int:
+        if rows % 2:
+            raise ValueError(f"{rows} is odd: two workers take half of the prompts each")
+        return rows
+
+
+class VisionSettings(Settings):
+    """Workload `vision_cnn`: a ResNet with random weights."""
+
+    batch: PositiveInt = 16
+    """Number of images."""
+    micro_batches: PositiveInt = 16
+    """Number of parts in which the batch goes through the pipeline."""
+    pixels: PositiveInt = 64
+    """Height and width of an image."""
+    widths: list[PositiveInt] = [24, 48, 96, 192]
+    """Channels of each stage."""
+    depths: list[PositiveInt] = [2, 2, 2, 2]
+    """Blocks of each stage."""
+    layer: Literal["basic", "bottleneck"] = "basic"
+    """Kind of block: that of ResNet-18, or that of ResNet-50."""
+    labels: PositiveInt = 100
+    """Number of classes."""
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        if self.batch % self.micro_batches:
+            raise ValueError(f"micro_batches: {self.micro_batches} does not divide batch {self.batch}")
+        if len(self.widths) != len(self.depths):
+            raise ValueError(f"depths: has {len(self.depths)} stages, widths {len(self.widths)}")
+        return self
+
+
+class VqaSettings(Settings):
+    """Workload `multimodal_vqa`: two towers of CLIP's kind with random weights, of one width, and an answer."""
+
+    batch: PositiveInt = 4
+    """Number of images, each with a question."""
+    pixels: PositiveInt = 64
+    """Height and width of an image."""
+    patch: PositiveInt = 8
+    """Height and width of the patches that images are cut into."""
+    tokens: PositiveInt = 64
+    """Tokens of a question."""
+    vocabulary: PositiveInt = 1000
+    """Number of tokens in the vocabulary."""
+    width: PositiveInt = 128
+    """Width of both towers."""
+    layers: PositiveInt = 4
+    """Layers of each tower."""
+    heads: PositiveInt = 4
+    """Attention heads of each layer."""
+    answers: PositiveInt = 100
+    """Number of answers to choose from."""
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        if self.pixels % self.patch:
+            raise ValueError(f"patch: {self.patch} does not divide pixels {self.pixels}")
+        if self.width % self.heads:
+            raise ValueError(f"heads: {self.heads} does not divide width {self.width}")
+        return self
+
+
+class Shapes(Settings):
+    """What decides the programs of the workloads."""
+
+    model: ModelSettings
+    prefill: PrefillSettings
+    vision: VisionSettings
+    vqa: VqaSettings
+
 
 class DisaggregationSettings(Settings):
     """Study `disaggregation`: how close to local is a model on a remote worker, and what do semantics save?"""
@@ -68,6 +159,21 @@ class DisaggregationSettings(Settings):
     """Measuring stops early when half of every interval is at most this share."""
     spin_seconds: Annotated[float, Field(ge=0)] = 0.0
     """How long reads try again before they sleep, on both sides; it takes a core."""
+    workloads: list[WorkloadName] = ["llm_prefill", "vision_cnn", "multimodal_vqa"]
+    """Workloads beside decoding: captured graphs, on two workers. An empty list leaves them out."""
+    workload_seconds: PositiveFloat = 1.0
+    """Time budget of each of these workloads on each link in a block, once there are enough rounds."""
+    prefill: PrefillSettings = PrefillSettings()
+    """Shape of `llm_prefill`."""
+    vision: VisionSettings = VisionSettings()
+    """Shape of `vision_cnn`."""
+    vqa: VqaSettings = VqaSettings()
+    """Shape of `multimodal_vqa`."""
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of all workloads of captured graphs."""
+        return Shapes(model=self.model, prefill=self.prefill, vision=self.vision, vqa=self.vqa)
 
     @field_validator("contexts", "links")
     @classmethod
@@ -76,9 +182,16 @@ class DisaggregationSettings(Settings):
             raise ValueError("is empty; name at least one")
         return distinct(values)
 
+    @field_validator("workloads")
+    @classmethod
+    def _named_once(cls, values: list[WorkloadName]) -> list[WorkloadName]:
+        return distinct(values)
+
     @model_validator(mode="after")
     def _prompts_fit(self) -> Self:
         longest = max(self.contexts) + self.tokens
         if longest > self.model.positions:
             raise ValueError(f"contexts: the longest and tokens need {longest} positions, above model.positions")
+        if "llm_prefill" in self.workloads and self.prefill.tokens > self.model.positions:
+            raise ValueError(f"prefill.tokens: {self.prefill.tokens} is above model.positions {self.model.positions}")
         return self

@@ -18,6 +18,16 @@ from plumbline.core.run.stage import stage
 from plumbline.disaggregation.analysis import Cell, cells, cells_frame
 from plumbline.disaggregation.record import MeasureRecord, read_trials
 from plumbline.disaggregation.settings import FULL, GENERATE
+from plumbline.disaggregation.workload_analysis import (
+    WorkloadCell,
+    differences_told,
+    gains_told,
+    speedups,
+    workload_cells,
+    workloads_frame,
+    workloads_table,
+)
+from plumbline.disaggregation.workload_record import WorkloadRecord, read_workloads
 
 COLUMNS = [
     "Link",
@@ -41,14 +51,14 @@ class SummarizeSpec(MergeSpec):
 
 
 @stage
-def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
+def summarize(spec: SummarizeSpec, trials: list[Path], workloads: list[Path], output: Path) -> None:
     """Merges all records into `output` and writes everything computed from them beside it.
 
     Raises UserError for a record that cannot be read or was made from another spec, and for one with wrong tokens:
     no speed is worth anything then.
     """
-    records = read_trials(trials, spec.records)
-    for record in records:
+    records, others = read_trials(trials, spec.records), read_workloads(workloads, spec.records)
+    for record in [*records, *others]:
         if record.outcome is Outcome.INVALID_OUTPUT:
             raise UserError(
                 f"disaggregation: {record.trial}: {record.message}; nothing is summarized until that is fixed"
@@ -62,8 +72,17 @@ def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
         " intervals over blocks and rounds; bytes both ways and round trips.",
         label="tab:disaggregation-decode",
     )
-    write_results(output, records)
-    write_text(folder / "disaggregation_analysis.md", findings(records, found))
+    graphs, gains = workload_cells(others), speedups(others)
+    write_csv(workloads_frame(graphs, gains), folder / "workloads.csv")
+    write_latex(
+        workloads_table(graphs),
+        folder / "tables" / "workloads.tex",
+        caption="Time of a call against local, and against the full runtime, with 95% intervals over blocks and rounds;"
+        " bytes both ways between the client and two workers, and round trips.",
+        label="tab:disaggregation-workloads",
+    )
+    write_results(output, records, workloads=[one.to_json() for one in others])
+    write_text(folder / "disaggregation_analysis.md", findings(records, found, others))
 
 
 def decode_table(found: Sequence[Cell]) -> pd.DataFrame:
@@ -85,14 +104,17 @@ def decode_table(found: Sequence[Cell]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def findings(records: Sequence[MeasureRecord], found: Sequence[Cell]) -> str:
-    """The study's findings as Markdown."""
+def findings(records: Sequence[MeasureRecord], found: Sequence[Cell], others: Sequence[WorkloadRecord] = ()) -> str:
+    """The study's findings as Markdown. others: records of workloads of captured graphs."""
+    graphs = workload_cells(others)
     return findings_text(
         "How close to local is a model on a remote worker, and what do semantics save?",
         {
             "How close to local is decoding on a worker?": _cost(found),
             "What does it cost to leave semantics out?": _bought(found),
-            "Caveats": _caveats(records, found),
+            "What do two workers gain?": gains_told(speedups(others)),
+            "What does each thing that the runtime knows save in the other workloads?": differences_told(graphs),
+            "Caveats": [*_caveats([*records, *others], found), *_shared(graphs)],
         },
     )
 
@@ -123,7 +145,16 @@ def _bought(found: Sequence[Cell]) -> Iterator[str]:
             )
 
 
-def _caveats(records: Sequence[MeasureRecord], found: Sequence[Cell]) -> Iterator[str]:
+def _shared(graphs: Sequence[WorkloadCell]) -> Iterator[str]:
+    if graphs:
+        yield (
+            "In the other workloads the client and two workers share the machine: with two cores, the client takes time"
+            " from the workers while it sends. Both workers are on the far side of the link, and nothing limits what"
+            " they send to each other; those bytes are not among the ones that are told."
+        )
+
+
+def _caveats(records: Sequence[MeasureRecord | WorkloadRecord], found: Sequence[Cell]) -> Iterator[str]:
     for record in records:
         if not record.ok:
             yield f"{record.trial}: {reason(record.outcome, record.message)}."
@@ -131,12 +162,15 @@ def _caveats(records: Sequence[MeasureRecord], found: Sequence[Cell]) -> Iterato
         blocks = min(one.blocks for one in found)
         yield f"Intervals cover the spread over rounds and over {plural(blocks, 'block')} of fresh processes."
     yield (
-        "Each variant but the last leaves out what the one before it does, and one thing more, so no ratio is that of a"
-        " single feature. The intervals are not corrected for their number."
+        "Of decoding, each variant but the last leaves out what the one before it does, and one thing more, so no ratio"
+        " is that of a single feature. The intervals are not corrected for their number."
     )
     yield "Worker and client share one machine, so its cores and memory bandwidth are shared as well."
-    for parameters in sorted({record.parameters for record in records if record.parameters}):
-        yield f"The model has {parameters:,} parameters: the larger the model, the less a network costs against it."
+    for parameters in sorted({one.parameters for one in records if one.parameters and one.stage == "measure"}):
+        yield (
+            f"The model that decodes has {parameters:,} parameters: the larger the model, the less a network costs"
+            " against it."
+        )
     if note := machine_note(machines(records)):
         yield note
 
