@@ -7,6 +7,7 @@ from disaggregation.some_records import TIMES, block, summarized
 from plumbline.core.errors import UserError
 from plumbline.disaggregation.analysis import cells
 from plumbline.disaggregation.figures import FiguresSpec, figures
+from plumbline.disaggregation.settings import FIGURES
 
 
 def test_ratios_are_recovered_although_blocks_and_rounds_drift():
@@ -34,11 +35,11 @@ def test_the_summary_writes_its_table_its_findings_and_figures(tmp_path):
     assert "loopback, context 32: the full runtime takes 1.02 [" in text
     assert "no semantics (keys and values travel both ways in every step): generation, prompt included, takes" in text
     assert "prompt included, takes 5.8" in text
-    assert "The model has 1,600,000,000 parameters" in text
+    assert "The model that decodes has 1,600,000,000 parameters" in text
     assert "no semantics & 6.0" in (folder / "tables" / "decode.tex").read_text()
     figures(FiguresSpec(code="", inputs=""), folder / "results.json", folder / "figures" / "latency.pdf")
     assert {path.name for path in (folder / "figures").iterdir()} == {
-        f"{name}.{kind}" for name in ("latency", "traffic") for kind in ("pdf", "png")
+        f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")
     }
 
 

@@ -106,8 +106,8 @@ def test_the_cut_is_where_the_longer_half_is_shortest_and_one_value_crosses():
     graph = layers()[0].at(1)
     linear = [number for number, node in enumerate(graph.nodes) if node.op == "aten.linear.default"]
     assert linear[1] < cut(graph) <= linear[2]
-    slow = {graph.nodes[linear[number]].name: cost for number, cost in enumerate([1.0, 0.5, 0.0, 1.2])}
-    assert linear[1] < cut(graph, slow) <= linear[3]
+    slow = {graph.nodes[linear[number]].name: cost for number, cost in enumerate([1.0, 0.5, 0.5, 1.2])}
+    assert linear[1] < cut(graph, slow) <= linear[2]
     slow[graph.nodes[linear[3]].name] = 3.0
     assert linear[2] < cut(graph, slow) <= linear[3]
 

@@ -70,8 +70,9 @@ def _graph_of(
             values[one.arg.name] = next(names)
             continue
         name = str(one.target)
-        held = program.state_dict if name in program.state_dict else program.constants
-        if one.kind is InputKind.CONSTANT_TENSOR and held[name].numel() == 1:
+        is_saved = name in program.state_dict
+        held = program.state_dict if is_saved else program.constants
+        if not is_saved and held[name].numel() <= 1:
             constants.append(_constant(one.arg.name, held[name]))
         else:
             weights[name] = held[name].detach()
@@ -99,8 +100,9 @@ def _graph_of(
 
 
 def _constant(name: str, tensor: Tensor) -> Node:
-    """A number that the program holds as a tensor."""
-    value, dtype = (encoded(one, lambda _: None) for one in (tensor.item(), tensor.dtype))
+    """A number, or nothing, that the program holds as a tensor."""
+    number = tensor.item() if tensor.numel() else 0
+    value, dtype = (encoded(one, lambda _: None) for one in (number, tensor.dtype))
     described = Described(**_described(tensor))
     args = [described.shape, value]
     return Node(name=name, op="aten.full.default", args=args, kwargs={"dtype": dtype}, outputs=[described])
