@@ -40,7 +40,9 @@ def program(settings: Shapes, seed: int) -> Program:
 
     shape = settings.vision
     sizes: dict[str, Any] = {"hidden_sizes": shape.widths, "depths": shape.depths, "num_labels": shape.labels}
-    config = ResNetConfig(embedding_size=shape.widths[0], layer_type=shape.layer, **sizes)
+    config = ResNetConfig(
+        embedding_size=shape.widths[0] // (4 if shape.layer == "bottleneck" else 1), layer_type=shape.layer, **sizes
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = Classifier(ResNetForImageClassification(config).eval())
