@@ -123,6 +123,7 @@ def changed(path, value):
         (("nodes", 0, "args"), [{"ref": "nobody"}], "which is not there yet"),
         (("nodes", 0, "args"), [{"code": "print"}], "is not known"),
         (("nodes", 0, "args"), [[[[[[1]]]]]], "nested too deep|aten.embedding"),
+        (("nodes", 0, "residency"), "persistent", "reads what changes with every call"),
         (("nodes", 1, "outputs", 0, "shape"), [2, 5, 9], "other types or shapes"),
         (("nodes", 1, "name"), "tokens", "two values called"),
         (("nodes", 1, "code"), "x", "does not follow its schema"),

@@ -193,20 +193,26 @@ def encoded(value: Any, reference: Callable[[Any], dict[str, str] | None]) -> An
     raise RefusedError(f"a graph cannot hold the argument {value!r}")
 
 
-def decoded(value: Any, values: Mapping[str, Any], device: torch.device, depth: int = 0) -> Any:
-    """What `encoded` wrote; `values` has what {"ref": name} stands for. Raises RefusedError for anything else."""
+class Ref(str):
+    """The name of a value, where an argument has its place."""
+
+    __slots__ = ()
+
+
+def decoded(value: Any, device: torch.device, depth: int = 0) -> Any:
+    """What `encoded` wrote, with a Ref for each value of the graph. Raises RefusedError for anything else."""
     if isinstance(value, list):
         if depth > MOST_NESTED:
             raise RefusedError("arguments are nested too deep")
-        return [decoded(one, values, device, depth + 1) for one in value]
+        return [decoded(one, device, depth + 1) for one in value]
     if not isinstance(value, dict):
         return value
     if len(value) != 1:
         raise RefusedError(f"an argument {str(value)[:80]!r} is not known")
     (kind, given), *_ = value.items()
     match kind:
-        case "ref" if given in values:
-            return values[given]
+        case "ref":
+            return Ref(given)
         case "dtype" if given in DTYPES:
             return DTYPES[given]
         case "device":
@@ -216,6 +222,13 @@ def decoded(value: Any, values: Mapping[str, Any], device: torch.device, depth: 
         case "float" if given in ("inf", "-inf", "nan"):
             return float(given)
     raise RefusedError(f"an argument {str(value)[:80]!r} is not known")
+
+
+def filled(value: Any, values: Mapping[str, Any]) -> Any:
+    """A decoded argument with the values in place of their names."""
+    if type(value) is Ref:
+        return values[value]
+    return [filled(one, values) for one in value] if type(value) is list else value
 
 
 def references(value: Any) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from plumbline.core.errors import one_line
 from plumbline.disaggregation.runtime.graph import Described, Graph, Node, weight_ref
-from plumbline.disaggregation.runtime.operations import DTYPES, MAKES_TENSORS, decoded, operation
+from plumbline.disaggregation.runtime.operations import DTYPES, MAKES_TENSORS, decoded, filled, operation, references
 from plumbline.disaggregation.runtime.weights import RefusedError
 
 META = torch.device("meta")
@@ -24,6 +24,10 @@ class _Step:
 
     node: Node
     call: Callable[..., Any]
+    args: list[Any]
+    kwargs: dict[str, Any]
+    plain: frozenset[int]
+    """Places of arguments that hold no value of the graph, as most do."""
     done: tuple[str, ...]
     """Values that nothing reads afterwards."""
 
@@ -32,27 +36,22 @@ class Program:
     """The operations of a graph on a device. What depends on weights alone is computed once, by `prepare`."""
 
     def __init__(self, graph: Graph, device: torch.device) -> None:
-        """Raises RefusedError for an operation that is not in the list."""
+        """Raises RefusedError for an operation that is not in the list, and for arguments that are not known."""
         self.graph = graph
         self.device = device
-        outputs = {one.ref for one in graph.outputs.values()}
-        once = [node for node in graph.nodes if node.residency == "persistent"]
-        each = [node for node in graph.nodes if node.residency != "persistent"]
-        read = {ref for node in each for ref in node.refs} | outputs
-        self._once = _steps(once, read)
-        self._each = _steps(each, outputs | {node.name for node in once} | {weight_ref(name) for name in graph.weights})
+        self._once, self._each = _parts(graph, device)
 
     def prepare(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What a call reads besides its inputs: the weights, and all that is computed from them alone."""
         values: dict[str, Any] = {weight_ref(name): weights[name] for name in self.graph.weights}
-        self._run(self._once, values, self.device)
+        _run(self._once, values)
         return values
 
     @torch.inference_mode()
     def run(self, prepared: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The outputs of one call, by name."""
         values = {**prepared, **inputs}
-        self._run(self._each, values, self.device)
+        _run(self._each, values)
         return {name: values[one.ref] for name, one in self.graph.outputs.items()}
 
     @torch.inference_mode()
@@ -61,7 +60,7 @@ class Program:
         values, found = {**prepared, **inputs}, {}
         for step in self._each:
             began = perf_counter()
-            self._run([step], values, self.device)
+            _run([step], values)
             found[step.node.name] = perf_counter() - began
         return found
 
@@ -76,11 +75,10 @@ class Program:
         }
         taken = most = 0
         sizes: dict[str, int] = {}
-        for step in [*self._once, *self._each]:
+        once, each = _parts(self.graph, META)
+        for step in [*once, *each]:
             try:
-                self._run([step], values, META, frees=False)
-            except RefusedError:
-                raise
+                _run([step], values, frees=False)
             except Exception as error:  # noqa: BLE001  whatever torch says of arguments that a client chose
                 raise RefusedError(f"{step.node.name[:80]}: {step.node.op}: {one_line(error)[:200]}") from None
             made = values[step.node.name]
@@ -97,17 +95,17 @@ class Program:
                 values.pop(name, None)
         return most
 
-    def _run(self, steps: Sequence[_Step], values: dict[str, Any], device: torch.device, *, frees: bool = True) -> None:
-        for step in steps:
-            node = step.node
-            args = decoded(node.args, values, device)
-            kwargs = {key: decoded(value, values, device) for key, value in node.kwargs.items()}
-            if node.op in MAKES_TENSORS:
-                kwargs["device"] = device
-            values[node.name] = step.call(*args, **kwargs)
-            if frees:
-                for name in step.done:
-                    values.pop(name, None)
+
+def _run(steps: Sequence[_Step], values: dict[str, Any], *, frees: bool = True) -> None:
+    """Calls each operation, and keeps what it gives in `values`."""
+    for step in steps:
+        plain = step.plain
+        args = [one if place in plain else filled(one, values) for place, one in enumerate(step.args)]
+        kwargs = {key: filled(one, values) for key, one in step.kwargs.items()}
+        values[step.node.name] = step.call(*args, **kwargs)
+        if frees:
+            for name in step.done:
+                values.pop(name, None)
 
 
 def size_of(one: Described) -> int:
@@ -117,7 +115,19 @@ def size_of(one: Described) -> int:
     return math.prod(one.shape) * DTYPES[one.dtype].itemsize
 
 
-def _steps(nodes: Sequence[Node], kept: set[str]) -> list[_Step]:
+def _parts(graph: Graph, device: torch.device) -> tuple[list[_Step], list[_Step]]:
+    """What is computed once, from weights alone, and what in each call."""
+    outputs = {one.ref for one in graph.outputs.values()}
+    once = [node for node in graph.nodes if node.residency == "persistent"]
+    each = [node for node in graph.nodes if node.residency != "persistent"]
+    stays = {node.name for node in once} | {weight_ref(name) for name in graph.weights}
+    if changing := [node.name for node in once if not stays.issuperset(node.refs)]:
+        raise RefusedError(f"{changing[0][:80]} is said to be persistent, and reads what changes with every call")
+    read = {ref for node in each for ref in node.refs} | outputs
+    return _steps(once, read, device), _steps(each, outputs | stays, device)
+
+
+def _steps(nodes: Sequence[Node], kept: set[str], device: torch.device) -> list[_Step]:
     """The nodes with what each is the last to read."""
     last: dict[str, int] = {}
     for number, node in enumerate(nodes):
@@ -126,7 +136,16 @@ def _steps(nodes: Sequence[Node], kept: set[str]) -> list[_Step]:
     for name, number in last.items():
         if name not in kept:
             done.setdefault(number, []).append(name)
-    return [_Step(node, operation(node.op), tuple(done.get(number, ()))) for number, node in enumerate(nodes)]
+    return [_step(node, tuple(done.get(number, ())), device) for number, node in enumerate(nodes)]
+
+
+def _step(node: Node, done: tuple[str, ...], device: torch.device) -> _Step:
+    args = [decoded(one, device) for one in node.args]
+    kwargs = {key: decoded(one, device) for key, one in node.kwargs.items()}
+    if node.op in MAKES_TENSORS:
+        kwargs["device"] = device
+    plain = frozenset(place for place, one in enumerate(node.args) if not references(one))
+    return _Step(node, operation(node.op), args, kwargs, plain, done)
 
 
 def _is_given(graph: Graph, name: str) -> bool:
