@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from plumbline.core.measure.interleave import rounds_per_process
+from plumbline.core.measure.interleave import MIN_ROUNDS, rounds_per_process
 from plumbline.core.plan.target import Target, Targets, figures_target
 from plumbline.disaggregation.settings import FIGURES, TABLES, DisaggregationSettings
 from plumbline.disaggregation.workload_record import target_name
@@ -10,6 +10,8 @@ from plumbline.disaggregation.workload_record import target_name
 _target = partial(Target, "disaggregation")
 DECODING = {"model", "contexts", "tokens", "seconds", "precision", "spin_seconds"}
 """Settings that decide a trial of `llm_decode`."""
+LEAST_ROUNDS = 5
+"""Of a block of graphs, however many blocks there are."""
 
 
 def plan(settings: DisaggregationSettings, seed: int, upstream: Targets, device: str) -> list[Target]:
@@ -44,7 +46,11 @@ def _graphs(settings: DisaggregationSettings, seed: int, device: str) -> tuple[l
         return [], []
     common = {"workloads": settings.workloads, "shapes": settings.shapes.model_dump(mode="json"), "seed": seed}
     capture = _target("capture", "", "graphs.json", common)
-    more = {"links": settings.links, "min_rounds": rounds_per_process(settings.blocks), "device": device}
+    more = {
+        "links": settings.links,
+        "min_rounds": max(LEAST_ROUNDS, -(-MIN_ROUNDS // settings.blocks)),
+        "device": device,
+    }
     more |= {
         "seconds": settings.workload_seconds,
         "precision": settings.precision,

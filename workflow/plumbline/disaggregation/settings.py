@@ -79,11 +79,11 @@ class VisionSettings(Settings):
     """Number of images."""
     micro_batches: PositiveInt = 16
     """Number of parts in which the batch goes through the pipeline."""
-    pixels: PositiveInt = 64
+    pixels: PositiveInt = 128
     """Height and width of an image."""
-    widths: list[PositiveInt] = [24, 48, 96, 192]
+    widths: list[PositiveInt] = [32, 64, 128, 256]
     """Channels of each stage."""
-    depths: list[PositiveInt] = [2, 2, 2, 2]
+    depths: list[PositiveInt] = [1, 1, 1, 1]
     """Blocks of each stage."""
     layer: Literal["basic", "bottleneck"] = "basic"
     """Kind of block: that of ResNet-18, or that of ResNet-50."""
