@@ -11,7 +11,7 @@ from disaggregation.runtime.workers import forked_worker
 from plumbline.disaggregation.runtime.connection import Bounds
 from plumbline.disaggregation.runtime.deployment import Deployment
 from plumbline.disaggregation.runtime.flat import Weights
-from plumbline.disaggregation.runtime.programs import EXEC, HANDLE, PEER_SEND, WEIGHTS
+from plumbline.disaggregation.runtime.hosted import EXEC, HANDLE, PEER_SEND, WEIGHTS
 from plumbline.disaggregation.runtime.protocol import Op
 from plumbline.disaggregation.runtime.remote import Remote, RequestRefusedError
 from plumbline.disaggregation.runtime.schedule import Policy, cut, schedule, staged

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from plumbline.disaggregation.runtime.flat import Weights
 from plumbline.disaggregation.runtime.graph import Graph
-from plumbline.disaggregation.runtime.programs import EXEC, HANDLE, PLACE, PRIVATE, WEIGHTS, Source, Way
+from plumbline.disaggregation.runtime.hosted import EXEC, HANDLE, PLACE, PRIVATE, WEIGHTS, Source, Way
 from plumbline.disaggregation.runtime.protocol import Op, PeerGoneError, json_object
 from plumbline.disaggregation.runtime.remote import Remote, RequestRefusedError
 from plumbline.disaggregation.runtime.schedule import Call, Plan, Route
