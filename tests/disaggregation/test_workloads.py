@@ -52,7 +52,8 @@ def graphs(tmp_path_factory):
 
 
 def measured(folder, graphs, *workloads, links=("loopback",)):
-    values = {"workloads": workloads, "links": links, "block": 0, "shapes": SETTINGS.shapes.model_dump(mode="json")}
+    pairs = [(name, link) for name in workloads for link in links]
+    values = {"pairs": pairs, "block": 0, "shapes": SETTINGS.shapes.model_dump(mode="json")}
     values |= {"min_rounds": 5, "seconds": 0.1, "precision": 0.02, "spin_seconds": 0.0, "seed": 0, "device": "cpu"}
     spec = measure_graphs.MeasureGraphsSpec.model_validate(values | {"code": "", "inputs": ""})
     folder.mkdir(exist_ok=True)
@@ -164,7 +165,7 @@ def test_records_of_other_settings_are_refused(tmp_path):
         ({"vision": {"depths": [1]}}, "has 1 stages, widths 4"),
         ({"vqa": {"patch": 7}}, "7 does not divide pixels 64"),
         ({"vqa": {"heads": 3}}, "3 does not divide width 128"),
-        ({"workloads": ["vision_cnn", "vision_cnn"]}, "is named twice"),
+        ({"workloads": {"vision_cnn": ["loopback", "loopback"]}}, "is named twice"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(values, message):

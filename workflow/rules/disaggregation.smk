@@ -27,7 +27,7 @@ rule disaggregation_measure:
         )
 
 
-if CONFIG.disaggregation.workloads:
+if CONFIG.disaggregation.workload_pairs:
 
     rule disaggregation_capture:
         """The graphs of the other workloads, captured once."""
@@ -49,11 +49,10 @@ if CONFIG.disaggregation.workloads:
         input:
             **inputs_of("disaggregation.measure_graphs"),
         output:
-            expand(
-                "<results>/disaggregation/trials/{{block}}/{workload}-{link}.json",
-                workload=CONFIG.disaggregation.workloads,
-                link=CONFIG.disaggregation.links,
-            ),
+            [
+                f"<results>/disaggregation/trials/{{block}}/{workload}-{link}.json"
+                for workload, link in CONFIG.disaggregation.workload_pairs
+            ],
         log:
             "<results>/disaggregation/logs/measure_graphs/{block}.log",
         benchmark:

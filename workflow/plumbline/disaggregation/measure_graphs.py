@@ -53,8 +53,8 @@ PROFILES = 5
 class MeasureGraphsSpec(Spec):
     """What decides a block's result."""
 
-    workloads: list[WorkloadName]
-    links: list[Link]
+    pairs: list[tuple[WorkloadName, Link]]
+    """Workloads and links."""
     block: int
     shapes: Shapes
     min_rounds: int
@@ -72,8 +72,7 @@ def measure_graphs(spec: MeasureGraphsSpec, graphs: Path, output: Path) -> None:
     import transformers.models.gpt2.modeling_gpt2
     import transformers.models.resnet.modeling_resnet  # noqa: F401
 
-    pairs = [(name, link) for name in spec.workloads for link in spec.links]
-    for name, link in track(pairs, len(pairs), "workloads"):
+    for name, link in track(spec.pairs, len(spec.pairs), "workloads"):
         trial = f"{name}-{link}-{spec.block}"
         with recording(output.parent / f"{name}-{link}.json", WorkloadRecord, trial=trial, spec=spec) as findings:
             findings |= {"workload": name, "link": link, "block": spec.block}
@@ -112,15 +111,28 @@ def serve_both(
         host, _, _ = between.address.rpartition(":")
         beside = socket.create_server((host, PORT + 1))
     members = [
-        Member(work=partial(serve, spec, listening, addresses, secret), name=f"worker {number}")
+        Member(work=partial(serve, spec, listening, addresses, secret, number), name=f"worker {number}")
         for number, listening in enumerate((first, beside))
     ]
     found = run_group(members)
-    return {"worker_pids": [one["pid"] for one in found], "device": found[0]["device"]}
+    return {
+        "worker_pids": [one["pid"] for one in found],
+        "worker_cores": [one["core"] for one in found],
+        "device": found[0]["device"],
+    }
 
 
-def serve(spec: MeasureGraphsSpec, listening: socket.socket, addresses: list[str], secret: bytes) -> dict[str, Any]:
-    """A worker: serves until its client, and the other worker, have gone."""
+def serve(
+    spec: MeasureGraphsSpec, listening: socket.socket, addresses: list[str], secret: bytes, number: int
+) -> dict[str, Any]:
+    """A worker: serves until its client, and the other worker, have gone.
+
+    On a core of its own, as if on a machine of its own: woken at once by one client, both would share one for as long
+    as a call takes.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    core = cores[number % len(cores)]
+    os.sched_setaffinity(0, {core})
     device = torch_device(spec.device)
     limits, bounds = Limits(spin_seconds=spec.spin_seconds), Bounds(peers=tuple(addresses))
     worker = Worker(listening, secret, Store(WEIGHTS_BYTES, device), limits, bounds)
@@ -128,7 +140,7 @@ def serve(spec: MeasureGraphsSpec, listening: socket.socket, addresses: list[str
     while not was_used or worker.connections:
         worker.turn()
         was_used = was_used or bool(worker.connections)
-    return {"pid": os.getpid(), "device": device_name(device)}
+    return {"pid": os.getpid(), "core": core, "device": device_name(device)}
 
 
 def ask(

@@ -42,12 +42,14 @@ def plan(settings: DisaggregationSettings, seed: int, upstream: Targets, device:
 
 def _graphs(settings: DisaggregationSettings, seed: int, device: str) -> tuple[list[Target], list[Target]]:
     """The workloads of captured graphs: capturing them, and their blocks, each of which writes a record a link."""
-    if not settings.workloads:
+    if not (pairs := settings.workload_pairs):
         return [], []
-    common = {"workloads": settings.workloads, "shapes": settings.shapes.model_dump(mode="json"), "seed": seed}
-    capture = _target("capture", "", "graphs.json", common)
+    common = {"shapes": settings.shapes.model_dump(mode="json"), "seed": seed}
+    capture = _target(
+        "capture", "", "graphs.json", {**common, "workloads": list(dict.fromkeys(name for name, _ in pairs))}
+    )
     more = {
-        "links": settings.links,
+        "pairs": [list(pair) for pair in pairs],
         "min_rounds": max(LEAST_ROUNDS, -(-MIN_ROUNDS // settings.blocks)),
         "device": device,
     }
@@ -59,7 +61,7 @@ def _graphs(settings: DisaggregationSettings, seed: int, device: str) -> tuple[l
     blocks = []
     for block in range(settings.blocks):
         name = target_name(block)
-        first, *others = [f"trials/{name}/{one}-{link}.json" for one in settings.workloads for link in settings.links]
+        first, *others = [f"trials/{name}/{one}-{link}.json" for one, link in pairs]
         values = {**common, **more, "block": block}
         beside = {"others": others} if others else {}
         reads = {"graphs": [capture]}

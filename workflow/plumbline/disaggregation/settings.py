@@ -61,7 +61,7 @@ class PrefillSettings(Settings):
 
     rows: PositiveInt = 2
     """Number of prompts in the batch; two workers take half each."""
-    tokens: PositiveInt = 256
+    tokens: PositiveInt = 128
     """Tokens of each prompt."""
 
     @field_validator("rows")
@@ -159,9 +159,13 @@ class DisaggregationSettings(Settings):
     """Measuring stops early when half of every interval is at most this share."""
     spin_seconds: Annotated[float, Field(ge=0)] = 0.0
     """How long reads try again before they sleep, on both sides; it takes a core."""
-    workloads: list[WorkloadName] = ["llm_prefill", "vision_cnn", "multimodal_vqa"]
-    """Workloads beside decoding: captured graphs, on two workers. An empty list leaves them out."""
-    workload_seconds: PositiveFloat = 1.0
+    workloads: dict[WorkloadName, list[Link]] = {
+        "llm_prefill": ["loopback", "1gbit"],
+        "vision_cnn": ["loopback"],
+        "multimodal_vqa": ["loopback"],
+    }
+    """Workloads beside decoding, captured as graphs, each with its networks. An empty list leaves one out."""
+    workload_seconds: PositiveFloat = 0.5
     """Time budget of each of these workloads on each link in a block, once there are enough rounds."""
     prefill: PrefillSettings = PrefillSettings()
     """Shape of `llm_prefill`."""
@@ -184,14 +188,19 @@ class DisaggregationSettings(Settings):
 
     @field_validator("workloads")
     @classmethod
-    def _named_once(cls, values: list[WorkloadName]) -> list[WorkloadName]:
-        return distinct(values)
+    def _links_named_once(cls, values: dict[WorkloadName, list[Link]]) -> dict[WorkloadName, list[Link]]:
+        return {name: distinct(links) for name, links in values.items()}
+
+    @property
+    def workload_pairs(self) -> list[tuple[WorkloadName, Link]]:
+        """Each workload of captured graphs with each of its links."""
+        return [(name, link) for name, links in self.workloads.items() for link in links]
 
     @model_validator(mode="after")
     def _prompts_fit(self) -> Self:
         longest = max(self.contexts) + self.tokens
         if longest > self.model.positions:
             raise ValueError(f"contexts: the longest and tokens need {longest} positions, above model.positions")
-        if "llm_prefill" in self.workloads and self.prefill.tokens > self.model.positions:
+        if self.workloads.get("llm_prefill") and self.prefill.tokens > self.model.positions:
             raise ValueError(f"prefill.tokens: {self.prefill.tokens} is above model.positions {self.model.positions}")
         return self

@@ -55,6 +55,8 @@ class WorkloadRecord(Record):
     load_seconds: float | None = None
     """To bring graphs and weights to the workers, once in a block."""
     worker_pids: list[int] = []
+    worker_cores: list[int] = []
+    """The core that each worker is bound to."""
     client_pid: int | None = None
     protocol_bytes: int | None = None
     """All that the client sent and received, by the protocol's counters."""
