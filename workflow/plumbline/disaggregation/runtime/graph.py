@@ -9,10 +9,12 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from plumbline.core.settings import Settings
+from plumbline.core.errors import UserError, one_line
+from plumbline.core.settings import Settings, validated
 from plumbline.disaggregation.runtime.operations import references
+from plumbline.disaggregation.runtime.protocol import WireError, json_object
 from plumbline.disaggregation.runtime.weights import RefusedError
 
 Residency = Literal["persistent", "state", "ephemeral"]
@@ -114,11 +116,9 @@ def weight_ref(name: str) -> str:
 def parsed(text: bytes) -> Graph:
     """The graph in JSON. Raises RefusedError when it does not follow the schema, or refers to what is not there."""
     try:
-        graph = Graph.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))[:80]
-        raise RefusedError(f"the graph does not follow its schema: {place}: {first['msg'][:200]}") from None
+        graph = validated(Graph, json_object(text), "the graph does not follow its schema")
+    except (UserError, WireError) as error:
+        raise RefusedError(one_line(error)[:400]) from None
     known = {weight_ref(name) for name in graph.weights}
     for name in [*graph.inputs, *(node.name for node in graph.nodes)]:
         if ":" in name:
