@@ -7,6 +7,7 @@ Left out is what writes into its inputs, what reads memory by strides, and what 
 import math
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -193,10 +194,11 @@ def encoded(value: Any, reference: Callable[[Any], dict[str, str] | None]) -> An
     raise RefusedError(f"a graph cannot hold the argument {value!r}")
 
 
-class Ref(str):
-    """The name of a value, where an argument has its place."""
+@dataclass(frozen=True)
+class Ref:
+    """The value of that name, where an argument has its place."""
 
-    __slots__ = ()
+    name: str
 
 
 def decoded(value: Any, device: torch.device, depth: int = 0) -> Any:
@@ -227,7 +229,7 @@ def decoded(value: Any, device: torch.device, depth: int = 0) -> Any:
 def filled(value: Any, values: Mapping[str, Any]) -> Any:
     """A decoded argument with the values in place of their names."""
     if type(value) is Ref:
-        return values[value]
+        return values[value.name]
     return [filled(one, values) for one in value] if type(value) is list else value
 
 
