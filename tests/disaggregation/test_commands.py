@@ -5,16 +5,22 @@ import signal
 import stat
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
+from disaggregation.runtime.graphs import Layers
 from disaggregation.runtime.workers import GPT2
 from plumbline.core.errors import UserError
 from plumbline.disaggregation.runtime.address import parse_address
+from plumbline.disaggregation.runtime.capture import capture
 from plumbline.disaggregation.runtime.client import connect
+from plumbline.disaggregation.runtime.deployment import Deployment
 from plumbline.disaggregation.runtime.keys import read_key, write_key
+from plumbline.disaggregation.runtime.remote import Remote
+from plumbline.disaggregation.runtime.schedule import Captured, Policy, schedule
 from plumbline.disaggregation.runtime.weights import build
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
@@ -26,22 +32,49 @@ def plumbline(*arguments):
     return subprocess.run([*PLUMBLINE, *arguments], env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 
-def test_four_lines_run_a_transformers_model_on_a_worker(tmp_path):
-    key = tmp_path / "worker.key"
-    assert plumbline("worker-key", str(key)).returncode == 0
-    command = [*PLUMBLINE, "worker", "--listen", "127.0.0.1:0", "--key-file", str(key)]
+@contextmanager
+def started(key, *options):
+    """The address of a worker that was started from the command line, and ends well when it is told to."""
+    command = [*PLUMBLINE, "worker", "--listen", "127.0.0.1:0", "--key-file", str(key), *options]
     worker = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        address = worker.stdout.readline().removeprefix("listening on ").strip()
-        model, prompt = build(GPT2, "float32", 3), torch.tensor([[1, 2, 3]])
-        with connect(address, key) as client:
-            found = client.upload(model).generate(prompt, max_new_tokens=20)
-        assert torch.equal(found, model.generate(prompt, max_new_tokens=20, do_sample=False))
+        yield worker.stdout.readline().removeprefix("listening on ").strip()
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(10) == 0
     finally:
         worker.kill()
         worker.communicate()
+
+
+def test_four_lines_run_a_transformers_model_on_a_worker(tmp_path):
+    key = tmp_path / "worker.key"
+    assert plumbline("worker-key", str(key)).returncode == 0
+    with started(key) as address:
+        model, prompt = build(GPT2, "float32", 3), torch.tensor([[1, 2, 3]])
+        with connect(address, key) as client:
+            found = client.upload(model).generate(prompt, max_new_tokens=20)
+        assert torch.equal(found, model.generate(prompt, max_new_tokens=20, do_sample=False))
+
+
+def test_the_readme_runs_a_captured_graph_as_a_pipeline_on_two_workers(tmp_path):
+    key = tmp_path / "worker.key"
+    plumbline("worker-key", str(key))
+    with started(key) as second, started(key, "--peer", second) as first:
+        module, images = Layers(), torch.randn(16, 8)
+        graphs = {
+            rows: capture(module, {"image": images[:rows]}, ["scores"], model="mine", phase="forward")
+            for rows in (16, 1)
+        }
+        program = Captured(graphs={rows: graph for rows, (graph, _) in graphs.items()}, rows=16, wanted=["scores"])
+        plan = schedule(
+            program, Policy.of("weights_resident", "wanted_only", "pipeline", "direct_hop"), micro_batches=16
+        )
+        addresses = [first, second]
+        deployment = Deployment([Remote(address, read_key(key)) for address in addresses], graphs[1][1])
+        deployment.connect_peers(0, 1, addresses[1])
+        deployment.load(plan)
+        with torch.no_grad():
+            torch.testing.assert_close(deployment.run(plan, {"image": images})["scores"], module(images))
 
 
 def test_a_new_key_is_secret_and_never_overwrites(tmp_path):

@@ -42,7 +42,7 @@ def test_the_summary_writes_its_table_its_findings_and_figures(tmp_path):
     assert "loopback, context 32: the full runtime takes 1.02 [" in text
     assert "`no_semantics` (logits, keys and values travel both ways in every step, and the client asks" in text
     assert "takes this many times as long per token as `full`: 1gbit, context 32: 5.8" in text
-    assert "The model has 1,600,000,000 parameters" in text
+    assert "The model that decodes has 1,600,000,000 parameters" in text
     assert "no semantics & 6.0" in (folder / "tables" / "decode.tex").read_text()
     figures(FiguresSpec(code="", inputs=""), folder / "results.json", folder / "figures" / "latency.pdf")
     assert {path.name for path in (folder / "figures").iterdir()} == {

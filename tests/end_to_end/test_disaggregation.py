@@ -23,6 +23,11 @@ def test_the_study_runs_from_processes_to_figures(measured):
     frame = pd.read_csv(measured.study / "summary.csv")
     assert set(frame["variant"]) >= {"control", "full", "no_semantics"}
     assert (measured.study / "figures" / "latency.pdf").exists()
+    others = [json.loads(path.read_text()) for path in (measured.study / "trials").glob("block-*/*.json")]
+    assert [record["outcome"] for record in others] == ["ok"] * 6
+    assert len({pid for record in others for pid in (*record["worker_pids"], record["client_pid"])}) == 18
+    frame = pd.read_csv(measured.study / "workloads.csv")
+    assert set(frame["workload"]) == {"llm_prefill", "vision_cnn", "multimodal_vqa"}
 
 
 def test_second_run_has_nothing_to_do_and_a_deleted_block_alone_is_measured_again(measured):
@@ -30,3 +35,10 @@ def test_second_run_has_nothing_to_do_and_a_deleted_block_alone_is_measured_agai
     (measured.study / "trials" / "llm_decode-loopback-1.json").unlink()
     jobs = measured.waiting()
     assert dict(jobs) == {"disaggregation_measure": 1, "disaggregation_summarize": 1, "disaggregation_figures": 1}
+
+
+def test_a_deleted_record_of_graphs_has_its_block_alone_measured_again_and_nothing_captured(measured):
+    measured.snakemake()
+    (measured.study / "trials" / "block-1" / "vision_cnn-loopback.json").unlink()
+    jobs = {"disaggregation_measure_graphs": 1, "disaggregation_summarize": 1, "disaggregation_figures": 1}
+    assert dict(measured.waiting()) == jobs

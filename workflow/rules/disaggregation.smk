@@ -7,7 +7,7 @@ from plumbline.disaggregation import settings as disaggregation_settings
 rule disaggregation_measure:
     """One block on one link: a fresh worker and client; measures, so it runs alone."""
     output:
-        "<results>/disaggregation/trials/{trial}.json",
+        "<results>/disaggregation/trials/{trial,[^/]+}.json",
     log:
         "<results>/disaggregation/logs/measure/{trial}.log",
     benchmark:
@@ -27,6 +27,56 @@ rule disaggregation_measure:
         )
 
 
+if CONFIG.disaggregation.workload_pairs:
+
+    rule disaggregation_capture:
+        """The graphs of the other workloads, captured once."""
+        output:
+            "<results>/disaggregation/graphs.json",
+        log:
+            "<results>/disaggregation/logs/capture/all.log",
+        benchmark:
+            "<results>/disaggregation/benchmarks/capture/all.tsv"
+        conda:
+            ENVIRONMENT
+        params:
+            spec=spec_of("disaggregation.capture"),
+        shell:
+            command("disaggregation.capture", "--output {output:q}")
+
+    rule disaggregation_measure_graphs:
+        """One block of the other workloads, on every link: fresh workers and clients; measures, so it runs alone."""
+        input:
+            **inputs_of("disaggregation.measure_graphs"),
+        output:
+            [
+                f"<results>/disaggregation/trials/{{block}}/{workload}-{link}.json"
+                for workload, link in CONFIG.disaggregation.workload_pairs
+            ],
+        log:
+            "<results>/disaggregation/logs/measure_graphs/{block}.log",
+        benchmark:
+            "<results>/disaggregation/benchmarks/measure_graphs/{block}.tsv"
+        conda:
+            ENVIRONMENT
+        threads: WHOLE_MACHINE
+        resources:
+            **WHOLE_NODE,
+        params:
+            spec=spec_of("disaggregation.measure_graphs"),
+        shell:
+            "OMP_NUM_THREADS=1 "
+            + command(
+                "disaggregation.measure_graphs",
+                "--graphs {input.graphs:q} --output {output[0]:q}",
+            )
+
+
+DISAGGREGATION_RECORDS = " ".join(
+    f"{{input.{name}:q}}" for name in ("workloads", "others") if name in inputs_of("disaggregation.summarize")
+)
+
+
 rule disaggregation_summarize:
     """All blocks as one table, and the findings in words."""
     input:
@@ -35,6 +85,7 @@ rule disaggregation_summarize:
         results="<results>/disaggregation/results.json",
         summary="<results>/disaggregation/summary.csv",
         contrasts="<results>/disaggregation/contrasts.csv",
+        workloads="<results>/disaggregation/workloads.csv",
         analysis="<results>/disaggregation/disaggregation_analysis.md",
         claims="<results>/disaggregation/claims.md",
         tables=expand("<results>/disaggregation/tables/{table}.tex", table=disaggregation_settings.TABLES),
@@ -45,7 +96,10 @@ rule disaggregation_summarize:
     params:
         spec=spec_of("disaggregation.summarize"),
     shell:
-        command("disaggregation.summarize", "--trials {input.trials:q} --output {output.results:q}")
+        command(
+            "disaggregation.summarize",
+            f"--trials {{input.trials:q}} --workloads {DISAGGREGATION_RECORDS} --output {{output.results:q}}",
+        )
 
 
 rule disaggregation_figures:

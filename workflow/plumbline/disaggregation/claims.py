@@ -12,12 +12,17 @@ from plumbline.disaggregation.analysis import Cell
 from plumbline.disaggregation.contrasts import Contrast, blocks_for_wilcoxon, least_wilcoxon_p
 from plumbline.disaggregation.record import MeasureRecord
 from plumbline.disaggregation.settings import CAPTURE, FULL, GENERATE, LOCAL, MARGIN
+from plumbline.disaggregation.workload_analysis import differences_told, gains_told, speedups, workload_cells
+from plumbline.disaggregation.workload_record import WorkloadRecord
 
 TITLE = "How close to local is a model on a remote worker, and what do semantics save?"
 COST = "How close to local is decoding on a worker?"
 FEATURE = "What does each semantic feature save?"
 BASELINE = "How do the baselines compare?"
+GAIN = "What do two workers gain?"
+OTHER = "What does each thing that the runtime knows save in the other workloads?"
 CAVEAT = "Caveats"
+GRAPH_TRIALS = "trials/block-*/*.json"
 DOES = {
     "no_stream": "the client asks for each token",
     "no_server_sampling": "the worker sends the last position's logits, and the client asks and chooses",
@@ -44,20 +49,33 @@ class Claim:
     """Files below the study's results."""
 
 
-def all_claims(records: Sequence[MeasureRecord], found: Sequence[Cell], compared: Sequence[Contrast]) -> list[Claim]:
-    """Every claim, question by question."""
+def all_claims(
+    records: Sequence[MeasureRecord],
+    found: Sequence[Cell],
+    compared: Sequence[Contrast],
+    others: Sequence[WorkloadRecord] = (),
+) -> list[Claim]:
+    """Every claim, question by question. others: records of workloads of captured graphs."""
+    graphs = workload_cells(others)
+    shown = ("workloads.csv", "tables/workloads.tex", GRAPH_TRIALS)
     return [
         *_cost(found, compared),
         *_compared(FEATURE, "features", "figures/features.pdf", compared),
         *_compared(BASELINE, "baselines", "figures/latency.pdf", compared),
         *_capture(records),
+        *(
+            Claim(GAIN, text, ("workloads.csv", "figures/speedup.pdf", GRAPH_TRIALS))
+            for text in gains_told(speedups(others))
+        ),
+        *(Claim(OTHER, text, shown) for text in differences_told(graphs)),
         *(Claim(CAVEAT, text, shown) for text, shown in _caveats(records, compared)),
+        *(Claim(CAVEAT, text, shown) for text in _shared(others)),
     ]
 
 
 def findings(claims: Sequence[Claim]) -> str:
     """The claims as Markdown, under their questions."""
-    questions = (COST, FEATURE, BASELINE, CAVEAT)
+    questions = (COST, FEATURE, BASELINE, GAIN, OTHER, CAVEAT)
     return findings_text(TITLE, {one: [claim.text for claim in claims if claim.question == one] for one in questions})
 
 
@@ -125,6 +143,18 @@ def _capture(records: Sequence[MeasureRecord]) -> Iterator[Claim]:
         yield Claim(BASELINE, text, (_trials(dict.fromkeys(record.link for record in records)),))
 
 
+def _shared(others: Sequence[WorkloadRecord]) -> Iterator[str]:
+    for record in others:
+        if not record.ok:
+            yield f"{record.trial}: {reason(record.outcome, record.message)}."
+    if others:
+        yield (
+            "In the other workloads the client and two workers share the machine: with two cores, the client takes time"
+            " from the workers while it sends. Both workers are on the far side of the link, and nothing limits what"
+            " they send to each other; those bytes are not among the ones that are told."
+        )
+
+
 def _caveats(records: Sequence[MeasureRecord], compared: Sequence[Contrast]) -> Iterator[tuple[str, tuple[str, ...]]]:
     for record in records:
         if not record.ok:
@@ -149,7 +179,7 @@ def _caveats(records: Sequence[MeasureRecord], compared: Sequence[Contrast]) -> 
         yield text, ("contrasts.csv",)
     yield "Worker, client and baselines share one machine, so its cores and memory bandwidth are shared.", (everywhere,)
     for parameters in sorted({record.parameters for record in records if record.parameters}):
-        text = f"The model has {parameters:,} parameters: the larger the model, the less a network costs against it."
+        text = f"The model that decodes has {parameters:,} parameters: the larger it is, the less a network costs against it."
         yield text, (everywhere,)
     if note := machine_note(machines(records)):
         yield note, (everywhere,)

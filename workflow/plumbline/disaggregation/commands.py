@@ -23,6 +23,7 @@ def worker(
     key_file: Annotated[Path, typer.Option(help="File with the key that clients must hold; see worker-key.")],
     listen: Annotated[str, typer.Option(help="HOST:PORT to listen on; port 0 takes a free one.")] = "127.0.0.1:7700",
     models: Annotated[Path | None, typer.Option(help="Folder with models that clients may name.")] = None,
+    peer: Annotated[list[str] | None, typer.Option(help="HOST:PORT of a worker that values may be sent to.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     weights_gib: Annotated[float, typer.Option(help="The most memory that all models together may take.")] = 8.0,
     session_gib: Annotated[float, typer.Option(help="The most memory that the state of one session may take.")] = 1.0,
@@ -59,6 +60,7 @@ def worker(
             connections=connections,
             session_bytes=round(session_gib * 2**30),
             all_sessions_bytes=round(sessions_gib * 2**30),
+            peers=tuple(peer or ()),
         ),
     )
 

@@ -1,6 +1,7 @@
 """Stage `disaggregation.figures`: the study's figures, from the records that `disaggregation.summarize` merged."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,13 @@ from plumbline.core.present.panels import DASHES, legend_below, log_axis, panels
 from plumbline.core.present.plotting import GREY, MARKERS, PALETTE, message_figure
 from plumbline.core.run.records import read_results
 from plumbline.core.run.stage import stage
+from plumbline.core.settings import validated
 from plumbline.disaggregation.analysis import Cell, cells
 from plumbline.disaggregation.record import MeasureRecord
 from plumbline.disaggregation.settings import CAPTURE, FEATURES, FIGURES, FULL, GENERATE, LOCAL, SENDING
+from plumbline.disaggregation.workload_analysis import Speedup, WorkloadCell, speedups, workload_cells
+from plumbline.disaggregation.workload_figures import speedup, workload_times, workload_traffic
+from plumbline.disaggregation.workload_record import WorkloadRecord
 
 BESIDE_LOCAL = (GENERATE, CAPTURE, *SENDING)
 
@@ -121,7 +126,23 @@ def _legend(figure: Figure, found: Sequence[Cell]) -> None:
     legend_below(figure, handles)
 
 
-DRAWINGS = {"latency": latency, "features": features, "traffic": traffic}
+@dataclass(frozen=True)
+class Found:
+    """What the figures show."""
+
+    decoding: list[Cell]
+    workloads: list[WorkloadCell]
+    gains: list[Speedup]
+
+
+DRAWINGS: dict[str, Callable[[Found], Figure]] = {
+    "latency": lambda found: latency(found.decoding),
+    "features": lambda found: features(found.decoding),
+    "traffic": lambda found: traffic(found.decoding),
+    "workloads": lambda found: workload_times(found.workloads),
+    "workload_traffic": lambda found: workload_traffic(found.workloads),
+    "speedup": lambda found: speedup(found.gains),
+}
 
 
 @stage
@@ -130,8 +151,10 @@ def figures(spec: FiguresSpec, results: Path, output: Path) -> None:
 
     results: the results.json of the stage `summarize`. Raises UserError for any other file.
     """
-    records, _ = read_results(results, MeasureRecord)
-    draw_figures(DRAWINGS, FIGURES, cells(records), output.parent)
+    records, merged = read_results(results, MeasureRecord)
+    others = [validated(WorkloadRecord, one, str(results)) for one in merged.get("workloads", [])]
+    found = Found(cells(records), workload_cells(others), speedups(others))
+    draw_figures(DRAWINGS, FIGURES, found, output.parent)
 
 
 if __name__ == "__main__":

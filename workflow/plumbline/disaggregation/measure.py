@@ -117,7 +117,7 @@ def ask(spec: MeasureSpec, between: Network, secret: bytes, others: list[str], f
     between.client_end()
     with ExitStack() as open_ones:
         client = open_ones.enter_context(
-            Client([between.address], partial(_reached, secret, spec.spin_seconds), "none", 0.0)
+            Client([between.address], partial(reached, secret, spec.spin_seconds), "none", 0.0)
         )
         remote = client.seeded(built["config"], built["dtype"], spec.seed)
         variants = {**here(held), **on_worker(client, remote, held)}
@@ -157,13 +157,11 @@ def _owned(name: str, spec: MeasureSpec, between: Network, folder: Path) -> Iter
 
 
 def config_of(model: ModelSettings) -> dict[str, Any]:
-    """The transformers config of the model; no token ends a text."""
-    config = {"model_type": "gpt2", "n_embd": model.width, "n_layer": model.layers, "n_head": model.heads}
-    config |= {"vocab_size": model.vocabulary, "n_positions": model.positions}
-    return config | {"bos_token_id": None, "eos_token_id": None}
+    """The transformers config of the model."""
+    return model.gpt2
 
 
-def _reached(secret: bytes, spin_seconds: float, address: str) -> Remote:
+def reached(secret: bytes, spin_seconds: float, address: str) -> Remote:
     """A connection to the worker, which may be about to listen."""
     deadline = time.monotonic() + WAIT_SECONDS
     while True:

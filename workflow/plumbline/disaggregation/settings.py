@@ -1,6 +1,6 @@
 """Settings of the study `disaggregation`: its block of the config. The trials are in `plan`."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -46,8 +46,9 @@ OTHERS = (RPC, RAY)
 SENDING = (*REMOTE, *OTHERS)
 MARGIN = 0.05
 """Two times within this share of each other, either way, are equivalent: what "no overhead" means."""
-FIGURES = ("latency", "features", "traffic")
-TABLES = ("decode", "features", "baselines")
+FIGURES = ("latency", "features", "traffic", "workloads", "workload_traffic", "speedup")
+TABLES = ("decode", "features", "baselines", "workloads")
+WorkloadName = Literal["llm_prefill", "vision_cnn", "multimodal_vqa"]
 
 
 class ModelSettings(Settings):
@@ -71,6 +72,96 @@ class ModelSettings(Settings):
         if self.width % self.heads:
             raise ValueError(f"heads: {self.heads} does not divide width {self.width}")
         return self
+
+    @property
+    def gpt2(self) -> dict[str, Any]:
+        """The config of transformers; no token ends a text."""
+        config = {"model_type": "gpt2", "n_embd": self.width, "n_layer": self.layers, "n_head": self.heads}
+        config |= {"vocab_size": self.vocabulary, "n_positions": self.positions}
+        return config | {"bos_token_id": None, "eos_token_id": None}
+
+
+class PrefillSettings(Settings):
+    """Workload `llm_prefill`: prompts for `model`."""
+
+    rows: PositiveInt = 2
+    """Number of prompts in the batch; two workers take half each."""
+    tokens: PositiveInt = 128
+    """Tokens of each prompt."""
+
+    @field_validator("rows")
+    @classmethod
+    def _even(cls, rows: int) -> int:
+        if rows % 2:
+            raise ValueError(f"{rows} is odd: two workers take half of the prompts each")
+        return rows
+
+
+class VisionSettings(Settings):
+    """Workload `vision_cnn`: a ResNet with random weights."""
+
+    batch: PositiveInt = 16
+    """Number of images."""
+    micro_batches: PositiveInt = 16
+    """Number of parts in which the batch goes through the pipeline."""
+    pixels: PositiveInt = 128
+    """Height and width of an image."""
+    widths: list[PositiveInt] = [32, 64, 128, 256]
+    """Channels of each stage."""
+    depths: list[PositiveInt] = [1, 1, 1, 1]
+    """Blocks of each stage."""
+    layer: Literal["basic", "bottleneck"] = "basic"
+    """Kind of block: that of ResNet-18, or that of ResNet-50."""
+    labels: PositiveInt = 100
+    """Number of classes."""
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        if self.batch % self.micro_batches:
+            raise ValueError(f"micro_batches: {self.micro_batches} does not divide batch {self.batch}")
+        if len(self.widths) != len(self.depths):
+            raise ValueError(f"depths: has {len(self.depths)} stages, widths {len(self.widths)}")
+        return self
+
+
+class VqaSettings(Settings):
+    """Workload `multimodal_vqa`: two towers of CLIP's kind with random weights, of one width, and an answer."""
+
+    batch: PositiveInt = 4
+    """Number of images, each with a question."""
+    pixels: PositiveInt = 64
+    """Height and width of an image."""
+    patch: PositiveInt = 8
+    """Height and width of the patches that images are cut into."""
+    tokens: PositiveInt = 64
+    """Tokens of a question."""
+    vocabulary: PositiveInt = 1000
+    """Number of tokens in the vocabulary."""
+    width: PositiveInt = 128
+    """Width of both towers."""
+    layers: PositiveInt = 4
+    """Layers of each tower."""
+    heads: PositiveInt = 4
+    """Attention heads of each layer."""
+    answers: PositiveInt = 100
+    """Number of answers to choose from."""
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        if self.pixels % self.patch:
+            raise ValueError(f"patch: {self.patch} does not divide pixels {self.pixels}")
+        if self.width % self.heads:
+            raise ValueError(f"heads: {self.heads} does not divide width {self.width}")
+        return self
+
+
+class Shapes(Settings):
+    """What decides the programs of the workloads."""
+
+    model: ModelSettings
+    prefill: PrefillSettings
+    vision: VisionSettings
+    vqa: VqaSettings
 
 
 class DisaggregationSettings(Settings):
@@ -96,6 +187,25 @@ class DisaggregationSettings(Settings):
     """Measuring stops early when half of every interval is at most this share."""
     spin_seconds: Annotated[float, Field(ge=0)] = 0.0
     """How long reads try again before they sleep, on both sides; it takes a core."""
+    workloads: dict[WorkloadName, list[Link]] = {
+        "llm_prefill": ["loopback", "1gbit"],
+        "vision_cnn": ["loopback"],
+        "multimodal_vqa": ["loopback"],
+    }
+    """Workloads beside decoding, captured as graphs, each with its networks. An empty list leaves one out."""
+    workload_seconds: PositiveFloat = 0.5
+    """Time budget of each of these workloads on each link in a block, once there are enough rounds."""
+    prefill: PrefillSettings = PrefillSettings()
+    """Shape of `llm_prefill`."""
+    vision: VisionSettings = VisionSettings()
+    """Shape of `vision_cnn`."""
+    vqa: VqaSettings = VqaSettings()
+    """Shape of `multimodal_vqa`."""
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of all workloads of captured graphs."""
+        return Shapes(model=self.model, prefill=self.prefill, vision=self.vision, vqa=self.vqa)
 
     @field_validator("baselines")
     @classmethod
@@ -109,9 +219,21 @@ class DisaggregationSettings(Settings):
             raise ValueError("is empty; name at least one")
         return distinct(values)
 
+    @field_validator("workloads")
+    @classmethod
+    def _links_named_once(cls, values: dict[WorkloadName, list[Link]]) -> dict[WorkloadName, list[Link]]:
+        return {name: distinct(links) for name, links in values.items()}
+
+    @property
+    def workload_pairs(self) -> list[tuple[WorkloadName, Link]]:
+        """Each workload of captured graphs with each of its links."""
+        return [(name, link) for name, links in self.workloads.items() for link in links]
+
     @model_validator(mode="after")
     def _prompts_fit(self) -> Self:
         longest = max(self.contexts) + self.tokens
         if longest > self.model.positions:
             raise ValueError(f"contexts: the longest and tokens need {longest} positions, above model.positions")
+        if self.workloads.get("llm_prefill") and self.prefill.tokens > self.model.positions:
+            raise ValueError(f"prefill.tokens: {self.prefill.tokens} is above model.positions {self.model.positions}")
         return self

@@ -19,6 +19,13 @@ from plumbline.disaggregation.claims import all_claims, claims_text, findings
 from plumbline.disaggregation.contrasts import Contrast, contrasts, contrasts_frame
 from plumbline.disaggregation.record import MeasureRecord, read_trials
 from plumbline.disaggregation.settings import MARGIN, SENDING
+from plumbline.disaggregation.workload_analysis import (
+    speedups,
+    workload_cells,
+    workloads_frame,
+    workloads_table,
+)
+from plumbline.disaggregation.workload_record import read_workloads
 
 UNAVAILABLE = "unavailable"
 COLUMNS = [
@@ -48,14 +55,14 @@ class SummarizeSpec(MergeSpec):
 
 
 @stage
-def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
+def summarize(spec: SummarizeSpec, trials: list[Path], workloads: list[Path], output: Path) -> None:
     """Merges all records into `output` and writes everything computed from them beside it.
 
     Raises UserError for a record that cannot be read or was made from another spec, and for one with wrong tokens:
     no speed is worth anything then.
     """
-    records = read_trials(trials, spec.records)
-    for record in records:
+    records, others = read_trials(trials, spec.records), read_workloads(workloads, spec.records)
+    for record in [*records, *others]:
         if record.outcome is Outcome.INVALID_OUTPUT:
             raise UserError(
                 f"disaggregation: {record.trial}: {record.message}; nothing is summarized until that is fixed"
@@ -78,8 +85,17 @@ def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
             caption=caption + TESTS,
             label=f"tab:disaggregation-{family}",
         )
-    write_results(output, records)
-    claims = all_claims(records, found, compared)
+    graphs, gains = workload_cells(others), speedups(others)
+    write_csv(workloads_frame(graphs, gains), folder / "workloads.csv")
+    write_latex(
+        workloads_table(graphs),
+        folder / "tables" / "workloads.tex",
+        caption="Time of a call against local, and against the full runtime, with 95% intervals over blocks and rounds;"
+        " bytes both ways between the client and two workers, and round trips.",
+        label="tab:disaggregation-workloads",
+    )
+    write_results(output, records, workloads=[one.to_json() for one in others])
+    claims = all_claims(records, found, compared, others)
     write_text(folder / "disaggregation_analysis.md", findings(claims))
     write_text(folder / "claims.md", claims_text(claims))
 

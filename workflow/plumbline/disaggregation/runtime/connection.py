@@ -32,7 +32,9 @@ class Bounds:
     weights_bytes: int = 8 << 30
     """Of all models together."""
     prompt_bytes: int = 1 << 24
-    """Of the buffers of a prompt and its mask."""
+    """Of the buffers of a prompt and its mask; of a value that another worker sends."""
+    peers: tuple[str, ...] = ()
+    """Addresses of workers that clients may have this one send values to."""
 
 
 @dataclass
@@ -95,7 +97,8 @@ class Connection:
     def __init__(self, connection: socket.socket, peer: str, secret: bytes, limits: Limits, bounds: Bounds) -> None:
         self.wire = Wire(connection, limits)
         expect_hello(self.wire, secret)
-        self.wire.buffer_limits = dict.fromkeys(Op, 0) | {Op.PREFILL: bounds.prompt_bytes}
+        taken = {Op.PREFILL: bounds.prompt_bytes, Op.PEER_SEND: bounds.prompt_bytes}
+        self.wire.buffer_limits = dict.fromkeys(Op, 0) | taken
         self.peer = peer
         self.state = State.NEW
         self.began = time.monotonic()

@@ -45,6 +45,20 @@ class Op(IntEnum):
     """Counters of the worker; JSON."""
     ERR = 9
     """Why a request was refused, or failed; JSON."""
+    GRAPH = 10
+    """Names a captured graph by its hash, and brings it where the worker has none of that hash."""
+    WEIGHTS = 11
+    """Weights that a graph reads: named by their hash, or sent."""
+    EXEC = 12
+    """Runs a graph."""
+    FETCH = 13
+    """A value that a run has left on the worker."""
+    INBOX = 14
+    """A token under which another worker may send values to this connection's runs."""
+    PEER = 15
+    """Has the worker connect to another, to send values into an inbox there."""
+    PEER_SEND = 16
+    """A value for an inbox."""
 
 
 BODY_LIMITS = {
@@ -57,6 +71,13 @@ BODY_LIMITS = {
     Op.FREE: 16,
     Op.STATS: 1 << 16,
     Op.ERR: 1 << 12,
+    Op.GRAPH: 128,
+    Op.WEIGHTS: 128,
+    Op.EXEC: 1 << 12,
+    Op.FETCH: 128,
+    Op.INBOX: 64,
+    Op.PEER: 256,
+    Op.PEER_SEND: 128,
 }
 """Bytes that the body of each operation may have; a longer one is refused by its header."""
 MAX_BODY_BYTES = max(BODY_LIMITS.values())

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from plumbline.core.errors import one_line
 from plumbline.core.run.device import memory_errors
-from plumbline.disaggregation.runtime import requests
+from plumbline.disaggregation.runtime import programs, requests
 from plumbline.disaggregation.runtime.connection import Bounds, Budget, Connection, State
 from plumbline.disaggregation.runtime.handshake import answer_hello
+from plumbline.disaggregation.runtime.programs import Programs
 from plumbline.disaggregation.runtime.protocol import (
     LAST,
     ON_MODEL,
@@ -70,6 +71,7 @@ class Worker:
         self._checked = time.monotonic()
         self._epoll = select.epoll()
         self._epoll.register(listening, select.EPOLLIN)
+        self.programs = Programs(store, self.bounds, secret, self.limits, self._epoll, self._tell)
 
     def run(self) -> None:
         """Serves until `is_stopping` is set; then ends every connection."""
@@ -84,14 +86,18 @@ class Worker:
 
     def turn(self, sleep: float = LONGEST_SLEEP) -> None:
         """Reads what has come, computes one step if one is ready, and looks after peers that have stalled."""
-        for number, events in self._events(0.0 if self._ready else sleep):
+        for number, events in self._events(0.0 if self._ready or self.programs.is_ready else sleep):
             connection = self.connections.get(number)
             if number == self.listening.fileno():
                 self._accept()
             elif connection is not None:
                 self._serve(connection, events)
+            elif number in self.programs.peers:
+                self.programs.serve_peer(number, events)
         if self._ready:
             self._step()
+        if (connection := self.programs.next()) is not None:
+            self._run(connection)
         now = time.monotonic()
         if now - self._checked > min(LONGEST_SLEEP, self.limits.stall_seconds / 4):
             self._check_stalls(now)
@@ -232,6 +238,7 @@ class Worker:
         for held in connection.models.values():
             self.store.release(held)
         requests.end_upload(connection, self.store)
+        self.programs.forget(connection)
 
     # Requests
 
@@ -268,6 +275,8 @@ class Worker:
                 wire.send(op, handle)
             case Op.STATS:
                 wire.send(op, body=json_bytes(self.stats(connection)))
+            case _ if op in programs.OPS:
+                self.programs.handle(connection, frame)
             case _:
                 raise WireError(f"{op.name} is not a request")
 
@@ -342,6 +351,24 @@ class Worker:
         except Exception as error:
             log.exception("%s: session %d", connection.peer, task.handle)
             self._fault(connection, task.handle, task.op.name, error)
+        else:
+            self._watch(connection)
+
+    def _run(self, connection: Connection) -> None:
+        """One run of a captured graph."""
+        self.steps += 1
+        try:
+            with memory_errors():
+                self.programs.step(connection)
+        except RefusedError as error:
+            self._log_refusal(connection.peer, str(error))
+            self._tell(connection, 0, "refused", error, Op.EXEC.name)
+        except WireError as error:
+            log.info("%s: %s", connection.peer, error)
+            self._drop(connection)
+        except Exception as error:
+            log.exception("%s: while running a graph", connection.peer)
+            self._fault(connection, 0, Op.EXEC.name, error)
         else:
             self._watch(connection)
 

@@ -1,0 +1,173 @@
+"""Workloads of captured graphs: every variant gives the local outputs on real workers, and is told as it was."""
+
+import json
+import os
+import shutil
+import socket
+
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from disaggregation.some_records import CALLS, block, graphs_block, summarized
+from plumbline.core.errors import UserError
+from plumbline.disaggregation import measure_graphs
+from plumbline.disaggregation.capture import CaptureSpec, capture, read_graphs
+from plumbline.disaggregation.figures import FiguresSpec, figures
+from plumbline.disaggregation.settings import DisaggregationSettings
+from plumbline.disaggregation.workload_analysis import speedups, workload_cells
+from plumbline.disaggregation.workload_record import WorkloadRecord
+from plumbline.disaggregation.workloads import WORKLOADS
+
+SHAPES = {
+    "contexts": [8],
+    "model": {"vocabulary": 64, "positions": 64, "width": 16, "layers": 2, "heads": 2},
+    "prefill": {"rows": 2, "tokens": 8},
+    "vision": {"batch": 4, "micro_batches": 4, "pixels": 16, "widths": [8, 16], "depths": [1, 1], "labels": 5},
+    "vqa": {
+        "batch": 2,
+        "pixels": 16,
+        "tokens": 8,
+        "vocabulary": 32,
+        "width": 16,
+        "layers": 1,
+        "heads": 2,
+        "answers": 5,
+    },
+}
+SETTINGS = DisaggregationSettings.model_validate(SHAPES)
+CAN_SHAPE = os.geteuid() == 0 and shutil.which("ip") and shutil.which("tc")
+VARIANTS = {
+    "llm_prefill": ["weights_resident", "state_resident", "last_logits", "server_sampling", "split"],
+    "vision_cnn": ["weights_resident", "direct_hop", "pipeline"],
+    "multimodal_vqa": ["weights_resident", "wanted_only", "branches", "direct_hop"],
+}
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
+    path = tmp_path_factory.mktemp("graphs") / "graphs.json"
+    capture(CaptureSpec(workloads=list(WORKLOADS), shapes=SETTINGS.shapes, seed=0, code="", inputs=""), path)
+    return path
+
+
+def measured(folder, graphs, *workloads, links=("loopback",)):
+    pairs = [(name, link) for name in workloads for link in links]
+    values = {"pairs": pairs, "block": 0, "shapes": SETTINGS.shapes.model_dump(mode="json")}
+    values |= {"min_rounds": 5, "seconds": 0.1, "precision": 0.02, "spin_seconds": 0.0, "seed": 0, "device": "cpu"}
+    spec = measure_graphs.MeasureGraphsSpec.model_validate(values | {"code": "", "inputs": ""})
+    folder.mkdir(exist_ok=True)
+    measure_graphs.measure_graphs(spec, graphs, folder / f"{workloads[0]}-{links[0]}.json")
+    return [WorkloadRecord.read(folder / f"{name}-{link}.json") for name in workloads for link in links]
+
+
+def test_every_variant_of_every_workload_gives_the_local_outputs_on_two_workers(tmp_path, graphs):
+    for record in measured(tmp_path, graphs, *WORKLOADS):
+        assert record.ok, record.message
+        names = {arm.name: arm.kind for arm in record.arms}
+        switches = [f"no_{name}" for name in VARIANTS[record.workload]]
+        expected = {"local", "control", "full", "remote", "no_semantics", *switches}
+        assert {name for name, kind in names.items() if kind == "variant"} == expected
+        assert names["both_workers"] == "ceiling"
+        assert ("image" in names) is (record.workload == "multimodal_vqa")
+        assert len({*record.worker_pids, record.client_pid, os.getpid()}) == 4
+        assert record.protocol_bytes == record.kernel_bytes > 0
+        assert len({len(arm.seconds) for arm in record.arms}) == 1
+        cost = {arm.name: arm.bytes for arm in record.arms if arm.bytes}
+        assert cost["full"] < cost["no_semantics"]
+        assert cost["full"] < cost["no_weights_resident"]
+
+
+def test_other_outputs_are_the_outcome_invalid_output_and_other_workloads_go_on(tmp_path, graphs):
+    values = json.loads(graphs.read_text())
+    nodes = values["workloads"]["vision_cnn"]["graphs"]["1"]["nodes"]
+    wrong = next(node for node in nodes if node["op"] == "aten.relu.default")
+    wrong["op"] = "aten.sigmoid.default"
+    other = tmp_path / "graphs.json"
+    other.write_text(json.dumps(values))
+    cnn, prefill = measured(tmp_path / "block", other, "vision_cnn", "llm_prefill")
+    assert (cnn.outcome, cnn.arms) == ("invalid_output", [])
+    assert cnn.message == "full: scores is not what local computes"
+    assert prefill.ok
+
+
+def test_a_link_that_cannot_be_made_is_unavailable(tmp_path, graphs, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (record,) = measured(tmp_path / "block", graphs, "vision_cnn", links=["1gbit"])
+    assert record.outcome == "unavailable"
+    assert "a link of 1gbit cannot be made here" in record.message
+
+
+@pytest.mark.skipif(not CAN_SHAPE, reason="needs root, ip and tc")
+def test_workers_behind_a_shaped_link_send_to_each_other_and_leave_no_interface(tmp_path, graphs):
+    (record,) = measured(tmp_path / "block", graphs, "vision_cnn", links=["1gbit"])
+    assert record.ok, record.message
+    assert record.protocol_bytes == record.kernel_bytes > 0
+    assert not any(name.startswith("plumb") for _, name in socket.if_nameindex())
+
+
+def test_graphs_of_another_workload_are_named(graphs):
+    assert sorted(read_graphs(graphs, "llm_prefill")[0]) == [1, 2]
+    with pytest.raises(UserError, match="holds no graphs of another; delete it to have it rebuilt"):
+        read_graphs(graphs, "another")
+
+
+def test_ratios_and_the_share_of_the_bound_are_recovered():
+    records = [graphs_block(number) for number in range(3)]
+    found = {one.name: one for one in workload_cells(records)}
+    assert set(found) == set(CALLS) - {"local", "image", "text", "both_workers"}
+    assert found["full"].against_local.value == pytest.approx(0.6, rel=0.01)
+    assert found["no_semantics"].against_full.value == pytest.approx(2 / 0.6, rel=0.01)
+    assert {name: str(found[name].verdict) for name in ("full", "no_semantics")} == {
+        "full": "faster",
+        "no_semantics": "slower",
+    }
+    (gain,) = speedups(records)
+    assert gain.speedup.value == pytest.approx(1.1 / 0.6, rel=0.01)
+    assert gain.ceiling.value == pytest.approx(2 * 1.1 / 1.21, rel=0.01)
+    assert gain.ideal == pytest.approx((0.6 + 0.4) / 0.6, rel=0.01)
+    expected = (1.1 / 0.6) / (gain.ideal * 1.1 / 1.21)
+    assert gain.of_bound.value == pytest.approx(expected, rel=0.01)
+
+
+def test_the_summary_tells_them(tmp_path):
+    others = [graphs_block(number, link) for number in range(2) for link in ("loopback", "1gbit")]
+    folder = summarized(tmp_path, [block(0), block(1)], others)
+    frame = pd.read_csv(folder / "workloads.csv")
+    full = frame[(frame["variant"] == "full") & (frame["link"] == "1gbit")].iloc[0]
+    assert full["speedup_low"] < full["speedup"] == pytest.approx(1.1 / 0.6, rel=0.01)
+    text = (folder / "disaggregation_analysis.md").read_text()
+    assert "multimodal_vqa, loopback: full is 1.83 [" in text
+    assert "no semantics (also, state and what passes between parts travels through the client" in text
+    assert "no branches" in (folder / "tables" / "workloads.tex").read_text()
+    figures(FiguresSpec(code="", inputs=""), folder / "results.json", folder / "figures" / "latency.pdf")
+    assert (folder / "figures" / "speedup.pdf").exists()
+
+
+def test_wrong_outputs_fail_the_summary(tmp_path):
+    wrong = {"outcome": "invalid_output", "message": "full: scores is not what local computes", "arms": []}
+    with pytest.raises(UserError, match="multimodal_vqa-loopback-1: full: scores is not what local computes; nothing"):
+        summarized(tmp_path, [block(0)], [graphs_block(0), graphs_block(1, **wrong)])
+
+
+def test_records_of_other_settings_are_refused(tmp_path):
+    records = [graphs_block(0), graphs_block(0, "1gbit", spec={"block": 7})]
+    with pytest.raises(UserError, match="recorded with settings or code other than today's"):
+        summarized(tmp_path, [block(0)], records)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"prefill": {"rows": 3}}, "3 is odd"),
+        ({"prefill": {"tokens": 1000}}, "prefill.tokens: 1000 is above model.positions 512"),
+        ({"vision": {"micro_batches": 3}}, "3 does not divide batch 16"),
+        ({"vision": {"depths": [1]}}, "has 1 stages, widths 4"),
+        ({"vqa": {"patch": 7}}, "7 does not divide pixels 64"),
+        ({"vqa": {"heads": 3}}, "3 does not divide width 128"),
+        ({"workloads": {"vision_cnn": ["loopback", "loopback"]}}, "is named twice"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(values, message):
+    with pytest.raises(ValidationError, match=message):
+        DisaggregationSettings.model_validate(values)

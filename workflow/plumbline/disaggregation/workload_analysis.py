@@ -1,0 +1,207 @@
+"""What the turns of all blocks say of the workloads of captured graphs: times, traffic, and how near the bound is."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from plumbline.core.measure.interleave import CONTROL
+from plumbline.core.present.formatting import MISSING, with_interval
+from plumbline.core.statistics.rates import Ratio, ratio_over_rounds
+from plumbline.core.statistics.rounds import Verdict, verdict
+from plumbline.disaggregation.settings import FULL, LOCAL
+from plumbline.disaggregation.workload_record import CEILING, WorkloadRecord
+
+Array = NDArray[np.float64]
+COLUMNS = ["Workload", "Link", "Variant", "Against local", "Against full", "kB per call", "Round trips"]
+MEANS = {
+    "no_weights_resident": "the weights travel with every call",
+    "no_state_resident": "keys and values travel back",
+    "no_last_logits": "logits of every position are computed",
+    "no_server_sampling": "the client chooses the token",
+    "no_split": "one worker takes the whole batch",
+    "no_pipeline": "the stages take the whole batch, one after another",
+    "no_direct_hop": "what one worker makes for the other goes through the client",
+    "no_branches": "one worker computes both towers",
+    "no_wanted_only": "all outputs come back",
+    "remote": "one worker, which keeps weights and state, and returns every output",
+    "no_semantics": "also, state and what passes between parts travels through the client, one part at a time",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadCell:
+    """One variant of a workload on one link, over all blocks."""
+
+    workload: str
+    link: str
+    name: str
+    blocks: int
+    rounds: int
+    milliseconds: float
+    """Of a call of the whole: the median over rounds."""
+    units_per_second: float
+    against_local: Ratio
+    """How many times as long as local; of the control: A/A."""
+    against_full: Ratio | None
+    """How many times as long as `full`. None for local and for `full` itself."""
+    verdict: Verdict
+    """Of `full` against this variant: whether it is faster than `full`, or slower. Of `full`: against local."""
+    bytes: float | None
+    round_trips: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speedup:
+    """What two workers gain in a workload on one link, and how near that is to the best that they could."""
+
+    workload: str
+    link: str
+    unit: str
+    serial: str
+    speedup: Ratio
+    """`full` against the variant in which one worker does all the work."""
+    ceiling: Ratio
+    """How much work two workers at once do in the time in which one does its own: 2 where neither slows the other."""
+    ideal: float
+    """The bound for two perfect workers."""
+    of_bound: Ratio
+    """The speedup over the bound times half of the ceiling, round by round."""
+
+
+def workload_cells(records: Sequence[WorkloadRecord]) -> list[WorkloadCell]:
+    """Every variant on every link that was measured, in the records' order; the control is local's second copy."""
+    return [cell for group in _groups(records) for cell in _cells(group)]
+
+
+def speedups(records: Sequence[WorkloadRecord]) -> list[Speedup]:
+    """One for each workload and link that was measured."""
+    return [_speedup(group) for group in _groups(records)]
+
+
+def _groups(records: Sequence[WorkloadRecord]) -> Iterator[list[WorkloadRecord]]:
+    measured = [one for one in records if one.ok]
+    for workload, link in dict.fromkeys((one.workload, one.link) for one in measured):
+        yield [one for one in measured if (one.workload, one.link) == (workload, link)]
+
+
+def _seconds(group: Sequence[WorkloadRecord]) -> tuple[dict[str, Array], NDArray[np.intp]]:
+    """Seconds by arm, and the block of each round."""
+    names = [arm.name for arm in group[0].arms]
+    arms = [{arm.name: np.array(arm.seconds) for arm in one.arms} for one in group]
+    seconds = {name: np.concatenate([one[name] for one in arms]) for name in names}
+    return seconds, np.repeat(np.arange(len(group)), [len(one[LOCAL]) for one in arms])
+
+
+def _cells(group: Sequence[WorkloadRecord]) -> Iterator[WorkloadCell]:
+    seconds, blocks = _seconds(group)
+    first, local = group[0], np.sqrt(seconds[LOCAL] * seconds[CONTROL])
+    aa = ratio_over_rounds(seconds[LOCAL], seconds[CONTROL], blocks)
+    for arm in first.arms:
+        if arm.kind != "variant" or arm.name == LOCAL:
+            continue
+        own, is_here = seconds[arm.name], arm.name == CONTROL
+        base = local if arm.name == FULL else seconds[FULL]
+        yield WorkloadCell(
+            workload=first.workload,
+            link=first.link,
+            name=arm.name,
+            blocks=len(group),
+            rounds=len(blocks),
+            milliseconds=1e3 * float(np.median(own)),
+            units_per_second=len(own) * (first.units or 1) / float(own.sum()),
+            against_local=ratio_over_rounds(own, seconds[LOCAL] if is_here else local, blocks),
+            against_full=None if is_here or arm.name == FULL else ratio_over_rounds(own, seconds[FULL], blocks),
+            verdict=verdict(ratio_over_rounds(seconds[LOCAL] if is_here else base, own, blocks), aa),
+            bytes=arm.bytes,
+            round_trips=arm.round_trips,
+        )
+
+
+def _speedup(group: Sequence[WorkloadRecord]) -> Speedup:
+    seconds, blocks = _seconds(group)
+    first, serial = group[0], seconds[str(group[0].serial)]
+    probes = [seconds[arm.name] for arm in first.arms if arm.kind == "probe"]
+    ideal = np.full(len(serial), first.bound) if first.bound else np.sum(probes, 0) / np.max(probes, 0)
+    return Speedup(
+        workload=first.workload,
+        link=first.link,
+        unit=str(first.unit),
+        serial=str(first.serial),
+        speedup=ratio_over_rounds(serial, seconds[FULL], blocks),
+        ceiling=ratio_over_rounds(2 * serial, seconds[CEILING], blocks),
+        ideal=float(np.median(ideal)),
+        of_bound=ratio_over_rounds(seconds[CEILING], seconds[FULL] * ideal, blocks),
+    )
+
+
+def workloads_frame(cells: Sequence[WorkloadCell], gains: Sequence[Speedup]) -> pd.DataFrame:
+    """A row a cell; those of `full` have the speedup over one worker and its share of the bound."""
+    rows = []
+    found = {(one.workload, one.link): one for one in gains}
+    for one in cells:
+        row: dict[str, object] = {"workload": one.workload, "link": one.link, "variant": one.name}
+        row |= {"blocks": one.blocks, "rounds": one.rounds, "milliseconds": one.milliseconds}
+        row |= {"units_per_second": one.units_per_second}
+        gain = found[one.workload, one.link] if one.name == FULL else None
+        ratios: dict[str, Ratio | None] = {"against_local": one.against_local, "against_full": one.against_full}
+        ratios |= {
+            "speedup": None if gain is None else gain.speedup,
+            "two_at_once": None if gain is None else gain.ceiling,
+            "share_of_bound": None if gain is None else gain.of_bound,
+        }
+        for name, ratio in ratios.items():
+            ends = (np.nan,) * 3 if ratio is None else (ratio.value, ratio.low, ratio.high)
+            row |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
+        row |= {"bound": None if gain is None else gain.ideal, "verdict": str(one.verdict)}
+        rows.append(row | {"bytes": one.bytes, "round_trips": one.round_trips})
+    return pd.DataFrame(rows)
+
+
+def workloads_table(cells: Sequence[WorkloadCell]) -> pd.DataFrame:
+    """Each cell with its intervals, bytes and round trips."""
+    rows = []
+    for one in cells:
+        values = (
+            one.workload.replace("_", " "),
+            one.link,
+            "local again" if one.name == CONTROL else one.name.replace("_", " "),
+            ratio_text(one.against_local),
+            MISSING if one.against_full is None else ratio_text(one.against_full),
+            MISSING if one.bytes is None else f"{one.bytes / 1000:,.1f}",
+            MISSING if one.round_trips is None else str(one.round_trips),
+        )
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def ratio_text(ratio: Ratio) -> str:
+    """Value and interval."""
+    return with_interval(ratio.value, ratio.low, ratio.high, digits=2)
+
+
+def gains_told(gains: Sequence[Speedup]) -> Iterator[str]:
+    """A sentence for each workload and link: what two workers gain."""
+    for one in gains:
+        yield (
+            f"{one.workload}, {one.link}: full is {ratio_text(one.speedup)} times as fast as one worker"
+            f" ({one.serial}). Two perfect workers would give {one.ideal:.2f}; two at once do {ratio_text(one.ceiling)}"
+            f" times the work of one here. Of the bound that follows, full reaches {ratio_text(one.of_bound)}."
+        )
+
+
+def differences_told(cells: Sequence[WorkloadCell]) -> Iterator[str]:
+    """A sentence for each variant but local: how it compares."""
+    for one in cells:
+        where = f"{one.workload}, {one.link}"
+        if one.name == CONTROL:
+            yield f"{where}: local against itself (A/A): {ratio_text(one.against_local)}."
+        elif one.against_full is None:
+            yield f"{where}: full takes {ratio_text(one.against_local)} times as long as local ({one.verdict})."
+        else:
+            yield (
+                f"{where}, {one.name.replace('_', ' ')} ({MEANS[one.name]}): takes {ratio_text(one.against_full)} times"
+                f" as long as full ({one.verdict}), and sends {one.bytes or 0:,.0f} bytes a call."
+            )

@@ -1,0 +1,87 @@
+"""The records of workloads of captured graphs: what a block of interleaved turns found. Imports no torch."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from plumbline.core.run.record import Outcome, Record
+from plumbline.core.run.records import check_specs, read_records
+from plumbline.core.settings import Settings
+from plumbline.disaggregation.settings import Link, WorkloadName
+
+CEILING = "both_workers"
+"""The arm in which each worker does all the work of the serial variant, at once."""
+
+
+class WorkloadArm(Settings):
+    """One variant, or what tells how fast it could be, in the turns of one block."""
+
+    name: str
+    kind: Literal["variant", "probe", "ceiling"] = "variant"
+    """A probe is a part that runs alone; the ceiling is what two workers at once give."""
+    seconds: list[float]
+    """Of a call of the whole, one a round."""
+    bytes: float | None
+    """Between the client and the workers in a call, headers and MACs included; None where nothing is sent."""
+    round_trips: int | None
+
+
+class WorkloadRecord(Record):
+    """What one block found of one workload on one link."""
+
+    study: Literal["disaggregation"] = "disaggregation"
+    stage: Literal["measure_graphs"] = "measure_graphs"
+    workload: WorkloadName
+    link: Link
+    block: int
+    unit: str | None = None
+    """What a row of the batch is."""
+    units: int | None = None
+    """Rows of the batch."""
+    serial: str | None = None
+    """The variant in which one worker does all the work."""
+    bound: float | None = None
+    """How many times as fast `full` can be as that; None: Σ ÷ max of the probes' times."""
+    arms: list[WorkloadArm] = []
+    precise: bool | None = None
+    """Whether the time sufficed for the precision asked for, within this block."""
+    parameters: int | None = None
+    nodes: int | None = None
+    """Operations in the graph of the whole batch."""
+    capture_seconds: float | None = None
+    """For all of the workload's graphs, once."""
+    load_seconds: float | None = None
+    """To bring graphs and weights to the workers, once in a block."""
+    worker_pids: list[int] = []
+    worker_cores: list[int] = []
+    """The core that each worker is bound to."""
+    client_pid: int | None = None
+    protocol_bytes: int | None = None
+    """All that the client sent and received, by the protocol's counters."""
+    kernel_bytes: int | None = None
+    """The same by the kernel's (TCP_INFO); None where it has none."""
+
+    @model_validator(mode="after")
+    def _measured_blocks_have_turns(self) -> Self:
+        if self.outcome is Outcome.OK and not self.arms:
+            raise ValueError("arms are missing, and the outcome is ok")
+        return self
+
+
+def target_name(block: int) -> str:
+    """The target that writes all records of a block."""
+    return f"block-{block}"
+
+
+def read_workloads(paths: Sequence[Path], expected: Mapping[str, str]) -> list[WorkloadRecord]:
+    """The records at `paths`, by workload, link and block; none where there are no paths.
+
+    expected: target -> digest of the spec that its records must have. Raises UserError as `read_records` does.
+    """
+    if not paths:
+        return []
+    records = read_records(WorkloadRecord, paths)
+    check_specs(records, {one.trial: expected.get(target_name(one.block), "") for one in records})
+    return sorted(records, key=lambda one: (one.workload, one.link, one.block))
