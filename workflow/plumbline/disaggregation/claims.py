@@ -22,6 +22,7 @@ BASELINE = "How do the baselines compare?"
 GAIN = "What do two workers gain?"
 OTHER = "What does each thing that the runtime knows save in the other workloads?"
 CAVEAT = "Caveats"
+QUESTIONS = (COST, FEATURE, BASELINE, GAIN, OTHER, CAVEAT)
 GRAPH_TRIALS = "trials/block-*/*.json"
 DOES = {
     "no_stream": "the client asks for each token",
@@ -75,8 +76,8 @@ def all_claims(
 
 def findings(claims: Sequence[Claim]) -> str:
     """The claims as Markdown, under their questions."""
-    questions = (COST, FEATURE, BASELINE, GAIN, OTHER, CAVEAT)
-    return findings_text(TITLE, {one: [claim.text for claim in claims if claim.question == one] for one in questions})
+    told = {one: [claim.text for claim in claims if claim.question == one] for one in QUESTIONS}
+    return findings_text(TITLE, {one: texts for one, texts in told.items() if texts or one not in (GAIN, OTHER)})
 
 
 def claims_text(claims: Sequence[Claim]) -> str:
@@ -179,7 +180,7 @@ def _caveats(records: Sequence[MeasureRecord], compared: Sequence[Contrast]) -> 
         yield text, ("contrasts.csv",)
     yield "Worker, client and baselines share one machine, so its cores and memory bandwidth are shared.", (everywhere,)
     for parameters in sorted({record.parameters for record in records if record.parameters}):
-        text = f"The model that decodes has {parameters:,} parameters: the larger it is, the less a network costs against it."
+        text = f"The model that decodes has {parameters:,} parameters: the larger, the less a network costs against it."
         yield text, (everywhere,)
     if note := machine_note(machines(records)):
         yield note, (everywhere,)
