@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from disaggregation.some_records import CALLS, block, graphs_block, summarized
 from plumbline.core.errors import UserError
-from plumbline.disaggregation import measure_graphs
+from plumbline.disaggregation import links, measure_graphs
 from plumbline.disaggregation.capture import CaptureSpec, capture, read_graphs
 from plumbline.disaggregation.figures import FiguresSpec, figures
 from plumbline.disaggregation.settings import DisaggregationSettings
@@ -99,11 +99,13 @@ def test_a_link_that_cannot_be_made_is_unavailable(tmp_path, graphs, monkeypatch
 
 
 @pytest.mark.skipif(not CAN_SHAPE, reason="needs root, ip and tc")
-def test_workers_behind_a_shaped_link_send_to_each_other_and_leave_no_interface(tmp_path, graphs):
+def test_workers_behind_a_shaped_link_send_to_each_other_and_leave_no_interface(tmp_path, graphs, monkeypatch):
+    made = []
+    monkeypatch.setattr(measure_graphs, "network", lambda link: made.append(links.network(link)) or made[-1])
     (record,) = measured(tmp_path / "block", graphs, "vision_cnn", links=["1gbit"])
     assert record.ok, record.message
     assert record.protocol_bytes == record.kernel_bytes > 0
-    assert not any(name.startswith("plumb") for _, name in socket.if_nameindex())
+    assert {one.client_interface for one in made}.isdisjoint(name for _, name in socket.if_nameindex())
 
 
 def test_graphs_of_another_workload_are_named(graphs):

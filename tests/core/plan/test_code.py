@@ -298,6 +298,13 @@ def test_a_module_imported_for_its_effects_alone_counts(wall):
     assert wall.changed(("apart", "x = 1", "x = 1\nprint(x)")) == {"wall.apart when imported", "wall.apart.x"}
 
 
+def test_module_that_its_package_imports_counts(wall):
+    wall.write("__init__", "from wall import leaf\nfrom . import shapes\n")
+    wall.write("top", "import wall\n\nprint(wall.leaf.base(), wall.shapes.height())\n")
+    assert "wall.leaf.base" in wall.changed(("leaf", "def base", "def base_"))
+    assert "wall.shapes.height" in digests("wall.top")
+
+
 def test_what_a_package_does_when_imported_counts(wall):
     assert wall.changed() == set()
     wall.write("__init__", "import os\nos.environ['A'] = 'b'\n")

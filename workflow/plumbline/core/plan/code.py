@@ -89,7 +89,9 @@ def _resolve(module: str, chain: Sequence[str], *, inside: bool = True) -> Itera
         return
     for bound in bindings.get(name, ()):
         yield module, name
-        if isinstance(bound, Import):
+        if bound == Import(module, name):  # a package that imports a module of its own
+            yield from _attribute(f"{module}.{name}", rest)
+        elif isinstance(bound, Import):
             yield from _target(module, bound, rest)
         elif rest[:1] != [CALLED]:  # members of an enum: the one that is named, or all
             members = {key for key in bindings if key.startswith(f"{name}.")}
