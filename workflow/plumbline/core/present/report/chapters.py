@@ -32,8 +32,8 @@ class ReportSpec(Settings):
 def chapters(targets: Sequence[Target], study: str, question: str) -> Iterator[Chapter]:
     """A chapter for each summary of `study`: its findings, and the figures and tables below the same folder."""
     files = [file for target in targets if target.study == study for file in target.files(Path())]
-    for findings in (file for file in files if file.suffix == ".md"):
-        folder = findings.parent
+    texts = {file.parent: file for file in reversed(files) if file.suffix == ".md"}  # of several, the first one
+    for folder, findings in reversed(texts.items()):
         inside = [file for file in files if file.parent.parent == folder]
         yield Chapter(
             study=study,
