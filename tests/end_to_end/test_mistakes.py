@@ -125,6 +125,26 @@ def test_missing_configfile_is_named_by_status(empty_house):
         empty_house.plumbline("status")
 
 
+@pytest.mark.parametrize("given", [[], ["--configfile", "tiny.yaml"]])
+def test_command_of_the_rule_report_can_be_read_with_and_without_options(empty_house, given):
+    asked = [sys.executable, "-m", "snakemake", "-np", "results/report.html", *given]
+    done = subprocess.run(
+        asked, cwd=empty_house.root, env=empty_house.environment(), capture_output=True, text=True, check=True
+    )
+    (command,) = [line for line in (done.stdout + done.stderr).splitlines() if "core.present.report.write" in line]
+    shell = command.removeprefix("Shell command: ").partition(" 2>> ")[0].strip()
+    environment = empty_house.environment() | {"PYTHONPATH": str(empty_house.root / "workflow")}
+    ran = subprocess.run(
+        ["sh", "-c", shell.replace("python ", f"{sys.executable} ", 1)],
+        cwd=empty_house.root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "nothing to report" in ran.stderr
+
+
 def test_report_before_a_run_says_to_run_first(empty_house):
     with pytest.raises(AssertionError, match=r"^plumbline: nothing to report, .* yet: run make run first\n"):
         empty_house.plumbline("report")

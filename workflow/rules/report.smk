@@ -37,5 +37,5 @@ rule report:
         command(
             "core.present.report.write",
             f"--results {shlex.quote(str(RESULTS))} --texts {shlex.quote(str(TEXTS))}"
-            " --options {resources.options:q} --output {output.page:q}",
+            " --options={resources.options:q} --output {output.page:q}",
         )
