@@ -122,8 +122,9 @@ def _caveats(records: Sequence[TrialRecord], comparison: ComparisonRecord) -> It
     )
     if is_busy(comparison):
         yield (
-            "The machine was busy, so every speed-up is inconclusive: in the median round, independent processes waited"
-            f" for a core {comparison.busy_percent:.0f}% of their turn."
+            "The machine was busy: in the median round, independent processes waited for a core"
+            f" {comparison.busy_percent:.0f}% of their turn. A speed-up is called faster or slower only if it would be"
+            " with that time given back, to either side."
         )
     if comparison.launches and max(comparison.launches) == 0:
         yield "The ranks were launched once: the intervals cover the spread over rounds, not over launches."

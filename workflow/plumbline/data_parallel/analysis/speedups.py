@@ -33,7 +33,7 @@ class Speedup:
 
 
 def speedups(record: ComparisonRecord) -> list[Speedup]:
-    """Every candidate but the baseline, the control first. All are inconclusive where the machine was busy."""
+    """Every candidate but the baseline, the control first. Verdicts allow for the time that other processes took."""
     if not record.candidates:
         return []
     baseline, control, *others = record.candidates
@@ -41,24 +41,21 @@ def speedups(record: ComparisonRecord) -> list[Speedup]:
     both = np.sqrt(first * second)
     aa = ratio_over_rounds(first, second, record.launches)
     ceilings = {turns.world: np.array(turns.seconds) for turns in others if turns.scaling == "independent"}
-    busy = is_busy(record)
-    found = [Speedup(turns=control, ratio=aa, of_ceiling=None, verdict=_verdict(aa, aa, busy=busy))]
+    disturbed = min((record.busy_percent or 0.0) / 100, 0.99)
+    found = [Speedup(turns=control, ratio=aa, of_ceiling=None, verdict=verdict(aa, aa, disturbed=disturbed))]
     for turns in others:
         seconds = np.array(turns.seconds)
         ratio = ratio_over_rounds(both, seconds, record.launches)
         ceiling = ceilings.get(turns.world) if turns.method else None
         of_ceiling = None if ceiling is None else ratio_over_rounds(ceiling, seconds, record.launches)
-        found.append(Speedup(turns=turns, ratio=ratio, of_ceiling=of_ceiling, verdict=_verdict(ratio, aa, busy=busy)))
+        told = verdict(ratio, aa, disturbed=disturbed)
+        found.append(Speedup(turns=turns, ratio=ratio, of_ceiling=of_ceiling, verdict=told))
     return found
 
 
 def is_busy(record: ComparisonRecord) -> bool:
     """Whether other processes kept the ranks from the cores in most rounds."""
     return record.busy_percent is not None and record.busy_percent > BUSY_PERCENT
-
-
-def _verdict(ratio: Ratio, control: Ratio, *, busy: bool) -> Verdict:
-    return Verdict.INCONCLUSIVE if busy else verdict(ratio, control)
 
 
 def speedups_frame(found: list[Speedup]) -> pd.DataFrame:
