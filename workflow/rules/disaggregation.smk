@@ -27,7 +27,12 @@ rule disaggregation_measure:
         )
 
 
-if CONFIG.disaggregation.workload_pairs:
+DISAGGREGATION_BLOCK = [
+    f"<results>/disaggregation/trials/{{block}}/{workload}-{link}.json"
+    for workload, link in CONFIG.disaggregation.workload_pairs
+]
+
+if DISAGGREGATION_BLOCK:
 
     rule disaggregation_capture:
         """The graphs of the other workloads, captured once."""
@@ -49,10 +54,8 @@ if CONFIG.disaggregation.workload_pairs:
         input:
             **inputs_of("disaggregation.measure_graphs"),
         output:
-            [
-                f"<results>/disaggregation/trials/{{block}}/{workload}-{link}.json"
-                for workload, link in CONFIG.disaggregation.workload_pairs
-            ],
+            first=DISAGGREGATION_BLOCK[0],
+            others=DISAGGREGATION_BLOCK[1:],
         log:
             "<results>/disaggregation/logs/measure_graphs/{block}.log",
         benchmark:
@@ -68,7 +71,7 @@ if CONFIG.disaggregation.workload_pairs:
             "OMP_NUM_THREADS=1 "
             + command(
                 "disaggregation.measure_graphs",
-                "--graphs {input.graphs:q} --output {output[0]:q}",
+                "--graphs {input.graphs:q} --output {output.first:q}",
             )
 
 
