@@ -46,7 +46,9 @@ STUDIES = {
     "ablation": [ablation.trial_record("factor", "all_layers", "spectral", 0.6)],
     "lr_sweep": lr_sweep.sweep(),
     "data_parallel": [data_parallel.trial(1), data_parallel.trial(2)],
-    "disaggregation": [disaggregation.block(0), disaggregation.block(1)],
+    "disaggregation": [
+        make(number) for make in (disaggregation.block, disaggregation.graphs_block) for number in (0, 1)
+    ],
     "sweep": list(points()),
 }
 

@@ -12,6 +12,7 @@ from lr_sweep import sweep_records as lr_sweep
 from plumbline import config as configuration
 from plumbline.commands.show import read_trials
 from plumbline.core.files import write_json
+from plumbline.data_parallel.analysis.frames import epochs_frame, trials_frame
 from plumbline.data_parallel.record import TrialRecord
 from sweep import some as sweep
 from throughput import grid_records as throughput
@@ -61,11 +62,18 @@ def test_accuracies_are_means_over_the_runs_of_each_classifier(tmp_path):
     assert row[f"{runs[0]['classifier']}_accuracy"] == pytest.approx(expected)
 
 
-def test_rate_of_ranks_is_all_their_tokens_over_the_mean_time_of_a_rank(tmp_path):
-    epochs = RECORDS["data_parallel"][0]["epochs"]
-    seconds = sum(epoch["training_time"] for epoch in epochs) / 2
-    expected = sum(epoch["tokens"] for epoch in epochs) / seconds
+def test_rate_of_ranks_is_the_one_that_the_study_prints(tmp_path):
+    records = [data_parallel.trial(2)]
+    expected = trials_frame(records, epochs_frame(records))["tokens_per_second_mean"].iloc[0]
     assert rows("data_parallel", tmp_path)[0]["tokens_per_second"] == pytest.approx(expected)
+
+
+def test_a_block_of_graphs_shows_the_median_milliseconds_of_a_call(tmp_path):
+    record = disaggregation.graphs_block(0).to_json()
+    write_json(tmp_path / "trials" / "block-0" / "a.json", record)
+    (trial,) = read_trials(tmp_path, "disaggregation")
+    expected = {f"{arm['name']}_ms": pytest.approx(1000 * median(arm["seconds"])) for arm in record["arms"]}
+    assert {name: trial.headline[name] for name in expected} == expected
 
 
 def test_a_block_shows_the_median_milliseconds_of_a_token(tmp_path):

@@ -9,9 +9,11 @@ import scipy
 
 from disaggregation.some_records import TIMES, block, summarized
 from plumbline.core.errors import UserError
+from plumbline.core.files import write_json
 from plumbline.disaggregation.analysis import cells
 from plumbline.disaggregation.contrasts import FAMILIES, blocks_for_wilcoxon, contrasts, least_wilcoxon_p
 from plumbline.disaggregation.figures import FiguresSpec, figures
+from plumbline.disaggregation.record import MeasureRecord
 from plumbline.disaggregation.settings import FEATURES, FIGURES
 
 
@@ -98,6 +100,18 @@ def test_a_control_shows_nothing_and_an_equal_feature_is_not_significant_but_equ
     assert found["no_state_resident", "full"].is_significant
     assert not found["no_state_resident", "full"].is_equivalent
     assert found["no_state_resident", "full"].cliffs_delta == 1.0
+
+
+def test_bytes_that_differ_between_blocks_are_averaged(tmp_path):
+    records = []
+    for number in range(2):
+        record = block(number).to_json()
+        for arm in record["contexts"][0]["arms"]:
+            if arm["name"] == "rpc":
+                arm |= {"bytes_per_token": 100.0 + 10 * number, "counted_by": "interface"}
+        write_json(tmp_path / f"{number}.json", record)
+        records.append(MeasureRecord.read(tmp_path / f"{number}.json"))
+    assert {one.name: one.bytes_per_token for one in cells(records)}["rpc"] == 105.0
 
 
 def test_four_blocks_cannot_be_significant_by_ranks_and_the_findings_say_so(tmp_path):

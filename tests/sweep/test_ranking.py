@@ -1,12 +1,14 @@
 """What a sweep may conclude: the best point, how sure that is, and differences from the baseline."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from plumbline.core.statistics.hypothesis_tests import ALPHA
 from plumbline.sweep.analysis.frames import contrasts_frame, effects_frame, points_frame, trials_frame
-from plumbline.sweep.analysis.importance import importance_frame
+from plumbline.sweep.analysis.importance import _losses, importance_frame
 from plumbline.sweep.analysis.ranking import Ranking
 from sweep.some import trial
 
@@ -133,6 +135,23 @@ def test_the_score_of_seeds_that_did_not_choose_has_an_interval_that_covers_it(s
     random = np.random.default_rng(3)
     fair = [ranking(random.standard_normal(shape)).unbiased for _ in range(400)]
     assert np.mean([one.low <= 0 <= one.high for one in fair]) > 0.93 - 0.035
+
+
+def test_importance_is_the_mean_over_all_shuffles():
+    table = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 0.0], [3.0, 5.0]])
+    values = np.array([1.0, 0.0, 4.0, 2.0])
+
+    def predict(rows):
+        return rows[:, 0] ** 2 - rows[:, 1]
+
+    plain = np.sum((values - predict(table)) ** 2)
+    for column, loss in enumerate(_losses(predict, table, values)):
+        errors = []
+        for order in itertools.permutations(range(4)):
+            shuffled = table.copy()
+            shuffled[:, column] = table[list(order), column]
+            errors.append(np.sum((values - predict(shuffled)) ** 2))
+        assert loss == pytest.approx((np.mean(errors) - plain) / np.sum((values - values.mean()) ** 2))
 
 
 def test_importance_finds_the_parameter_that_decides():

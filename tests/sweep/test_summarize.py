@@ -62,6 +62,13 @@ def test_one_seed_gives_no_interval_and_says_so(tmp_path):
     assert set(pd.read_csv(folder / "contrasts.csv")["verdict"]) == {"not tested"}
 
 
+@pytest.mark.parametrize(("best", "named"), [(3, "x is at the edge"), (2, ""), (1, "x is at the edge")])
+def test_a_best_point_at_the_edge_of_the_grid_says_so(tmp_path, best, named):
+    found = [trial({"x": x, "y": "a"}, seed, -abs(x - best) + 0.01 * seed) for x in (1, 2, 3) for seed in (0, 1, 2)]
+    text = (summarized(found, tmp_path) / "analysis.md").read_text()
+    assert (f"Its {named} of what was tried" in text) is bool(named)
+
+
 def test_a_sweep_in_which_everything_failed_says_so(tmp_path):
     failed = [trial({"x": x}, seed, 0.0, outcome="diverged") for x in (1, 2) for seed in (0, 1)]
     folder = summarized(failed, tmp_path, baseline={"x": 1})

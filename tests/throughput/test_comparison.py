@@ -157,7 +157,6 @@ def test_default_compares_variants_at_every_batch_and_engines_with_the_base() ->
     found = [path for path in targets() if path.startswith("comparison/")]
     assert found == [
         "comparison/variants/lean/b1-p4-g32",
-        "comparison/variants/lean/b8-p4-g32",
         "comparison/variants/lean/b64-p4-g32",
         "comparison/engines/base/b1-p4-g32",
     ]

@@ -1,18 +1,23 @@
 """What the study adds to the command line: `plumbline show data_parallel`, `plumbline compare A B`."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from plumbline.core.present.answer import Answer
 
 
 def row(record: dict[str, Any]) -> dict[str, Any]:
-    """What `plumbline show` says of a trial first. Rate: tokens of all ranks and epochs ÷ their time."""
+    """What `plumbline show` says of a trial first. The rate is summary.csv's, which leaves the first epoch out."""
     epochs, test = record["epochs"], record["translations"].get("test", {})
-    tokens, seconds = (sum(epoch[name] for epoch in epochs) for name in ("tokens", "training_time"))
+    warm = [epoch for epoch in epochs if epoch["epoch"] > 0] or epochs
+    ranks = Counter[int]()
+    for epoch in warm:
+        ranks[epoch["epoch"]] += epoch["tokens_per_sec"]
     head = {name: record.get(name) for name in ("trial", "method", "scaling", "world", "batch")}
-    rate = tokens / seconds * record["world"] if epochs else None
+    rate = fmean(ranks.values()) if epochs else None
     last = epochs[-1]["validation_loss"] if epochs else None
     return head | {"tokens_per_second": rate, "validation_loss": last, "test_bleu": test.get("bleu")}
 

@@ -1,7 +1,8 @@
 """What the turns of all blocks say: how long each variant takes against local, and against `full`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -67,11 +68,17 @@ def cells(records: Sequence[MeasureRecord]) -> list[Cell]:
                     against_full=ratio_over_rounds(seconds[name], seconds[FULL], blocks)
                     if name in SENDING and name != FULL
                     else None,
-                    bytes_per_token=many[0].bytes_per_token,
-                    round_trips_per_token=many[0].round_trips_per_token,
+                    bytes_per_token=_mean(one.bytes_per_token for one in many),
+                    round_trips_per_token=_mean(one.round_trips_per_token for one in many),
                 )
             )
     return found
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Over blocks, where all have one: what a protocol counts is alike in each, what an interface counts is not."""
+    found = list(values)
+    return None if None in found else float(np.mean(cast(list[float], found)))
 
 
 def cells_frame(found: Sequence[Cell]) -> pd.DataFrame:

@@ -101,7 +101,7 @@ def _cost(found: Sequence[Cell], compared: Sequence[Contrast]) -> Iterator[Claim
                 COST,
                 f"{where}: local against itself (A/A) takes {ratio} times as long, {_p(test.p_corrected)}:"
                 f" {'a difference where there is none' if test.is_significant else 'no significant difference'}."
-                " Smaller differences cannot be resolved.",
+                " A verdict on speed (slower, no difference, inconclusive) is from an interval that is widened by it.",
                 shown,
             )
         elif one.name == GENERATE:
@@ -150,9 +150,10 @@ def _shared(others: Sequence[WorkloadRecord]) -> Iterator[str]:
             yield f"{record.trial}: {reason(record.outcome, record.message)}."
     if others:
         yield (
-            "In the other workloads the client and two workers share the machine: with two cores, the client takes time"
-            " from the workers while it sends. Both workers are on the far side of the link, and nothing limits what"
-            " they send to each other; those bytes are not among the ones that are told."
+            "In the other workloads, local is one thread and the workers have one each; verdicts are from intervals"
+            " that are not corrected for their number. Client and workers share the machine: below three cores, the"
+            " client takes time from the workers while it sends. Both workers are on the far side of the link, and"
+            " nothing limits what they send to each other; those bytes are not among the ones that are told."
         )
 
 
@@ -170,6 +171,8 @@ def _caveats(records: Sequence[MeasureRecord], compared: Sequence[Contrast]) -> 
         blocks = min(one.blocks for one in compared)
         text = (
             f"Intervals and tests cover the spread over {plural(blocks, 'block')} of fresh processes and their rounds."
+            " The p-values of differences are corrected by Holm over all links and prompts of a table; TOST's are not."
+            " Cliff's δ compares blocks without pairing them, so it can differ in sign from a ratio."
         )
         if least_wilcoxon_p(blocks) >= ALPHA:
             text += (

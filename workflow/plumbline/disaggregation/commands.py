@@ -83,7 +83,10 @@ def worker_key(path: Annotated[Path, typer.Argument(help="File to write.")]) -> 
 
 
 def row(record: dict[str, Any]) -> dict[str, Any]:
-    """What `plumbline show` says of a block first: the median milliseconds a token of each variant and context."""
+    """What `plumbline show` says of a block first: the median milliseconds of each variant, per token or call."""
+    if "workload" in record:
+        medians = {f"{arm['name']}_ms": 1000 * median(arm["seconds"]) for arm in record["arms"]}
+        return {"link": record["link"], "block": record["block"]} | medians
     medians = {
         f"{arm['name']}_{context['context']}_ms": 1000 * median(arm["seconds"])
         for context in record["contexts"]
@@ -97,19 +100,27 @@ def compare(first: Path, second: Path, threshold: float | None) -> Answer:
     from plumbline.core.present.comparing import compared
     from plumbline.core.statistics.before_after import Measured
     from plumbline.disaggregation.record import MeasureRecord
+    from plumbline.disaggregation.workload_record import WorkloadRecord
+
+    def ratio(name: str, seconds: list[float], local: list[float], block: int) -> Measured:
+        return Measured(
+            unit=name,
+            measure="seconds_over_local",
+            replicate=str(block),
+            value=median(seconds) / median(local),
+            goal="min",
+            test_over_train=None,
+        )
 
     def measured(record: MeasureRecord) -> Iterator[Measured]:
         for context in record.contexts:
-            local = median(context.arms[0].seconds)
             for arm in context.arms[1:]:
-                unit, ratio = f"{record.link} {context.context} {arm.name}", median(arm.seconds) / local
-                yield Measured(
-                    unit=unit,
-                    measure="seconds_over_local",
-                    replicate=str(record.block),
-                    value=ratio,
-                    goal="min",
-                    test_over_train=None,
-                )
+                name = f"{record.link} {context.context} {arm.name}"
+                yield ratio(name, arm.seconds, context.arms[0].seconds, record.block)
 
-    return compared(MeasureRecord, measured, (first, second), threshold)
+    def of_graphs(record: WorkloadRecord) -> Iterator[Measured]:
+        for arm in record.arms[1:]:
+            name = f"{record.workload} {record.link} {arm.name}"
+            yield ratio(name, arm.seconds, record.arms[0].seconds, record.block)
+
+    return compared(MeasureRecord, measured, (first, second), threshold, {WorkloadRecord: of_graphs})

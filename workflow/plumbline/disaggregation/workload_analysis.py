@@ -188,7 +188,8 @@ def gains_told(gains: Sequence[Speedup]) -> Iterator[str]:
         yield (
             f"{one.workload}, {one.link}: full is {ratio_text(one.speedup)} times as fast as one worker"
             f" ({one.serial}). Two perfect workers would give {one.ideal:.2f}; two at once do {ratio_text(one.ceiling)}"
-            f" times the work of one here. Of the bound that follows, full reaches {ratio_text(one.of_bound)}."
+            f" times the work of one here. Of the bound that follows in each round, full reaches"
+            f" {ratio_text(one.of_bound)}."
         )
 
 

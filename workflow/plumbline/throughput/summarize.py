@@ -131,7 +131,8 @@ def _write_tables(
         f"that differs. Perplexity {over}, the same for all variants; "
         "loss above the base in nats per token, paired over its windows, with the bootstrap 95% interval. "
         f"Tokens per second at {cell_text(place)} with engine {place['engine']}, with the bootstrap 95% interval over "
-        "the batches of the process. Relative to base: all variants interleaved there, with the bootstrap 95% interval "
+        "the batches of the process; processes ran one after another, so only the next column compares. Relative to "
+        "base: all variants interleaved there, with the bootstrap 95% interval "
         f"over rounds and processes; A/A is the base against itself. {note}"
     )
     write_latex(

@@ -39,7 +39,7 @@ def findings(
         "Which representation predicts best?": _best(summary),
         "Do the invariant (product) representations beat the factor statistics?": _invariance(contrasts),
         "Does a learned representation beat the others?": _learned(contrasts),
-        "How much survives in the visual layers alone?": _drop(contrasts),
+        "How much survives in the visual layers alone?": _drop(summary, contrasts),
         "How many training adapters does it take?": _learning_curve(curve, curves),
         "Do the answers depend on the classifier?": _classifiers(summary, contrasts),
         "Which trials beat chance?": _against_chance(summary),
@@ -96,7 +96,7 @@ def _invariance(contrasts: pd.DataFrame) -> Iterator[str]:
             )
 
 
-def _drop(contrasts: pd.DataFrame) -> Iterator[str]:
+def _drop(summary: pd.DataFrame, contrasts: pd.DataFrame) -> Iterator[str]:
     chosen = contrasts[(contrasts["kind"] == "visual_drop") & (contrasts["outcome"] == "ok")]
     for (view, classifier), group in chosen.groupby(["view", "classifier"], sort=False):
         where = f"{view_label(str(view))}, {classifier_label(str(classifier))}"
@@ -108,12 +108,16 @@ def _drop(contrasts: pd.DataFrame) -> Iterator[str]:
             f"are seen ({LEVEL}){_others_untested(group)}. "
         )
         yield f"{where}: {answer if len(tested) else ''}The change ranges from {most} to {least} points."
-        row = group.sort_values("baseline_mean").iloc[-1]
+        own = (summary["view"] == view) & (summary["classifier"] == classifier) & (summary["layers"] == "all_layers")
+        best = best_trial(summary[own & summary["representation"].isin(group["representation"])])
+        if best is None:
+            continue
+        row = group[group["representation"] == best["representation"]].iloc[0]
         relative = with_interval(*(100 * row[f"relative{end}"] for end in ("", "_low", "_high")), signed=True)
         relative = relative.replace(" [", "% [", 1).removesuffix(f" [{MISSING}]")
         yield (
-            f"{where}: {representation_label(row['representation'])}, the most accurate on all "
-            f"layers, changes by {difference_text(row)}, or {relative} relative: from "
+            f"{where}: {representation_label(row['representation'])}, the best on all layers by validation accuracy, "
+            f"changes by {difference_text(row)}, or {relative} relative: from "
             f"{accuracy_text(row, 'baseline_mean')} to {accuracy_text(row, 'mean')}."
         )
 
@@ -178,8 +182,9 @@ def _against_chance(summary: pd.DataFrame) -> Iterator[str]:
     above = good["chance_p_holm"] <= ALPHA
     yield (
         f"{above.sum()} of {len(good)} trials are significantly above the chance level of {100 * level:.1f}% "
-        f"({LEVEL}). The test counts each adapter once, with the share of its runs that named its class, and adapters "
-        "that share images as dependent (one-sided t-test with the cluster-robust variance over groups)."
+        f"({LEVEL}); a trial counts once a classifier. The test counts each adapter once, with the share of its runs "
+        "that named its class, and adapters that share images as dependent (one-sided t-test with the "
+        "cluster-robust variance over groups)."
     )
     if not above.all():
         named = [f"{_trial(row)} {accuracy_text(row)}" for _, row in good[~above].iterrows()]

@@ -3,10 +3,18 @@
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 TASKS = Path("/proc/self/task")
 LONGEST = 128
 """Bytes of a schedstat file at most."""
+
+
+class Times(NamedTuple):
+    """Seconds of one thread."""
+
+    computed: float
+    waited: float
 
 
 class RunQueue:
@@ -22,13 +30,21 @@ class RunQueue:
             with suppress(OSError):  # a thread that has just ended
                 self._files.append(os.open(task, os.O_RDONLY | os.O_CLOEXEC))
 
-    def waits(self) -> list[float]:
-        """Seconds that each thread has waited since it began, in the order of their files; 0 for one that has ended."""
-        return [_wait(file) for file in self._files]
+    def times(self) -> list[Times]:
+        """What each thread has computed and waited since it began, in the order of their files; zeros once it ended."""
+        return [_times(file) for file in self._files]
 
-    def longest_since(self, before: list[float]) -> float:
-        """Seconds that the thread which waited longest has waited since `before`, which `waits` gave."""
-        return max((now - then for now, then in zip(self.waits(), before, strict=True)), default=0.0)
+    def waited_since(self, before: list[Times], wall: float) -> float:
+        """Seconds of the last `wall` seconds, since `before` was read, in which the thread that waited longest waited.
+
+        A wait is counted when it ends, and may have begun before. So what a thread has computed meanwhile is left.
+        """
+        since = [
+            Times(now.computed - then.computed, now.waited - then.waited)
+            for now, then in zip(self.times(), before, strict=True)
+        ]
+        longest = max((one.waited for one in since), default=0.0)
+        return max(0.0, min(longest, wall - max((one.computed for one in since), default=0.0)))
 
     def close(self) -> None:
         """Closes the files."""
@@ -36,9 +52,10 @@ class RunQueue:
             os.close(self._files.pop())
 
 
-def _wait(file: int) -> float:
-    """The second number of a schedstat file: nanoseconds on a run queue."""
+def _times(file: int) -> Times:
+    """The first two numbers of a schedstat file: nanoseconds on a CPU and on a run queue."""
     try:
-        return int(os.pread(file, LONGEST, 0).split()[1]) / 1e9
+        computed, waited, *_ = os.pread(file, LONGEST, 0).split()
     except OSError:
-        return 0.0
+        return Times(0.0, 0.0)
+    return Times(int(computed) / 1e9, int(waited) / 1e9)

@@ -1,9 +1,10 @@
 """`plumbline compare` of a study whose trials are compared by what they found: what differs beyond noise."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.markup import escape
@@ -43,21 +44,29 @@ def compared(
     measured: Callable[[AnyRecord], Iterable[Measured]],
     folders: tuple[Path, Path],
     threshold: float | None,
+    others: Mapping[type[Record], Callable[[Any], Iterable[Measured]]] = MappingProxyType({}),
 ) -> Answer:
     """How the trials in the second of `folders` differ from those in the first.
 
-    threshold: relative difference that counts as equal; None counts only the same values as equal. Raises UserError
-    when a folder holds no trials, or when the two have nothing in common.
+    others: the study's other kinds of trials, and what is measured in each. threshold: relative difference that counts
+    as equal; None counts only the same values as equal. Raises UserError when a folder holds no trials, or when the two
+    have nothing in common.
     """
     study = model.model_fields["study"].default
     if threshold is not None and threshold < 0:
         raise UserError(f"compare: --threshold: {threshold:g} is below 0")
     places = [study_folder(folder, study) for folder in folders]
-    before, after = (_records(model, place) for place in places)
+    models: list[type[Record]] = [model, *others]
+    kinds = {str(one.model_fields["stage"].default): one for one in models}
+    before, after = (_records(kinds, place) for place in places)
     shared = [name for name in before if name in after]
     if not shared:
         raise UserError(f"compare: no trial of {places[0]} is also in {places[1]}")
-    first, second = ([one for record in side.values() for one in measured(record)] for side in (before, after))
+
+    def told(record: Any) -> Iterable[Measured]:
+        return others.get(type(record), measured)(record)
+
+    first, second = ([one for record in side.values() for one in told(record)] for side in (before, after))
     found = sorted(changes(first, second, threshold or 0.0), key=lambda change: VERDICTS.index(change.verdict))
     outcomes = [_outcomes(before[name], after[name]) for name in shared]
     ended = {name: text for name, text in zip(shared, outcomes, strict=True) if text}
@@ -81,12 +90,14 @@ def compared(
     return Answer(values, lines, status)
 
 
-def _records(model: type[AnyRecord], folder: Path) -> dict[str, AnyRecord]:
-    """Trial -> record, of the files that hold one."""
+def _records(kinds: Mapping[str, type[Record]], folder: Path) -> dict[str, Any]:
+    """Trial -> record, of the files that hold one. kinds: the stages that make them, the usual one first."""
     found = {}
+    usual = next(iter(kinds.values()))
     for path in map(Path, record_files(folder)):
-        if '"trial":' in path.read_text(encoding="utf-8", errors="replace"):
-            record = model.read(path)
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if '"trial":' in text:
+            record = next((kind for stage, kind in kinds.items() if f'"stage": "{stage}"' in text), usual).read(path)
             found[record.trial] = record
     return found
 

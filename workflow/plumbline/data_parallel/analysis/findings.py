@@ -117,8 +117,9 @@ def _caveats(records: Sequence[TrialRecord], comparison: ComparisonRecord) -> It
         "the interleaved turns say what is faster."
     )
     yield (
-        "Predictions for more devices assume that communication does not overlap with computing, and a device and a"
-        " network port for each process."
+        "Predictions for more devices assume that communication does not overlap with computing, a device and a network"
+        " port for each process, and an all-reduce that costs in training what it costs alone. Here it costs more, and"
+        " the factor that is fitted to weak scaling has no interval."
     )
     if is_busy(comparison):
         yield (

@@ -10,7 +10,7 @@ from plumbline.core.present.findings import findings_text
 from plumbline.core.present.formatting import p_text, percent, plural, with_interval
 from plumbline.core.run.records import machine_note, machines
 from plumbline.sweep.analysis.budgets import stopped
-from plumbline.sweep.analysis.frames import SAME, baseline_name
+from plumbline.sweep.analysis.frames import SAME, baseline_name, points_of
 from plumbline.sweep.analysis.ranking import Ranking
 
 ENOUGH_SEEDS = 10
@@ -32,7 +32,7 @@ def findings(
     return findings_text(
         f"Sweep {name}",
         {
-            "Which point is best?": [*_best(ranking), *_halving(stages, budget)],
+            "Which point is best?": [*_best(ranking, stages[0]), *_halving(stages, budget)],
             "Which points differ from the baseline?": _contrasts(ranking, baseline, contrasts, stopped(stages)),
             "Which parameters matter?": _importance(importance, sampler, budget),
             "Which trials failed?": _failed(stages),
@@ -57,7 +57,8 @@ def _budget(stage: Ranking, budget: str) -> object:
     return stage.records[0].parameters[budget]
 
 
-def _best(ranking: Ranking) -> Iterator[str]:
+def _best(ranking: Ranking, first: Ranking) -> Iterator[str]:
+    """first: the ranking that has all points, where halving stopped some."""
     best, metric = ranking.best, ranking.metric
     if best is None:
         yield "No point has all of its trials, so none is ranked."
@@ -81,12 +82,27 @@ def _best(ranking: Ranking) -> Iterator[str]:
     if chance < 0.95 and close:
         others = ", ".join(f"{ranking.labels[point]} ({percent(share)})" for point, share in close)
         yield f"The best point is uncertain: other draws pick {others}."
+    if edges := _at_edges(first, points_of(ranking.records)[best]):
+        is_or_are = "is" if len(edges) == 1 else "are"
+        yield f"Its {' and '.join(edges)} {is_or_are} at the edge of what was tried; a better point may lie beyond."
     if fair := ranking.unbiased:
         yield (
             "Picking the best point on all seeds but one and scoring it on that seed gives"
             f" {_interval(fair.mean, fair.low, fair.high)} on average. Expect this mean from new seeds; the mean above"
             " is biased by selection."
         )
+
+
+def _at_edges(ranking: Ranking, best: Mapping[str, object]) -> list[str]:
+    """The parameters whose value in the best point is the smallest or the largest that was tried."""
+    found = []
+    for name, value in best.items():
+        values = [point[name] for point in points_of(ranking.records).values()]
+        if not all(isinstance(one, int | float) and not isinstance(one, bool) for one in values):
+            continue
+        if min(values) < max(values) and value in (min(values), max(values)):
+            found.append(name)
+    return found
 
 
 def _contrasts(

@@ -199,7 +199,7 @@ def _limits(trials: pd.DataFrame) -> Iterator[str]:
     elif best["ceiling_share"] >= NEAR:
         yield f"{where}: the limit is its bottleneck."
     else:
-        yield (f"{where}. Neither limit is the bottleneck of any of these trials: overhead between the operations is.")
+        yield f"{where}. So neither limit is the bottleneck of these trials; overhead between operations is left."
 
 
 def _scaling(trials: pd.DataFrame) -> Iterator[str]:

@@ -23,9 +23,6 @@ from plumbline.throughput.record import ComparedCandidate, Interleaved, LeftOut
 
 log = logging.getLogger("plumbline")
 
-MOST_WAITING = 0.95
-"""Of a call's wall-clock time: a wait is counted when it ends, and may have begun before the call."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -164,16 +161,9 @@ class Loaded:
 
         Waiting is left out where one thread computes on the CPU; of several, it does not say how long all were held up.
         """
-        waited = 0.0
-
-        def call() -> None:
-            nonlocal waited
-            before = self._queue.waits() if self._queue else []
-            self._generate()
-            waited = self._queue.longest_since(before) if self._queue else 0.0
-
-        wall = timing.clocked(call, self._synchronise)
-        waited = min(waited, MOST_WAITING * wall)
+        before = self._queue.times() if self._queue else []
+        wall = timing.clocked(self._generate, self._synchronise)
+        waited = self._queue.waited_since(before, wall) if self._queue else 0.0
         self._wall, self._waited = self._wall + wall, self._waited + waited
         if not torch.equal(self._last, self._tokens):  # those have been checked
             try:
