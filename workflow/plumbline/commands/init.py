@@ -74,7 +74,9 @@ def init(
         typer.echo(f"- {line}")
     if refused:
         typer.echo(f"- as it stands it is refused: {refused}")
-    typer.echo(f"then: plumbline run sweep --configfile {shlex.quote(str(path))}")
+    paths = "" if Path("config.yaml").exists() else ", with paths from there or absolute ones"
+    shown = shlex.quote(str(path if not paths else path.resolve()))
+    typer.echo(f"then, in Plumbline's folder{paths}: plumbline run sweep --configfile {shown}")
 
 
 def guessed(command: Sequence[str]) -> Guess:

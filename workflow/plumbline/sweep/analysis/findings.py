@@ -86,10 +86,11 @@ def _best(ranking: Ranking, first: Ranking) -> Iterator[str]:
         is_or_are = "is" if len(edges) == 1 else "are"
         yield f"Its {' and '.join(edges)} {is_or_are} at the edge of what was tried; a better point may lie beyond."
     if fair := ranking.unbiased:
+        is_the_same = fair.mean == mean.mean
+        changed = ", as all choices were the same" if is_the_same else "; the mean above is biased by selection"
         yield (
             "Picking the best point on all seeds but one and scoring it on that seed gives"
-            f" {_interval(fair.mean, fair.low, fair.high)} on average. Expect this mean from new seeds; the mean above"
-            " is biased by selection."
+            f" {_interval(fair.mean, fair.low, fair.high)} on average. Expect this mean from new seeds{changed}."
         )
 
 
