@@ -35,7 +35,10 @@ PLACE = ('  File "', "Wildcards:")
 """How lines begin that say where in the workflow an error was noticed."""
 LAST_BYTES = 65536
 """How much of the end of a log is searched for its error."""
-GO_ON = "Fix the cause and start the same command again: it resumes, and finished targets are kept."
+GO_ON = (
+    "Fix the cause and start the same command again: it resumes, and finished targets are kept. Findings and figures"
+    " wait for the trials that failed."
+)
 KILLED = "ended without an error message, as a killed process does"
 STOPPED = "Stopped. Start the same command again: it resumes, and finished targets are kept."
 CONTROLLER_SECONDS = 10
