@@ -15,6 +15,7 @@ from plumbline.throughput.measurement.settings import EngineConfig
 from plumbline.throughput.models.load import load_leniently, load_transformers
 from plumbline.throughput.models.manifest import Manifest, read_manifest
 from plumbline.throughput.models.unmatched import listed
+from plumbline.throughput.models.weights import step_weights
 from throughput.small_models import CODE, write_corpus, write_random
 
 CPU = torch.device("cpu")
@@ -96,6 +97,8 @@ def test_unused_tensors_are_recorded_and_left_out_by_every_engine_where_the_conf
     assert (found.unused, found.missing) == ([bias], [])
     assert any(bias in note for note in found.notes)
     assert found.perplexity == clean.perplexity
+    read = [sum(one.numel() for one in step_weights(folder, torch.float32, of.unused)) for of in (clean, found)]
+    assert read[0] - read[1] == 48
     tokens = torch.arange(20).view(2, 10)
     config = EngineConfig(dtype="float32", attention="sdpa", threads=1, compile=False)
     shape = Shape(batch=2, prompt=10, generated=2)

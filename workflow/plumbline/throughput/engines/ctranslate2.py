@@ -31,7 +31,7 @@ class CTranslate2(Engine):
         self.prepare(manifest)
         import ctranslate2
 
-        self._folder, self._dtype = Path(manifest.folder), DTYPES[config.dtype]
+        self._weights = step_weights(Path(manifest.folder), DTYPES[config.dtype], manifest.unused)
         try:
             self._generator = ctranslate2.Generator(
                 str(converted(manifest, NAME)),
@@ -60,7 +60,7 @@ class CTranslate2(Engine):
         return torch.from_numpy(np.array(view)[:, -1].copy())
 
     def weights(self) -> list[Tensor]:
-        return step_weights(self._folder, self._dtype)
+        return self._weights
 
     def close(self) -> None:
         self._generator.unload_model()

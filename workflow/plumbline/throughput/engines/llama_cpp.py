@@ -50,8 +50,8 @@ class LlamaCpp(Engine):
             raise unavailable(f"engine {NAME} takes at most {MOST_ROWS} rows, not {shape.batch}")
         if device.type == "cuda" and all(each["name"] == "CPU" for each in xllamacpp.get_device_info()):
             raise unavailable(f"engine {NAME}: this build of xllamacpp has no CUDA; install its CUDA wheel")
-        self._folder, self._dtype = Path(manifest.folder), DTYPES[config.dtype]
-        self._vocabulary = read_config(self._folder)["vocab_size"]
+        self._weights = step_weights(Path(manifest.folder), DTYPES[config.dtype], manifest.unused)
+        self._vocabulary = read_config(Path(manifest.folder))["vocab_size"]
         file = converted(manifest, NAME, config.dtype) / FILE
         length = PAD * math.ceil((shape.prompt + shape.generated) / PAD)
         parameters = _parameters(xllamacpp, file, config, shape.batch, length)
@@ -92,7 +92,7 @@ class LlamaCpp(Engine):
         return found
 
     def weights(self) -> list[Tensor]:
-        return step_weights(self._folder, self._dtype)
+        return self._weights
 
     def close(self) -> None:
         self._complete({"prompt": [0], "max_tokens": 1})  # one that has had no request yet would not end

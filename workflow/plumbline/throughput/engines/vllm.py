@@ -40,7 +40,7 @@ class VLLM(Engine):
             raise unavailable(f"engine {NAME} has no low-rank layers, as {manifest.variant} has")
         from vllm import LLM
 
-        self._folder, self._dtype = Path(manifest.folder), DTYPES[config.dtype]
+        self._weights = step_weights(Path(manifest.folder), DTYPES[config.dtype], manifest.unused)
         try:
             self._model = LLM(
                 model=manifest.folder,
@@ -79,7 +79,7 @@ class VLLM(Engine):
         return torch.tensor(rows)
 
     def weights(self) -> list[Tensor]:
-        return step_weights(self._folder, self._dtype)
+        return self._weights
 
     def close(self) -> None:
         del self._model

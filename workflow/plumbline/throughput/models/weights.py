@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -134,16 +134,16 @@ class StoredTypes:
         return self.usual
 
 
-def step_weights(folder: Path, dtype: torch.dtype) -> list[torch.Tensor]:
+def step_weights(folder: Path, dtype: torch.dtype, unused: Container[str] = ()) -> list[torch.Tensor]:
     """Every weight that a decode step reads in full, as `dtype`: sizes without content, on the device `meta`.
 
-    For engines that do not hold their weights as torch's tensors.
+    For engines that do not hold their weights as torch's tensors. unused: tensors that the model leaves out.
     """
     names = stored(folder)
     head = "lm_head.weight" if "lm_head.weight" in names else "model.embed_tokens.weight"
     found = []
     for name, path in names.items():
-        if name == head or name != "model.embed_tokens.weight":
+        if name not in unused and (name == head or name != "model.embed_tokens.weight"):
             with opened(path) as file:
                 found.append(torch.empty(file.get_slice(name).get_shape(), dtype=dtype, device="meta"))
     return found
