@@ -82,7 +82,7 @@ def test_results_that_cannot_be_written_are_named_in_one_line(house):
 
 def test_an_error_of_snakemake_itself_is_shown(house):
     text = finish(house, "results/sweep/nothing/of/the/kind.json", status=1)
-    assert "MissingRuleException" in text
+    assert "there is no target results/sweep/nothing/of/the/kind.json" in text
 
 
 def test_interrupted_run_ends_its_trials_and_the_same_command_goes_on(house):
