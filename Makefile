@@ -37,7 +37,7 @@ check: $(INSTALLED) ## Lint, types, formatting, import contracts
 	$(BIN)/snakemake --lint
 
 test: check ## Every check and every test
-	$(BIN)/pytest --numprocesses logical --dist loadfile
+	$(BIN)/pytest
 
 test-cluster: $(INSTALLED) ## Run tiny studies on a Slurm cluster made on this host; root on Debian
 	$(BIN)/python -m tests.cluster
