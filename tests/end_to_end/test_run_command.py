@@ -111,7 +111,7 @@ IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spa
 
 
 def test_ctrl_c_in_a_terminal_reaches_snakemake_once(house):
-    slow = f"sweep.quadratic.command={json.dumps('sleep 5; ' + TINY['sweep']['quadratic']['command'])}"
+    slow = f"sweep.quadratic.command={json.dumps('sleep 40; ' + TINY['sweep']['quadratic']['command'])}"
     words = ["sweep", "sweep.quadratic.seeds=[0]", slow]
     environment = house.environment() | {"PYTHONPATH": str(house.root / "workflow"), "TERM": "xterm"}
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -121,6 +121,7 @@ def test_ctrl_c_in_a_terminal_reaches_snakemake_once(house):
         while not list((house.study / "logs" / "run" / "quadratic").glob("*/*.jsonl")):
             time.sleep(0.1)
             assert process.poll() is None
+        time.sleep(8)  # the view is drawn again meanwhile
         text = process.communicate(b"\x03", timeout=60)[0].decode()
     finally:
         if process.poll() is None:
