@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from plumbline import config as configuration
-from plumbline.commands.show import NOT_SHOWN, scalars
+from plumbline.commands.show import NOT_SHOWN, results_folder, scalars
 from plumbline.core.errors import UserError
 from plumbline.core.present.formatting import plural
 from plumbline.core.run.record import read_record
@@ -58,10 +58,7 @@ def mlflow(
     results: Annotated[Path | None, typer.Option(help="Results folder to read instead of the config's.")] = None,
 ) -> None:
     """Write trials to a local MLflow store. One that is there already is left alone, one that ran again is replaced."""
-    for study in studies or []:
-        if study not in configuration.STUDIES:
-            raise UserError(f"export: no study {study!r}; choose from {', '.join(configuration.STUDIES)}")
-    folder = results or Path(configuration.load([Path("config.yaml"), *(configfile or [])]).results)
+    folder = results_folder("export", studies, configfile, results)
     runs = [run for study in studies or configuration.STUDIES for run in read_runs(folder / study)]
     if not runs:
         raise UserError(f"export: {folder} holds no trials of {', '.join(studies or ['any study'])}; run them first")

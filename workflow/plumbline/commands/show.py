@@ -58,10 +58,7 @@ def show(
     results: Annotated[Path | None, typer.Option(help="Results folder to read instead of the config's.")] = None,
 ) -> None:
     """Show the trials of a study as a table, from their records."""
-    for study in studies or []:
-        if study not in configuration.STUDIES:
-            raise UserError(f"show: no study {study!r}; choose from {', '.join(configuration.STUDIES)}")
-    folder = results or Path(configuration.load([Path("config.yaml"), *(configfile or [])]).results)
+    folder = results_folder("show", studies, configfile, results)
     tables = {
         study: trials for study in studies or configuration.STUDIES if (trials := read_trials(folder / study, study))
     }
@@ -78,6 +75,16 @@ def show(
             continue
         typer.echo(f"{study}: {plural(len(chosen), 'trial')}" + (f" of {len(trials)}" if where else ""))
         typer.echo("\n".join(table_lines(names, chosen)) + "\n")
+
+
+def results_folder(
+    command: str, studies: list[str] | None, configfile: list[Path] | None, results: Path | None
+) -> Path:
+    """`results`, or else the config's. Raises UserError for a study that there is not."""
+    for study in studies or []:
+        if study not in configuration.STUDIES:
+            raise UserError(f"{command}: no study {study!r}; choose from {', '.join(configuration.STUDIES)}")
+    return results or Path(configuration.load([Path("config.yaml"), *(configfile or [])]).results)
 
 
 def read_trials(folder: Path, study: str) -> list[Trial]:

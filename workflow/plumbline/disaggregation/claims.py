@@ -101,7 +101,7 @@ def _cost(found: Sequence[Cell], compared: Sequence[Contrast]) -> Iterator[Claim
                 COST,
                 f"{where}: local against itself (A/A) takes {ratio} times as long, {_p(test.p_corrected)}:"
                 f" {'a difference where there is none' if test.is_significant else 'no significant difference'}."
-                " A verdict on speed (slower, no difference, inconclusive) is from an interval that is widened by it.",
+                " Verdicts on speed (slower, no difference, inconclusive) come from intervals widened by it.",
                 shown,
             )
         elif one.name == GENERATE:

@@ -18,16 +18,16 @@ class Verdict(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
-def verdict(ratio: Ratio, control: Ratio, band: float = BAND, disturbed: float = 0.0) -> Verdict:
+def verdict(ratio: Ratio, control: Ratio, band: float = BAND, taken: float = 0.0) -> Verdict:
     """The verdict on a ratio, from its interval widened by what the A/A `control` shows: see `bias`.
 
-    disturbed: the share of their time that other processes took from the candidates at most, for which the interval is
-    widened too: they may take it from one of two alone.
+    taken: the share of the candidates' time that other processes took, by which the interval is widened too: they may
+    have taken it from either side alone.
 
     `no difference` where all of it is within `band` of 1; `faster` or `slower` where it excludes 1; `inconclusive`
     otherwise, and for everything when the control's own interval excludes the band.
     """
-    edge, wider = math.log1p(band), bias(control) - math.log1p(-disturbed)
+    edge, wider = math.log1p(band), bias(control) - math.log1p(-taken)
     if math.log(control.low) > edge or math.log(control.high) < -edge:
         return Verdict.INCONCLUSIVE
     low, high = math.log(ratio.low) - wider, math.log(ratio.high) + wider

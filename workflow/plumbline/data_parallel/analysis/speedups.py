@@ -41,14 +41,14 @@ def speedups(record: ComparisonRecord) -> list[Speedup]:
     both = np.sqrt(first * second)
     aa = ratio_over_rounds(first, second, record.launches)
     ceilings = {turns.world: np.array(turns.seconds) for turns in others if turns.scaling == "independent"}
-    disturbed = min((record.busy_percent or 0.0) / 100, 0.99)
-    found = [Speedup(turns=control, ratio=aa, of_ceiling=None, verdict=verdict(aa, aa, disturbed=disturbed))]
+    taken = min((record.busy_percent or 0.0) / 100, 0.99)
+    found = [Speedup(turns=control, ratio=aa, of_ceiling=None, verdict=verdict(aa, aa, taken=taken))]
     for turns in others:
         seconds = np.array(turns.seconds)
         ratio = ratio_over_rounds(both, seconds, record.launches)
         ceiling = ceilings.get(turns.world) if turns.method else None
         of_ceiling = None if ceiling is None else ratio_over_rounds(ceiling, seconds, record.launches)
-        told = verdict(ratio, aa, disturbed=disturbed)
+        told = verdict(ratio, aa, taken=taken)
         found.append(Speedup(turns=turns, ratio=ratio, of_ceiling=of_ceiling, verdict=told))
     return found
 
