@@ -133,7 +133,7 @@ def comparison(
         "batch": batch, "prompt": 4, "generated": 32, "baseline": baseline,
         "candidates": candidates, "left_out": [],
         "rounds": [{"arrangement": "together", "names": names, "seconds": seconds.tolist(), "precise": True,
-                    "waiting_shares": dict.fromkeys([baseline, *ratios], 0.0),
+                    "waiting_shares": dict.fromkeys([baseline, *ratios], 0.0), "niceness": 0,
                     "orders": [rng.permutation(len(names)).tolist() for _ in range(rounds)],
                     "processes": [4 * number // rounds for number in range(rounds)]}],
     }  # fmt: skip

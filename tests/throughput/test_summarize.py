@@ -414,6 +414,7 @@ def test_pairs_and_the_time_used_up_are_said(tmp_path: Path) -> None:
             "processes": whole["rounds"][0]["processes"],
             "precise": False,
             "waiting_shares": {},
+            "niceness": 0,
         }
         for name, column in columns.items()
     ]

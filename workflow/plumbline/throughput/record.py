@@ -202,6 +202,8 @@ class Interleaved(Recorded):
     waiting_shares: dict[str, float]
     """Candidate -> share of its calls' wall-clock time that was waiting for a CPU and does not count; 0 where several
     threads computed, or a GPU."""
+    niceness: int
+    """Of the processes: below 0 where they were allowed a higher priority than others."""
 
     @model_validator(mode="after")
     def _is_a_table(self) -> Self:
@@ -236,6 +238,7 @@ def merged(parts: Sequence[Interleaved], processes: int, precision: float) -> In
         processes=rounds.processes.tolist(),
         precise=rounds.precise,
         waiting_shares={name: fmean(each[name] for each in shares) for name in shares[-1]},
+        niceness=parts[0].niceness,
     )
 
 
