@@ -97,8 +97,12 @@ def compared(study: Study, engines: tuple[str, str], generated: int, seed: int) 
 
 @contextmanager
 def neighbours(count: int) -> Iterator[None]:
-    """So many processes that compute without pause, until the block ends."""
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    """So many processes that compute without pause, until the block ends, in a session of their own as another user's.
+
+    Linux may share the cores by session before it looks at priorities (autogroup), so those of one session differ.
+    """
+    spin = [sys.executable, "-c", "while True: pass"]
+    busy = [subprocess.Popen(spin, start_new_session=True) for _ in range(count)]
     try:
         yield
     finally:

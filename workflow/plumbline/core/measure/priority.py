@@ -12,7 +12,8 @@ def take_priority() -> int:
 
     What is measured computes in short turns. Beside busy processes of equal priority the scheduler interrupts many of
     them, and a turn that finds its caches emptied takes longer, by another share each time. Root may have the
-    highest, others what RLIMIT_NICE allows, which by default is what they have.
+    highest, others what RLIMIT_NICE allows, which by default is what they have. Linux shares the cores by control group
+    and often by session first (autogroup): the priority counts among the processes of one.
     """
     allowed = 20 - resource.getrlimit(resource.RLIMIT_NICE)[0] if hasattr(resource, "RLIMIT_NICE") else 0
     for niceness in (HIGHEST, allowed):
