@@ -148,7 +148,7 @@ def measured(
     for process in range(settings.processes):
         try:
             run = partial(_interleave, spec, settings, entries, text, arrangement == "reloads", process)
-            found = in_child(run, seconds=limit)
+            found = in_child(run, seconds=limit, first=True)
         except TimeUpError as error:
             raise OutcomeError(Outcome.TIMEOUT, str(error)) from None
         left_out += found["left_out"]

@@ -24,6 +24,7 @@ import psutil
 
 from plumbline.core.errors import UserError
 from plumbline.core.measure.machine import cgroup_file
+from plumbline.core.measure.priority import take_priority
 from plumbline.core.run.record import Outcome, OutcomeError
 
 log = logging.getLogger("plumbline")
@@ -51,11 +52,13 @@ class Member:
     """The file that its stdout and stderr are appended to; None: where those of this process go."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that it has besides those of this process."""
+    first: bool = False
+    """Whether it goes before other processes on a busy machine, as far as it may: see `take_priority`."""
 
 
-def in_child(function: Callable[[], Any], *, seconds: float | None = None) -> Any:
+def in_child(function: Callable[[], Any], *, seconds: float | None = None, first: bool = False) -> Any:
     """What `function` returns, as JSON holds it, computed in a fork of this process: `run_group` of one."""
-    return run_group([Member(work=function)], seconds=seconds)[0]
+    return run_group([Member(work=function, first=first)], seconds=seconds)[0]
 
 
 def run_group(members: Sequence[Member], *, seconds: float | None = None) -> list[Any]:
@@ -84,6 +87,7 @@ def run_group(members: Sequence[Member], *, seconds: float | None = None) -> lis
         os.killpg(keeper, signal.SIGKILL)
         os.waitpid(keeper, 0)
         for one in running:
+            one.end_group()
             one.close()
     return [one.result() for one in running]
 
@@ -173,6 +177,12 @@ class _Running:
                     with suppress(psutil.NoSuchProcess):
                         process.kill()
 
+    def end_group(self) -> None:
+        """Ends a member that has a session, and so a group, of its own."""
+        if self.member.first:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
     def close(self) -> None:
         """Waits for the process, which has ended or is being killed."""
         os.close(self.reading)
@@ -234,6 +244,9 @@ def _be_member(member: Member, output: int | None, writing: int, parent: int, gr
         if output is not None:
             os.dup2(output, 1)
             os.dup2(output, 2)
+        if member.first:
+            os.setsid()  # and so leaves the keeper's group, which `end_group` knows
+            take_priority()
         os.environ.update(member.environment)
         faulthandler.enable(file=2)  # a crash in native code leaves its Python stack in the log
         answer = _answer(member.work if callable(member.work) else partial(_execute, member.work)) + b"\n"

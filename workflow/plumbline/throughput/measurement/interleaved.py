@@ -1,6 +1,7 @@
 """Candidates of a comparison, loaded side by side and timed in turn. Runs in a process of its own."""
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 import torch
 
 from plumbline.core.measure.interleave import Candidate, interleave, rounds_per_process
-from plumbline.core.measure.priority import take_priority
 from plumbline.core.measure.run_queue import RunQueue
 from plumbline.core.run.device import device_name, memory_errors, torch_device
 from plumbline.core.run.processes import limit_address_space
@@ -58,7 +58,6 @@ def run(request: Request) -> dict[str, Any]:
 
     Raises OutcomeError when the baseline has no speed, MemoryError when the candidates do not fit side by side.
     """
-    niceness = take_priority()  # before an engine starts threads, which have it then
     device = torch_device(request.device)
     if request.timing.memory_limit_bytes is not None and device.type == "cpu":
         limit_address_space(request.timing.memory_limit_bytes)
@@ -68,7 +67,7 @@ def run(request: Request) -> dict[str, Any]:
         loaded = list(_load(request, device, left_out))
         while len(loaded) > 1 and rounds is None:
             try:
-                rounds = _rounds(request, loaded, niceness)
+                rounds = _rounds(request, loaded)
             except WrongTokensError as error:
                 wrong = next(each for each in loaded if each.entry.name == error.args[0])
                 _leave_out(request, wrong.entry, OutcomeError(Outcome.INVALID_OUTPUT, error.args[1]), left_out)
@@ -100,7 +99,7 @@ def _leave_out(request: Request, entry: Entry, error: OutcomeError, left_out: li
     left_out.append(LeftOut(name=entry.name, trial=entry.cell.trial, outcome=error.outcome, message=str(error)))
 
 
-def _rounds(request: Request, loaded: Sequence["Loaded"], niceness: int) -> Interleaved:
+def _rounds(request: Request, loaded: Sequence["Loaded"]) -> Interleaved:
     """The candidates' rounds, the first being the baseline."""
     baseline, *others = (
         Candidate(name=each.entry.name, run=each.reloaded_seconds if request.reload else each.seconds)
@@ -124,7 +123,7 @@ def _rounds(request: Request, loaded: Sequence["Loaded"], niceness: int) -> Inte
         processes=rounds.processes.tolist(),
         precise=rounds.precise,
         waiting_shares={each.entry.name: each.waiting_share for each in loaded},
-        niceness=niceness,
+        niceness=os.getpriority(os.PRIO_PROCESS, 0),
     )
 
 
