@@ -15,3 +15,8 @@ def figures_are_closed() -> Iterator[None]:
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of whole studies come first: they take longest, and what starts last should end soon."""
+    items.sort(key=lambda item: "end_to_end" not in item.path.parts)

@@ -17,6 +17,8 @@ PARTS = ("Snakefile", "config.yaml", "workflow", "profiles", "presets", "envs", 
 TINY = {path.parent.name: yaml.safe_load(path.read_text()) for path in PROJECT.glob("tests/*/tiny.yaml")}
 """Every study at a size that a test can run, by its name."""
 TRIALS = 10
+HALF_WRITTEN = shutil.ignore_patterns("*.pyc.*")
+"""Bytecode that another process is writing. The rest is copied with its modules: to compile them takes a second."""
 
 
 class House:
@@ -118,7 +120,7 @@ def build(root: Path, study: str = "ablation") -> House:
     for part in PARTS:
         source = PROJECT / part
         if source.is_dir():
-            shutil.copytree(source, root / part, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, root / part, ignore=HALF_WRITTEN)
         else:
             shutil.copy2(source, root / part)
     house = House(root, study)
