@@ -1,12 +1,22 @@
-"""One thread for every test: two beside a busy neighbour are many times slower than one, and have other bits."""
+"""One thread for every test: two beside a busy neighbour are many times slower than one, and have other bits.
+
+Bytecode is kept, whatever the environment says: hundreds of processes would each compile the package again.
+"""
 
 import os
 import sys
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)  # how long an example takes says how busy the machine is
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

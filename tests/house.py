@@ -8,9 +8,13 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import yaml
+
+from plumbline import config as configuration
+from plumbline.core.plan.kept_code import keep_code_of
 
 PROJECT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "config.yaml", "workflow", "profiles", "presets", "envs", "examples")
@@ -115,7 +119,15 @@ def contents(house: House):
     return found
 
 
+@cache
+def keep_code() -> None:
+    """So that Snakemake need not read all sources in every house."""
+    targets = configuration.load([PROJECT / "config.yaml"]).plan()
+    keep_code_of({configuration.REPORT, *(target.root for target in targets)})
+
+
 def build(root: Path, study: str = "ablation") -> House:
+    keep_code()
     root.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
         source = PROJECT / part
