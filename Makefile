@@ -37,7 +37,7 @@ check: $(INSTALLED) ## Lint, types, formatting, import contracts
 	$(BIN)/snakemake --lint
 
 test: check ## Every check and every test, a file of tests on each core
-	$(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-cluster: $(INSTALLED) ## Run tiny studies on a Slurm cluster made on this host; root on Debian
 	$(BIN)/python -m tests.cluster

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+from plumbline.core.measure.machine import core_count
+
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
@@ -17,6 +19,11 @@ hypothesis.settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )  # how long an example takes says how busy the machine is
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """A worker on each core that a control group's quota leaves; 8 at most, each of which takes a gigabyte."""
+    return min(core_count(), 8)
 
 
 @pytest.fixture(autouse=True)
