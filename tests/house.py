@@ -21,8 +21,8 @@ PARTS = ("Snakefile", "config.yaml", "workflow", "profiles", "presets", "envs", 
 TINY = {path.parent.name: yaml.safe_load(path.read_text()) for path in PROJECT.glob("tests/*/tiny.yaml")}
 """Every study at a size that a test can run, by its name."""
 TRIALS = 10
-HALF_WRITTEN = shutil.ignore_patterns("*.pyc.*")
-"""Bytecode that another process is writing. The rest is copied with its modules: to compile them takes a second."""
+HALF_WRITTEN = shutil.ignore_patterns("*.pyc.*", "*.partial")
+"""Bytecode and digests that another process is writing. The rest is copied with its modules: to compile them takes a second."""
 
 
 class House:
