@@ -22,7 +22,7 @@ TINY = {path.parent.name: yaml.safe_load(path.read_text()) for path in PROJECT.g
 """Every study at a size that a test can run, by its name."""
 TRIALS = 10
 HALF_WRITTEN = shutil.ignore_patterns("*.pyc.*", "*.partial")
-"""Bytecode and digests that another process is writing. The others are copied: to compile the package takes a second."""
+"""Bytecode and digests that another process is writing. The others are copied, for compiling takes a second."""
 
 
 class House:
