@@ -36,8 +36,8 @@ check: $(INSTALLED) ## Lint, types, formatting, import contracts
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/snakemake --lint
 
-test: check ## Every check and every test
-	$(BIN)/pytest
+test: check ## Every check and every test, a file of tests on each core
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-cluster: $(INSTALLED) ## Run tiny studies on a Slurm cluster made on this host; root on Debian
 	$(BIN)/python -m tests.cluster

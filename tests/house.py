@@ -8,15 +8,21 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import yaml
+
+from plumbline import config as configuration
+from plumbline.core.plan.kept_code import keep_code_of
 
 PROJECT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "config.yaml", "workflow", "profiles", "presets", "envs", "examples")
 TINY = {path.parent.name: yaml.safe_load(path.read_text()) for path in PROJECT.glob("tests/*/tiny.yaml")}
 """Every study at a size that a test can run, by its name."""
 TRIALS = 10
+HALF_WRITTEN = shutil.ignore_patterns("*.pyc.*", "*.partial")
+"""Bytecode and digests that another process is writing. The others are copied, for compiling takes a second."""
 
 
 class House:
@@ -113,12 +119,20 @@ def contents(house: House):
     return found
 
 
+@cache
+def keep_code() -> None:
+    """So that Snakemake need not read all sources in every house."""
+    targets = configuration.load([PROJECT / "config.yaml"]).plan()
+    keep_code_of({configuration.REPORT, *(target.root for target in targets)})
+
+
 def build(root: Path, study: str = "ablation") -> House:
+    keep_code()
     root.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
         source = PROJECT / part
         if source.is_dir():
-            shutil.copytree(source, root / part, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, root / part, ignore=HALF_WRITTEN)
         else:
             shutil.copy2(source, root / part)
     house = House(root, study)

@@ -7,9 +7,11 @@ import pytest
 import yaml
 
 from plumbline import config as configuration
+from plumbline.config import STUDIES
 from plumbline.core.errors import UserError
 
 ROOT = Path(__file__).parents[1]
+DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
 
 
 def test_schema_is_current():
@@ -65,6 +67,41 @@ def test_source_grid_is_eighteen_trials_of_ten_runs():
 def test_presets_are_laid_over_the_config_key_by_key():
     below = {"a": {"b": 1, "c": 2}, "d": [1, 2]}
     assert configuration.deep_merge(below, {"a": {"b": 3}, "d": [4]}) == {"a": {"b": 3, "c": 2}, "d": [4]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"ablatoin": {}},
+            f"no such key (known here: results, seed, device, {', '.join(STUDIES)})",
+        ),
+        ({"ablation": {"training": {"hiden": 3}}}, "ablation.training.hiden: no such key"),
+        ({"ablation": {"training": {"dropout": 1.5}}}, "ablation.training.dropout: Input should be less than 1"),
+        ({"ablation": {"layers": ["visual"]}}, "no layer set 'visual'; choose from all_layers, visual_only, text_only"),
+        ({"ablation": {"source": "disc"}}, "no source 'disc'; choose from zoo, hub, disk, adapters"),
+        ({"ablation": {"source": "adapters"}}, "adapters.path: missing"),
+        ({"ablation": {"representations": {"factor": ["spectrum"]}}}, "no representation 'spectrum'; choose from"),
+        ({"ablation": {"representations": {"factor": ["nowhere.at_all:f"]}}}, "module nowhere.at_all: not found"),
+        ({"ablation": {"representations": {"factor": ["probes"]}}}, "'probes' supports only the product view"),
+        (
+            {"ablation": {"representations": {"factor": []}}},
+            "representations.factor: List should have at least 1",
+        ),
+        ({"ablation": {"ensembles": {"flat": ["stats"]}}}, "ensembles.flat: a representation has this name"),
+        ({"ablation": {"zoo": {"shards": 11}}}, "shards (11) exceeds the 8 chunks of adapters"),
+        ({"ablation": {"zoo": {"adapter": {"folds": 4}}}}, "zoo.adapter.folds: 4 folds are too few"),
+        ({"ablation": {"zoo": {"adapter": {"folds": 20}}}}, "image_count_max: 16 images take 8 of the adapter's class"),
+        ({"results": ""}, "results: String should have at least 1 character"),
+        ({"results": "out/{date}"}, "results: String should match pattern"),
+        ({"ablation": {"zoo": {"model": {"heads": 5}}}}, "heads (5) must divide width (24)"),
+    ],
+)
+def test_mistakes_in_the_config_are_named(monkeypatch, settings, message):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError) as error:
+        [target.code for target in configuration.check(configuration.deep_merge(DEFAULT, settings)).plan()]
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
+import fcntl
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -12,11 +14,20 @@ def empty_house(tmp_path) -> House:
 
 
 @pytest.fixture(scope="session")
-def finished_house(tmp_path_factory) -> House:
-    """A house in which the whole tiny study was run. Not to be changed: take a `house`."""
-    house = build(tmp_path_factory.mktemp("finished") / "house")
-    house.snakemake()
-    return house
+def finished_house(tmp_path_factory, worker_id) -> House:
+    """A house in which the whole tiny study was run, by the worker that needs it first. Not to be changed: take a
+    `house`."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared if worker_id == "master" else shared.parent
+    with (shared / "finished.txt").open("a+") as place:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        place.seek(0)
+        if root := place.read():
+            return House(Path(root))
+        house = build(tmp_path_factory.mktemp("finished") / "house")
+        house.snakemake()
+        place.write(str(house.root))
+        return house
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """One trial: what a command or function leaves is its result, and every way to end has its outcome or its message."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -40,22 +41,29 @@ def test_a_metric_that_is_not_finite_has_diverged(tmp_path, value):
     assert record.message.startswith("score is ")
 
 
-def test_a_command_that_takes_too_long_has_timed_out_and_nothing_it_started_is_left(tmp_path):
-    record = ran(tmp_path, "trap '' TERM; sleep 1234.5 & sleep 1234.5; : {x}", timeout_seconds=0.5)
-    assert (record.outcome, record.message) == ("timeout", "took longer than 0.5 s")
+SLEEP = f"sleep 1234.{os.getpid()}"
+
+
+def no_sleep_is_left() -> bool:
+    """Whether no process of these tests sleeps any more, within a few seconds."""
     deadline = time.monotonic() + 10
-    while any("1234.5" in one.info["cmdline"] for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"]):
-        assert time.monotonic() < deadline
+    while any(SLEEP in " ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])):
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.05)
+    return True
+
+
+def test_a_command_that_takes_too_long_has_timed_out_and_nothing_it_started_is_left(tmp_path):
+    record = ran(tmp_path, f"trap '' TERM; {SLEEP} & {SLEEP}; : {{x}}", timeout_seconds=0.5)
+    assert (record.outcome, record.message) == ("timeout", "took longer than 0.5 s")
+    assert no_sleep_is_left()
 
 
 @pytest.mark.parametrize("start", ["", "setsid "])
 def test_children_that_a_command_leaves_behind_end_with_it(tmp_path, start):
-    ran(tmp_path, f"({start}sleep 4321.5 &) ; {OK}")
-    deadline = time.monotonic() + 10
-    while any("4321.5" in one.info["cmdline"] for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"]):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    ran(tmp_path, f"({start}{SLEEP} &) ; {OK}")
+    assert no_sleep_is_left()
 
 
 def test_a_python_program_out_of_memory_is_an_outcome(tmp_path):

@@ -10,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, Field, create_model
 
 from plumbline.core.errors import UserError
-from plumbline.core.plan.code import code_of
+from plumbline.core.plan.kept_code import Root, kept_code_of
 from plumbline.core.plan.target import Target, Targets, by_name, canonical, digest
 from plumbline.core.present.report.chapters import ReportSpec, chapters
 from plumbline.core.settings import Settings, expanded, validated
@@ -32,6 +32,10 @@ def plan_of(study: str) -> Plan:
     and the folder `results`, where decisions that a run has taken lie."""
     plan: Plan = importlib.import_module(f"plumbline.{study}.plan").plan
     return plan
+
+
+REPORT: Root = ("plumbline.core.present.report.write",)
+"""Where the code of the report begins."""
 
 
 class Common(Settings):
@@ -77,7 +81,7 @@ def report_spec(targets: list[Target]) -> ReportSpec:
     """What the report of all studies shows: of each, what its part of the plan names."""
     described = Config.model_fields
     found = [one for study in STUDIES for one in chapters(targets, study, str(described[study].description))]
-    return ReportSpec(code=digest(canonical(code_of("plumbline.core.present.report.write"))), chapters=found)
+    return ReportSpec(code=digest(canonical(kept_code_of(*REPORT))), chapters=found)
 
 
 def load(paths: list[Path]) -> Common:

@@ -11,6 +11,7 @@ sys.path.insert(0, str(PACKAGES))
 from plumbline import config as configuration
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
+from plumbline.core.plan.kept_code import keep_code_of
 from plumbline.core.plan.provenance import is_current, keep_code, read_contents
 from plumbline.core.plan.target import by_name, canonical, study_files
 from plumbline.core.present.report.chapters import title_and_caption
@@ -56,6 +57,7 @@ with user_errors_as_workflow_errors():
     PLAN = CONFIG.plan()
     TARGETS = by_name(PLAN)
     CODE = [target.code for target in PLAN]  # code that cannot be found is named before any job starts
+    keep_code_of({configuration.REPORT, *(target.root for target in PLAN)})
 
 
 pathvars:

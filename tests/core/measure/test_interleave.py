@@ -128,11 +128,11 @@ def test_candidates_that_differ_only_by_the_luck_of_each_process_are_not_called_
     called = {True: 0, False: 0}
     for seed in range(40):
         luck, machine = np.random.default_rng(seed), NoisyMachine(seed)
-        parts = []
+        parts, all_rounds = [], {"seconds": 0, "min_rounds": 200, "precision": 1e-9}
         for _ in range(4):
             other = machine.candidate("other", 0.004 * np.exp(luck.normal(0, 0.03)))
-            parts.append(interleave(machine.candidate("base", 0.004), [other], seconds=0, min_rounds=200, seed=seed))
+            parts.append(interleave(machine.candidate("base", 0.004), [other], seed=seed, **all_rounds))
         for several in (True, False):
-            rounds = joined(parts if several else parts[:1], 4, precision=0.02)
+            rounds = joined(parts if several else parts[:1], 4, precision=1e-9)
             called[several] += verdict(rounds.ratio("other"), rounds.ratio(CONTROL)) in (Verdict.FASTER, Verdict.SLOWER)
     assert called[True] <= 4 < 15 <= called[False]

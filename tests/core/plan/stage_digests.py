@@ -6,7 +6,8 @@ from pathlib import Path
 
 import plumbline
 from plumbline import config
-from plumbline.core.plan import code, modules
+from plumbline.core.plan import code, kept_code, modules
+from plumbline.core.plan.kept_code import Root
 
 PROJECT = Path(__file__).parents[3]
 MORE = {"throughput": {"timing": {"max_batch": True}, "variants": {"paths": ["models/mine"]}}}
@@ -19,9 +20,7 @@ MORE["sweep"] = {
     }
 }
 """For stages that the default config does not ask for."""
-Root = tuple[str, ...]
-"""A stage's module, and the modules that its target names."""
-CACHED = (code.code_of, code._read, code._digest, modules.parsed, modules.source)
+CACHED = (code.code_of, code._read, code._digest, modules.parsed, modules.source, kept_code._kept, kept_code._sources)
 
 
 def forget() -> None:
@@ -53,4 +52,4 @@ def read_from(package: Path) -> Iterator[None]:
 def roots() -> set[Root]:
     """Every stage of every study, with each set of modules that its targets name."""
     plans = [*config.load([PROJECT / "config.yaml"]).plan(), *config.check(MORE).plan()]
-    return {(f"plumbline.{one.study}.{one.stage}", *one.modules) for one in plans}
+    return {one.root for one in plans}

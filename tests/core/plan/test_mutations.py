@@ -78,16 +78,22 @@ class Reader:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.read: dict[tuple[str, str], Any] = {}
         self.modules: dict[str, modules.Module] = {}
+        self.digest: dict[tuple[str, str, bool], str] = {}
         self.read_once, self.digest_once = code._read.__wrapped__, code._digest.__wrapped__
         monkeypatch.setattr(code, "_read", self._read)
         for user in (code, modules):
             monkeypatch.setattr(user, "parsed", self._module)
-        monkeypatch.setattr(code, "_digest", self.digest_once)
+        monkeypatch.setattr(code, "_digest", self._digest)
 
     def _read(self, module: str, name: str) -> Any:
         if (module, name) not in self.read:
             self.read[module, name] = self.read_once(module, name)
         return self.read[module, name]
+
+    def _digest(self, module: str, name: str, *, with_texts: bool) -> str:
+        if (module, name, with_texts) not in self.digest:
+            self.digest[module, name, with_texts] = self.digest_once(module, name, with_texts=with_texts)
+        return self.digest[module, name, with_texts]
 
     def _module(self, name: str) -> modules.Module:
         if name not in self.modules:
@@ -96,7 +102,9 @@ class Reader:
 
     def forget(self, module: str) -> None:
         self.modules.pop(module, None)
-        self.read = {node: found for node, found in self.read.items() if node[0] != module}
+        for known in (self.read, self.digest):
+            for node in [node for node in known if node[0] == module]:
+                del known[node]
 
     def digests(self, root: Root) -> dict[str, str]:
         return code.code_of.__wrapped__(*root)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.plan.stage_digests import digests, forget, roots
+from core.plan.stage_digests import forget, roots
 from plumbline.core.plan import code
 
 PACKAGE = Path(code.__file__).parents[2]
@@ -34,7 +34,8 @@ def opens_a_block(around: list[ast.AST]) -> bool:
 def test_every_name_that_is_left_out_would_count_otherwise(monkeypatch):
     left_out = code.NO_PART_OF_A_RESULT
     monkeypatch.setattr(code, "NO_PART_OF_A_RESULT", frozenset())
-    found = {f"plumbline.{name}" for root in roots() for name in digests(*root)}
+    forget()
+    found = {f"plumbline.{name}" for root in roots() for name in code.code_of(*root)}
     forget()
     assert left_out <= found
 
@@ -67,9 +68,8 @@ def test_lines_of_the_journal_give_nothing_back():
 
 
 def test_only_the_diagnosis_reads_journals_in_a_stage():
-    readers = {
-        root[0].removeprefix("plumbline.") for root in roots() if "core.run.progress.read_journal" in digests(*root)
-    }
+    reading = [root[0] for root in roots() if "core.run.progress.read_journal" in code.code_of(*root)]
+    readers = {stage.removeprefix("plumbline.") for stage in reading}
     assert readers == {"lr_sweep.diagnose"}
 
 

@@ -6,25 +6,29 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from plumbline.core.errors import UserError
-from plumbline.core.run.processes import ChildFault, Member, TimeUpError, in_child, run_group
+from plumbline.core.run.processes import ChildFault, Member, TimeUpError, ending_orphans, in_child, run_group
 from plumbline.core.run.record import Outcome, OutcomeError
 
 SLEEP = ("sleep", "60")
 
 
 def gone(pid):
-    """Whether nothing is left of a process, not even a zombie, within a few seconds."""
+    """Whether nothing is left of a process within a few seconds, not even a zombie, unless that waits for init."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
-        if not psutil.pid_exists(pid):
-            return True
-        time.sleep(0.02)
+        with suppress(psutil.NoSuchProcess):
+            left = psutil.Process(pid)
+            if left.status() != psutil.STATUS_ZOMBIE or left.ppid() == os.getpid():
+                time.sleep(0.02)
+                continue
+        return True
     return False
 
 
@@ -284,3 +288,18 @@ def test_a_log_that_cannot_be_opened_is_an_error_here_and_ends_those_already_sta
     (tmp_path / "file").write_text("")
     with pytest.raises((FileExistsError, NotADirectoryError)):
         run_group([Member(work=SLEEP), Member(work=SLEEP, log=tmp_path / "file" / "1.log")])
+
+
+def test_orphans_that_left_the_group_are_ended_and_nothing_else_is_and_later_ones_are_not_adopted(tmp_path):
+    leaves_one = "setsid sleep 60 & echo $! > "
+    with subprocess.Popen(SLEEP) as started_before:
+        with ending_orphans():
+            run_group([Member(work=("sh", "-c", f"{leaves_one} {tmp_path}/below"))])
+            assert psutil.Process(noted(tmp_path)["below"]).ppid() == os.getpid()
+        assert gone(noted(tmp_path)["below"])
+        assert started_before.poll() is None
+        started_before.kill()
+    run_group([Member(work=("sh", "-c", f"{leaves_one} {tmp_path}/later"))])
+    later = psutil.Process(noted(tmp_path)["later"])
+    assert later.ppid() != os.getpid()
+    later.kill()

@@ -14,8 +14,7 @@ from plumbline.core.run.processes import (
     ChildFault,
     Member,
     TimeUpError,
-    adopt_orphans,
-    end_orphans,
+    ending_orphans,
     oom_kill_count,
     run_group,
 )
@@ -99,9 +98,9 @@ def _execute(command: str, folder: Path, seconds: float | None, threads: int) ->
     shell = Member(
         work=["bash", "-o", "pipefail", "-c", command], name="the command", log=output, environment=environment
     )
-    adopt_orphans()
     try:
-        run_group([shell], seconds=seconds)
+        with ending_orphans():
+            run_group([shell], seconds=seconds)
     except ChildFault as fault:
         lines = last_lines(output)
         for line in lines:
@@ -112,8 +111,6 @@ def _execute(command: str, folder: Path, seconds: float | None, threads: int) ->
         if OUT_OF_MEMORY.match(said):
             raise OutcomeError(Outcome.OUT_OF_MEMORY, said[:500]) from None
         raise UserError(f"{str(fault).partition(';')[0]}: {said[:500]} (all of its output: {output})") from None
-    finally:
-        end_orphans()
 
 
 def last_lines(path: Path) -> list[str]:

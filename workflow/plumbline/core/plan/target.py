@@ -9,7 +9,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from plumbline.core.plan.code import code_of
+from plumbline.core.plan.kept_code import Root, kept_code_of
 from plumbline.core.settings import Settings
 
 
@@ -99,7 +99,12 @@ class Target:
     @cached_property
     def code(self) -> dict[str, str]:
         """Definition -> digest, of what the stage reaches by name and of all in `modules`."""
-        return code_of(f"plumbline.{self.study}.{self.stage}", *self.modules)
+        return kept_code_of(*self.root)
+
+    @property
+    def root(self) -> Root:
+        """Where its code begins: the stage's module, and `modules`."""
+        return f"plumbline.{self.study}.{self.stage}", *self.modules
 
     @property
     def spec(self) -> str:

@@ -13,8 +13,8 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from plumbline.core.run.record import Outcome, OutcomeError
 
 log = logging.getLogger("plumbline")
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of Linux's sys/prctl.h
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 1, 36, 37  # of Linux's sys/prctl.h
 
 
 class TimeUpError(Exception):
@@ -98,17 +98,25 @@ def limit_address_space(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))
 
 
-def adopt_orphans() -> None:
-    """From now on, what a process below this one leaves running when it ends becomes a child of this process."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+@contextmanager
+def ending_orphans() -> Iterator[None]:
+    """Ends on leaving all that was started inside and still runs, even what has left its group and session.
 
-
-def end_orphans() -> None:
-    """Ends all processes below this one, even those that have left its group and session."""
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(psutil.Process().children(recursive=True), timeout=5)
+    Until then this process, and not init, becomes the parent of what a process below it leaves running.
+    """
+    prctl, was_adopting, this = ctypes.CDLL(None).prctl, ctypes.c_int(), psutil.Process()
+    prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(was_adopting))
+    before = this.children(recursive=True)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        for process in this.children(recursive=True):
+            if process not in before:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        psutil.wait_procs([one for one in this.children(recursive=True) if one not in before], timeout=5)
+        prctl(PR_SET_CHILD_SUBREAPER, was_adopting)
 
 
 class _Running:

@@ -1,0 +1,80 @@
+"""What `code_of` finds, kept beside the package's bytecode: to read every source takes seconds, at each start.
+
+Like bytecode it is valid for the very sources, and the Python, that it was made from; here their contents decide. It
+is made again where it is not, and not written where bytecode is not. Of a user's own modules nothing is kept.
+"""
+
+import hashlib
+import importlib.util
+import json
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from plumbline.core.errors import UserError
+from plumbline.core.files import write_text
+from plumbline.core.plan.code import code_of
+from plumbline.core.plan.modules import OURS, source
+
+Root = tuple[str, ...]
+"""A stage's module, and the modules that it loads by a computed name."""
+
+
+def kept_code_of(*root: str) -> dict[str, str]:
+    """As `code_of`, of which this is what was kept, if it was."""
+    return _kept().get(_name(root)) or code_of(*root)
+
+
+def keep_code_of(roots: Iterable[Root]) -> None:
+    """Has the next start find what `code_of` says of `roots`."""
+    ours = [root for root in roots if all(module.partition(".")[0] == OURS for module in root)]
+    missing = {root for root in ours if _name(root) not in _kept()}
+    if missing and not sys.dont_write_bytecode:
+        found = _kept() | {_name(root): code_of(*root) for root in missing}
+        if _sources_now() == _sources():  # else one was edited meanwhile, and which of them was read is not known
+            with suppress(UserError, OSError):
+                write_text(_path(), json.dumps({"sources": _sources(), "found": found}))
+
+
+@cache
+def _kept() -> dict[str, dict[str, str]]:
+    """Closures by the name of their root."""
+    _sources()  # before any is read
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        kept = json.loads(_path().read_text(encoding="utf-8"))
+        if kept["sources"] == _sources():
+            found: dict[str, dict[str, str]] = kept["found"]
+            return found
+    return {}
+
+
+@cache
+def _sources() -> str:
+    """The digest of the sources when they were first asked for."""
+    return _sources_now()
+
+
+def _sources_now() -> str:
+    """SHA-256, in hex, over Python's version and the names and contents of all modules of this package."""
+    whole, package = hashlib.sha256(sys.version.encode()), _package().parent
+    for path in sorted(package.rglob("*.py")):
+        content = path.read_bytes()
+        whole.update(f"{path.relative_to(package)}\0{len(content)}\0".encode())
+        whole.update(content)
+    return whole.hexdigest()
+
+
+def _package() -> Path:
+    found = source(OURS)
+    assert found is not None
+    return found
+
+
+def _path() -> Path:
+    return Path(importlib.util.cache_from_source(str(_package()))).with_name("code.json")
+
+
+def _name(root: Root) -> str:
+    return " ".join(root)
