@@ -13,6 +13,8 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Scaling = Literal["strong", "weak"]
 
 METHODS = Path(__file__).parent / "methods"
+LEXICON = Path(__file__).parent / "corpora" / "lexicon.txt"
+"""The words of the generated corpus."""
 FIGURES = (
     "scaling",
     "learning",
