@@ -58,13 +58,15 @@ def test_one_process_in_a_job_of_two_nodes_uses_one(monkeypatch):
     assert [node_count(world) for world in (1, 2, 4)] == [1, 2, 2]
 
 
-def test_comparison_whose_batch_is_larger_than_the_corpus_names_both_numbers(tmp_path):
-    large = TRAINING.model_copy(update={"batch": 96})
-    wanted = {"model": MODEL, "training": large, "comparison": ComparisonSettings(), "worlds": [1], "seed": 0}
+@pytest.mark.parametrize(("place", "own"), [("training", None), ("comparison", 96)])
+def test_comparison_whose_batch_is_larger_than_the_corpus_names_both_numbers(tmp_path, place, own):
+    large = TRAINING.model_copy(update={"batch": 96 if own is None else 4})
+    settings = ComparisonSettings(batch=own)
+    wanted = {"model": MODEL, "training": large, "comparison": settings, "worlds": [1], "seed": 0}
     spec = ComparisonSpec(**wanted, scalings=["strong"], device="cpu", **HEAD)
     meta = build_tokens(tmp_path)
     count = json.loads(meta.read_text())["splits"]["train"]["sequences"]
-    with pytest.raises(UserError, match=rf"training\.batch: 96 is more than the {count} sequences to train on"):
+    with pytest.raises(UserError, match=rf"{place}\.batch: 96 is more than the {count} sequences to train on"):
         comparison(spec, meta, tmp_path / "speed.json")
 
 
