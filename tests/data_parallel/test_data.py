@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumbline.data_parallel.ranks.compare import whole_batches
+from plumbline.data_parallel.ranks.compare import typical, whole_batches
 from plumbline.data_parallel.training.data import Sequences, batches, collate, micro_batches, shard
 
 
@@ -81,6 +81,14 @@ def test_lengths_are_mixed_in_the_epoch_but_alike_in_a_batch(count):
     random = np.random.default_rng(0).permutation(640)
     at_random = sum(collate(split, random[first : first + count]).inputs.numel() for first in range(0, 640, count))
     assert padded < 0.85 * at_random
+
+
+def test_turns_take_the_batches_with_the_most_ordinary_numbers_of_tokens():
+    """Five sequences a batch; batches of 5, 50, 10, 25 and 30 tokens have 24 on average."""
+    lengths = np.repeat([1, 10, 2, 5, 6], 5)
+    whole = list(np.arange(25).reshape(5, 5))
+    assert [batch[0] for batch in typical(whole, lengths, 2)] == [15, 20]
+    assert [batch[0] for batch in typical(whole, lengths, 6)] == [15, 20, 10, 0, 5, 15]
 
 
 @given(st.integers(1, 6), st.integers(1, 5))

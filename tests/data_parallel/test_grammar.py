@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from plumbline.core.errors import UserError
+from plumbline.data_parallel import plan as planning
 from plumbline.data_parallel.corpora import german as german_clauses
 from plumbline.data_parallel.corpora import grammar
 from plumbline.data_parallel.corpora.english import in_english
@@ -15,7 +16,7 @@ from plumbline.data_parallel.corpora.german import in_german
 from plumbline.data_parallel.corpora.grammar import draw_sentence
 from plumbline.data_parallel.corpora.lexicon import ADJECTIVES, MANNERS, NOUNS, PLACES, TIMES, VERBS
 from plumbline.data_parallel.corpora.tree import Clause, Phrase, Sentence, agreement
-from plumbline.data_parallel.settings import CorpusSettings, GrammarCorpus
+from plumbline.data_parallel.settings import LEXICON, CorpusSettings, DataParallelSettings, GrammarCorpus
 
 SMALL = CorpusSettings(grammar=GrammarCorpus(train=400, validation=40, test=40, held_out=40))
 
@@ -180,6 +181,17 @@ def test_a_share_that_holds_out_no_pair_of_verb_and_object_is_named():
     tiny = CorpusSettings(grammar=GrammarCorpus(train=1, validation=1, test=1, held_out=1, held_out_share=1e-9))
     with pytest.raises(UserError, match=r"grammar\.held_out: .*held_out_share 1e-09; .*raise the share"):
         list(grammar.load(tiny).pairs)
+
+
+def test_a_changed_word_makes_the_corpus_stale(tmp_path, monkeypatch):
+    def spec() -> str:
+        return next(target.spec for target in planning.plan(DataParallelSettings(), 0, {}, "cpu"))
+
+    changed = tmp_path / LEXICON.name
+    changed.write_text(LEXICON.read_text().replace("Hund m", "Dackel m"))
+    before = spec()
+    monkeypatch.setattr(planning, "LEXICON", changed)
+    assert spec() != before
 
 
 def test_the_page_states_the_size_of_the_lexicon():

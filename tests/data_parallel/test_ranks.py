@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from data_parallel.small import HEAD, MODEL, TRAINING, build_tokens
+from data_parallel.small import HEAD, HERE, MODEL, TRAINING, build_tokens
 from plumbline.core.errors import UserError
 from plumbline.core.run.processes import oom_kill_count
 from plumbline.data_parallel.comparison import ComparisonSpec, comparison, together
 from plumbline.data_parallel.ranks.board import host_number, read
-from plumbline.data_parallel.ranks.launch import AGENT
+from plumbline.data_parallel.ranks.launch import AGENT, run_ranks
 from plumbline.data_parallel.ranks.room import node_count
 from plumbline.data_parallel.ranks.watch import blame
 from plumbline.data_parallel.settings import ComparisonSettings
@@ -53,18 +53,33 @@ def test_rank_whose_torchrun_is_gone_ends_at_once_whoever_adopted_it(tmp_path):
     assert read(tmp_path, 1) == []
 
 
+def test_a_turn_of_independent_processes_lasts_the_mean_of_their_own_times(tmp_path, monkeypatch):
+    """By their clocks rank 0 takes a second and rank 1 two; where they wait, rank 0 looks again after the barrier."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE.parent), str(HERE.parents[1] / "workflow")]))
+    request = {"model": MODEL.model_dump(mode="json"), "training": TRAINING.model_dump(mode="json"), "device": "cpu"}
+    request |= {"seed": 0, "steps": 1, "tokens": str(build_tokens(tmp_path / "tokens"))}
+    request["candidates"] = [
+        {"name": scaling, "method": method, "world": 2, "scaling": scaling, "threads": 1}
+        for scaling, method in (("independent", None), ("strong", "ddp"))
+    ]
+    found = run_ranks("data_parallel.clocked", request, world=2, folder=tmp_path / "board", timeout=60)
+    assert found == [1.5, 2.0]
+
+
 def test_one_process_in_a_job_of_two_nodes_uses_one(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
     assert [node_count(world) for world in (1, 2, 4)] == [1, 2, 2]
 
 
-def test_comparison_whose_batch_is_larger_than_the_corpus_names_both_numbers(tmp_path):
-    large = TRAINING.model_copy(update={"batch": 96})
-    wanted = {"model": MODEL, "training": large, "comparison": ComparisonSettings(), "worlds": [1], "seed": 0}
+@pytest.mark.parametrize(("place", "own"), [("training", None), ("comparison", 96)])
+def test_comparison_whose_batch_is_larger_than_the_corpus_names_both_numbers(tmp_path, place, own):
+    large = TRAINING.model_copy(update={"batch": 96 if own is None else 4})
+    settings = ComparisonSettings(batch=own)
+    wanted = {"model": MODEL, "training": large, "comparison": settings, "worlds": [1], "seed": 0}
     spec = ComparisonSpec(**wanted, scalings=["strong"], device="cpu", **HEAD)
     meta = build_tokens(tmp_path)
     count = json.loads(meta.read_text())["splits"]["train"]["sequences"]
-    with pytest.raises(UserError, match=rf"training\.batch: 96 is more than the {count} sequences to train on"):
+    with pytest.raises(UserError, match=rf"{place}\.batch: 96 is more than the {count} sequences to train on"):
         comparison(spec, meta, tmp_path / "speed.json")
 
 

@@ -14,6 +14,7 @@ from plumbline.data_parallel.settings import DataParallelSettings
     ("block", "message"),
     [
         ({"training": {"batch": 6}, "worlds": [1, 4]}, "training.batch: 6 does not divide by 4 ranks × accumulation 1"),
+        ({"comparison": {"batch": 9}}, "comparison.batch: 9 does not divide by 2 ranks"),
         ({"training": {"batch": 4, "accumulation": 4}}, "make it a multiple of 8"),
         ({"methods": ["dpp"]}, "no method 'dpp'; choose from ddp, ddp_bf16, fsdp, reference"),
         ({"corpus": {"source": "files"}}, "files.train: needs one file, or a German and an English one"),
@@ -28,7 +29,8 @@ def test_mistakes_are_named(block, message):
 
 
 def test_weak_scaling_alone_needs_no_batch_that_the_ranks_divide():
-    configuration.check({"data_parallel": {"training": {"batch": 3}, "scalings": ["weak"], "worlds": [1, 2]}})
+    block = {"training": {"batch": 3}, "comparison": {"batch": 5}, "scalings": ["weak"], "worlds": [1, 2]}
+    configuration.check({"data_parallel": block})
 
 
 def test_more_ranks_than_cores_are_refused_unless_one_insists(monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 from data_parallel import some_records
 from plumbline.core.errors import UserError
 from plumbline.data_parallel.analysis.frames import epochs_frame, time_to_bleu, trials_frame
-from plumbline.data_parallel.analysis.network import HERE, Network, divided_share, fitted, predictions, speedup
+from plumbline.data_parallel.analysis.network import HERE, Network, fitted, fixed_seconds, predictions, speedup
 from plumbline.data_parallel.analysis.speedups import speedups
 from plumbline.data_parallel.figures import DRAWINGS, FiguresSpec, figures
 from plumbline.data_parallel.notebook import NotebookSpec, notebook
@@ -82,9 +82,8 @@ def test_predictions_follow_the_ring_by_hand():
 
 def test_ranks_do_not_divide_the_optimizer_s_time_as_the_epochs_after_the_first_show():
     single = some_records.trial(1)
-    times = [epoch.training_time for epoch in single.epochs[1:]]
-    assert divided_share([single, some_records.trial(2)]) == pytest.approx(1 - 2 * (0.05 + 0.01) / sum(times))
-    assert divided_share([]) == 1
+    assert fixed_seconds([single, some_records.trial(2)]) == pytest.approx((0.05 + 0.01) / 10)
+    assert fixed_seconds([]) == 0
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def test_a_verdict_stands_only_if_it_would_with_the_time_given_back_that_others_
 
 def test_a_world_larger_than_the_batch_has_no_strong_scaling():
     record = some_records.comparison()
-    found = predictions(record, speedups(record), 0.9)
+    found = predictions(record, speedups(record), 0.0)
     assert {(one.world, one.scaling) for one in found if one.network != "measured here"} == {
         (8, "strong"),
         (8, "weak"),
@@ -111,7 +110,10 @@ def test_a_world_larger_than_the_batch_has_no_strong_scaling():
 
 def test_without_several_processes_there_is_nothing_to_predict():
     alone = some_records.comparison().model_copy(update={"all_reduces": []})
-    assert predictions(alone, [], 1.0) == []
+    assert predictions(alone, [], 0.0) == []
+
+
+STEP = 0.05
 
 
 def comparison_of_a_model(contention: float, fixed: float = 0.1, scalings: tuple[str, ...] = ("strong", "weak")):
@@ -119,7 +121,7 @@ def comparison_of_a_model(contention: float, fixed: float = 0.1, scalings: tuple
 
     Also the speed-up of strong scaling on two processes that they were made with.
     """
-    step, ceiling, parameters = 0.05, 0.9, 1_000_000
+    step, ceiling, parameters = STEP, 0.9, 1_000_000
     reduce = contention * (2 * some_records.LATENCY + 4 * parameters / some_records.BYTES_PER_SECOND)
     strong = step / (step / ceiling * (fixed + (1 - fixed) / 2) + reduce)
     weak = 2 * step / (step / ceiling + reduce)
@@ -137,7 +139,7 @@ def comparison_of_a_model(contention: float, fixed: float = 0.1, scalings: tuple
 @pytest.mark.parametrize("contention", [0.4, 1.0, 3.0])
 def test_strong_scaling_is_predicted_with_what_an_all_reduce_costs_in_training_as_weak_scaling_shows(contention):
     record, strong = comparison_of_a_model(contention)
-    here = {one.scaling: one for one in predictions(record, speedups(record), 0.9) if one.network == HERE}
+    here = {one.scaling: one for one in predictions(record, speedups(record), 0.1 * STEP) if one.network == HERE}
     assert here["weak"].contention == pytest.approx(contention, rel=1e-3)
     assert here["strong"].speedup == pytest.approx(strong, rel=1e-3)
     assert here["weak"].is_fitted
@@ -146,7 +148,7 @@ def test_strong_scaling_is_predicted_with_what_an_all_reduce_costs_in_training_a
 
 def test_without_weak_scaling_an_all_reduce_costs_what_it_costs_alone():
     record, strong = comparison_of_a_model(1.0, scalings=("strong",))
-    here = {one.scaling: one for one in predictions(record, speedups(record), 0.9) if one.network == HERE}
+    here = {one.scaling: one for one in predictions(record, speedups(record), 0.1 * STEP) if one.network == HERE}
     assert here["strong"].speedup == pytest.approx(strong, rel=1e-3)
     assert not here["weak"].is_fitted
 

@@ -50,16 +50,20 @@ def comparison(
     """
     world, device = max(spec.worlds), torch_device(spec.device).type
     check_room(world, device, oversubscribe=bool(oversubscribe))
-    if (count := read_json(tokens)["splits"]["train"]["sequences"]) < spec.training.batch:
+    batch, place = spec.training.batch, "training"
+    if spec.comparison.batch is not None:
+        batch, place = spec.comparison.batch, "comparison"
+    if (count := read_json(tokens)["splits"]["train"]["sequences"]) < batch:
         raise UserError(
-            f"data_parallel.training.batch: {spec.training.batch} is more than the {count} sequences to train on, and"
-            " turns need a whole batch; lower it"
+            f"data_parallel.{place}.batch: {batch} is more than the {count} sequences to train on, and turns need a"
+            " whole batch; lower it"
         )
     request = spec.model_dump(mode="json", exclude={"comparison"}) | spec.comparison.model_dump(mode="json")
+    request["training"]["batch"] = batch
     request |= {"tokens": str(tokens.resolve()), "device": device, "candidates": candidates(spec, device)}
     with recording(output, ComparisonRecord, trial=output.stem, spec=spec) as findings:
         module, folder = "plumbline.data_parallel.ranks.compare", output.with_name(f".{output.stem}.ranks")
-        findings["batch"] = spec.training.batch
+        findings["batch"] = batch
         parts: list[dict[str, Any]] = []
         for launch in range(spec.comparison.launches):
             parts.append(

@@ -21,7 +21,7 @@ class CorpusSpec(Spec):
 
     corpus: CorpusSettings
     fingerprint: list[str]
-    """Fingerprints of the user's files or folder; empty when there are none."""
+    """Fingerprints of the user's files or folder, or of the generated corpus's words."""
 
 
 @stage

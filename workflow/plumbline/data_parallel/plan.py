@@ -3,11 +3,13 @@
 from functools import partial
 from pathlib import Path
 
+from plumbline.core.files import sha256_of_files
 from plumbline.core.plan.fingerprint import fingerprint
 from plumbline.core.plan.globs import matching
 from plumbline.core.plan.target import Target, Targets, figures_target
 from plumbline.data_parallel.settings import (
     FIGURES,
+    LEXICON,
     TABLES,
     CorpusSettings,
     DataParallelSettings,
@@ -81,9 +83,10 @@ def _corpus(corpus: CorpusSettings) -> Target:
     named = [*corpus.files.train, *corpus.files.validation, *corpus.files.test]
     files = matching(named, "data_parallel.corpus.files") if corpus.source == "files" else []
     local = Path(corpus.hub.id) if corpus.source == "hub" and Path(corpus.hub.id).exists() else None
+    words = [sha256_of_files([LEXICON])] if corpus.source == "grammar" else []
     values = {
         "corpus": corpus.model_dump(mode="json"),
-        "fingerprint": [fingerprint(path) for path in [*files, *([local] if local else [])]],
+        "fingerprint": [*words, *(fingerprint(path) for path in [*files, *([local] if local else [])])],
     }
     pairs = {"pairs": ["corpus/pairs.parquet"]}
     module = f"{HERE}.corpora.{corpus.source}"

@@ -13,6 +13,8 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Scaling = Literal["strong", "weak"]
 
 METHODS = Path(__file__).parent / "methods"
+LEXICON = Path(__file__).parent / "corpora" / "lexicon.txt"
+"""The words of the generated corpus."""
 FIGURES = (
     "scaling",
     "learning",
@@ -185,7 +187,10 @@ class ComparisonSettings(Settings):
     launches are the replicates of the intervals."""
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Rounds go on until half the 95% interval of every ratio is at most this share."""
-    steps: PositiveInt = 2
+    batch: PositiveInt | None = 64
+    """Sequences per step of one process in the comparison; null takes `training.batch`. The default is the source's.
+    A small batch leaves the ranks little to compute between two all-reduces."""
+    steps: PositiveInt = 1
     """Number of training steps in one turn."""
     methods: list[str] = ["ddp", "reference"]
     """Methods to compare at the largest world. The first one is compared at every world."""
@@ -240,13 +245,14 @@ class DataParallelSettings(Settings):
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
-        batch, parts = self.training.batch, self.training.accumulation
-        for world in self.worlds if "strong" in self.scalings else [1]:
-            if batch % (world * parts):
-                raise ValueError(
-                    f"training.batch: {batch} does not divide by {world} ranks × accumulation {parts}; make it a"
-                    f" multiple of {world * parts}"
-                )
+        parts = self.training.accumulation
+        for place, batch in (("training", self.training.batch), ("comparison", self.comparison.batch)):
+            for world in self.worlds if "strong" in self.scalings else [1]:
+                if batch is not None and batch % (world * parts):
+                    raise ValueError(
+                        f"{place}.batch: {batch} does not divide by {world} ranks × accumulation {parts}; make it a"
+                        f" multiple of {world * parts}"
+                    )
         return self
 
     @property

@@ -14,7 +14,7 @@ from plumbline.core.run.records import check_specs, write_results
 from plumbline.core.run.stage import stage
 from plumbline.data_parallel.analysis.findings import findings
 from plumbline.data_parallel.analysis.frames import epochs_frame, trials_frame
-from plumbline.data_parallel.analysis.network import divided_share, predictions
+from plumbline.data_parallel.analysis.network import fixed_seconds, predictions
 from plumbline.data_parallel.analysis.speedups import Speedup, speedups, speedups_frame
 from plumbline.data_parallel.record import ComparisonRecord, EqualityRecord, read_trials
 
@@ -36,7 +36,7 @@ def summarize(spec: SummarizeSpec, trials: list[Path], equality: Path, compariso
     check_specs([proof, speed], spec.records)
     summary = trials_frame(records, epochs_frame(records))
     found = speedups(speed)
-    predicted = predictions(speed, found, divided_share(records))
+    predicted = predictions(speed, found, fixed_seconds(records))
     folder = output.parent
     write_csv(summary, folder / "summary.csv")
     write_csv(speedups_frame(found), folder / "speedups.csv")

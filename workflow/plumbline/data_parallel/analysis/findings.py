@@ -37,6 +37,8 @@ def findings(
 def _speed(comparison: ComparisonRecord, speedups: Sequence[Speedup]) -> Iterator[str]:
     if not comparison.ok:
         yield f"The comparison has no result: {reason(comparison.outcome, comparison.message)}."
+    else:
+        yield f"A step of one process has {comparison.batch} sequences, {comparison.step_tokens:,} tokens on average."
     for one in speedups:
         ratio = with_interval(one.ratio.value, one.ratio.low, one.ratio.high, digits=2)
         if one.turns.name == "control":

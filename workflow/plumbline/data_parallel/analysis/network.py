@@ -98,15 +98,15 @@ def speedup(
     return work * step_seconds / total
 
 
-def divided_share(records: Sequence[TrialRecord]) -> float:
-    """The share of a step of one process that is data, forward or backward pass; 1 where no such trial has a result.
+def fixed_seconds(records: Sequence[TrialRecord]) -> float:
+    """Seconds of a step of one process that no batch changes: the optimizer above all; 0 where no such trial has run.
 
-    What is left, the optimizer above all, is as long for a rank with a part of the batch.
+    Data, forward and backward pass are the rest, of which a rank with a part of the batch does a part.
     """
     epochs = [epoch for record in records if record.world == 1 for epoch in record.epochs]
     warm = epochs[1:] or epochs
     fixed = sum(epoch.optimizer_seconds + epoch.control_seconds for epoch in warm)
-    return 1 - fixed / sum(epoch.training_time for epoch in warm) if warm else 1.0
+    return fixed / sum(epoch.steps for epoch in warm) if warm else 0.0
 
 
 def contention_here(network: Network, step_seconds: float, size: float, found: Sequence[Speedup]) -> Contention | None:
@@ -128,17 +128,17 @@ def contention_here(network: Network, step_seconds: float, size: float, found: S
     return Contention(factor=factor, world=one.turns.world)
 
 
-def predictions(record: ComparisonRecord, found: Sequence[Speedup], divided: float) -> list[Prediction]:
+def predictions(record: ComparisonRecord, found: Sequence[Speedup], fixed: float) -> list[Prediction]:
     """For the measured worlds on this machine's network, and for larger ones on named interconnects.
 
     There every process has a device of its own, as fast as the one measured here, and a network port of its own, so an
-    all-reduce lasts as long as alone. divided: the share of a step that ranks divide among them.
+    all-reduce lasts as long as alone. fixed: the seconds of a step that ranks do not divide among them.
     """
     network = fitted(record.all_reduces)
     if network is None or not record.candidates or record.parameters is None or record.step_tokens is None:
         return []
     step, size = float(np.median(record.candidates[0].seconds)) * record.step_tokens, 4.0 * record.parameters
-    step_of: Any = {"step_seconds": step, "size": size, "divided": divided}
+    step_of: Any = {"step_seconds": step, "size": size, "divided": max(1 - fixed / step, 0.0)}
     ceilings = {one.turns.world: one.efficiency.value for one in found if one.turns.scaling == "independent"}
     contention = contention_here(network, step, size, found) or Contention(factor=1.0, world=None)
     predicted = []

@@ -38,8 +38,7 @@ class Arm:
         training = TrainingSettings.model_validate(request["training"])
         settings, split = ModelSettings.model_validate(request["model"]), tokens.splits["train"]
         order = batches(split.lengths, batch=training.batch, seed=request["seed"], epoch=0)
-        whole = [batch for batch in order if len(batch) == training.batch]
-        chosen = [whole[number % len(whole)] for number in range(request["steps"])]
+        chosen = typical([batch for batch in order if len(batch) == training.batch], split.lengths, request["steps"])
         self.work = whole_batches(chosen, self.world) if described["scaling"] == "weak" else dealt(chosen)
         copies = self.world if described["scaling"] in ("weak", "independent") else 1
         self.tokens = copies * int(sum(split.lengths[batch].sum() for batch in chosen))
@@ -50,22 +49,43 @@ class Arm:
             self.learner = Learner(made, training, split, rank=0 if alone else rank.rank, device=rank.device)
             self.parameters = sum(parameter.numel() for parameter in model.parameters())
 
-    def turn(self) -> None:
-        """The candidate's steps, on every rank of its group; returns when all of them are done."""
+    def turn(self) -> float:
+        """The candidate's steps, on every rank of its group; their seconds on rank 0, once all ranks are done.
+
+        Of independent processes the mean over ranks: none of them waits for the others, so each would go on at once.
+        """
         if not self.takes_part:
             for number in range(len(self.work)):  # as often as the others, so that none of them looks further
                 self.rank.slot.beat(number)
-            return
+            return 0.0
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
+        began = time.perf_counter()
         for number, (batch, share) in enumerate(self.work):
             self.learner.step(batch, number, share)
             self.rank.slot.beat(number)
-        torch.set_num_threads(before)
         if self.rank.device.type == "cuda":
             torch.cuda.synchronize()
-        if self.world > 1:
-            dist.barrier(group=self.group)
+        own = time.perf_counter() - began
+        torch.set_num_threads(before)
+        if self.described["scaling"] == "independent":
+            spent = torch.tensor(own, dtype=torch.float64, device=self.rank.device)
+            dist.all_reduce(spent, group=self.group)
+            return float(spent) / self.world
+        if self.world == 1:
+            return own
+        dist.barrier(group=self.group)
+        return time.perf_counter() - began
+
+
+def typical(whole: Sequence[Indices], lengths: Indices, count: int) -> list[Indices]:
+    """So many of the batches: those whose number of tokens is nearest to the mean, again from the first if need be.
+
+    A batch holds sequences of similar lengths, so one that is taken at random may have a fraction of the tokens.
+    """
+    tokens = np.array([lengths[batch].sum() for batch in whole])
+    nearest = np.argsort(abs(tokens - tokens.mean()), kind="stable")
+    return [whole[nearest[number % len(whole)]] for number in range(count)]
 
 
 def whole_batches(chosen: Sequence[Indices], world: int) -> list[tuple[Indices, Indices | None]]:
@@ -109,10 +129,9 @@ def _conducted(rank: Rank, request: dict[str, Any], arms: list[Arm]) -> dict[str
 
     def timed(number: int) -> Callable[[], float]:
         def run() -> float:
-            began, before = time.perf_counter(), clocks()["run_delay"]
+            before = clocks()["run_delay"]
             _call(rank, number)
-            arms[number].turn()
-            seconds, after = time.perf_counter() - began, clocks()["run_delay"]
+            seconds, after = arms[number].turn(), clocks()["run_delay"]
             if arms[number] is watched and before is not None and after is not None:
                 waits.append(100 * (after - before) / seconds)
             rank.stop_if_asked()

@@ -25,6 +25,11 @@ EXACT = 1e-10
 
 
 def prove(rank: Rank, request: dict[str, Any]) -> None:
+    """Answers with `differences` and the device."""
+    rank.answer({"differences": differences(rank, request), "device": device_name(rank.device)})
+
+
+def differences(rank: Rank, request: dict[str, Any]) -> list[dict[str, Any]]:
     """Rank 0 trains alone; then each method trains in each world, and its parameters are compared with these."""
     tokens = open_tokens(Path(request["tokens"]))
     groups = {world: dist.new_group(list(range(world))) for world in request["worlds"]}
@@ -46,7 +51,7 @@ def prove(rank: Rank, request: dict[str, Any]) -> None:
                 found.append(difference)
                 rank.slot.beat()
                 rank.stop_if_asked()
-    rank.answer({"differences": found, "device": device_name(rank.device)})
+    return found
 
 
 def _compared(
