@@ -20,11 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import psutil
-
 from plumbline.core.errors import UserError
 from plumbline.core.measure.machine import cgroup_file
-from plumbline.core.run.record import Outcome, OutcomeError
+from plumbline.core.run.outcome import Outcome, OutcomeError
 
 log = logging.getLogger("plumbline")
 
@@ -101,10 +99,20 @@ def adopt_orphans() -> None:
 
 def end_orphans() -> None:
     """Ends all processes below this one, even those that have left its group and session."""
+    if not _has_children():
+        return
+    import psutil
+
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(psutil.Process().children(recursive=True), timeout=5)
+
+
+def _has_children() -> bool:
+    """Whether this process has any. Where the kernel does not list them, it may have."""
+    lists = list(Path("/proc/self/task").glob("*/children"))
+    return not lists or any(children.read_bytes() for children in lists)
 
 
 class _Running:
@@ -168,6 +176,8 @@ class _Running:
     def end_below(self) -> None:
         """Ends all that the process has started, even what has left its group."""
         if self.status is None:
+            import psutil
+
             with suppress(psutil.NoSuchProcess):
                 for process in psutil.Process(self.pid).children(recursive=True):
                     with suppress(psutil.NoSuchProcess):
