@@ -176,6 +176,8 @@ def execute_prepared(executor_plugin, *args, execute=workflow.execute, **kwargs)
         with user_errors_as_workflow_errors():
             for line in would_begin(*run) if modes.dryrun_exec else begin(*run, touch=modes.touch_exec):
                 logger.warning(line)
+        if modes.dryrun_exec and TERMINAL:
+            TERMINAL.shorten(executor_plugin.executor)
         if modes.local_exec:
             # A limit for submissions to a cluster. Here it would have the scheduler go over all jobs that are left once
             # a second for each job that has started, which takes longer than the jobs themselves where they are short.
