@@ -24,7 +24,7 @@ def spec(command: str | None = None, function: str | None = None, **values: Any)
     default = {"sweep": "s", "files": "", "inputs_fingerprint": [], "curves": {}, "metric": "score"}
     default |= {"parameters": {"x": 2}, "seed": 7, "code": "", "inputs": ""}
     default |= {"budget": None, "stopped_at_seconds": None}
-    return RunSpec.model_validate(default | {"command": command, "function": function} | values)
+    return RunSpec.from_json(default | {"command": command, "function": function} | values, "spec")
 
 
 def trial(parameters: dict, seed: int, score: float, outcome: str = "ok", seconds: float = 1.0) -> TrialRecord:

@@ -1,6 +1,8 @@
 """One trial: what a command or function leaves is its result, and every way to end has its outcome or its message."""
 
+import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ from plumbline.core.errors import UserError
 from plumbline.sweep.record import TrialRecord
 from plumbline.sweep.run import run
 from plumbline.sweep.trial.attempt import stopped_at
+from plumbline.sweep.trial.plain_record import record_json
 from sweep.some import spec
 
 OK = """printf '{{"score": %s, "note": "n"}}' {x} > {folder}/metrics.json"""
@@ -19,7 +22,7 @@ OK = """printf '{{"score": %s, "note": "n"}}' {x} > {folder}/metrics.json"""
 
 def ran(tmp_path: Path, command: str | None = None, **values: object) -> TrialRecord:
     timeout = float(values.pop("timeout_seconds", 0))
-    run(spec(command, **values), tmp_path / "runs" / "x=2", tmp_path / "record.json", timeout)
+    run(spec(command, **values), tmp_path / "runs", tmp_path / "record.json", timeout)
     return TrialRecord.read(tmp_path / "record.json")
 
 
@@ -32,6 +35,36 @@ def test_numbers_of_metrics_json_are_metrics_and_the_rest_is_kept(tmp_path):
     record = ran(tmp_path, OK)
     assert (record.outcome, record.metrics, record.info) == ("ok", {"score": 2.0}, {"note": "n"})
     assert (record.point, record.parameters, record.seed) == ("x=2", {"x": 2}, 7)
+
+
+CURVES = """printf '{{"step": 1, "loss": NaN}}\\n{{"step": 2, "score": 2}}\\n' > {folder}/metrics.jsonl; """
+
+
+@pytest.mark.parametrize(
+    ("command", "limit"),
+    [
+        (OK, 0),
+        (CURVES + OK, 0),
+        ("""echo '{{"score": NaN, "inf": -Infinity}}' > {folder}/metrics.json; : {x}""", 0),
+        ("echo MemoryError; exit 1; : {x}", 0),
+        ("sleep 60; : {x}", 0.2),
+    ],
+)
+def test_the_record_is_written_as_its_model_would_write_it(tmp_path, command, limit):
+    record = ran(tmp_path, command, timeout_seconds=limit, parameters={"x": 2, "flag": True, "rate": 1.0, "name": "1"})
+    text = (tmp_path / "record.json").read_text()
+    assert text == json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n"
+
+
+def test_a_finding_that_a_record_has_no_field_for_is_refused():
+    with pytest.raises(ValueError, match=r"has no mood$"):
+        record_json({"mood": 1})
+
+
+def test_the_stage_starts_without_the_packages_that_take_long_to_import():
+    slow = ("pydantic", "psutil", "pynvml", "importlib.metadata", "numpy", "rich", "typer", "yaml")
+    code = f"import sys, plumbline.sweep.run; print([name for name in {slow} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
@@ -95,11 +128,11 @@ def test_a_fault_is_one_line_and_leaves_no_record(tmp_path, command, said):
 def test_metrics_of_an_earlier_attempt_do_not_pass_for_those_of_this_one(tmp_path):
     ran(tmp_path, OK)
     with pytest.raises(UserError, match="was not written"):
-        run(spec(": {x}"), tmp_path / "runs" / "x=2", tmp_path / "again.json")
+        run(spec(": {x}"), tmp_path / "runs", tmp_path / "again.json")
 
 
 def test_the_folder_stays_for_the_same_spec_and_moves_aside_for_another(tmp_path):
-    folder = tmp_path / "runs" / "x=2"
+    folder = tmp_path / "runs" / "x=2" / "seed7"
     count = f"echo >> {{folder}}/attempts; {OK}"
     for _ in range(2):
         ran(tmp_path, count)
@@ -107,14 +140,14 @@ def test_the_folder_stays_for_the_same_spec_and_moves_aside_for_another(tmp_path
     for number in (1, 2):
         ran(tmp_path, count, files=f"other code {number}")
         assert (folder / "attempts").read_text() == "\n"
-        assert (tmp_path / "runs" / f"x=2.stale-{number}" / "attempts").exists()
+        assert (tmp_path / "runs" / "x=2" / f"seed7.stale-{number}" / "attempts").exists()
 
 
 def test_a_huge_output_stays_in_its_file_and_its_end_is_told(tmp_path):
     code = 'import sys; print("x" * 10**7); print("the end", file=sys.stderr); sys.exit(1)'
-    with pytest.raises(UserError, match=r"exit status 1: the end \(all of its output: .*x=2\.output\.log\)"):
+    with pytest.raises(UserError, match=r"exit status 1: the end \(all of its output: .*seed7\.output\.log\)"):
         ran(tmp_path, python(code))
-    assert (tmp_path / "runs" / "x=2.output.log").stat().st_size > 10**7
+    assert (tmp_path / "runs" / "x=2" / "seed7.output.log").stat().st_size > 10**7
 
 
 def test_a_crash_in_a_pipe_is_no_result(tmp_path):
@@ -124,7 +157,7 @@ def test_a_crash_in_a_pipe_is_no_result(tmp_path):
 
 def test_a_command_that_changes_its_directory_still_finds_the_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run(spec(f"cd /; {OK}"), Path("runs") / "x=2", tmp_path / "record.json")
+    run(spec(f"cd /; {OK}"), Path("runs"), tmp_path / "record.json")
     assert TrialRecord.read(tmp_path / "record.json").ok
 
 
@@ -132,20 +165,20 @@ def test_a_command_may_empty_its_folder_and_another_metric_keeps_it(tmp_path):
     emptied = f"rm -rf {{folder}}/*; echo > {{folder}}/mine; {OK}"
     ran(tmp_path, emptied)
     ran(tmp_path, emptied, metric="score", curves={"file": "other.jsonl"})
-    assert not list((tmp_path / "runs").glob("*.stale-*"))
+    assert not list((tmp_path / "runs").glob("*/*.stale-*"))
 
 
 RESUMED = """read a < {folder}/at || a=0; echo $a >> {folder}/began; echo {x} > {folder}/at; """ + OK
 
 
 def test_a_larger_budget_goes_on_in_the_folder_and_a_smaller_one_starts_again(tmp_path):
-    folder = tmp_path / "runs" / "x=2"
+    folder = tmp_path / "runs" / "y=1" / "seed7"
     for budget in (1, 3, 3, 9):
-        ran(tmp_path, RESUMED, budget="x", parameters={"x": budget})
+        ran(tmp_path, RESUMED, budget="x", parameters={"x": budget, "y": 1})
     assert (folder / "began").read_text().split() == ["0", "1", "3", "3"]
-    ran(tmp_path, RESUMED, budget="x", parameters={"x": 3})
+    ran(tmp_path, RESUMED, budget="x", parameters={"x": 3, "y": 1})
     assert (folder / "began").read_text().split() == ["0"]
-    assert (folder.with_name("x=2.stale-1") / "at").read_text().strip() == "9"
+    assert (folder.with_name("seed7.stale-1") / "at").read_text().strip() == "9"
     ran(tmp_path, RESUMED + "; : {y}", budget="x", parameters={"x": 9, "y": 1})
     assert (folder / "began").read_text().split() == ["0"]
 
@@ -229,7 +262,7 @@ def functions(tmp_path, monkeypatch) -> str:
 def test_a_function_gets_its_settings_and_returns_its_metrics(tmp_path, functions):
     record = ran(tmp_path, function=f"{functions}:run")
     assert record.metrics == {"score": 9.0}
-    assert record.info == {"folder": str(tmp_path / "runs" / "x=2")}
+    assert record.info == {"folder": str(tmp_path / "runs" / "x=2" / "seed7")}
     assert record.curves == {"step": [0.0, 1.0, 2.0], "score": [0.0, 2.0, 4.0]}
     assert ran(tmp_path, function=f"{functions}:plain").metrics == {"score": 7.0}
 
@@ -237,7 +270,7 @@ def test_a_function_gets_its_settings_and_returns_its_metrics(tmp_path, function
 def test_a_function_that_fails_shows_the_frames_of_its_own_code_alone(tmp_path, functions):
     with pytest.raises(UserError, match="RuntimeError: no luck"):
         ran(tmp_path, function=f"{functions}:broken")
-    shown = (tmp_path / "runs" / "x=2.output.log").read_text()
+    shown = (tmp_path / "runs" / "x=2" / "seed7.output.log").read_text()
     assert "my_functions.py" in shown
     assert "call.py" not in shown
 

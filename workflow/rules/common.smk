@@ -20,6 +20,7 @@ from plumbline.core.run.begin import begin, would_begin
 from plumbline.core.run.lock import check_writable
 from snakemake.exceptions import MissingRuleException
 from snakemake.io import report as in_report
+from snakemake.settings.types import DeploymentMethod
 
 # Jobs find this package, and the interpreter that runs Snakemake; a conda environment's own comes before it.
 for variable, folders in {
@@ -31,7 +32,9 @@ for variable, folders in {
 warn_once = cache(logger.warning)
 TERMINAL = terminal.one_line_per_job(logger) if workflow.is_main_process else None
 
-ENVIRONMENT = PACKAGES.parent / "envs" / "plumbline.yaml"
+# Named only where conda is asked for: else Snakemake reads it for every job, and keeps its text with every output.
+WITH_CONDA = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+ENVIRONMENT = PACKAGES.parent / "envs" / "plumbline.yaml" if WITH_CONDA else None
 
 # Jobs that measure have the machine to themselves: more threads than there are, which Snakemake lowers to all; on Slurm
 # a node of their own with all its CPUs, without asking for a number. Other executors ignore the latter.
@@ -112,8 +115,9 @@ def inputs_of(stage, added=lambda wildcards: ()):
 def outputs_of(study, added=lambda wildcards: ()):
     """Every trial, table and figure of a study, so that one that is deleted is rebuilt; optional trials if `added`."""
     files = study_files(PLAN, study, RESULTS)
+    known = set(files)
     more = lambda wildcards: study_files(PLAN, study, RESULTS, added(wildcards))
-    return [files, lambda wildcards: [file for file in more(wildcards) if file not in files]]
+    return [files, lambda wildcards: [file for file in more(wildcards) if file not in known]]
 
 
 def checked(check):
@@ -174,6 +178,12 @@ def execute_prepared(executor_plugin, *args, execute=workflow.execute, **kwargs)
         with user_errors_as_workflow_errors():
             for line in would_begin(*run) if modes.dryrun_exec else begin(*run, touch=modes.touch_exec):
                 logger.warning(line)
+        if modes.dryrun_exec and TERMINAL:
+            TERMINAL.shorten(executor_plugin.executor)
+        if modes.local_exec:
+            # A limit for submissions to a cluster. Here it would have the scheduler go over all jobs that are left once
+            # a second for each job that has started, which takes longer than the jobs themselves where they are short.
+            workflow.scheduling_settings.max_jobs_per_timespan = None
     try:
         return execute(executor_plugin, *args, **kwargs)
     except MissingRuleException as error:

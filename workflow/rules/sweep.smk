@@ -2,6 +2,8 @@
 # Needs: your own script or function, and what it reads.
 # Makes: results/sweep/<sweep>/{trials,runs,rounds,figures,tables}, trials.csv, points.csv, contrasts.csv, effects.csv,
 # importance.csv, curves.parquet, best.json, analysis.md.
+import shlex
+
 from plumbline.sweep import settings as sweep_settings
 from plumbline.sweep.decisions import Decisions
 
@@ -42,7 +44,6 @@ rule sweep_run:
         ENVIRONMENT
     threads: of_sweep(lambda sweep: sweep.resources.threads)
     resources:
-        folder=DECISIONS.folder,
         timeout_seconds=of_sweep(lambda sweep: str(sweep.timeout_seconds or 0)),
         mem_mb=of_sweep(lambda sweep: sweep.resources.memory_mb or 4000),
         gpu=of_sweep(lambda sweep: sweep.resources.gpus),
@@ -52,7 +53,8 @@ rule sweep_run:
     shell:
         command(
             "sweep.run",
-            "--folder {resources.folder:q} --timeout-seconds {resources.timeout_seconds} --threads {threads}"
+            f"--runs {shlex.quote(str(RESULTS))}/sweep/{{wildcards.sweep}}/runs"
+            " --timeout-seconds {resources.timeout_seconds} --threads {threads}"
             " --output {output:q}",
         )
 

@@ -1,6 +1,7 @@
 import os
 from importlib import metadata
 
+import psutil
 import pytest
 
 from plumbline.core.measure import machine
@@ -65,3 +66,8 @@ def test_versions_are_those_that_importlib_reads_and_none_where_a_package_is_mis
             expected[package] = None
     assert describe_machine()["versions"] == expected
     assert expected["torch"]
+
+
+def test_memory_is_what_psutil_reads():
+    assert describe_machine()["memory_bytes"] == psutil.virtual_memory().total
+    assert describe_machine()["memory_available_bytes"] == pytest.approx(psutil.virtual_memory().available, rel=0.2)

@@ -4,6 +4,7 @@ import io
 import logging
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from snakemake.exceptions import WorkflowError, print_exception
@@ -91,6 +92,30 @@ def test_a_dry_run_has_a_line_a_job_and_counts_them_once_at_the_end():
     printed.job(3, "lr_sweep_corpus")
     printed.logger.info("Job stats: 1", extra=count)
     assert printed.lines == ["lr_sweep_corpus", "Job stats: 1"]
+
+
+def dry_run(printed: Printed) -> type:
+    """The class of an executor that prints a job as Snakemake's does, and puts what it logs into `printed`."""
+
+    class DryRun:
+        logger = printed.logger
+
+        def printjob(self, job):
+            printed.job(job.jobid, job.rule.name, **job.wildcards_dict)
+
+    printed.terminal.shorten(DryRun)
+    return DryRun
+
+
+@pytest.mark.parametrize("asked", [{}, {"printshellcmds": True}])
+def test_a_dry_run_asks_no_more_of_a_job_than_it_prints(asked):
+    printed = Printed(dryrun=True, **asked)
+    rule = SimpleNamespace(name="lr_sweep_train")
+    dry_run(printed)().printjob(SimpleNamespace(jobid=3, rule=rule, wildcards_dict={"trial": "lr0.1-seed0"}))
+    if asked:
+        assert "    output: b" in printed.lines
+    else:
+        assert printed.lines == ["lr_sweep_train lr0.1-seed0"]
 
 
 @pytest.mark.parametrize("flag", ["printshellcmds", "verbose"])

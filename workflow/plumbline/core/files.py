@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from plumbline.core.errors import UserError
 
 _LFS = b"version https://git-lfs.github.com/spec/"
@@ -127,8 +125,18 @@ def _remove_left_over(path: Path) -> None:
     """Removes the temporary files of `path` that killed processes left behind."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         pid = int(partial.name.split(".")[-2])
-        if pid == os.getpid() or not psutil.pid_exists(pid):
+        if pid == os.getpid() or not _is_alive(pid):
             _remove(partial)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _remove(path: Path) -> None:

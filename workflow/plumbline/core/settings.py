@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, RootModel, ValidationError
 
@@ -13,6 +13,15 @@ class Settings(BaseModel):
     """Base of every settings class: frozen, unknown keys refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], place: str) -> Self:
+        """`values` as these settings. Raises UserError as `validated` does."""
+        return validated(cls, values, place)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON values."""
+        return self.model_dump(mode="json")
 
 
 YAML_SWITCHES = {True: "on", False: "off"}

@@ -7,7 +7,7 @@ from typing import Any
 
 from plumbline.core.errors import UserError
 from plumbline.core.plan.target import Target, by_name, study_files
-from plumbline.sweep.plan import decided, folder_of, sweep_plan
+from plumbline.sweep.plan import decided, sweep_plan
 from plumbline.sweep.settings import SweepSettings
 
 Files = Callable[[Any], list[str]]
@@ -50,16 +50,10 @@ class Decisions:
         """Input functions that give the files of each sweep which takes decisions, once they are taken."""
         return [self._outputs_of(name) for name in self.sweeps if ("sweep.extend", f"{name}/0") in self.targets]
 
-    def folder(self, wildcards: Any) -> str:
-        """The folder that a trial's command runs in."""
-        return str(folder_of(self._trial(wildcards), self.results))
-
     def earlier(self, wildcards: Any) -> list[str]:
         """The record of the trial with a smaller budget, in whose folder this one goes on."""
-        return self._trial(wildcards).inputs(self.results).get("before", [])
-
-    def _trial(self, wildcards: Any) -> Target:
-        return self.targets["sweep.run", "/".join(wildcards)]
+        trial = self.targets["sweep.run", "/".join(wildcards)]
+        return trial.inputs(self.results).get("before", [])
 
     def _following(self, files: Files) -> Files:
         def found(wildcards: Any) -> list[str]:

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from plumbline.core.plan.target import canonical
+from plumbline.core.plan.canonical import canonical
 from plumbline.sweep.trial.command import Value, plain
 
 LONGEST_NAME = 100

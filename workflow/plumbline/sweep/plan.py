@@ -133,12 +133,6 @@ def decided(decision: Target, results: Path) -> list[Point] | None:
     return found["points"] if current else None
 
 
-def folder_of(trial: Target, results: Path) -> Path:
-    """The folder that a trial's command runs in."""
-    point, seed = folder_name(trial.settings["parameters"], trial.settings["budget"]), trial.settings["seed"]
-    return results / "sweep" / trial.settings["sweep"] / "runs" / point / f"seed{seed}"
-
-
 def check_optuna(name: str, sweep: SweepSettings) -> None:
     """Raises UserError where a search needs Optuna and it is not installed."""
     if sweep.search and sweep.search.sampler == "tpe" and importlib.util.find_spec("optuna") is None:

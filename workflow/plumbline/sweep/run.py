@@ -6,10 +6,12 @@ import re
 import shlex
 import sys
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 
 from plumbline.core.errors import UserError
-from plumbline.core.plan.target import Spec
+from plumbline.core.run.outcome import Outcome, OutcomeError, recording_as
+from plumbline.core.run.plain_spec import PlainSpec
 from plumbline.core.run.processes import (
     ChildFault,
     Member,
@@ -18,14 +20,13 @@ from plumbline.core.run.processes import (
     oom_kill_count,
     run_group,
 )
-from plumbline.core.run.record import Outcome, OutcomeError, recording
 from plumbline.core.run.stage import stage
-from plumbline.sweep.naming import point_name
-from plumbline.sweep.record import TrialRecord
+from plumbline.sweep.naming import folder_name, point_name
 from plumbline.sweep.trial import attempt
 from plumbline.sweep.trial.command import Value, filled_in
 from plumbline.sweep.trial.folder import beside, prepared
-from plumbline.sweep.trial.leavings import METRICS, CurveSettings, is_finite, read_curves, read_metrics
+from plumbline.sweep.trial.leavings import METRICS, is_finite, read_curves, read_metrics
+from plumbline.sweep.trial.plain_record import record_json
 
 log = logging.getLogger("plumbline")
 
@@ -35,7 +36,16 @@ OUT_OF_MEMORY = re.compile(r"^(\w+\.)*(OutOfMemoryError|MemoryError)\b")
 """The last line of a Python program that ran out of memory."""
 
 
-class RunSpec(Spec):
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """Where the trial leaves its curves."""
+
+    file: str = "metrics.jsonl"
+    step: str = "step"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec(PlainSpec):
     """What decides one trial."""
 
     sweep: str
@@ -44,7 +54,7 @@ class RunSpec(Spec):
     files: str
     """Digest of the files that the config names as code."""
     inputs_fingerprint: list[str]
-    curves: CurveSettings
+    curves: Curves
     metric: str
     budget: str | None
     """Name of the parameter that halving raises, so that a trial goes on in the folder of the one before."""
@@ -55,18 +65,20 @@ class RunSpec(Spec):
 
 
 @stage
-def run(spec: RunSpec, folder: Path, output: Path, timeout_seconds: float = 0.0, threads: int = 1) -> None:
-    """Runs the trial in `folder`, which stays between attempts, and writes its record to `output`.
+def run(spec: RunSpec, runs: Path, output: Path, timeout_seconds: float = 0.0, threads: int = 1) -> None:
+    """Runs the trial in its folder below `runs`, which stays between attempts, and writes its record to `output`.
 
     timeout_seconds: 0 sets no limit. What the command prints goes to <folder>.output.log. Raises UserError with
     its last line when it ends with another status than 0, or leaves no metrics.
     """
-    point, folder = point_name(spec.parameters), folder.resolve()  # the command may change its directory
-    if moved := prepared(folder, spec.model_dump(mode="json")):
+    point, folder = point_name(spec.parameters), folder_of(spec, runs)
+    values = spec.to_json()
+    if moved := prepared(folder, values):
         log.warning("%s: belonged to other settings or code; moved to %s", folder, moved)
     (folder / METRICS).unlink(missing_ok=True)  # an earlier attempt's would pass for this one's
     attempt.note(output, spec.stopped_at_seconds, None)
-    with recording(output, TrialRecord, trial=f"{spec.sweep}/{point}/{spec.seed}", spec=spec) as findings:
+    trial = f"{spec.sweep}/{point}/{spec.seed}"
+    with recording_as(record_json, output, trial=trial, spec=values) as findings:
         findings |= {"sweep": spec.sweep, "point": point, "parameters": spec.parameters, "seed": spec.seed}
         try:
             _execute(shell_command(spec, folder), folder, timeout_seconds or None, threads)
@@ -77,6 +89,11 @@ def run(spec: RunSpec, folder: Path, output: Path, timeout_seconds: float = 0.0,
         findings["curves"] = read_curves(folder / spec.curves.file, spec.curves.step)
         if not is_finite(value := findings["metrics"][spec.metric]):
             raise OutcomeError(Outcome.DIVERGED, f"{spec.metric} is {value}")
+
+
+def folder_of(spec: RunSpec, runs: Path) -> Path:
+    """The folder that the command runs in; absolute, since the command may change its directory."""
+    return (runs / folder_name(spec.parameters, spec.budget) / f"seed{spec.seed}").resolve()
 
 
 def shell_command(spec: RunSpec, folder: Path) -> str:

@@ -12,7 +12,6 @@ from plumbline.core.settings import Settings, distinct
 from plumbline.sweep.search.draws import draws
 from plumbline.sweep.search.settings import HalvingSettings, SearchSettings
 from plumbline.sweep.trial.command import Value, placeholders
-from plumbline.sweep.trial.leavings import CurveSettings
 from plumbline.sweep.values import PlainValue, Point
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
@@ -36,6 +35,15 @@ class MetricSettings(Settings):
     """Name of the metric in metrics.json, and in the curves where they have it."""
     goal: Literal["max", "min"]
     """Whether a larger or a smaller value is better."""
+
+
+class CurveSettings(Settings):
+    """Where a trial leaves its curves: one JSON object a line, or a CSV file with a header."""
+
+    file: Annotated[str, Field(pattern=r"^[^/]+\.(jsonl|csv)$")] = "metrics.jsonl"
+    """Name of the file in the trial's folder; it need not be there."""
+    step: str = "step"
+    """Key or column that holds the step."""
 
 
 class ResourceSettings(Settings):

@@ -1,6 +1,5 @@
 """The plan: every target of a study, and the spec that decides what it holds. Pure; read at parse time."""
 
-import hashlib
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,18 +8,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from plumbline.core.plan.canonical import canonical, digest
 from plumbline.core.plan.kept_code import Root, kept_code_of
 from plumbline.core.settings import Settings
-
-
-def canonical(value: Any) -> str:
-    """`value` as JSON with sorted keys and no spaces: equal values give equal strings. NaN is refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def digest(text: str) -> str:
-    """The first 16 hex digits of the SHA-256 of `text`."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @cache
@@ -122,11 +112,16 @@ class Target:
 
     def file(self, results: Path) -> Path:
         """Its output, below the folder `results`."""
-        return self._below(results, self.output)
+        return Path(self._named(results, self.output))
 
     def files(self, results: Path) -> list[Path]:
         """Its output and all that lies beside it."""
-        return [self.file(results), *(self._below(results, path) for paths in self.beside.values() for path in paths)]
+        return [Path(name) for name in self.file_names(results)]
+
+    def file_names(self, results: Path) -> list[str]:
+        """`files` as text."""
+        every = [self.output, *(path for paths in self.beside.values() for path in paths)]
+        return [self._named(results, path) for path in every]
 
     def inputs(self, results: Path, added: Collection[str] = ()) -> dict[str, list[str]]:
         """Files it reads, by the names in `reads` and in `beside` of the targets read.
@@ -137,13 +132,14 @@ class Target:
         for name, items in self.reads.items():
             needs = [item.target if isinstance(item, Content) else item for item in items]
             for need in (need for need in needs if not need.optional or need.name in added):
-                found[name][str(need.file(results))] = None
+                found[name][need._named(results, need.output)] = None
                 for other, paths in need.beside.items():
-                    found.setdefault(other, {}).update((str(need._below(results, path)), None) for path in paths)
+                    found.setdefault(other, {}).update((need._named(results, path), None) for path in paths)
         return {name: list(files) for name, files in found.items()}
 
-    def _below(self, results: Path, path: str) -> Path:
-        return Path(os.path.normpath(results / self.study / path))
+    def _named(self, results: Path, path: str) -> str:
+        """The path as text: joined as Paths, those of 10,000 trials would take a second."""
+        return os.path.normpath(f"{results}/{self.study}/{path}")
 
     @property
     def path(self) -> str:
@@ -182,7 +178,7 @@ def study_files(targets: Iterable[Target], study: str, results: Path, added: Col
     read = {id(need) for target in own for need in target.needs}
     ends = [target for target in own if target.is_trial or id(target) not in read]
     chosen = [target for target in ends if not target.optional or target.name in added]
-    return [str(path) for target in chosen for path in target.files(results)]
+    return [name for target in chosen for name in target.file_names(results)]
 
 
 def figures_target(study: str, figures: Sequence[str], summary: Target) -> Target:

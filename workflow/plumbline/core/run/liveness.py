@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from plumbline.core.run.progress import attempts
 
 SILENT_SECONDS = 120.0
@@ -30,6 +28,8 @@ def process_status(start: Mapping[str, Any]) -> str | None:
 
     A later process with the same number does not count: it began after the event was written.
     """
+    import psutil  # here, because it takes longer to import than a stage that writes a journal takes to start
+
     try:
         process = psutil.Process(int(start["pid"]))
         return process.status() if process.create_time() <= start["time"] + 1 else None
@@ -44,5 +44,5 @@ def is_running(events: Sequence[Mapping[str, Any]]) -> bool:
         return False
     start = found[-1][0]
     if is_this_boot(start):
-        return process_status(start) not in (None, psutil.STATUS_ZOMBIE)
+        return process_status(start) not in (None, "zombie")
     return bool(time.time() - events[-1]["time"] < SILENT_SECONDS)

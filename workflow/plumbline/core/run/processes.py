@@ -18,14 +18,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
-
-import psutil
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from plumbline.core.errors import UserError
 from plumbline.core.measure.machine import cgroup_file
 from plumbline.core.measure.priority import take_priority
-from plumbline.core.run.record import Outcome, OutcomeError
+from plumbline.core.run.outcome import Outcome, OutcomeError
+
+if TYPE_CHECKING:
+    import psutil
 
 log = logging.getLogger("plumbline")
 
@@ -104,19 +105,42 @@ def ending_orphans() -> Iterator[None]:
 
     Until then this process, and not init, becomes the parent of what a process below it leaves running.
     """
-    prctl, was_adopting, this = ctypes.CDLL(None).prctl, ctypes.c_int(), psutil.Process()
+    prctl, was_adopting = ctypes.CDLL(None).prctl, ctypes.c_int()
     prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(was_adopting))
-    before = this.children(recursive=True)
+    before = _all_below()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
         yield
     finally:
-        for process in this.children(recursive=True):
-            if process not in before:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-        psutil.wait_procs([one for one in this.children(recursive=True) if one not in before], timeout=5)
+        if left := [process for process in _all_below() if process not in before]:
+            import psutil
+
+            _end(left)
+            psutil.wait_procs(left, timeout=5)
         prctl(PR_SET_CHILD_SUBREAPER, was_adopting)
+
+
+def _all_below() -> "list[psutil.Process]":
+    """All processes below this one. Only where there is one is psutil imported: most trials of a sweep leave none."""
+    if not _has_children():
+        return []
+    import psutil
+
+    return psutil.Process().children(recursive=True)
+
+
+def _end(processes: "list[psutil.Process]") -> None:
+    import psutil
+
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _has_children() -> bool:
+    """Whether this process has any. Where the kernel does not list them, it may have."""
+    lists = list(Path("/proc/self/task").glob("*/children"))
+    return not lists or any(children.read_bytes() for children in lists)
 
 
 class _Running:
@@ -180,10 +204,10 @@ class _Running:
     def end_below(self) -> None:
         """Ends all that the process has started, even what has left its group."""
         if self.status is None:
+            import psutil
+
             with suppress(psutil.NoSuchProcess):
-                for process in psutil.Process(self.pid).children(recursive=True):
-                    with suppress(psutil.NoSuchProcess):
-                        process.kill()
+                _end(psutil.Process(self.pid).children(recursive=True))
 
     def end_group(self) -> None:
         """Ends a member that has a session, and so a group, of its own."""

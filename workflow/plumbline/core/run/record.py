@@ -1,43 +1,22 @@
 """Records: what a trial found, with its spec and the machine it ran on."""
 
 import math
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from enum import StrEnum
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from plumbline.core.errors import UserError
-from plumbline.core.files import read_json, write_json
-from plumbline.core.measure.machine import describe_machine
+from plumbline.core.files import read_json
 from plumbline.core.plan.target import Spec
+from plumbline.core.run.outcome import SCHEMA, Outcome, OutcomeError, recording_as
 from plumbline.core.settings import validated
 
-SCHEMA = 1
+__all__ = ["REBUILD", "SCHEMA", "AnyRecord", "Number", "Outcome", "OutcomeError", "Record"]
+__all__ += ["hardware", "read_record", "recording"]
+
 REBUILD = "delete it to have it rebuilt"
-
-
-class Outcome(StrEnum):
-    """What a trial found. A crash is not an outcome: it leaves no record."""
-
-    OK = "ok"
-    OUT_OF_MEMORY = "out_of_memory"
-    DIVERGED = "diverged"
-    INVALID_OUTPUT = "invalid_output"
-    UNAVAILABLE = "unavailable"
-    TIMEOUT = "timeout"
-
-
-class OutcomeError(Exception):
-    """Raised inside `recording` when a trial found something other than `ok`."""
-
-    def __init__(self, outcome: Outcome, message: str) -> None:
-        super().__init__(message)
-        self.outcome = outcome
 
 
 class Record(BaseModel):
@@ -98,26 +77,13 @@ Number = Annotated[
 """A float that may be non-finite: JSON holds NaN and infinities as the strings `nan`, `inf` and `-inf`."""
 
 
-@contextmanager
-def recording(path: Path, model: type[Record], *, trial: str, spec: Spec) -> Iterator[dict[str, Any]]:
-    """A dict to put a trial's findings in; written to `path` as a `model` when the block ends.
+def recording(path: Path, model: type[Record], *, trial: str, spec: Spec) -> AbstractContextManager[dict[str, Any]]:
+    """A dict to put a trial's findings in; written to `path` as a `model` when the block ends: see `recording_as`."""
 
-    OutcomeError and MemoryError end the block with their outcome in the record; every other error leaves no record,
-    and neither do findings that the model does not know.
-    """
-    began, started = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
-    machine = describe_machine()
-    findings: dict[str, Any] = {}
-    outcome, message = Outcome.OK, None
-    try:
-        yield findings
-    except OutcomeError as found:
-        outcome, message = found.outcome, str(found)
-    except MemoryError as error:
-        outcome, message = Outcome.OUT_OF_MEMORY, str(error)
-    head: dict[str, Any] = {"trial": trial, "outcome": outcome, "message": message, "started": started}
-    head |= {"seconds": time.perf_counter() - began, "spec": spec.model_dump(mode="json"), "machine": machine}
-    write_json(path, model.model_validate(head | findings).to_json())
+    def to_json(values: dict[str, Any]) -> dict[str, Any]:
+        return model.model_validate(values).to_json()
+
+    return recording_as(to_json, path, trial=trial, spec=spec.to_json())
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from plumbline.core.files import storage_error
 from plumbline.core.run import progress
 from plumbline.core.run.liveness import boot_id
 from plumbline.core.run.lock import lock_target
-from plumbline.core.settings import Settings, validated
 
 Arguments = ParamSpec("Arguments")
 log = logging.getLogger("plumbline")
@@ -27,8 +26,8 @@ log = logging.getLogger("plumbline")
 class Stage(Generic[Arguments]):
     """A stage's function, still callable, with `main` as its command line.
 
-    Every parameter becomes an option of the same name: a Settings class takes JSON, or - for JSON on stdin; a list
-    takes several values.
+    Every parameter becomes an option of the same name: a Settings or PlainSpec class takes JSON, or - for JSON on
+    stdin; a list takes several values.
     `--log` names the file that stderr is redirected to; start, progress and end are appended as JSON lines to the
     journal beside it (suffix .jsonl).
     """
@@ -51,7 +50,7 @@ class Stage(Generic[Arguments]):
                 lock_target(journal)
             progress.append_to(journal)
             spec = arguments.get("spec")
-            shown = None if spec is None else spec.model_dump(mode="json")
+            shown = None if spec is None else spec.to_json()
             progress.log_event(event="start", stage=name, pid=os.getpid(), boot=boot_id(), spec=shown)
             log.info("%s started", name)
             began = time.perf_counter()
@@ -95,8 +94,8 @@ def stage(function: Callable[Arguments, None]) -> Stage[Arguments]:
 
 def _reader(kind: Any) -> dict[str, Any]:
     """The argparse options for a parameter annotated as `kind`."""
-    if isinstance(kind, type) and issubclass(kind, Settings):
-        return {"type": lambda text: _settings(kind, text)}
+    if hasattr(kind, "from_json"):
+        return {"type": lambda text: kind.from_json(_json(text), "--spec")}
     if isinstance(kind, types.UnionType):
         kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
     if typing.get_origin(kind) is list:
@@ -104,13 +103,12 @@ def _reader(kind: Any) -> dict[str, Any]:
     return {"type": kind}
 
 
-def _settings(kind: type[Settings], text: str) -> Settings:
+def _json(text: str) -> Any:
     """The JSON `text`, or what comes through a pipe where it is `-`: an argument holds no more than 128 KiB."""
     try:
-        values = json.loads(sys.stdin.read() if text == "-" else text)
+        return json.loads(sys.stdin.read() if text == "-" else text)
     except json.JSONDecodeError as error:
         raise UserError(f"--spec: is not valid JSON ({error})") from None
-    return validated(kind, values, "--spec")
 
 
 def _leave() -> NoReturn:

@@ -5,25 +5,13 @@ import json
 import logging
 import math
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from plumbline.core.errors import UserError
-from plumbline.core.settings import Settings
 
 log = logging.getLogger("plumbline")
 
 METRICS = "metrics.json"
-
-
-class CurveSettings(Settings):
-    """Where a trial leaves its curves: one JSON object a line, or a CSV file with a header."""
-
-    file: Annotated[str, Field(pattern=r"^[^/]+\.(jsonl|csv)$")] = "metrics.jsonl"
-    """Name of the file in the trial's folder; it need not be there."""
-    step: str = "step"
-    """Key or column that holds the step."""
 
 
 def read_metrics(folder: Path, metric: str) -> tuple[dict[str, float], dict[str, Any]]:
