@@ -4,13 +4,12 @@ import csv
 import json
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
-
 from plumbline.core.errors import UserError
-from plumbline.core.settings import Settings
+from plumbline.core.settings import Settings, WrittenLike
 
 log = logging.getLogger("plumbline")
 
@@ -20,14 +19,16 @@ METRICS = "metrics.json"
 class CurveSettings(Settings):
     """Where a trial leaves its curves: one JSON object a line, or a CSV file with a header."""
 
-    file: Annotated[str, Field(pattern=r"^[^/]+\.(jsonl|csv)$")] = "metrics.jsonl"
+    file: Annotated[str, WrittenLike(r"[^/]+\.(jsonl|csv)", "metrics.jsonl or log.csv, without a folder")] = (
+        "metrics.jsonl"
+    )
     """Name of the file in the trial's folder; it need not be there."""
     step: str = "step"
     """Key or column that holds the step."""
 
 
-def read_metrics(folder: Path, metric: str) -> tuple[dict[str, float], dict[str, Any]]:
-    """The numbers of metrics.json, and the rest of it. Raises UserError where `metric` is none of the numbers."""
+def read_metrics(folder: Path, metrics: Sequence[str]) -> tuple[dict[str, float], dict[str, Any]]:
+    """The numbers of metrics.json, and the rest of it. Raises UserError where one of `metrics` is none of these."""
     path = folder / METRICS
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -38,9 +39,9 @@ def read_metrics(folder: Path, metric: str) -> tuple[dict[str, float], dict[str,
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: must be a JSON object such as {{{metric!r}: 0.9}}")
+        raise UserError(f"{path}: must be a JSON object such as {{{metrics[0]!r}: 0.9}}")
     numbers = {name: found for name, value in values.items() if (found := _number(value)) is not None}
-    if metric not in numbers:
+    for metric in (name for name in metrics if name not in numbers):
         said = f"is {values[metric]!r}, not a number" if metric in values else f"is missing; it has {_listed(numbers)}"
         raise UserError(f"{path}: the metric {metric!r} {said}")
     return numbers, {name: value for name, value in values.items() if name not in numbers}
