@@ -1,5 +1,6 @@
 """A user's mistake is one clear line, before any job starts, and nothing is lost."""
 
+import re
 import subprocess
 import sys
 import time
@@ -7,7 +8,6 @@ import time
 import pytest
 
 from house import build
-from plumbline.config import STUDIES
 from plumbline.core.errors import UserError
 from plumbline.core.run import lock
 
@@ -22,8 +22,8 @@ def refuse(house, *arguments):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ablatoin": {}}, f"ablatoin: no such key (known here: results, seed, device, {', '.join(STUDIES)})"),
-        ({"ablation": {"training": {"hiden": 3}}}, "ablation.training.hiden: no such key"),
+        ({"ablatoin": {}}, "ablatoin: no such key; did you mean ablation? (8 other keys are known here)"),
+        ({"ablation": {"training": {"hiden": 3}}}, "ablation.training.hiden: no such key; did you mean hidden?"),
         ({"ablation": {"training": {"dropout": 1.5}}}, "ablation.training.dropout: Input should be less than 1"),
         ({"ablation": {"layers": ["visual"]}}, "no layer set 'visual'; choose from all_layers, visual_only, text_only"),
         ({"ablation": {"source": "disc"}}, "no source 'disc'; choose from zoo, hub, disk, adapters"),
@@ -48,6 +48,19 @@ def test_mistakes_in_the_config_are_named_before_any_job_starts(empty_house, set
     empty_house.configure(settings)
     assert message in refuse(empty_house, "--dry-run")
     assert not empty_house.study.exists()
+
+
+def test_a_function_that_does_not_exist_is_named_by_a_run_and_by_status(empty_house):
+    sweep = {
+        "run": "examples.resumable.training:rnu",
+        "grid": {"rate": [0.1]},
+        "metric": {"name": "loss", "goal": "min"},
+    }
+    empty_house.configure({"sweep": {"digits_mlp": None, "s": sweep}})
+    said = "sweep.s.run: examples.resumable.training has no rnu; did you mean run?"
+    assert said in refuse(empty_house, "--dry-run")
+    with pytest.raises(AssertionError, match=f"plumbline: {re.escape(said)}"):
+        empty_house.plumbline("status", "--configfile", "tiny.yaml")
 
 
 def test_a_key_that_stands_twice_in_a_configfile_is_refused(empty_house):
