@@ -44,7 +44,9 @@ def main() -> None:
                 loss = cross_entropy(logits, labels[validation]).item()
                 accuracy = (logits.argmax(1) == labels[validation]).float().mean().item()
             curves.write(json.dumps({"step": epoch, "validation_loss": loss, "validation_accuracy": accuracy}) + "\n")
-    (options.out / "metrics.json").write_text(json.dumps({"validation_accuracy": accuracy, "validation_loss": loss}))
+    parameters = sum(weights.numel() for weights in model.parameters())
+    metrics = {"validation_accuracy": accuracy, "validation_loss": loss, "parameters": parameters}
+    (options.out / "metrics.json").write_text(json.dumps(metrics))
 
 
 if __name__ == "__main__":

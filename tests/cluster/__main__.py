@@ -1,4 +1,5 @@
-"""Runs the tiny studies on a Slurm cluster of two nodes on this host: `make test-cluster`.
+"""Runs the tiny studies, and a sweep that loses a job, on a Slurm cluster of two nodes on this host:
+`make test-cluster`; `python -m tests.cluster sweep` runs one of CHECKS.
 
 Needs root on a Debian machine; Slurm and munge are installed if they are absent. The cluster has a key, a state folder
 and ports of its own. Slurm's commands read one file only once they are inside a job, /etc/slurm/slurm.conf, so that is
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.house import PROJECT, House, build, contents
+from tests.house import PROJECT, TINY, House, build, comparable, contents, kill_group
 
 from plumbline import config as configuration
 
@@ -223,7 +224,73 @@ def check_studies(house: House, local: House) -> None:
     print(f"{len(here)} records, feature files and adapter blocks are those of a local run", flush=True)
 
 
+SLOW = "2/0"
+"""x and seed of the trial whose first attempt waits."""
+
+
+def sweep_that_waits_once(seconds: int) -> dict[str, object]:
+    """A sweep of the shell example; each attempt of a trial leaves a line in its folder, and one attempt waits."""
+    is_other = f"test {{x}}/{{seed}} != {SLOW} || test -e {{folder}}/waited"
+    wait = f"touch {{folder}}/waited; sleep {seconds}"
+    command = f"echo begun >> {{folder}}/attempts; {is_other} || {{{{ {wait}; }}}}; "
+    command += TINY["sweep"]["quadratic"]["command"]
+    grid = {"x": [1, 2], "noise": [0.1]}
+    return TINY["sweep"]["quadratic"] | {"command": command, "grid": grid, "seeds": [0, 1]}
+
+
+def check_sweep(folder: Path) -> None:
+    """A job of a sweep is cancelled: the others go on, and the next run repeats it alone, in its folder."""
+    house, local = ClusterHouse(build(folder / "swept").root), build(folder / "swept-local", "sweep")
+    for one, seconds in ((house, 300), (local, 0)):
+        one.configure({"sweep": {"digits_mlp": None, "quadratic": sweep_that_waits_once(seconds)}})
+    swept, earlier = house.root / "results" / "sweep" / "quadratic", {job["JobId"] for job in slurm_jobs()}
+    waited = swept / "runs" / "noise=0.1__x=2" / "seed0" / "waited"
+    process = house.start("sweep")
+    try:
+        wait_for(
+            "the slow trial has begun, the others have ended", lambda: waited.exists() and len(trials(swept)) == 3, 180
+        )
+        running = [job for job in slurm_jobs() if job["JobState"] == "RUNNING" and job["JobId"] not in earlier]
+        assert len(running) == 1, running
+        slurm("scancel", running[0]["JobId"])
+        assert process.wait(120) != 0, "a cancelled job went unnoticed"
+    finally:
+        if process.poll() is None:
+            kill_group(process)
+    assert len(trials(swept)) == 3
+    assert not (swept / "results.json").exists(), "a summary without one of its trials"
+    said = house.plumbline("status", "--study", "sweep", "--configfile", "tiny.yaml")
+    assert "missing sweep/run/quadratic/noise=0.1__x=2/0: interrupted" in said, said
+    print("a cancelled job failed alone; three trials have their records", flush=True)
+
+    known = {job["JobId"] for job in slurm_jobs()}
+    house.snakemake("sweep")
+    again = Counter(re.sub("_wildcards_.*", "", job["Comment"]) for job in slurm_jobs() if job["JobId"] not in known)
+    assert again["rule_sweep_run"] == 1, f"ran again: {again}"
+    attempts = {path.parent: path.read_text().count("begun") for path in swept.glob("runs/*/seed*/attempts")}
+    assert attempts.pop(waited.parent) == 2, "did not go on in its folder"
+    assert set(attempts.values()) == {1}, attempts
+    assert "Nothing to be done" in house.snakemake("sweep")
+
+    local.snakemake()
+    here, there = trials(local.study / "quadratic"), trials(swept)
+    assert here == there, "differs between cluster and local run"
+    print("the next run repeated it alone, in its folder; the records are those of a local run", flush=True)
+
+
+def trials(sweep: Path) -> dict[str, object]:
+    """What each trial found: a record without its spec, and without what time and machine put into it."""
+    records = {str(path.relative_to(sweep)): json.loads(path.read_text()) for path in sweep.glob("trials/*/*.json")}
+    return {name: {**comparable(record), "spec": None} for name, record in records.items()}
+
+
+CHECKS = ("studies", "sweep")
+
+
 def main() -> None:
+    asked = sys.argv[1:] or CHECKS
+    if unknown := set(asked) - set(CHECKS):
+        sys.exit(f"tests.cluster: no check {', '.join(unknown)}; choose from {', '.join(CHECKS)}")
     check_machine()
     install()
     os.environ["OMP_NUM_THREADS"] = "1"  # sums over several threads have other bits
@@ -232,7 +299,10 @@ def main() -> None:
     folder.chmod(0o755)  # munged wants its socket where anyone may go
     print(f"two nodes on {socket.gethostname()}, everything in {folder}", flush=True)
     with cluster(folder):
-        check_studies(ClusterHouse(build(folder / "cluster").root), build(folder / "local"))
+        if "studies" in asked:
+            check_studies(ClusterHouse(build(folder / "cluster").root), build(folder / "local"))
+        if "sweep" in asked:
+            check_sweep(folder)
     shutil.rmtree(folder)
 
 

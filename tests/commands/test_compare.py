@@ -136,3 +136,11 @@ def test_mistakes_are_one_line_and_status_2(arguments, message, tmp_path):
     status, text = said(folder, folder, *arguments)
     assert (status, len(text.splitlines())) == (2, 1)
     assert message in text
+
+
+def test_a_folder_that_is_not_there_is_named_before_any_study_is(tmp_path):
+    folder = write(STUDIES["sweep"], tmp_path / "a")
+    status, text = said(folder, tmp_path / "nothere")
+    assert (status, text.count("\n")) == (2, 1)
+    assert f"compare: {tmp_path}/nothere does not exist" in text
+    assert "throughput" not in text

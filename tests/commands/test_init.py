@@ -119,3 +119,9 @@ def test_a_file_that_is_there_is_not_written_over(here):
         init("mine", "--", "python", "train.py")
     assert (here / "mine.yaml").read_text() == "mine"
     assert isinstance(app, typer.Typer)
+
+
+def test_a_script_that_does_not_exist_is_named(here):
+    output = init("mine", "--", "python", "trian.py", "--lr", "0.1").output
+    assert f"command: trian.py does not exist here ({here}); correct its path" in output
+    assert "trian" not in str(yaml.safe_load((here / "mine.yaml").read_text())["sweep"]["mine"]["code"])

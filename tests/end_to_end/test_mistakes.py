@@ -1,5 +1,6 @@
 """A user's mistake is one clear line, before any job starts, and nothing is lost."""
 
+import re
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ def refuse(house, *arguments):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ablation": {"training": {"hiden": 3}}}, "ablation.training.hiden: no such key"),
+        ({"ablation": {"training": {"hiden": 3}}}, "ablation.training.hiden: no such key; did you mean hidden?"),
         ({"ablation": {"representations": {"factor": ["nowhere.at_all:f"]}}}, "module nowhere.at_all: not found"),
         ({"results": "out/{date}"}, "results: String should match pattern"),
     ],
@@ -32,6 +33,19 @@ def test_mistakes_in_the_config_are_named_before_any_job_starts(empty_house, set
     empty_house.configure(settings)
     assert message in refuse(empty_house, "--dry-run")
     assert not empty_house.study.exists()
+
+
+def test_a_function_that_does_not_exist_is_named_by_a_run_and_by_status(empty_house):
+    sweep = {
+        "run": "examples.resumable.training:rnu",
+        "grid": {"rate": [0.1]},
+        "metric": {"name": "loss", "goal": "min"},
+    }
+    empty_house.configure({"sweep": {"digits_mlp": None, "s": sweep}})
+    said = "sweep.s.run: examples.resumable.training has no rnu; did you mean run?"
+    assert said in refuse(empty_house, "--dry-run")
+    with pytest.raises(AssertionError, match=f"plumbline: {re.escape(said)}"):
+        empty_house.plumbline("status", "--configfile", "tiny.yaml")
 
 
 def test_a_key_that_stands_twice_in_a_configfile_is_refused(empty_house):

@@ -53,6 +53,8 @@ def test_a_change_of_the_script_makes_its_trials_stale_and_of_the_time_limit_not
     script = swept.root / "examples" / "quadratic" / "trial.sh"
     script.write_text(script.read_text() + "\n# another line\n")
     assert swept.waiting()["sweep_run"] == 18
+    said = swept.plumbline("status", "--configfile", "tiny.yaml")
+    assert "stale sweep/run/quadratic/noise=0.1__x=1/0 and 17 more: code: examples/quadratic/trial.sh changed\n" in said
 
 
 def test_a_trial_that_fails_leaves_the_others_and_the_log_says_why(swept):
@@ -65,6 +67,23 @@ def test_a_trial_that_fails_leaves_the_others_and_the_log_says_why(swept):
     assert len(logs) == 6
     assert all("the command ended with exit status 4: no luck" in log for log in logs)
     assert len(list((swept.study / "quadratic").glob("trials/*/seed*.json"))) == 12
+
+
+def test_a_second_metric_gives_a_front_and_show_has_the_best_by_the_first_on_top(tmp_path):
+    house = build(tmp_path / "house", "sweep")
+    command = 'printf \'{{"gain": %s.{seed}, "price": %s}}\' {x} {x} > {folder}/metrics.json'
+    settings = {"command": command, "grid": {"x": [1, 3, 2]}, "seeds": [0, 1]}
+    metrics = [{"name": "gain", "goal": "max"}, {"name": "price", "goal": "min"}]
+    house.configure({"sweep": {"digits_mlp": None, "shop": settings | {"metric": metrics}}})
+    house.snakemake()
+    table = (house.study / "shop" / "front.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in table] == ["point", "x=3", "x=2", "x=1"]
+    assert (house.study / "shop" / "figures" / "pareto.png").stat().st_size > 2000
+    assert "Nothing to be done" in house.snakemake()
+    rows = house.plumbline("show", "sweep", "--configfile", "tiny.yaml").splitlines()[2:8]
+    assert [row.split()[1:4] for row in rows[:2]] == [["3", "1", "3.1"], ["3", "0", "3"]]
+    house.plumbline("report", "--configfile", "tiny.yaml")
+    assert "3 of 3 points are on the Pareto front of gain" in (house.root / "results" / "REPORT.md").read_text()
 
 
 def test_hostile_values_reach_the_command_unchanged_and_run_nothing(tmp_path):

@@ -21,16 +21,18 @@ def sweep(**settings: Any) -> SweepSettings:
 
 def spec(command: str | None = None, function: str | None = None, **values: Any) -> RunSpec:
     """The spec of one trial with x = 2."""
-    default = {"sweep": "s", "files": "", "inputs_fingerprint": [], "curves": {}, "metric": "score"}
+    default = {"sweep": "s", "files": "", "inputs_fingerprint": [], "curves": {}, "metrics": ["score"]}
     default |= {"parameters": {"x": 2}, "seed": 7, "code": "", "inputs": ""}
     default |= {"budget": None, "stopped_at_seconds": None}
     return RunSpec.from_json(default | {"command": command, "function": function} | values, "spec")
 
 
-def trial(parameters: dict, seed: int, score: float, outcome: str = "ok", seconds: float = 1.0) -> TrialRecord:
-    """A trial's record, as the stage writes it."""
+def trial(
+    parameters: dict, seed: int, score: float, outcome: str = "ok", seconds: float = 1.0, **more: float
+) -> TrialRecord:
+    """A trial's record, as the stage writes it. more: other metrics."""
     name = point_name(parameters)
-    metrics = {"score": score} if outcome == "ok" else {}
+    metrics = {"score": score, **more} if outcome == "ok" else {}
     return TrialRecord(
         **HEAD,
         trial=f"s/{name}/{seed}",

@@ -69,7 +69,7 @@ def test_of_two_equal_points_one_is_called_different_in_at_most_five_percent_of_
     for _ in range(1000):
         shared = random.standard_normal(5)  # what a seed does to both points
         found = ranking(shared + 0.3 * random.standard_normal((2, 5)))
-        called += contrasts_frame(found, {"x": 0})["verdict"].isin(["better", "worse"]).sum()
+        called += contrasts_frame([found], {"x": 0})["verdict"].isin(["better", "worse"]).sum()
     assert called <= 1000 * ALPHA + 3 * np.sqrt(1000 * ALPHA * (1 - ALPHA))
 
 
@@ -77,22 +77,22 @@ def test_contrasts_are_paired_by_seed_corrected_by_holm_and_turn_with_the_goal()
     random = np.random.default_rng(2)
     scores = random.standard_normal((1, 8)) + np.array([[0.0], [1.0], [-1.0], [0.0]])
     scores += 0.1 * random.standard_normal(scores.shape)
-    frame = contrasts_frame(ranking(scores), {"x": 0}).set_index("point")
+    frame = contrasts_frame([ranking(scores)], {"x": 0}).set_index("point")
     p_values = [stats.ttest_rel(scores[x], scores[0]).pvalue for x in (1, 2, 3)]
     assert list(frame["p_value"]) == pytest.approx(p_values)
     assert frame.loc["x=3", "p_holm"] == pytest.approx(max(p_values))
     assert list(frame["verdict"])[:2] == ["better", "worse"]
-    assert list(contrasts_frame(ranking(scores, "min"), {"x": 0})["verdict"])[:2] == ["worse", "better"]
-    assert contrasts_frame(ranking(scores), None).empty
+    assert list(contrasts_frame([ranking(scores, "min")], {"x": 0})["verdict"])[:2] == ["worse", "better"]
+    assert contrasts_frame([ranking(scores)], None).empty
 
 
 def test_pairs_that_lack_a_side_do_not_count_and_one_pair_is_not_tested():
     records = [trial({"x": x}, seed, x + 0.1 * seed * x) for x in (1, 2) for seed in range(3)]
     records[0] = trial({"x": 1}, 0, 0.0, outcome="diverged")
     found = Ranking(records=records, metric="score", goal="max")
-    assert list(contrasts_frame(found, {"x": 1})["pairs"]) == [2]
+    assert list(contrasts_frame([found], {"x": 1})["pairs"]) == [2]
     records[1] = trial({"x": 1}, 1, 0.0, outcome="diverged")
-    (row,) = contrasts_frame(Ranking(records=records, metric="score", goal="max"), {"x": 1}).to_dict("records")
+    (row,) = contrasts_frame([Ranking(records=records, metric="score", goal="max")], {"x": 1}).to_dict("records")
     assert (row["pairs"], row["verdict"]) == (1, "not tested")
 
 
@@ -125,7 +125,7 @@ def test_effects_compare_values_over_the_same_combinations_of_the_others():
 def test_a_point_with_a_failed_trial_is_not_called_better_for_its_other_seeds():
     records = [trial({"x": x}, seed, 1.0 + 0.2 * x + 0.001 * seed * x) for x in (0, 1) for seed in range(5)]
     records[5:8] = [trial({"x": 1}, seed, 0.0, outcome="diverged") for seed in range(3)]
-    (row,) = contrasts_frame(Ranking(records=records, metric="score", goal="max"), {"x": 0}).to_dict("records")
+    (row,) = contrasts_frame([Ranking(records=records, metric="score", goal="max")], {"x": 0}).to_dict("records")
     assert row["verdict"] == "not tested"
 
 

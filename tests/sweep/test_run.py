@@ -164,7 +164,9 @@ def test_a_command_that_changes_its_directory_still_finds_the_folder(tmp_path, m
 def test_a_command_may_empty_its_folder_and_another_metric_keeps_it(tmp_path):
     emptied = f"rm -rf {{folder}}/*; echo > {{folder}}/mine; {OK}"
     ran(tmp_path, emptied)
-    ran(tmp_path, emptied, metric="score", curves={"file": "other.jsonl"})
+    other = {"metrics": ["score", "loss"], "curves": {"file": "other.jsonl"}}
+    with pytest.raises(UserError, match="the metric 'loss' is missing; it has score"):
+        ran(tmp_path, emptied, **other)
     assert not list((tmp_path / "runs").glob("*/*.stale-*"))
 
 

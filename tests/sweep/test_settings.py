@@ -8,7 +8,7 @@ import pytest
 from plumbline.core.errors import UserError
 from plumbline.core.settings import validated
 from plumbline.sweep.naming import point_name
-from plumbline.sweep.plan import check_named_files, check_optuna
+from plumbline.sweep.plan import check_function, check_named_files, check_optuna
 from plumbline.sweep.settings import SweepStudySettings
 from sweep.some import sweep
 
@@ -31,7 +31,7 @@ Y = {"low": 1, "high": 2}
         ({"baseline": {"x": 3}}, "baseline: is none of the points"),
         ({"seeds": [1, 1]}, "seeds: 1 is named twice"),
         ({"metric": {"name": "score", "goal": "up"}}, "metric.goal"),
-        ({"timeout": "ten minutes"}, "timeout"),
+        ({"timeout": "ten minutes"}, "timeout: write it like 90 s, 10 min or 2 h (given: 'ten minutes')"),
         ({"timeout": "0 s"}, "timeout: must be more than 0"),
         ({"points": [{"x": 1, "seed": 3}], "grid": {}}, "'seed' cannot name a parameter"),
         ({"points": [{"x y": 1}], "grid": {}}, "'x y' cannot name a parameter"),
@@ -70,7 +70,23 @@ Y = {"low": 1, "high": 2}
         ({"halving": {"budget": "x", "low": 1, "high": 3}}, "halving.budget: x is set by halving; remove it"),
         ({"halving": {"budget": "seed", "low": 1, "high": 3}}, "halving.budget: 'seed' cannot name a parameter"),
         ({"halving": {"budget": "epochs", "low": 1, "high": 3}}, "takes no {epochs}, so that parameter would change"),
-        ({"comand": "x"}, "sweep.s.comand: no such key (known here: command, run, code, inputs, grid"),
+        ({"comand": "x"}, "sweep.s.comand: no such key; did you mean command or code? (12 other keys are known here)"),
+        ({"timeout": 600}, "timeout: write it like 90 s, 10 min or 2 h (given: 600)"),
+        ({"resources": {"memory": "2GiB"}}, "memory: write it like 2 GB or 500 MB (given: '2GiB')"),
+        ({"curves": {"file": "a/b.csv"}}, "curves.file: write it like metrics.jsonl or log.csv, without a folder"),
+        ({"command": None, "run": "train.run"}, "run: write it like my_lab.train:run, a module and its function"),
+        ({"metric": [{"name": "a", "goal": "max"}]}, "metric: List should have at least 2 items"),
+        ({"metric": [{"name": "a", "goal": "max"}] * 2}, "metric: a is named twice"),
+        ({"metric": [{"name": "a", "goal": "max"}, {"name": "b", "gaol": "min"}]}, "metric.1.goal: missing"),
+        ({"metric": [{"name": "a", "goal": "max"}, {"name": "b", "gaol": "min"}]}, "gaol: no such key; did you mean"),
+        (
+            {
+                "metric": [{"name": "a", "goal": "max"}, {"name": "b", "goal": "min"}],
+                "command": "run {x} {epochs} {seed} {folder}",
+                "halving": {"budget": "epochs", "low": 1, "high": 3},
+            },
+            "halving: ranks points by one metric, but `metric` names two; keep one, or remove halving",
+        ),
     ],
 )
 def test_mistakes_are_named_with_their_place(settings, said):
@@ -163,3 +179,13 @@ def test_a_file_that_the_command_names_must_be_code_or_input(tmp_path, monkeypat
         UserError, match=r"sweep.s.code: the command names mine.sh, and an edit of it would go unnoticed"
     ):
         check_named_files("sh mine.sh {x}", [], "sweep.s.code")
+
+
+def test_a_function_that_its_module_does_not_define_is_named_without_importing_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_lab.py").write_text("def train(settings): ...\nraise SystemExit\n")
+    check_function("own_lab:train", "sweep.s.run")
+    with pytest.raises(UserError, match=r"^sweep\.s\.run: own_lab has no trian; did you mean train\?$"):
+        check_function("own_lab:trian", "sweep.s.run")
+    with pytest.raises(UserError, match=r"^sweep\.s\.run: module own_nowhere: not found on the Python path"):
+        check_function("own_nowhere:train", "sweep.s.run")

@@ -14,7 +14,7 @@ from plumbline.sweep.settings import FIGURES
 from plumbline.sweep.summarize import SummarizeSpec, summarize
 from sweep.some import trial, write
 
-ASKED = {"sweep": "s", "metric": {"name": "score", "goal": "max"}, "code": "", "inputs": ""}
+ASKED = {"sweep": "s", "metrics": [{"name": "score", "goal": "max"}], "code": "", "inputs": ""}
 ASKED |= {"sampler": None, "budget": None}
 
 

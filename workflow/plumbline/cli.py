@@ -113,6 +113,9 @@ def compare(
         if seconds is not None and not seconds > 0:
             raise UserError(f"compare: --seconds: {seconds:g} is not above 0")
         offered = _offered("compare_live" if live else "compare")
+        for folder in (first, second):
+            if not folder.is_dir():
+                raise UserError(f"compare: {folder} does not exist; name a results folder, or one that holds results/")
         held = [name for name in offered if _holds(first, name) and _holds(second, name)]
         if study and study not in offered:
             raise UserError(f"compare: --study: {study!r} cannot be compared; choose from {', '.join(offered)}")

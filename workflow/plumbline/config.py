@@ -20,8 +20,8 @@ STUDIES = ("ablation", "lr_sweep", "throughput", "data_parallel", "disaggregatio
 
 `plumbline/<study>/plan.py` holds `plan(settings, seed, upstream, device, results)`; `settings` are the config's block;
 `workflow/rules/<study>.smk` the rules, the study's own target among them. `plumbline/<study>/commands.py` holds `row`,
-what `plumbline show` says of a trial first, and may hold `diagnose` or `compare`, to which those commands dispatch, and
-`app`, a typer app of further commands.
+what `plumbline show` says of a trial first, and may hold `order`, by which it sorts them, `diagnose` or `compare`, to
+which those commands dispatch, and `app`, a typer app of further commands.
 """
 
 Plan = Callable[[Any, int, Targets, str, Path], list[Target]]

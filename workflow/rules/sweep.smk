@@ -1,7 +1,8 @@
 # Study `sweep`: a trial for each point and seed of each sweep in the config -> tables, figures.
 # Needs: your own script or function, and what it reads.
 # Makes: results/sweep/<sweep>/{trials,runs,rounds,figures,tables}, trials.csv, points.csv, contrasts.csv, effects.csv,
-# importance.csv, curves.parquet, best.json, analysis.md.
+# importance.csv, curves.parquet, best.json, analysis.md; of two metrics front.csv.
+import re
 import shlex
 
 from plumbline.sweep import settings as sweep_settings
@@ -98,6 +99,26 @@ rule sweep_summarize:
         spec=spec_of("sweep.summarize"),
     shell:
         command("sweep.summarize", "--trials {input.trials:q} --output {output.results:q}", piped=True)
+
+
+rule sweep_front:
+    """The Pareto front of a sweep with two metrics."""
+    input:
+        **inputs_of("sweep.front"),
+    output:
+        table="<results>/sweep/{sweep}/front.csv",
+        pdf=expand("<results>/sweep/{{sweep}}/figures/{figure}.pdf", figure=sweep_settings.FRONT_FIGURES),
+        png=pictures("sweep", sweep_settings.FRONT_FIGURES, inside="{sweep}/"),
+    wildcard_constraints:
+        sweep="|".join(re.escape(name) for name, sweep in SWEEPS.items() if len(sweep.metrics) > 1) or "(?!)",
+    log:
+        "<results>/sweep/logs/front/{sweep}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec_of("sweep.front"),
+    shell:
+        command("sweep.front", "--results {input.results:q} --output {output.table:q}")
 
 
 rule sweep_figures:

@@ -42,6 +42,8 @@ class Guess:
     """What the command gave as its output folder."""
     code: list[str] = field(default_factory=list)
     inputs: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+    """Scripts that are not there."""
 
 
 @app.command()
@@ -135,6 +137,8 @@ def block(name: str, guess: Guess, metric: dict[str, str]) -> str:
 
 def advice(guess: Guess, metric: dict[str, str] | None) -> Iterator[str]:
     """What is left to edit."""
+    for script in guess.absent:
+        yield f"command: {script} does not exist here ({Path.cwd()}); correct its path"
     if guess.parameters:
         yield f"grid: add values to {', '.join(guess.parameters)}; take out what should stay as it is"
     else:
@@ -179,6 +183,8 @@ def _replaced(guess: Guess, name: str, value: str) -> str:
 def _plain(guess: Guess, word: str, before: Sequence[str]) -> str:
     """A word that stays: the script or program itself, data, or anything else."""
     path = Path(word)
+    if path.suffix in SCRIPTS and not path.exists():
+        guess.absent.append(word)
     if path.exists() and not path.is_absolute():
         is_code = path.is_file() and (path.suffix in SCRIPTS or not before)
         (guess.code if is_code else guess.inputs).append(_pattern(word))

@@ -1,5 +1,6 @@
 """The live view: a table that is drawn again in a terminal, lines now and then in a file."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ MOST_SECONDS = 30.0
 SHOWN = 10
 """Running and failed targets that are listed, of each."""
 FIRST_COLUMN = 12
+STAMP = re.compile(r"^\d{4}-\S+ ERROR ")
+"""What stands before an error in a log."""
 BAR = 16
 
 
@@ -113,9 +116,10 @@ class LiveView:
         parts += [self._running(item) for item in running[:SHOWN]]
         if len(running) > SHOWN:
             parts.append(Text(f"running      and {len(running) - SHOWN} more"))
-        for item in self.failed[-SHOWN:]:
-            line = last_line(log_of(item.target, self.results))
-            parts.append(Text(f"{ending(item):{FIRST_COLUMN}} {target_name(item.target)}: {line}", style="red"))
+        for item in self.failed[-SHOWN:]:  # the reason on a line of its own, which the name does not push out of sight
+            parts.append(Text(f"{ending(item):{FIRST_COLUMN}} {target_name(item.target)}", style="red"))
+            line = STAMP.sub("", last_line(log_of(item.target, self.results)))
+            parts.append(Text(f"{'':{FIRST_COLUMN}} {line}", style="red"))
         return Group(*(_in_one_line(part) for part in parts))
 
     def _table(self) -> Table:

@@ -88,9 +88,10 @@ def results_folder(
 
 
 def read_trials(folder: Path, study: str) -> list[Trial]:
-    """A Trial for each record below `folder`. Files that are not JSON are named on stderr."""
-    headline = importlib.import_module(f"plumbline.{study}.commands").row
-    found, broken = [], []
+    """A Trial for each record below `folder`, as its study orders them. Files that are not JSON are named on stderr."""
+    commands = importlib.import_module(f"plumbline.{study}.commands")
+    place = commands.order(folder) if hasattr(commands, "order") else lambda record: ()
+    found, broken = list[tuple[Any, Trial]](), []
     gc.disable()  # what is read stays, and looking for garbage among it takes a quarter of the time
     for path in record_files(folder):
         try:
@@ -100,12 +101,12 @@ def read_trials(folder: Path, study: str) -> list[Trial]:
             broken.append(path)
             continue
         if isinstance(record, dict) and record.get("schema") == SCHEMA and "trial" in record:
-            first = headline(record) | {name: record[name] for name in AT_THE_END}
-            found.append(Trial(first, first | dict(scalars(record))))
+            first = commands.row(record) | {name: record[name] for name in AT_THE_END}
+            found.append((place(record), Trial(first, first | dict(scalars(record)))))
     gc.enable()
     if broken:
         typer.echo(f"{plural(len(broken), 'file')} not readable as JSON, the first: {broken[0]}", err=True)
-    return found
+    return [trial for _, trial in sorted(found, key=lambda pair: pair[0])]
 
 
 def scalars(record: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,10 +1,23 @@
 """Typed settings: what a user may write, checked before any job starts."""
 
+import difflib
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, RootModel, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    RootModel,
+    ValidationError,
+)
+from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
 from plumbline.core.errors import UserError
 
@@ -38,6 +51,30 @@ def expanded(path: str) -> str:
     return f"{Path.home()}{slash}{rest}" if home == "~" else path
 
 
+FEW = 9
+"""Keys that an error lists."""
+
+
+@dataclass(frozen=True)
+class WrittenLike:
+    """Annotates a text that must match `pattern`; where it does not, the error gives `examples` in its place."""
+
+    pattern: str
+    examples: str
+
+    def check(self, value: Any) -> Any:
+        """`value`. Raises ValueError where it is not such a text."""
+        if not isinstance(value, str) or re.fullmatch(self.pattern, value) is None:
+            raise ValueError(f"write it like {self.examples}")
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_before_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(schema) | {"pattern": f"^{self.pattern}$"}
+
+
 UserText = Annotated[str, AfterValidator(expanded)]
 """A name or a path in the config, in which ~ is the home folder."""
 UserPath = Annotated[Path, AfterValidator(lambda path: Path(expanded(str(path))))]
@@ -67,10 +104,10 @@ def validated(model: type[Model], values: Mapping[str, Any], place: str) -> Mode
 
 
 def _explain(mistake: Any, model: type[BaseModel]) -> str:
-    path = ".".join(str(part) for part in mistake["loc"] if part != "[key]")
+    loc = [part for part in mistake["loc"] if not str(part).startswith("[")]  # marks of keys, and tags of unions
+    path = ".".join(map(str, loc))
     if mistake["type"] == "extra_forbidden":
-        known = ", ".join(_keys_at(model, mistake["loc"][:-1]))
-        return f"{path}: no such key (known here: {known})"
+        return f"{path}: no such key{hint(str(loc[-1]), _keys_at(model, loc[:-1]))}"
     if mistake["type"] == "missing":
         return f"{path}: missing"
     if mistake["type"] == "model_type":
@@ -81,7 +118,17 @@ def _explain(mistake: Any, model: type[BaseModel]) -> str:
     return f"{path}: {message}{shown}" if path else message
 
 
-def _keys_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+def hint(name: str, known: Sequence[str]) -> str:
+    """The names in `known` that are nearest to a misspelt one, and how many others there are; of a few, all of them."""
+    near = difflib.get_close_matches(name, known, n=3)
+    rest = f" ({len(known) - len(near)} other keys are known here)" if len(known) > len(near) else ""
+    if near:
+        return f"; did you mean {' or '.join(near)}?{rest}"
+    more = f" and {len(known) - FEW} more" if len(known) > FEW else ""
+    return f" (known here: {', '.join(known[:FEW])}{more})"
+
+
+def _keys_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
     for part in path:
         if isinstance(part, int):
             continue  # an index into a list, whose item type the annotation gave

@@ -43,7 +43,7 @@ class ExtendSpec(MergeSpec):
     """What decides the points to add."""
 
     sweep: str
-    metric: MetricSettings
+    metrics: list[MetricSettings]
     asking: Asking | None
     promoting: Promoting | None
 
@@ -55,7 +55,8 @@ def extend(spec: ExtendSpec, trials: list[Path], output: Path) -> None:
     Raises UserError when a record cannot be read or was made from another spec.
     """
     records = read_trials(trials, spec.records) if trials else []
-    scores, maximize = mean_scores(records, spec.metric.name), spec.metric.goal == "max"
+    scores = mean_scores(records, [one.name for one in spec.metrics])
+    maximize = [one.goal == "max" for one in spec.metrics]
     points = {one.point: dict(one.parameters) for one in records}
     if spec.asking is not None:
         from plumbline.sweep.search.tpe import next_batch, seed_of_round  # Optuna, which halving does not need
@@ -65,21 +66,22 @@ def extend(spec: ExtendSpec, trials: list[Path], output: Path) -> None:
         found = next_batch(asking.space, told, batch=asking.batch, maximize=maximize, seed=seed)
     else:
         assert spec.promoting is not None
-        found = _promoted(spec.promoting, points, scores, maximize=maximize)
+        (best_is_high,), first = maximize, {name: score[0] if score else None for name, score in scores.items()}
+        found = _promoted(spec.promoting, points, first, maximize=best_is_high)
     write_json(output, {"spec": spec.model_dump(mode="json"), "points": found})
 
 
-def mean_scores(records: Sequence[TrialRecord], metric: str) -> dict[str, float | None]:
-    """Point -> mean of the metric over its seeds; None where a trial has no result. In the order of the records."""
-    found: dict[str, list[float | None]] = {}
+def mean_scores(records: Sequence[TrialRecord], metrics: Sequence[str]) -> dict[str, tuple[float, ...] | None]:
+    """Point -> mean of each metric over its seeds; None where a trial has no result. In the order of the records."""
+    found: dict[str, list[TrialRecord]] = {}
     for one in records:
-        found.setdefault(one.point, []).append(one.metrics[metric] if one.ok else None)
-    return {point: _mean(values) for point, values in found.items()}
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None
+        found.setdefault(one.point, []).append(one)
+    return {
+        point: tuple(sum(one.metrics[name] for one in trials) / len(trials) for name in metrics)
+        if all(one.ok for one in trials)
+        else None
+        for point, trials in found.items()
+    }
 
 
 def _promoted(

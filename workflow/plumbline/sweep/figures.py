@@ -24,7 +24,7 @@ class FiguresSpec(Spec):
     """What decides the figures: their code and the summary's spec."""
 
     sweep: str
-    metric: MetricSettings
+    metrics: list[MetricSettings]
     baseline: dict[str, Value] | None
     sampler: str | None
     budget: str | None

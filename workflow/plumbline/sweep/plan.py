@@ -1,5 +1,6 @@
 """The plan of the `sweep` study: a trial for each point and seed of each sweep, its tables and its figures."""
 
+import difflib
 import importlib.util
 import shlex
 from collections.abc import Sequence
@@ -10,9 +11,10 @@ from plumbline.core.errors import UserError
 from plumbline.core.files import read_json, sha256_of_files
 from plumbline.core.plan.fingerprint import fingerprint
 from plumbline.core.plan.globs import matching
+from plumbline.core.plan.modules import parsed
 from plumbline.core.plan.target import Target, Targets, canonical
 from plumbline.sweep.naming import folder_name, point_name
-from plumbline.sweep.settings import FIGURES, TABLES, SweepSettings, SweepStudySettings
+from plumbline.sweep.settings import FIGURES, FRONT_FIGURES, TABLES, SweepSettings, SweepStudySettings
 from plumbline.sweep.trial import attempt
 from plumbline.sweep.trial.command import Value
 
@@ -33,7 +35,7 @@ def sweep_plan(name: str, sweep: SweepSettings, results: Path) -> list[Target]:
     """The targets of one sweep: as far as today's decisions below `results` go, and the decision that is due."""
     check_optuna(name, sweep)
     trials, decisions = Trials(name, sweep, results), list[Target]()
-    asked = {"sweep": name, "metric": sweep.metric.model_dump(mode="json")}
+    asked = {"sweep": name, "metrics": [one.model_dump(mode="json") for one in sweep.metrics]}
     budgets: list[int | None] = [*sweep.halving.budgets] if sweep.halving else [None]
     added = trials.add(sweep.all_points, budgets[0])
     left = sweep.search.trials if sweep.search and sweep.search.rounds else 0
@@ -63,12 +65,15 @@ class Trials:
         code, inputs = matching(sweep.code, f"{place}.code"), matching(sweep.inputs, f"{place}.inputs")
         check_named_files(sweep.command or "", [*code, *inputs], f"{place}.code")
         self.name, self.sweep, self.results = name, sweep, results
+        if sweep.run is not None:
+            check_function(sweep.run, f"{place}.run")
+        self.code_files = {str(path): sha256_of_files([path])[:12] for path in code}
         self.modules = [] if sweep.run is None else [sweep.run.partition(":")[0]]
         self.budget = sweep.halving.budget if sweep.halving else None
         self.common: dict[str, Any] = {"sweep": name, "command": sweep.command, "function": sweep.run}
         self.common |= {"curves": sweep.curves.model_dump(mode="json"), "files": sha256_of_files(code)}
         self.common |= {"inputs_fingerprint": [fingerprint(path) for path in inputs], "budget": self.budget}
-        self.common |= {"metric": sweep.metric.name}
+        self.common |= {"metrics": [one.name for one in sweep.metrics]}
         self.found: list[Target] = []
         self.last: dict[tuple[str, int], Target] = {}
         """(folder's point, seed) -> the trial that used the folder last."""
@@ -97,6 +102,7 @@ class Trials:
             self.common | of,
             reads=reads,
             modules=self.modules,
+            code_files=self.code_files,
             is_trial=True,
         )
         if self.budget is not None:
@@ -140,7 +146,7 @@ def check_optuna(name: str, sweep: SweepSettings) -> None:
 
 
 def _ends(name: str, sweep: SweepSettings, asked: dict[str, Any], trials: Sequence[Target]) -> list[Target]:
-    """The summary and the figures."""
+    """The summary, the front of two metrics, and the figures."""
     budget = {sweep.halving.budget: sweep.halving.high} if sweep.halving else {}
     asked = asked | {"baseline": sweep.baseline and sweep.baseline | budget, "budget": next(iter(budget), None)}
     asked |= {"sampler": sweep.search and sweep.search.sampler}
@@ -166,7 +172,26 @@ def _ends(name: str, sweep: SweepSettings, asked: dict[str, Any], trials: Sequen
     )
     files = [f"{name}/figures/{figure}.{suffix}" for suffix in ("pdf", "png") for figure in FIGURES]
     figures = Target("sweep", "figures", name, files[0], asked, reads={"results": [summary]}, beside={"png": files[1:]})
-    return [summary, figures]
+    files = [f"{name}/figures/{figure}.{suffix}" for suffix in ("pdf", "png") for figure in FRONT_FIGURES]
+    beside, reads = {"pdf": files[:1], "png": files[1:]}, {"results": [summary]}
+    front = Target("sweep", "front", name, f"{name}/front.csv", asked, reads=reads, beside=beside)
+    return [summary, front, figures] if len(sweep.metrics) > 1 else [summary, figures]
+
+
+def check_function(name: str, key: str) -> None:
+    """Raises UserError where `module:function` names a module that is not there, or no function of it.
+
+    `key`: the config key, for the message.
+    """
+    module, _, function = name.partition(":")
+    try:
+        known = parsed(module).bindings
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
+    if function not in known and known.keys().isdisjoint({"*", "__getattr__"}):
+        near = difflib.get_close_matches(function, known, n=1)
+        fix = f"did you mean {near[0]}?" if near else "name a function that the module defines"
+        raise UserError(f"{key}: {module} has no {function}; {fix}")
 
 
 def check_named_files(command: str, known: Sequence[Path], key: str) -> None:

@@ -55,7 +55,8 @@ class RunSpec(PlainSpec):
     """Digest of the files that the config names as code."""
     inputs_fingerprint: list[str]
     curves: Curves
-    metric: str
+    metrics: list[str]
+    """What metrics.json must hold."""
     budget: str | None
     """Name of the parameter that halving raises, so that a trial goes on in the folder of the one before."""
     parameters: dict[str, Value]
@@ -85,10 +86,11 @@ def run(spec: RunSpec, runs: Path, output: Path, timeout_seconds: float = 0.0, t
         except TimeUpError:
             attempt.note(output, spec.stopped_at_seconds, timeout_seconds)
             raise OutcomeError(Outcome.TIMEOUT, f"took longer than {timeout_seconds:g} s") from None
-        findings["metrics"], findings["info"] = read_metrics(folder, spec.metric)
+        findings["metrics"], findings["info"] = read_metrics(folder, spec.metrics)
         findings["curves"] = read_curves(folder / spec.curves.file, spec.curves.step)
-        if not is_finite(value := findings["metrics"][spec.metric]):
-            raise OutcomeError(Outcome.DIVERGED, f"{spec.metric} is {value}")
+        for name in spec.metrics:
+            if not is_finite(value := findings["metrics"][name]):
+                raise OutcomeError(Outcome.DIVERGED, f"{name} is {value}")
 
 
 def folder_of(spec: RunSpec, runs: Path) -> Path:

@@ -5,10 +5,10 @@ import re
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, RootModel, field_validator, model_validator
+from pydantic import Discriminator, Field, RootModel, Tag, field_validator, model_validator
 
 from plumbline.core.plan.target import canonical
-from plumbline.core.settings import Settings, distinct
+from plumbline.core.settings import Settings, WrittenLike, distinct
 from plumbline.sweep.search.draws import draws
 from plumbline.sweep.search.settings import HalvingSettings, SearchSettings
 from plumbline.sweep.trial.command import Value, placeholders
@@ -17,6 +17,8 @@ from plumbline.sweep.values import PlainValue, Point
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 FOLDER, SEED = "folder", "seed"
 FIGURES = ("parameters", "interaction", "ranking", "progress", "curves", "cost")
+FRONT_FIGURES = ("pareto",)
+"""Of a sweep with two metrics alone."""
 TABLES = ("points", "contrasts")
 
 PARAMETER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -40,10 +42,19 @@ class MetricSettings(Settings):
 class CurveSettings(Settings):
     """Where a trial leaves its curves: one JSON object a line, or a CSV file with a header."""
 
-    file: Annotated[str, Field(pattern=r"^[^/]+\.(jsonl|csv)$")] = "metrics.jsonl"
+    file: Annotated[str, WrittenLike(r"[^/]+\.(jsonl|csv)", "metrics.jsonl or log.csv, without a folder")] = (
+        "metrics.jsonl"
+    )
     """Name of the file in the trial's folder; it need not be there."""
     step: str = "step"
     """Key or column that holds the step."""
+
+
+OneOrTwoMetrics = Annotated[
+    Annotated[MetricSettings, Tag("[one]")]
+    | Annotated[list[MetricSettings], Field(min_length=2, max_length=2), Tag("[two]")],
+    Discriminator(lambda value: "[two]" if isinstance(value, list) else "[one]"),
+]
 
 
 class ResourceSettings(Settings):
@@ -51,7 +62,7 @@ class ResourceSettings(Settings):
 
     threads: Annotated[int, Field(gt=0)] = 1
     """Number of cores a trial computes on; OMP_NUM_THREADS is set to it."""
-    memory: Annotated[str, Field(pattern=r"^\d+ ?(MB|GB)$")] | None = None
+    memory: Annotated[str, WrittenLike(r"\d+ ?(MB|GB)", "2 GB or 500 MB")] | None = None
     """Memory to reserve, such as 2 GB; null reserves none."""
     gpus: Annotated[int, Field(ge=0)] = 0
     """Number of GPUs to reserve on a cluster. On one machine, `--resources gpu=1` has Snakemake share them out."""
@@ -71,7 +82,7 @@ class SweepSettings(Settings):
     command: str | None = None
     """Command that runs one trial. {name} stands for a parameter, {seed} for the seed, {folder} for the trial's folder,
     where the command leaves metrics.json. Values are quoted for the shell."""
-    run: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
+    run: Annotated[str, WrittenLike(r"[\w.]+:\w+", "my_lab.train:run, a module and its function")] | None = None
     """Function that runs one trial, as module:function, called with (settings, seed=, folder=, report=)."""
     code: list[str] = []
     """Files whose content decides the result, as glob patterns. The code of `run` is found by itself."""
@@ -87,15 +98,15 @@ class SweepSettings(Settings):
     """A budget that all points get in part, and the best ones in full."""
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
     """Seeds; each point runs with all of them, so that they are the replicates."""
-    metric: MetricSettings
-    """Metric that decides which point is best."""
+    metric: OneOrTwoMetrics
+    """Metric that decides which point is best; a list of two metrics gives the Pareto front of both."""
     curves: CurveSettings = CurveSettings()
     """Where a trial leaves its curves."""
     baseline: Point | None = None
     """The point that all others are compared with, seed by seed."""
     resources: ResourceSettings = ResourceSettings()
     """What a trial asks of the machine."""
-    timeout: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?(s|min|h|d)$")] | None = None
+    timeout: Annotated[str, WrittenLike(r"\d+(\.\d+)? ?(s|min|h|d)", "90 s, 10 min or 2 h")] | None = None
     """Longest time of a trial, such as 10 min; then its outcome is `timeout`. Null sets no limit."""
 
     @field_validator("seeds")
@@ -140,6 +151,11 @@ class SweepSettings(Settings):
         return self
 
     def _check_search(self) -> None:
+        first, *second = self.metrics
+        if second and first.name == second[0].name:
+            raise ValueError(f"metric: {first.name} is named twice; name another, or keep one")
+        if second and self.halving:
+            raise ValueError("halving: ranks points by one metric, but `metric` names two; keep one, or remove halving")
         for name in self.search.space if self.search else ():
             if name in self.grid:
                 raise ValueError(f"{name}: is in both grid and search.space; keep one of them")
@@ -168,6 +184,11 @@ class SweepSettings(Settings):
             raise ValueError("command: takes no {folder}, where it must leave metrics.json")
         if SEED not in used and len(self.seeds) > 1:
             raise ValueError("command: takes no {seed}, so its trials would be copies of each other; add it")
+
+    @property
+    def metrics(self) -> list[MetricSettings]:
+        """The one or two metrics."""
+        return self.metric if isinstance(self.metric, list) else [self.metric]
 
     @property
     def parameters(self) -> list[str]:

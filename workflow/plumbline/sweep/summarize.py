@@ -1,6 +1,6 @@
 """Stage `sweep.summarize`: all records of one sweep as tidy tables, the best point, the findings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from plumbline.core.statistics.resampled import Resampled
 from plumbline.sweep.analysis.budgets import rankings, stopped
 from plumbline.sweep.analysis.findings import digits_of, findings
 from plumbline.sweep.analysis.frames import contrasts_frame, curves_frame, effects_frame, points_frame, trials_frame
+from plumbline.sweep.analysis.front import Front, front_of
 from plumbline.sweep.analysis.importance import importance_frame
 from plumbline.sweep.analysis.ranking import Ranking
 from plumbline.sweep.record import read_trials
@@ -28,7 +29,7 @@ class SummarizeSpec(MergeSpec):
     """What decides the summary: what is asked of the sweep, and the records' specs."""
 
     sweep: str
-    metric: MetricSettings
+    metrics: list[MetricSettings]
     baseline: dict[str, Value] | None
     sampler: str | None
     """The search's sampler."""
@@ -41,42 +42,59 @@ def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
     """Merges the sweep's records into `output` and writes everything computed from them beside it.
 
     trials.csv, points.csv, contrasts.csv, effects.csv and importance.csv are tidy tables, curves.parquet holds the
-    curves in long form, best.json the best point, tables/ two tables for papers, analysis.md the findings. Raises
-    UserError for a record that cannot be read or was made from another spec.
+    curves in long form, best.json the best point (a list of two where there are two metrics), tables/ two tables for
+    papers, analysis.md the findings. Raises UserError for a record that cannot be read or was made from another spec.
     """
     records = read_trials(trials, spec.records)
-    stages = rankings(records, spec.metric.name, spec.metric.goal, spec.budget)
-    every, ranking = stages[0], stages[-1]
-    points = points_frame(ranking)
-    contrasts = contrasts_frame(ranking, spec.baseline, stopped(stages))
-    importance, folder = importance_frame(every), output.parent
+    by_metric = [rankings(records, one.name, one.goal, spec.budget) for one in spec.metrics]
+    every, largest = [stages[0] for stages in by_metric], [stages[-1] for stages in by_metric]
+    contrasts = contrasts_frame(largest, spec.baseline, stopped(by_metric[0]))
+    importance, front, folder = _together(map(importance_frame, every)), front_of(largest), output.parent
     write_csv(trials_frame(records), folder / "trials.csv")
-    lower = [points_frame(stage).assign(probability_best=np.nan) for stage in stages[-2::-1]]
-    write_csv(pd.concat([points, *lower], ignore_index=True) if lower else points, folder / "points.csv")
+    lower = [points_frame(stage).assign(probability_best=np.nan) for stage in by_metric[0][-2::-1]]
+    write_csv(_together([*map(points_frame, largest), *lower]), folder / "points.csv")
     write_csv(contrasts, folder / "contrasts.csv")
-    write_csv(effects_frame(every), folder / "effects.csv")
+    write_csv(_together(map(effects_frame, every)), folder / "effects.csv")
     write_csv(importance, folder / "importance.csv")
     with atomic(folder / "curves.parquet") as partial:
         curves_frame(records).to_parquet(partial, index=False)
-    write_json(folder / "best.json", best_point(ranking))
+    best = [best_point(ranking) for ranking in largest]
+    write_json(folder / "best.json", best[0] if len(best) == 1 else best)
+    names = " and ".join(one.name for one in spec.metrics)
+    chance = "is the best" if front is None else "is on the Pareto front"
     write_latex(
-        points_table(points, ranking.labels),
+        points_table(largest, front),
         folder / "tables" / "points.tex",
-        caption=f"Mean {spec.metric.name} of each point over seeds, with Student's 95% interval, and how often the"
-        " point is the best in bootstrap draws of the seeds.",
+        caption=f"Mean {names} of each point over seeds, with Student's 95% interval, and how often the"
+        f" point {chance} in bootstrap draws of the seeds.",
         label=f"tab:{spec.sweep}-points",
     )
     write_latex(
-        contrasts_table(contrasts, ranking.labels),
+        contrasts_table(contrasts, largest),
         folder / "tables" / "contrasts.tex",
-        caption=f"{spec.metric.name} of each point minus that of the baseline, paired by seed, with 95% intervals and"
-        " p-values corrected by Holm over all points.",
+        caption=f"{names} of each point minus that of the baseline, paired by seed, with 95% intervals and"
+        " p-values corrected by Holm over all rows.",
         label=f"tab:{spec.sweep}-contrasts",
     )
-    asked = spec.model_dump(mode="json", include={"sweep", "metric", "baseline", "sampler", "budget"})
+    asked = spec.model_dump(mode="json", include={"sweep", "metrics", "baseline", "sampler", "budget"})
     write_results(output, records, asked=asked)
-    found = findings(spec.sweep, stages, spec.baseline, contrasts, importance, sampler=spec.sampler, budget=spec.budget)
+    found = findings(
+        spec.sweep,
+        by_metric,
+        spec.baseline,
+        contrasts,
+        importance,
+        front=front,
+        sampler=spec.sampler,
+        budget=spec.budget,
+    )
     write_text(folder / "analysis.md", found)
+
+
+def _together(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of all frames, which have the same columns."""
+    known = list(frames)
+    return pd.concat([frame for frame in known if len(frame)] or known[:1], ignore_index=True)
 
 
 def best_point(ranking: Ranking) -> dict[str, Any]:
@@ -94,31 +112,32 @@ def best_point(ranking: Ranking) -> dict[str, Any]:
     return found
 
 
-def points_table(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
-    """Each point with its mean and how often it is the best."""
-    return pd.DataFrame(
-        {
-            "point": frame["point"].map(labels),
-            "seeds": frame["seeds"].astype(str),
-            "mean": [
-                failed or with_interval(*row, digits=digits_of(*row))
-                for failed, *row in zip(
-                    frame["failed"].where(frame["failed"].notna(), None),
-                    frame["mean"],
-                    frame["mean_low"],
-                    frame["mean_high"],
-                    strict=True,
-                )
-            ],
-            "best in": [MISSING if pd.isna(one) else f"{100 * one:.0f}%" for one in frame["probability_best"]],
-        }
-    )
+def points_table(rankings: Sequence[Ranking], front: Front | None) -> pd.DataFrame:
+    """Each point with its mean in each metric, and how often it is the best, or on the front of two metrics."""
+    frames = [points_frame(ranking) for ranking in rankings]
+    points, labels = frames[0]["point"], rankings[0].labels
+    columns: dict[str, Any] = {"point": points.map(labels), "seeds": frames[0]["seeds"].astype(str)}
+    for ranking, frame in zip(rankings, frames, strict=True):
+        cells = frame.set_index("point").apply(_mean_cell, axis=1)
+        columns["mean" if front is None else ranking.metric] = list(cells.loc[points])
+    shares = rankings[0].probabilities if front is None else front.shares
+    known = [shares.get(point, float("nan")) for point in points]
+    shown = [MISSING if pd.isna(share) else f"{100 * share:.0f}%" for share in known]
+    return pd.DataFrame(columns | {"best in" if front is None else "on the front in": shown})
 
 
-def contrasts_table(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
-    """Each point's difference from the baseline."""
+def _mean_cell(row: "pd.Series[Any]") -> str:
+    """The mean of one row of points_frame with its interval; or how its trials failed."""
+    ends = row["mean"], row["mean_low"], row["mean_high"]
+    return row["failed"] if isinstance(row["failed"], str) else with_interval(*ends, digits=digits_of(*ends))
+
+
+def contrasts_table(frame: pd.DataFrame, rankings: Sequence[Ranking]) -> pd.DataFrame:
+    """Each point's difference from the baseline; in each of two metrics."""
+    labels = rankings[0].labels
     rows = [
         {
+            "metric": row["metric"],
             "point": labels[row["point"]],
             "pairs": str(row["pairs"]),
             "difference": with_interval(*ends, digits=digits_of(*ends), signed=True),
@@ -128,7 +147,8 @@ def contrasts_table(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFr
         for row in frame.to_dict("records")
         for ends in [(row["difference"], row["difference_low"], row["difference_high"])]
     ]
-    return pd.DataFrame(rows, columns=["point", "pairs", "difference", "p", "verdict"])
+    columns = ["metric"] if len(rankings) > 1 else []
+    return pd.DataFrame(rows, columns=[*columns, "point", "pairs", "difference", "p", "verdict"])
 
 
 def _ends(mean: Resampled) -> dict[str, float | None]:

@@ -15,6 +15,8 @@ from plumbline.core.run.record import read_record
 
 PIECE = 254
 """Longest file name that Snakemake gives a metadata record."""
+FILES = {"files": "the content of a file in `code` changed", "inputs_fingerprint": "a file in `inputs` changed"}
+"""Fields of a sweep's specs that are digests of a user's files."""
 NAMED = 3
 """Changed definitions that are named in one line."""
 
@@ -32,10 +34,11 @@ def why_stale(spec: dict[str, Any] | None, target: Target, results: Path) -> lis
     if spec is None:
         return ["no spec is recorded for it"]
     today = json.loads(target.spec)
-    not_compared = dict.fromkeys(("code", "inputs", "fingerprint", "records"))
+    not_compared = dict.fromkeys(("code", "inputs", "fingerprint", "records", *FILES))
     clauses = differences({**spec, **not_compared}, {**today, **not_compared})
     if spec.get("fingerprint") != today.get("fingerprint"):
         clauses.append("files: source files changed")
+    clauses += [f"{key}: {what}" for key, what in FILES.items() if spec.get(key) != today.get(key)]
     if (records := spec.get("records")) != (now := today.get("records")):
         clauses.append(_record_changes(records or {}, now or {}))
     if spec.get("inputs") != today["inputs"]:
@@ -43,6 +46,8 @@ def why_stale(spec: dict[str, Any] | None, target: Target, results: Path) -> lis
     if spec.get("code") != today["code"]:
         kept = _code_path(results, str(spec.get("code")))
         changes = _code_changes(read_json(kept), target.code) if kept.exists() else ""
+        if changes and any(name in changes for name in target.code_files):  # which says the same of all files together
+            clauses = [clause for clause in clauses if not clause.startswith("files: the content")]
         clauses.append(f"code: {changes or 'changed (the earlier definitions were not kept)'}")
     return clauses
 

@@ -67,6 +67,8 @@ class Target:
     """Trials whose records it merges: a MergeSpec's `records`."""
     modules: Sequence[str] = field(default=(), kw_only=True)
     """Modules that the stage loads by a computed name, as a registry does."""
+    code_files: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    """Path -> digest of a user's file of code in any language: a definition like those of `code`."""
     is_trial: bool = field(default=False, kw_only=True)
     optional: bool = field(default=False, kw_only=True)
     """Whether it may never be asked for: a trial that only an extension of the grid would add."""
@@ -88,8 +90,9 @@ class Target:
 
     @cached_property
     def code(self) -> dict[str, str]:
-        """Definition -> digest, of what the stage reaches by name and of all in `modules`."""
-        return kept_code_of(*self.root)
+        """Definition -> digest, of what the stage reaches by name, of all in `modules`, and of `code_files`."""
+        found = kept_code_of(*self.root)
+        return {**found, **self.code_files} if self.code_files else found
 
     @property
     def root(self) -> Root:

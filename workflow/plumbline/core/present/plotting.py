@@ -104,28 +104,33 @@ def message_figure(text: str) -> Figure:
     return figure
 
 
-def label_front(axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[str]) -> list[Annotation]:
-    """Labels the points of a front that rises to the right, each label left of its point and above the previous one.
+def label_front(
+    axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[str], toward: tuple[int, int] = (-1, 1)
+) -> list[Annotation]:
+    """Labels the points of a front `toward` the corner where nothing is, each label beyond the previous one.
 
-    Labels are pushed up by their height, so that neither they nor their leader lines cross the front or each other.
-    The figure's layout must be final: positions are computed from it.
+    toward: left (-1) or right (1), and down (-1) or up (1); the upper left, where the front rises to the right. Labels
+    are pushed on by their height, so that neither they nor their leader lines cross the front or each other. The
+    figure's layout must be final: positions are computed from it.
     """
+    side, up = toward
+    line = {"arrowstyle": "-", "color": GREY, "lw": 0.4, "shrinkA": 0, "shrinkB": 2, "relpos": (float(side < 0), 0.5)}
     step = LABEL_POINTS * 1.35
     to_points = 72 / axes.figure.dpi
     notes: list[Annotation] = []
     lowest = float("-inf")
-    for (x, y), label in sorted(zip(points, labels, strict=True), key=lambda pair: pair[0][1]):
-        height = axes.transData.transform((x, y))[1] * to_points
+    for (x, y), label in sorted(zip(points, labels, strict=True), key=lambda pair: up * pair[0][1]):
+        height = up * axes.transData.transform((x, y))[1] * to_points
         lowest = max(height, lowest + step)
         note = axes.annotate(
             label,
             (x, y),
-            xytext=(-8, lowest - height),
+            xytext=(8 * side, up * (lowest - height)),
             textcoords="offset points",
             fontsize=LABEL_POINTS,
-            ha="right",
+            ha="right" if side < 0 else "left",
             va="center",
-            arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.4, "shrinkA": 0, "shrinkB": 2, "relpos": (1, 0.5)},
+            arrowprops=line,
             annotation_clip=False,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
         )

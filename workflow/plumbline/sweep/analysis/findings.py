@@ -8,36 +8,79 @@ import pandas as pd
 
 from plumbline.core.present.findings import findings_text
 from plumbline.core.present.formatting import p_text, percent, plural, with_interval
+from plumbline.core.run.record_differences import listed
 from plumbline.core.run.records import machine_note, machines
 from plumbline.sweep.analysis.budgets import stopped
 from plumbline.sweep.analysis.frames import SAME, baseline_name, points_of
+from plumbline.sweep.analysis.front import Front
 from plumbline.sweep.analysis.ranking import Ranking
 
 ENOUGH_SEEDS = 10
 """With fewer, the bootstrap's draws vary too little: two equal points may never change places."""
 
+RIVAL = 0.05
+"""Share of draws from which on a point that is not on the front is named."""
+MOST_RIVALS = 5
+
 
 def findings(
     name: str,
-    stages: Sequence[Ranking],
+    by_metric: Sequence[Sequence[Ranking]],
     baseline: Mapping[str, object] | None,
     contrasts: pd.DataFrame,
     importance: pd.DataFrame,
     *,
+    front: Front | None,
     sampler: str | None,
     budget: str | None,
 ) -> str:
-    """The analysis of the sweep `name` as Markdown. stages: a ranking for each budget of halving, or the only one."""
-    ranking = stages[-1]
+    """The analysis of the sweep `name` as Markdown.
+
+    by_metric: of each metric, a ranking for each budget of halving, or the only one.
+    """
+    stages = by_metric[0]
+    best = [line for of_one in by_metric for line in _best(of_one[-1], of_one[0])]
+    asked = {} if front is None else {"Which points are on the Pareto front?": _front(front)}
     return findings_text(
         f"Sweep {name}",
-        {
-            "Which point is best?": [*_best(ranking, stages[0]), *_halving(stages, budget)],
-            "Which points differ from the baseline?": _contrasts(ranking, baseline, contrasts, stopped(stages)),
+        asked
+        | {
+            "Which point is best?": [*best, *_halving(stages, budget)],
+            "Which points differ from the baseline?": _contrasts(stages[-1], baseline, contrasts, stopped(stages)),
             "Which parameters matter?": _importance(importance, sampler, budget),
             "Which trials failed?": _failed(stages),
-            "Caveats": _caveats(ranking, sampler),
+            "Caveats": _caveats([of_one[-1] for of_one in by_metric], sampler),
         },
+    )
+
+
+def _front(front: Front) -> Iterator[str]:
+    if not front.points:
+        yield "No point has all of its trials, so none is ranked."
+        return
+    goals = " and ".join(
+        f"{ranking.metric} ({'higher' if ranking.goal == 'max' else 'lower'} is better)" for ranking in front.rankings
+    )
+    points, seeds = front.rankings[0].scores.shape
+    is_or_are = "is" if len(front.points) == 1 else "are"
+    yield f"{len(front.points)} of {plural(points, 'point')} {is_or_are} on the Pareto front of {goals}."
+    labels, shares = front.rankings[0].labels, front.shares
+    for point in front.points:
+        means = [(ranking.metric, ranking.means[point]) for ranking in front.rankings]
+        shown = ", ".join(f"{name} {_interval(mean.mean, mean.low, mean.high)}" for name, mean in means)
+        chance = f"; on the front in {percent(shares[point])} of bootstrap draws of the seeds" if seeds > 1 else ""
+        yield f"{labels[point]}: {shown}{chance}."
+    if seeds < 2:
+        yield "One seed does not show how sure the front is; add seeds."
+        return
+    rivals = sorted((point for point in shares if point not in front.points), key=lambda point: -shares[point])
+    if close := [f"{labels[point]} ({percent(shares[point])})" for point in rivals if shares[point] >= RIVAL]:
+        more = f" and {len(close) - MOST_RIVALS} more" if len(close) > MOST_RIVALS else ""
+        yield f"Other draws also put on it: {', '.join(close[:MOST_RIVALS])}{more}."
+    few = f" With {plural(seeds, 'seed')}, such shares are too sure." if seeds < ENOUGH_SEEDS else ""
+    yield (
+        "A point is on the front partly by luck, so its means are too good: run the points that you choose with new"
+        f" seeds before you report them.{few}"
     )
 
 
@@ -67,6 +110,10 @@ def _best(ranking: Ranking, first: Ranking) -> Iterator[str]:
     mean = ranking.means[best]
     side = "highest" if ranking.goal == "max" else "lowest"
     shown = _interval(mean.mean, mean.low, mean.high)
+    if len(equal := [point for point, other in ranking.means.items() if other.mean == mean.mean]) > 1:
+        names = listed([ranking.labels[point] for point in equal])
+        yield f"{len(equal)} of {points} points share the {side} mean {metric}, {shown}: {names}."
+        return
     among = f"over {plural(seeds, 'seed')}, among {plural(points, 'point')}"
     yield f"{ranking.labels[best]} has the {side} mean {metric}: {shown} {among}."
     if seeds < 2:
@@ -117,19 +164,22 @@ def _contrasts(
         yield "The config names no baseline; set `baseline` to compare each point with it, seed by seed."
         return
     tested = frame[frame["verdict"] != "not tested"]
-    can = f"{plural(len(tested), 'point')} can be tested against it, paired by seed"
+    what = "point" if frame["metric"].nunique() < 2 else "difference"
+    can = f"{plural(len(tested), what)} can be tested against it, paired by seed"
     yield f"The baseline is {ranking.labels[name]}. {can}."
     if unseen:
         yield f"The correction also counts the {plural(unseen, 'point')} that halving stopped, to allow for selection."
     for verdict in ("better", "worse"):
         for row in tested[tested["verdict"] == verdict].to_dict("records"):
             shown = _interval(row["difference"], row["difference_low"], row["difference_high"], signed=True)
-            yield f"{ranking.labels[row['point']]} is {verdict}: {shown} (Holm-corrected p {_p(row['p_holm'])})."
+            in_it = f" in {row['metric']}" if frame["metric"].nunique() > 1 else ""
+            yield f"{ranking.labels[row['point']]} is {verdict}{in_it}: {shown} (Holm-corrected p {_p(row['p_holm'])})."
     if same := int((tested["verdict"] == SAME).sum()):
-        yield f"{plural(same, 'point')} {'is' if same == 1 else 'are'} not significantly different from it."
+        end = "not significantly different from it" if what == "point" else "not significant"
+        yield f"{plural(same, what)} {'is' if same == 1 else 'are'} {end}."
     if rest := len(frame) - len(tested):
         reasons = "a failed trial, fewer than two seeds, or equal differences"
-        yield f"{plural(rest, 'point')} could not be tested: {reasons}."
+        yield f"{plural(rest, what)} could not be tested: {reasons}."
 
 
 def _importance(frame: pd.DataFrame, sampler: str | None, budget: str | None) -> Iterator[str]:
@@ -137,7 +187,8 @@ def _importance(frame: pd.DataFrame, sampler: str | None, budget: str | None) ->
         yield "Importance needs two parameters that vary, two points, two seeds, and a metric that varies."
     for row in frame.to_dict("records"):
         shown = with_interval(row["importance"], row["importance_low"], row["importance_high"], digits=2)
-        yield f"{row['parameter']}: shuffling it lowers R² on an unseen seed by {shown}."
+        of_it = f" of {row['metric']}" if frame["metric"].nunique() > 1 else ""
+        yield f"{row['parameter']}: shuffling it lowers R²{of_it} on an unseen seed by {shown}."
     if not frame.empty and sampler == "tpe":
         yield (
             "tpe draws more points where earlier ones did well, so this is importance among the points that it drew: a"
@@ -158,13 +209,14 @@ def _failed(stages: Sequence[Ranking]) -> Iterator[str]:
         yield "None."
 
 
-def _caveats(ranking: Ranking, sampler: str | None) -> Iterator[str]:
+def _caveats(rankings: Sequence[Ranking], sampler: str | None) -> Iterator[str]:
+    ranking = rankings[0]
     seeds = len({one.seed for one in ranking.records})
     if seeds < 5:
         yield f"{plural(seeds, 'seed')} a point: intervals rest on few replicates and assume that they are normal."
     if ranking.best and seeds > 1 and ranking.means[ranking.best].low == ranking.means[ranking.best].high:
         yield "The best point has the same score with all seeds, so its interval has no width; add seeds."
-    if ranking.seeds_change_nothing:
+    if all(one.seeds_change_nothing for one in rankings):
         yield "Every point has the same score with all seeds, so the intervals mean nothing: does it use its seed?"
     if sampler == "tpe" and seeds > 1:
         yield (

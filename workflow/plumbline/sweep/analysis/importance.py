@@ -13,7 +13,7 @@ from plumbline.sweep.analysis.ranking import Ranking
 TREES = 100
 MOST_ROWS = 100_000
 """Predictions for one parameter at most, above which not all pairs of points are tried."""
-COLUMNS = ["parameter", "importance", "importance_low", "importance_high"]
+COLUMNS = ["metric", "parameter", "importance", "importance_low", "importance_high"]
 
 
 def importance_frame(ranking: Ranking) -> pd.DataFrame:
@@ -44,10 +44,7 @@ def importance_frame(ranking: Ranking) -> pd.DataFrame:
         forest.fit(np.repeat(table, others.shape[1], axis=0), others.to_numpy().ravel())
         found.append(_losses(forest.predict, table, scores[seed].to_numpy()))
     means = [corrected_mean(each, test_over_train=1 / (len(found) - 1)) for each in np.array(found).T]
-    rows = [
-        {"parameter": name, "importance": one.mean, "importance_low": one.low, "importance_high": one.high}
-        for name, one in zip(parameters, means, strict=True)
-    ]
+    rows = [[ranking.metric, name, one.mean, one.low, one.high] for name, one in zip(parameters, means, strict=True)]
     return pd.DataFrame(rows, columns=COLUMNS).sort_values("importance", ascending=False, ignore_index=True)
 
 

@@ -63,7 +63,7 @@ class Ranking:
         """The point with the best mean; the first of equal ones. None where no point is complete."""
         if self.scores.empty:
             return None
-        means = self._signed.mean(axis=1)
+        means = self.signed.mean(axis=1)
         return str(self.scores.index[int(np.argmax(means))])
 
     @cached_property
@@ -75,7 +75,7 @@ class Ranking:
         points = [str(point) for point in self.scores.index]
         if self.scores.shape[1] < 2:
             return dict.fromkeys(points, float("nan"))
-        drawn = resampled_means(self._signed)
+        drawn = resampled_means(self.signed)
         best = np.isclose(drawn, drawn.max(axis=0), rtol=1e-12, atol=0)
         return dict(zip(points, (best / best.sum(axis=0)).mean(axis=1).tolist(), strict=True))
 
@@ -90,7 +90,7 @@ class Ranking:
         it proposed the point. None for fewer than two seeds, and where the same seeds have chosen the points that are
         left with a smaller budget: then no seed had no part in the choice.
         """
-        signed = self._signed
+        signed = self.signed
         seeds = signed.shape[1]
         if seeds < 2 or not len(signed) or self.chosen_by_smaller_budgets:
             return None
@@ -99,7 +99,7 @@ class Ranking:
         return corrected_mean(self.scores.to_numpy()[chosen, np.arange(seeds)], test_over_train=1 / (seeds - 1))
 
     @property
-    def _signed(self) -> Array:
+    def signed(self) -> Array:
         """Scores of which more is better."""
         values = self.scores.to_numpy(dtype=np.float64)
         return values if self.goal == "max" else -values

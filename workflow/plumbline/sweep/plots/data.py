@@ -11,6 +11,7 @@ import pandas as pd
 from plumbline.core.run.records import read_results
 from plumbline.sweep.analysis.budgets import rankings
 from plumbline.sweep.analysis.frames import baseline_name, curves_frame, effects_frame, points_of
+from plumbline.sweep.analysis.front import Front, front_of
 from plumbline.sweep.analysis.ranking import Ranking
 from plumbline.sweep.naming import folder_name
 from plumbline.sweep.record import TrialRecord
@@ -21,8 +22,8 @@ class Data:
     """The records of one sweep, and what is asked of them."""
 
     records: Sequence[TrialRecord]
-    stages: Sequence[Ranking]
-    """A ranking for each budget of halving, the smallest first; or the only one."""
+    by_metric: Sequence[Sequence[Ranking]]
+    """Of each metric, a ranking for each budget of halving, the smallest first; or the only one."""
     budget: str | None
     baseline: str | None
     """The baseline's name."""
@@ -32,9 +33,19 @@ class Data:
         """The data in the results.json of the stage `summarize`. Raises UserError for any other file."""
         records, merged = read_results(results, TrialRecord)
         asked = merged["asked"]
-        stages = rankings(records, asked["metric"]["name"], asked["metric"]["goal"], asked["budget"])
-        baseline = baseline_name(stages[-1].records, asked["baseline"])
-        return cls(records=records, stages=stages, budget=asked["budget"], baseline=baseline)
+        by_metric = [rankings(records, one["name"], one["goal"], asked["budget"]) for one in asked["metrics"]]
+        baseline = baseline_name(by_metric[0][-1].records, asked["baseline"])
+        return cls(records=records, by_metric=by_metric, budget=asked["budget"], baseline=baseline)
+
+    @property
+    def stages(self) -> Sequence[Ranking]:
+        """The rankings by the first metric, which most figures show."""
+        return self.by_metric[0]
+
+    @property
+    def front(self) -> Front | None:
+        """The Pareto front of two metrics; None with one."""
+        return front_of([stages[-1] for stages in self.by_metric])
 
     @property
     def ranking(self) -> Ranking:

@@ -11,21 +11,24 @@ from plumbline.core.plan.target import canonical, digest
 from plumbline.sweep.search.settings import Dimension
 from plumbline.sweep.trial.command import Value
 
+Score = tuple[float, ...] | None
 ASKS = 20
 """How often a point of a batch is drawn again when it is one that is there already."""
 
 
 def next_batch(
     space: Mapping[str, Dimension],
-    told: Sequence[tuple[dict[str, Value], float | None]],
+    told: Sequence[tuple[dict[str, Value], Score]],
     *,
     batch: int,
-    maximize: bool,
+    maximize: Sequence[bool],
     seed: int,
 ) -> list[dict[str, Value]]:
     """At most `batch` new points of `space`; fewer where it holds no others. The same arguments give the same points.
 
-    told: points with their score, in order; None for a point of which a trial diverged, timed out or ran out of memory.
+    told: points with their score in each metric, in order; None for a point of which a trial diverged, timed out or ran
+    out of memory. maximize: whether more is better, of each metric. With two, TPE takes the points that few others
+    dominate for the good ones (Ozaki et al. 2022, JAIR 73).
     TPE ranks these behind all others, as it does trials that were pruned before their first value. (Optuna ignores
     trials that it is told have failed, and would draw such points again.) The points of one batch know of each other:
     TPE takes those that have no score yet for bad ones, and so keeps away from them (Bergstra et al. 2011, NeurIPS 24).
@@ -33,7 +36,8 @@ def next_batch(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions = {name: _distribution(of) for name, of in space.items()}
     study = optuna.create_study(
-        direction="maximize" if maximize else "minimize", sampler=optuna.samplers.TPESampler(seed=seed)
+        directions=["maximize" if more_is_better else "minimize" for more_is_better in maximize],
+        sampler=optuna.samplers.TPESampler(seed=seed),
     )
     known = {_key(point, space) for point, _ in told}
     for point, score in told:
@@ -60,13 +64,13 @@ def seed_of_round(seed: int, number: int) -> int:
 
 def _frozen(
     point: Mapping[str, Value],
-    score: float | None,
+    score: Score,
     space: Mapping[str, Dimension],
     distributions: dict[str, BaseDistribution],
 ) -> FrozenTrial:
     parameters = {name: _told(of, point[name]) for name, of in space.items()}
     state = TrialState.PRUNED if score is None else TrialState.COMPLETE
-    return create_trial(state=state, value=score, params=parameters, distributions=distributions)
+    return create_trial(state=state, values=score, params=parameters, distributions=distributions)
 
 
 def _distribution(of: Dimension) -> BaseDistribution:

@@ -7,7 +7,7 @@ from typing import Any
 from plumbline.core.files import write_text
 from plumbline.core.plan.canonical import canonical, digest
 
-IGNORED = {"metric", "curves", "inputs", "stopped_at_seconds"}
+IGNORED = {"metrics", "curves", "inputs", "stopped_at_seconds"}
 """Of a spec, what decides how a trial is read, or whether it runs again; not what its command does."""
 
 

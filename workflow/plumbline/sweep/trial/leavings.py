@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ log = logging.getLogger("plumbline")
 METRICS = "metrics.json"
 
 
-def read_metrics(folder: Path, metric: str) -> tuple[dict[str, float], dict[str, Any]]:
-    """The numbers of metrics.json, and the rest of it. Raises UserError where `metric` is none of the numbers."""
+def read_metrics(folder: Path, metrics: Sequence[str]) -> tuple[dict[str, float], dict[str, Any]]:
+    """The numbers of metrics.json, and the rest of it. Raises UserError where one of `metrics` is none of these."""
     path = folder / METRICS
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -26,9 +27,9 @@ def read_metrics(folder: Path, metric: str) -> tuple[dict[str, float], dict[str,
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: must be a JSON object such as {{{metric!r}: 0.9}}")
+        raise UserError(f"{path}: must be a JSON object such as {{{metrics[0]!r}: 0.9}}")
     numbers = {name: found for name, value in values.items() if (found := _number(value)) is not None}
-    if metric not in numbers:
+    for metric in (name for name in metrics if name not in numbers):
         said = f"is {values[metric]!r}, not a number" if metric in values else f"is missing; it has {_listed(numbers)}"
         raise UserError(f"{path}: the metric {metric!r} {said}")
     return numbers, {name: value for name, value in values.items() if name not in numbers}
