@@ -24,14 +24,16 @@ class StatusReader:
     def __init__(self, plan: Callable[[], Sequence[Target]], results: Path) -> None:
         """plan: gives the targets; it is asked again once one of them is done that adds some."""
         self._plan, self._results = plan, results
+        self._decided: set[str] = set()
         self._follow_plan()
 
     def read(self) -> list[TargetStatus]:
         """The status of each target now."""
         found = self._read_all()
         while (decided := _decided(found)) != self._decided:
+            self._decided = decided
             self._follow_plan()
-            self._decided, found = decided, self._read_all()
+            found = self._read_all()
         return found
 
     def _follow_plan(self) -> None:
@@ -40,7 +42,6 @@ class StatusReader:
         self._seen: dict[int, tuple[Any, ...]] = {}
         self._found: dict[int, TargetStatus] = {}
         self._journals: dict[int, LastAttempt] = {}
-        self._decided: set[str] = set()
 
     def _read_all(self) -> list[TargetStatus]:
         read_contents(self._targets, self._results)
