@@ -58,7 +58,6 @@ with user_errors_as_workflow_errors():
     check_writable(RESULTS)
     PLAN = CONFIG.plan()
     TARGETS = by_name(PLAN)
-    CODE = [target.code for target in PLAN]  # code that cannot be found is named before any job starts
 
 
 pathvars:
@@ -167,6 +166,19 @@ def pictures(study, figures, inside=""):
     ]
 
 
+def asked_targets():
+    """The targets of the studies that are asked for, and what they read; all where something else is asked for, too.
+
+    The code of the others, which takes seconds to follow, decides nothing.
+    """
+    asked = set(workflow.dag_settings.targets)
+    if not asked or not asked <= {*configuration.STUDIES}:
+        return PLAN
+    own = [target for target in PLAN if target.study in asked]
+    read = [need for target in own for need in (*target.needs, *(content.target for content in target.contents))]
+    return list({id(target): target for target in (*own, *read)}.values())
+
+
 # While it parses, Snakemake tells no one whether it is going to run jobs; it calls `execute` when it is, and only then
 # (not for --lint, --dag, --summary, --report, --unlock, ...), before it looks at any file.
 def execute_prepared(executor_plugin, *args, execute=workflow.execute, **kwargs):
@@ -174,6 +186,8 @@ def execute_prepared(executor_plugin, *args, execute=workflow.execute, **kwargs)
         terminal.check_executor(executor_plugin.name, workflow.resource_settings.cores)
         modes, run = executor_plugin.common_settings, (PLAN, RESULTS, Path(".snakemake/metadata"))
         with user_errors_as_workflow_errors():
+            for target in asked_targets():  # code that cannot be found is named before any job starts
+                target.code
             for line in would_begin(*run) if modes.dryrun_exec else begin(*run, touch=modes.touch_exec):
                 logger.warning(line)
         if modes.dryrun_exec and TERMINAL:
@@ -202,4 +216,4 @@ onerror:
 onstart:
     with user_errors_as_workflow_errors():
         write_json(RESULTS / "config.json", CONFIG.model_dump(mode="json"))
-        keep_code(PLAN, RESULTS)
+        keep_code(asked_targets(), RESULTS)
