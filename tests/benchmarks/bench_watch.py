@@ -58,7 +58,7 @@ def make_results(folder: Path, machine: dict[str, object], trials: int) -> list[
 def watch(targets: list[Target], folder: Path) -> dict[str, float]:
     """CPU time of watching `targets` for SECONDS, a share of a core, without the first look; and of that look."""
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    view = LiveView(StatusReader(targets, folder), folder, ["sweep"])
+    view = LiveView(StatusReader(lambda: targets, folder), folder, ["sweep"])
     state = {"done": 0, "first": time.process_time()}
     began: dict[str, float] = {}
 

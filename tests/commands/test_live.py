@@ -39,7 +39,7 @@ def shown(results, *, terminal, looks=1, studies=("ablation",)) -> list[str]:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=100, color_system=None, soft_wrap=True)
     left = iter(range(looks, 0, -1))
-    view = LiveView(StatusReader([*TARGETS, OTHER], results), results, studies)
+    view = LiveView(StatusReader(lambda: [*TARGETS, OTHER], results), results, studies)
     view.show_until(lambda seconds: next(left) == 1, console)
     text = stream.getvalue()
     return (text.rpartition("\x1b[2K")[2] if terminal else text).splitlines()

@@ -38,6 +38,15 @@ def test_what_failed_before_the_run_waits_and_what_was_killed_in_it_has_failed()
     assert not has_failed(status("a", "missing"))
 
 
+def test_what_was_interrupted_is_counted_as_such_and_not_as_failed():
+    stopped = status("a", "missing", why=("interrupted at 3%",), changed=101.0)
+    (row,) = study_progress(
+        [stopped, status("b", "failed", why=("no",), changed=101.0)], has_failed_since(100.0), 102.0
+    )
+    assert (row.failed, row.interrupted) == (1, 1)
+    assert str(row).startswith("ablation: 0/2 trials, 0/0 other steps, 1 failed, 1 interrupted")
+
+
 def test_what_was_killed_is_called_interrupted_and_not_failed():
     assert ending(status("a", "failed", why=("no",))) == "failed"
     assert ending(status("a", "missing", why=("interrupted at 3%",))) == "interrupted"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -101,10 +102,25 @@ def test_interrupted_run_ends_its_trials_and_the_same_command_goes_on(house):
             kill_group(process)
     assert process.returncode == 1
     assert "Run the same command again to go on" in text
+    assert " interrupted" in text
+    assert " failed" not in text
     assert not [line for line in text.splitlines() if "Traceback" in line]
     processes = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True, check=False)
     assert processes.stdout == ""
     assert "6/6 trials" in finish(house, *words)
+
+
+def test_a_second_run_in_the_same_folder_is_refused_in_one_line(house):
+    slow = f"sweep.quadratic.command={json.dumps('sleep 40; ' + TINY['sweep']['quadratic']['command'])}"
+    process = start(house, "sweep", slow)
+    try:
+        while not list((house.study / "logs" / "run" / "quadratic").glob("*/*.jsonl")):
+            time.sleep(0.1)
+            assert process.poll() is None
+        text = finish(house, "sweep", slow, status=1)
+    finally:
+        kill_group(process)
+    assert re.fullmatch(r"plumbline: results: process \d+ is using it; wait until it ends, or stop it\n", text)
 
 
 IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"

@@ -56,10 +56,10 @@ def status(
     folder = Path(results or config.results)
     if not folder.exists():
         typer.echo(f"{folder}/ does not exist yet: nothing has run", err=True)
-    plan = config.plan(folder)
     if watch:
-        show_status(plan, folder, study or configuration.STUDIES)
+        show_status(lambda: config.plan(folder), folder, study or configuration.STUDIES)
         return
+    plan = config.plan(folder)
     read_contents(plan, folder)
     found = [one for one in target_statuses(plan, folder) if not study or one.target.study in study]
     if as_json:

@@ -6,7 +6,9 @@ import shlex
 from plumbline.core.present.report.chapters import given_options
 
 TEXTS = Path(os.path.relpath(PACKAGES / "report"))
-REPORT_SPEC = configuration.report_spec(PLAN)
+
+# Asked for by the report's job alone: following its code takes half a second.
+report_spec = cache(lambda: configuration.report_spec(PLAN))
 
 
 localrules:
@@ -16,9 +18,9 @@ localrules:
 rule report:
     """Findings of all studies as text, and a page with their figures and tables that needs nothing beside it."""
     input:
-        chapters=[
-            RESULTS / path
-            for chapter in REPORT_SPEC.chapters
+        chapters=lambda wildcards: [
+            str(RESULTS / path)
+            for chapter in report_spec().chapters
             for path in (chapter.findings, chapter.records, *chapter.figures, *chapter.tables)
         ],
         texts=sorted(TEXTS.iterdir()),
@@ -32,7 +34,7 @@ rule report:
     resources:
         options=given_options(workflow.config_settings.configfiles, workflow.config_settings.config_args),
     params:
-        spec=canonical(REPORT_SPEC.model_dump(mode="json")),
+        spec=lambda wildcards: canonical(report_spec().to_json()),
     shell:
         command(
             "core.present.report.write",

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from plumbline.core.errors import UserError
-from plumbline.core.run.lock import hold
+from plumbline.core.run.lock import check_free, hold
 
 PROGRAM = (
     "import sys, time\nfrom pathlib import Path\nfrom plumbline.core.run.lock import hold\n"
@@ -28,6 +28,17 @@ def holder(tmp_path):
 def test_second_run_is_refused_and_told_who_runs(tmp_path, holder):
     with pytest.raises(UserError, match=f"process {holder.pid} is using it"):
         hold(tmp_path / "results")
+
+
+def test_whoever_only_asks_is_told_who_runs_and_takes_no_lock(tmp_path, holder):
+    check_free(tmp_path / "other")
+    with pytest.raises(UserError, match=f"process {holder.pid} is using it"):
+        check_free(tmp_path / "results")
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    time.sleep(0.01)
+    check_free(tmp_path / "results")
+    hold(tmp_path / "results")
 
 
 def test_killed_run_leaves_no_lock_behind(tmp_path, holder):

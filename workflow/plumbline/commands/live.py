@@ -87,7 +87,7 @@ class LiveView:
     def _look(self, show: Callable[[], None]) -> None:
         self.found = self._reader.read()
         rows = study_progress(self.found, self._has_failed, time.time())
-        self._rows = [row for row in rows if row.study in self._studies or row.running or row.failed]
+        self._rows = [row for row in rows if row.study in self._studies or row.running or row.failed or row.interrupted]
         show()
 
     def _print_changes(self, console: Console) -> None:

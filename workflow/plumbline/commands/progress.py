@@ -37,7 +37,9 @@ class StudyProgress:
     trials: int
     running: int
     failed: int
-    """Trials and other steps; so is `running`."""
+    """Trials and other steps; so are `running` and `interrupted`."""
+    interrupted: int
+    """Those that were stopped, by Ctrl-C or by a kill, before they could say why."""
     steps_done: int
     steps: int
     remaining: Remaining
@@ -51,6 +53,7 @@ class StudyProgress:
         parts = [f"{self.done}/{self.trials} trials", f"{self.steps_done}/{self.steps} other steps"]
         parts += [f"{self.running} running"] if self.running else []
         parts += [f"{self.failed} failed"] if self.failed else []
+        parts += [f"{self.interrupted} interrupted"] if self.interrupted else []
         eta = "" if self.is_done else f", ETA {self.remaining}"
         return f"{self.study}: {', '.join(parts)}{eta}"
 
@@ -160,12 +163,14 @@ def _one_study(
     steps = [item for item in group if not item.target.is_trial]
     running = sum(item.state == "running" for item in group)
     left = [item for item in group if not _is_over(item, has_failed)]
+    endings = [ending(item) for item in group if has_failed(item)]
     return StudyProgress(
         study=study,
         done=sum(item.state == "done" for item in trials),
         trials=len(trials),
         running=running,
-        failed=sum(map(has_failed, group)),
+        failed=endings.count("failed"),
+        interrupted=endings.count("interrupted"),
         steps_done=sum(item.state == "done" for item in steps),
         steps=len(steps),
         remaining=remaining(left, times, running, now),

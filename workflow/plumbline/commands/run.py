@@ -103,7 +103,9 @@ def _written(values: dict[str, object], paths: Sequence[Path], overrides: Sequen
 def _run(command: list[str], config: configuration.Common, results: Path, studies: Sequence[str]) -> NoReturn:
     from plumbline.commands.live import LiveView
     from plumbline.core.plan.live_status import StatusReader
+    from plumbline.core.run.lock import check_free
 
+    check_free(results)  # else the progress of the run that uses it would be shown until Snakemake is refused
     began = time.time()
     log = results / "logs" / f"snakemake-{time.strftime('%Y-%m-%dT%H%M%S')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +115,7 @@ def _run(command: list[str], config: configuration.Common, results: Path, studie
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     _pass_signals_on(process)
     try:
-        reader = StatusReader(config.plan(results), results)  # while Snakemake starts
+        reader = StatusReader(lambda: config.plan(results), results)  # while Snakemake starts
     except UserError:  # Snakemake would say the same, in more lines
         process.terminate()
         process.wait()

@@ -1,7 +1,7 @@
 """`plumbline status --watch`: how far everything is, from files alone, until all is done."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -9,13 +9,13 @@ from rich.console import Console
 from plumbline.core.plan.target import Target
 
 
-def show_status(plan: Sequence[Target], results: Path, studies: Sequence[str]) -> None:
+def show_status(plan: Callable[[], Sequence[Target]], results: Path, studies: Sequence[str]) -> None:
     """Shows `studies` until all of their targets are done, or Ctrl-C."""
     from plumbline.commands.live import LiveView
     from plumbline.core.plan.live_status import StatusReader
 
-    shown = [target for target in plan if target.study in studies]
-    view = LiveView(StatusReader(shown, results), results, studies)
+    reader = StatusReader(lambda: [target for target in plan() if target.study in studies], results)
+    view = LiveView(reader, results, studies)
 
     def is_over(seconds: float) -> bool:
         if not view.is_done:

@@ -126,7 +126,8 @@ def _promoting(sweep: SweepSettings, budget: int | None) -> dict[str, Any]:
 def _decision(name: str, number: int, values: dict[str, Any], trials: Sequence[Target]) -> Target:
     """The target that decides which points to add after `trials`."""
     output, values = f"{name}/rounds/{number}.json", values | {"records": {}}  # none, where a search begins
-    return Target("sweep", "extend", f"{name}/{number}", output, values, reads={"trials": trials}, merges=trials)
+    reads = {"trials": trials}
+    return Target("sweep", "extend", f"{name}/{number}", output, values, reads=reads, merges=trials, adds_targets=True)
 
 
 def decided(decision: Target, results: Path) -> list[Point] | None:

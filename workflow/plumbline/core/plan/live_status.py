@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,29 @@ class StatusReader:
     Why a stale target is stale may be an earlier reading's answer: an input that has been rebuilt since is still named.
     """
 
-    def __init__(self, targets: Sequence[Target], results: Path) -> None:
-        self._targets, self._results = targets, results
-        self._files = [(str(results / t.study / t.journal), str(t.file(results))) for t in targets]
+    def __init__(self, plan: Callable[[], Sequence[Target]], results: Path) -> None:
+        """plan: gives the targets; it is asked again once one of them is done that adds some."""
+        self._plan, self._results = plan, results
+        self._decided: set[str] = set()
+        self._follow_plan()
+
+    def read(self) -> list[TargetStatus]:
+        """The status of each target now."""
+        found = self._read_all()
+        while (decided := _decided(found)) != self._decided:
+            self._decided = decided
+            self._follow_plan()
+            found = self._read_all()
+        return found
+
+    def _follow_plan(self) -> None:
+        self._targets = self._plan()
+        self._files = [(str(self._results / t.study / t.journal), str(t.file(self._results))) for t in self._targets]
         self._seen: dict[int, tuple[Any, ...]] = {}
         self._found: dict[int, TargetStatus] = {}
         self._journals: dict[int, LastAttempt] = {}
 
-    def read(self) -> list[TargetStatus]:
-        """The status of each target now."""
+    def _read_all(self) -> list[TargetStatus]:
         read_contents(self._targets, self._results)
         for target, (journal, output) in zip(self._targets, self._files, strict=True):
             key, known = id(target), self._found.get(id(target))
@@ -81,6 +95,11 @@ class LastAttempt:
             start, *rest = self._events
             progress = [earlier for earlier in rest if earlier.get("total")][-1:] if not event.get("total") else []
             self._events = [start, *progress, event]
+
+
+def _decided(found: Iterable[TargetStatus]) -> set[str]:
+    """The targets that are done and have added others to the plan."""
+    return {status.target.output for status in found if status.target.adds_targets and status.state == "done"}
 
 
 def _stamp(path: str) -> Stamp:

@@ -73,6 +73,9 @@ class Target:
     optional: bool = field(default=False, kw_only=True)
     """Whether it may never be asked for: a trial that only an extension of the grid would add."""
 
+    adds_targets: bool = field(default=False, kw_only=True)
+    """Whether the plan has more targets once it is done."""
+
     _specs: dict[tuple[str | None, ...], str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property

@@ -35,17 +35,29 @@ def hold(folder: Path) -> None:
     except OSError as error:
         fault = storage_error(error, folder)
         raise fault or UserError(f"results: {folder} cannot be created ({error.strerror}); {FIX}") from error
+    _lock(stream, folder, fcntl.LOCK_EX)
+    stream.truncate(0)
+    stream.write(str(os.getpid()))
+    stream.flush()
+    _held.append(stream)
+
+
+def check_free(folder: Path) -> None:
+    """Raises UserError when a run holds the lock of `folder`. One that begins later is refused by `hold`."""
+    path = folder / ".lock"
+    if path.exists():
+        with path.open(encoding="utf-8") as stream:
+            _lock(stream, folder, fcntl.LOCK_SH)
+
+
+def _lock(stream: IO[str], folder: Path, kind: int) -> None:
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(stream, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         stream.seek(0)
         raise UserError(
             f"{folder}: process {stream.read().strip()} is using it; wait until it ends, or stop it"
         ) from None
-    stream.truncate(0)
-    stream.write(str(os.getpid()))
-    stream.flush()
-    _held.append(stream)
 
 
 def lock_target(journal: Path) -> None:
