@@ -4,9 +4,10 @@ import pytest
 
 from plumbline import config as configuration
 from plumbline.core.errors import UserError
-from plumbline.data_parallel.comparison import ComparisonSpec, candidates
+from plumbline.data_parallel import comparison
 from plumbline.data_parallel.plan import plan
 from plumbline.data_parallel.ranks import room
+from plumbline.data_parallel.ranks.compare import offered
 from plumbline.data_parallel.settings import DataParallelSettings
 
 
@@ -50,11 +51,14 @@ def test_more_ranks_than_gpus_are_refused_and_without_gpus_cores_count(monkeypat
     room.check_planned({"worlds": [1, 4]}, "cpu", oversubscribe=False)
 
 
-def test_threads_are_a_candidate_on_a_cpu_alone():
+def test_threads_are_a_candidate_on_a_cpu_alone(monkeypatch):
     (target,) = (each for each in plan(DataParallelSettings(), 0, {}, "auto") if each.stage == "comparison")
-    spec = ComparisonSpec.model_validate_json(target.spec)
-    assert "threads" in {one["scaling"] for one in candidates(spec, "cpu")}
-    assert "threads" not in {one["scaling"] for one in candidates(spec, "cuda")}
+    spec = comparison.ComparisonSpec.model_validate_json(target.spec)
+    monkeypatch.setattr(comparison, "core_count", lambda: 2)
+    everything = comparison.candidates(spec)
+    assert offered(everything, "cpu") == everything
+    assert [one for one in everything if one not in offered(everything, "cuda")] == [everything[1]]
+    assert everything[1]["threads"] == 2
 
 
 def test_the_notebook_s_spec_holds_the_code_of_its_cells_and_the_trials_the_device():

@@ -13,7 +13,6 @@ from plumbline.core.files import read_json
 from plumbline.core.measure.interleave import Rounds, joined
 from plumbline.core.measure.machine import core_count
 from plumbline.core.plan.target import Spec
-from plumbline.core.run.device import torch_device
 from plumbline.core.run.record import recording
 from plumbline.core.run.stage import stage
 from plumbline.data_parallel.ranks.launch import run_ranks
@@ -44,12 +43,12 @@ def comparison(
 ) -> None:
     """Compares one process with several, and records every turn.
 
-    tokens: meta.json of that stage. The candidates: one process with one thread, the baseline; one with all threads, on
-    a CPU; and in each world both scalings, each method where the world is the largest, and the hardware's ceiling:
+    tokens: meta.json of that stage. The candidates: one process with one thread, the baseline; on a CPU, one with all
+    threads; and in each world both scalings, each method where the world is the largest, and the hardware's ceiling:
     processes that compute at the same time and never talk.
     """
-    world, device = max(spec.worlds), torch_device(spec.device).type
-    check_room(world, device, oversubscribe=bool(oversubscribe))
+    world = max(spec.worlds)
+    check_room(world, spec.device, oversubscribe=bool(oversubscribe))
     batch, place = spec.training.batch, "training"
     if spec.comparison.batch is not None:
         batch, place = spec.comparison.batch, "comparison"
@@ -60,7 +59,7 @@ def comparison(
         )
     request = spec.model_dump(mode="json", exclude={"comparison"}) | spec.comparison.model_dump(mode="json")
     request["training"]["batch"] = batch
-    request |= {"tokens": str(tokens.resolve()), "device": device, "candidates": candidates(spec, device)}
+    request |= {"tokens": str(tokens.resolve()), "candidates": candidates(spec)}
     with recording(output, ComparisonRecord, trial=output.stem, spec=spec) as findings:
         module, folder = "plumbline.data_parallel.ranks.compare", output.with_name(f".{output.stem}.ranks")
         findings["batch"] = batch
@@ -108,10 +107,10 @@ def _rounds(part: dict[str, Any]) -> Rounds:
     )
 
 
-def candidates(spec: ComparisonSpec, device: str) -> list[dict[str, Any]]:
-    """Every candidate as JSON, the baseline first. device: cpu or cuda, where threads are no candidate."""
+def candidates(spec: ComparisonSpec) -> list[dict[str, Any]]:
+    """Every candidate as JSON, the baseline first. Ranks on a GPU leave the one with all threads out."""
     found = [_candidate(ONE, None, 1, "strong")]
-    if device == "cpu" and core_count() > 1:
+    if core_count() > 1:
         found.append(_candidate(f"1 process × {core_count()} threads", None, 1, "threads", core_count()))
     for world in (world for world in spec.worlds if world > 1):
         found.append(_candidate(f"{world} independent", None, world, "independent"))

@@ -1,17 +1,22 @@
-"""The state of a long stage on disk, so that a killed one resumes where it was."""
+"""The state of a long stage on disk, so that a killed one resumes where it was.
+
+Torch, which takes more than a second to import, is imported where a state is written or read: a stage that starts
+others only names their checkpoint.
+"""
 
 import io
 import json
 import logging
 import pickle
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_bytes
 from plumbline.core.plan.target import differences, digest
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger("plumbline")
 
@@ -26,16 +31,20 @@ def save_checkpoint(path: Path, identity: str, state: dict[str, Any]) -> None:
 
     Raises UserError when the disk is full; the checkpoint that was there before then stays.
     """
+    import torch
+
     held = io.BytesIO()  # torch's own writer turns a full disk into an error that does not say so
     torch.save({"identity": identity, **state}, held)
     write_bytes(path, held.getbuffer())
 
 
-def load_checkpoint(path: Path, identity: str, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+def load_checkpoint(path: Path, identity: str, device: "torch.device | str" = "cpu") -> dict[str, Any] | None:
     """The state at `path`; None when there is none, or one of another identity, which the log says.
 
     Raises UserError when the file is not a checkpoint.
     """
+    import torch
+
     if not path.exists():
         for other in path.parent.glob(f"{path.name.rpartition('.')[0].rpartition('.')[0]}.*.checkpoint"):
             log.info("%s belongs to another spec: starting from the beginning", other)

@@ -24,8 +24,9 @@ class Replica:
 
     bound: float | None = 1e-5
     """Largest difference of any parameter from that of one process, after 20 steps in float32; None: no promise."""
-    relative_bound: float | None = None
-    """Norm of the differences over the norm of what one process's training changed, in any dtype; None: no promise."""
+    rounding: float | None = None
+    """Largest relative error of rounding a gradient for the wire, from which the proof of equality has a bound in any
+    dtype; None: gradients travel as they are."""
     exact = True
     """Whether it reduces in the parameters' own dtype, so that float64 agrees to 1e-10."""
     forgets = True

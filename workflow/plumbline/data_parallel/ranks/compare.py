@@ -88,6 +88,11 @@ def typical(whole: Sequence[Indices], lengths: Indices, count: int) -> list[Indi
     return [whole[nearest[number % len(whole)]] for number in range(count)]
 
 
+def offered(candidates: Sequence[dict[str, Any]], device: str) -> list[dict[str, Any]]:
+    """The candidates for `cpu` or `cuda`; there a process computes with its GPU, and threads make no difference."""
+    return [each for each in candidates if device == "cpu" or each["scaling"] != "threads"]
+
+
 def whole_batches(chosen: Sequence[Indices], world: int) -> list[tuple[Indices, Indices | None]]:
     """Weak scaling's steps: the batch of all ranks, and a rank's share of it, one of the `chosen` as it is.
 
@@ -105,7 +110,7 @@ def dealt(chosen: Sequence[Indices]) -> list[tuple[Indices, Indices | None]]:
 def compare(rank: Rank, request: dict[str, Any]) -> None:
     """Times the candidates in random order, round after round, then all-reduces of growing size in each world."""
     tokens = open_tokens(Path(request["tokens"]))
-    arms = [Arm(rank, request, tokens, described) for described in request["candidates"]]
+    arms = [Arm(rank, request, tokens, described) for described in offered(request["candidates"], rank.device.type)]
     for arm in arms:
         for _ in range(WARM_UPS):
             rank.stop_if_asked()

@@ -16,12 +16,15 @@ from plumbline.data_parallel.methods.interface import Replica, memory_bytes, met
 from plumbline.data_parallel.ranks.rank import Rank, main
 from plumbline.data_parallel.settings import ModelSettings, TrainingSettings
 from plumbline.data_parallel.training.data import Tokens, batches, open_tokens
-from plumbline.data_parallel.training.learner import Learner
+from plumbline.data_parallel.training.learner import Learner, rate
 from plumbline.data_parallel.training.model import SummedLoss, gpt2
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 EXACT = 1e-10
 """Bound in float64 of methods that reduce in the parameters' own dtype."""
+MARGIN = 1.5
+"""Of `rounding_bound`. For 17 shapes of model, batch, rate and steps, differences were 0.3 to 1.0 times the bound
+without it, and with a mean of the ranks' means 1.9 to 7.2 times."""
 
 
 def prove(rank: Rank, request: dict[str, Any]) -> None:
@@ -74,7 +77,7 @@ def _compared(
     except (NotImplementedError, RuntimeError) as error:  # every rank meets it
         return {"outcome": "unavailable", "message": one_line(error)[:200]}
     _, weights, learner = _trained(rank, request, tokens, dtype, name, group, stops)
-    difference: dict[str, Any] = {"outcome": "ok", "relative_bound": kind.relative_bound}
+    difference: dict[str, Any] = {"outcome": "ok"}
     difference["bound"] = kind.bound if dtype == "float32" else EXACT if kind.exact else None
     difference["wire_bytes_per_step"] = learner.replica.wire_bytes(request["training"]["accumulation"])
     difference["memory_bytes"] = memory_bytes(learner.replica, learner.optimizer)
@@ -82,8 +85,23 @@ def _compared(
     if rank.rank == 0:
         first, last = alone
         difference["largest"] = max(float((weights[key] - last[key]).abs().max()) for key in last)
-        difference["relative"] = _distance(weights, last) / _distance(first, last)
+        changed = _distance(first, last)
+        difference["relative"] = _distance(weights, last) / changed
+        if kind.rounding is not None:
+            wandered = rounding_bound(kind.rounding, learner.training, request["steps"], learner.replica.world)
+            count = sum(value.numel() for value in last.values())
+            difference["relative_bound"] = wandered * math.sqrt(count) / changed
     return difference
+
+
+def rounding_bound(rounding: float, training: TrainingSettings, steps: int, world: int) -> float:
+    """How far parameters may end from those of one process, root mean square, if the wire rounds gradients.
+
+    AdamW moves a parameter by about the learning rate, however large its gradient; a relative error of the gradient
+    moves it by that share of the rate. A sum over the ranks is rounded about as often as there are ranks. Roundings
+    are independent, so those of all ranks and steps add up as the root of the sum of their squares.
+    """
+    return MARGIN * rounding * math.sqrt(world * math.fsum(rate(training, number) ** 2 for number in range(steps)))
 
 
 def _trained(

@@ -72,9 +72,8 @@ class Learner:
         """Moves the parameters along their gradients, and clears these."""
         if self.training.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.replica.parameters, self.training.clip)
-        warm = min((number + 1) / (self.training.warmup_steps + 1), 1.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.training.learning_rate * warm
+            group["lr"] = rate(self.training, number)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=False)  # DDP's gradients are views of its buckets
 
@@ -95,6 +94,11 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=False)
         spans.settle()
         return spans.seconds["backward"]
+
+
+def rate(training: TrainingSettings, number: int) -> float:
+    """The learning rate after so many steps."""
+    return training.learning_rate * min((number + 1) / (training.warmup_steps + 1), 1.0)
 
 
 def _may_fuse(replica: Replica) -> bool:
