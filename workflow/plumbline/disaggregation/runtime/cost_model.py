@@ -3,8 +3,8 @@
 latency = round trips × RTT + bytes ÷ bandwidth + Σ max(FLOPs ÷ peak, bytes ÷ memory bandwidth)
           + operations × time of one + serialisation
 
-The sum is a roofline (Williams, Waterman & Patterson 2009, CACM 52) over the operations of a graph, which count by their
-FLOPs and bytes alone, never by name. Calls wait for what they read, and for their worker: K equal stages take
+The sum is a roofline (Williams, Waterman & Patterson 2009, CACM 52) over the operations of a graph, which count by
+their FLOPs and bytes alone, never by name. Calls wait for what they read, and for their worker: K equal stages take
 m + K − 1 times as long for m micro-batches as one of them, and branches as long as the longest. Imports no torch.
 """
 

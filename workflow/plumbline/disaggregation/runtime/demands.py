@@ -26,7 +26,10 @@ def calls_of(plan: Plan) -> list[CallDemand]:
     """Each call of a plan: what it sends, and what it waits for."""
     calls, found = plan.calls, []
     crossing = {
-        (made.call, made.output) for call in calls for made in call.made.values() if calls[made.call].worker != call.worker
+        (made.call, made.output)
+        for call in calls
+        for made in call.made.values()
+        if calls[made.call].worker != call.worker
     }
     has_weights: set[tuple[int, bytes]] = set()
     for number, call in enumerate(calls):
@@ -47,7 +50,13 @@ def calls_of(plan: Plan) -> list[CallDemand]:
                 returned_bytes=_bytes(call.graph, {key for key, one in call.routes.items() if one is Route.CLIENT}),
                 hop_bytes=_bytes(call.graph, hopping),
                 waits=sorted({made.call for name, made in call.made.items() if name in through}),
-                hops=sorted({one.call for name, one in call.made.items() if (one.call, one.output) in crossing and name not in through}),
+                hops=sorted(
+                    {
+                        made.call
+                        for name, made in call.made.items()
+                        if name not in through and (made.call, made.output) in crossing
+                    }
+                ),
                 answers=Route.CLIENT in call.routes.values(),
             )
         )

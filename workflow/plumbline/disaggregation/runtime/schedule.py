@@ -37,6 +37,8 @@ class Policy:
     """Inputs of different modalities are computed side by side until they meet."""
     direct_hop: bool = True
     """Values go from worker to worker, not through the client."""
+    cost_placement: bool = False
+    """`placement.placed` may run the program here, or on fewer workers, where the cost model finds that faster."""
 
     @classmethod
     def of(cls, *names: str) -> "Policy":

@@ -11,7 +11,7 @@ WORKLOADS: dict[str, Workload] = {one.name: one for one in (PREFILL, CNN, VQA)}
 
 
 def programs(name: str, shapes: Shapes, seed: int) -> dict[str, Program]:
-    """The programs of a workload by the names that their graphs are captured under: one, or many of the micro workload."""
+    """The programs of a workload by the names that their graphs are captured under; the micro workload has many."""
     if name == MICRO:
         return microbenchmark.programs(shapes.micro, seed)
     return {name: WORKLOADS[name].program(shapes, seed)}
