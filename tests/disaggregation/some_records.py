@@ -104,7 +104,7 @@ def micro_block(number: int, link: str = "loopback", **slowed: float) -> Workloa
     add("serialise_1048576", [CallDemand(worker=HERE, sent_bytes=1 << 20)])
     for family in ("matmul", "conv", "norm"):
         for size, (flops, moved, count) in OPERATIONS.items():
-            whole, half, program = f"{family}/{size}", f"{family}/{size}/half", f"{family}/{size}"
+            whole, half, program = f"{family}_{size}", f"{family}_{size}_half", f"{family}_{size}"
             demands.work[whole] = Work(operations=[(flops, moved, count)])
             demands.work[half] = Work(operations=[(flops / 2, moved / 2, count)])
             one = CallDemand(worker=0, work=whole, sent_bytes=moved / 8, returned_bytes=16)

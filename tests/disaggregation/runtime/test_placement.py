@@ -76,6 +76,22 @@ def test_a_program_runs_here_without_sending_anything():
         assert sum(one.wire.meter.sent_frames for one in deployment.remotes) == before
 
 
+class Weightless(torch.nn.Module):
+    """A module that only computes."""
+
+    def forward(self, image):
+        return image.relu()
+
+
+def test_a_program_without_weights_runs_on_a_worker_and_here():
+    program, weights, expected = captured(Weightless(), IMAGES, ("scores",), ("scores",), (6,))
+    assert weights == {}
+    with two_workers(weights) as deployment:
+        for plan in (here(program), schedule(program, Policy.of(*KEEPING)), schedule(program, Policy.of())):
+            deployment.load(plan)
+            torch.testing.assert_close(deployment.run(plan, IMAGES)["scores"], expected["scores"])
+
+
 def costs(**changes):
     values = {"flops_per_second": 1e9, "memory_bytes_per_second": 1e9, "operation_seconds": 1e-6}
     values |= {"graph_seconds": 1e-9, "call_seconds": 1e-9, "serialisation_seconds_per_byte": 1e-12, "sharing": 1.0}

@@ -100,7 +100,7 @@ def _arms(records: Sequence[WorkloadRecord]) -> Iterator[_Arm]:
             observation = Observation(link=link, calls=calls, work=work, seconds=seconds)
             program, _, variant = name.rpartition("/")
             if workload == MICRO:
-                yield _Arm(workload, program.partition("/")[0], program, variant, observation)
+                yield _Arm(workload, program.partition("_")[0], program, variant, observation)
             else:
                 yield _Arm(workload, workload, workload, name, observation)
 

@@ -27,7 +27,7 @@ from plumbline.disaggregation.runtime.meter import counted
 from plumbline.disaggregation.runtime.protocol import Op
 from plumbline.disaggregation.runtime.remote import Remote
 from plumbline.disaggregation.runtime.schedule import Captured
-from plumbline.disaggregation.settings import LOCAL, ROUND_TRIP, SERIALISE, Shapes
+from plumbline.disaggregation.settings import LOCAL, MICRO, ROUND_TRIP, SERIALISE, Shapes
 from plumbline.disaggregation.workloads import microbenchmark
 from plumbline.disaggregation.workloads.interface import Program
 
@@ -78,8 +78,10 @@ def ask_micro(
 
     arms = _Arms()
     _add_probes(arms, connections()[0])
-    for name, program in microbenchmark.programs(spec.shapes.micro, spec.seed).items():
-        _add_program(arms, name, program, connections(), graphs, device)
+    programs = microbenchmark.programs(spec.shapes.micro, spec.seed)
+    weights = microbenchmark.weights(programs)
+    for name, program in programs.items():
+        _add_program(arms, name, program, Deployment(connections(), weights, device), graphs)
     traffic = {name: _traffic(run, remotes) for name, run in arms.runs.items()}  # warms up, too
     first, *others = [Candidate(name=name, run=run) for name, run in arms.runs.items()]
     rounds = interleave(
@@ -134,22 +136,18 @@ def _serialise(value: Tensor) -> float:
     return time.perf_counter() - began
 
 
-def _add_program(
-    arms: _Arms, key: str, program: Program, remotes: list[Remote], graphs: Path, device: torch.device
-) -> None:
+def _add_program(arms: _Arms, name: str, program: Program, deployment: Deployment, graphs: Path) -> None:
     """A program, run by local and by each of its plans."""
-    name = key.partition("/")[2]
-    found, seconds = read_graphs(graphs, key)
+    found, seconds = read_graphs(graphs, f"{MICRO}/{name}")
     plans = microbenchmark.plans(Captured(graphs=found, rows=program.rows, wanted=program.wanted))
-    deployment = Deployment(remotes, program.module.state_dict(), device)
-    program.module.to(device)
+    program.module.to(deployment.here)
     began = time.perf_counter()
     for plan in plans.values():
         deployment.load(plan)
     arms.load_seconds += time.perf_counter() - began
     arms.capture_seconds += seconds
     arms.nodes += len(found[program.rows].nodes)
-    here = {place: one.to(device) for place, one in program.inputs.items()}
+    here = {place: one.to(deployment.here) for place, one in program.inputs.items()}
     local = partial(_local, program, here)
     expected = _all_outputs(program, here)
     arms.runs[f"{name}/{LOCAL}"] = partial(_timed, f"{name}/{LOCAL}", local, expected)

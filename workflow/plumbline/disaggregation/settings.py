@@ -168,7 +168,7 @@ class MicroSettings(Settings):
     sizes: Annotated[list[Annotated[int, Field(ge=8, multiple_of=8)]], Field(min_length=1)] = [32, 128]
     """Sizes of the operations: width of matrices, tokens of attention, eight times the height of images."""
     repeats: PositiveInt = 16
-    """How many times in a row each operation also runs, at the last size: much to compute for what is moved."""
+    """How many times in a row each operation also runs: more to compute for what is moved."""
 
     @field_validator("rows")
     @classmethod

@@ -52,7 +52,7 @@ def calibrated(observed: Sequence[Observation]) -> CostModel:
         return np.log([model.seconds(one.calls, one.work, one.link) for one in observed]) - measured
 
     start = np.log([*START.values(), *(value for _ in links for value in LINK_START.values())])
-    found = least_squares(errors, start, loss="soft_l1", f_scale=OUTLIER)
+    found = least_squares(errors, start, loss="soft_l1", f_scale=OUTLIER, ftol=1e-6, xtol=1e-6)
     return _model(np.exp(found.x), links)
 
 

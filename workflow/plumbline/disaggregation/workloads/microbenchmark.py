@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from plumbline.disaggregation.runtime.capture import capture
+from plumbline.disaggregation.runtime.graph import Graph, part
 from plumbline.disaggregation.runtime.schedule import Captured, Plan, Policy, here, schedule
 from plumbline.disaggregation.settings import CAPTURE, MICRO, SPLIT, MicroSettings
 from plumbline.disaggregation.workloads.interface import FULL, NO_SEMANTICS, REMOTE, Program
 
-VALUE, RESULT, MEAN = "value", "result", "mean"
+RESULT, MEAN = "result", "mean"
 HEADS, HEAD_WIDTH = 4, 32
 
 
@@ -45,11 +47,25 @@ class Repeated(nn.Module):
         self.operation = operation
         self.times = times
 
-    def forward(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """value: as the operation takes it, rows first."""
+    def forward(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The one input: as the operation takes it, rows first."""
+        (value,) = inputs.values()
         for _ in range(self.times):
             value = self.operation(value)
         return value, value.flatten(1).mean(1)
+
+
+class All(nn.Module):
+    """Every program at once, each with an input of its own name: exporting one costs as much as exporting all."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.programs = nn.ModuleDict(modules)
+
+    def forward(self, **inputs: Tensor) -> tuple[Tensor, ...]:
+        """The results and means, program by program."""
+        made = [self.programs[name](**{name: value}) for name, value in inputs.items()]
+        return tuple(one for both in made for one in both)
 
 
 Family = Callable[[int], tuple[nn.Module, tuple[int, ...]]]
@@ -64,8 +80,8 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def programs(settings: MicroSettings, seed: int) -> dict[str, Program]:
-    """By `microbenchmark/FAMILY/SIZExTIMES`: each family at each size, once, and at the last size repeated."""
-    cases = [*((size, 1) for size in settings.sizes), (settings.sizes[-1], settings.repeats)]
+    """By `FAMILY_SIZExTIMES`: each family at each size, once and repeated. Each has one input."""
+    cases = [(size, times) for size in settings.sizes for times in (1, settings.repeats)]
     draw = torch.Generator().manual_seed(seed)
     found = {}
     for family, build in FAMILIES.items():
@@ -73,18 +89,38 @@ def programs(settings: MicroSettings, seed: int) -> dict[str, Program]:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 operation, shape = build(size)
-            module = Repeated(operation, times).eval()
-            found[f"{MICRO}/{family}/{size}x{times}"] = Program(
+            module, name = Repeated(operation, times).eval(), f"{family}_{size}x{times}"
+            found[name] = Program(
                 module=module,
                 local=module,
-                inputs={VALUE: torch.randn((settings.rows, *shape), generator=draw)},
+                inputs={name: torch.randn((settings.rows, *shape), generator=draw)},
                 outputs=(RESULT, MEAN),
                 wanted=(MEAN,),
                 phase="forward",
-                modalities={VALUE: family},
+                modalities={name: family},
                 batches=(settings.rows, settings.rows // 2),
             )
     return found
+
+
+def graphs(programs: Mapping[str, Program]) -> dict[str, dict[int, Graph]]:
+    """The graphs of each program by number of rows."""
+    found: dict[str, dict[int, Graph]] = {name: {} for name in programs}
+    module = All({name: program.module for name, program in programs.items()})
+    first = next(iter(programs.values()))
+    for rows in first.batches:
+        inputs = {key: value[:rows] for program in programs.values() for key, value in program.inputs.items()}
+        outputs = [f"{name}/{output}" for name in programs for output in (RESULT, MEAN)]
+        whole, _ = capture(module, inputs, outputs, model=MICRO, phase=first.phase)
+        for name, own in found.items():
+            graph = part(whole, {output: whole.outputs[f"{name}/{output}"] for output in (RESULT, MEAN)})
+            own[rows] = graph.changed(model=f"{MICRO}/{name}")
+    return found
+
+
+def weights(programs: Mapping[str, Program]) -> dict[str, Tensor]:
+    """Of all programs, as their graphs name them."""
+    return dict(All({name: program.module for name, program in programs.items()}).state_dict())
 
 
 def plans(captured: Captured) -> dict[str, Plan]:
