@@ -110,6 +110,8 @@ def micro_block(number: int, link: str = "loopback", **slowed: float) -> Workloa
             one = CallDemand(worker=0, work=whole, sent_bytes=moved / 8, returned_bytes=16)
             parts = [CallDemand(worker=worker, work=half, sent_bytes=moved / 16) for worker in (0, 1)]
             factor = slowed.get(family, 1.0)
+            add(f"{program}/local", [CallDemand(worker=HERE, work=whole)], 0.5 * factor)
+            del demands.plans[f"{program}/local"]  # the model predicts graphs, not modules
             add(f"{program}/capture_only", [CallDemand(worker=HERE, work=whole)], factor)
             add(f"{program}/full", [one], factor)
             add(f"{program}/split", parts, factor)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from disaggregation.some_records import COSTS, OPERATIONS, block, graphs_block, micro_block, summarized
+from plumbline.disaggregation.commands import compare
 from plumbline.disaggregation.cost_analysis import judged
 from plumbline.disaggregation.cost_tables import costs_told, scores
 from plumbline.disaggregation.figures import FiguresSpec, figures
@@ -78,11 +79,20 @@ def test_the_summary_writes_the_calibration_the_table_the_findings_and_the_figur
     assert (frame.groupby(["program", "link"])["is_chosen"].sum() == 1).all()
     text = (folder / "disaggregation_analysis.md").read_text()
     assert "asked: at most 15%; reached" in text
-    assert "Without `cost_placement`, on one worker always" in text
+    assert "Without `cost_placement`, always on one worker" in text
     assert "| `cost_model.csv`" in (folder / "claims.md").read_text()
     assert "all families &" in (folder / "tables" / "cost_model.tex").read_text()
     figures(FiguresSpec(code="", inputs=""), folder / "results.json", folder / "figures" / "latency.pdf")
     assert (folder / "figures" / "cost_model.png").stat().st_size > 30_000
+
+
+def test_operations_of_two_results_are_compared_relative_to_their_own_local_runs(tmp_path):
+    for name in ("before", "after"):
+        summarized(tmp_path / name, [block(0), block(1)], blocks())
+    found = compare(tmp_path / "before", tmp_path / "after", None).values["changes"]
+    own = {one["unit"]: one for one in found}
+    assert own["microbenchmark loopback matmul_small/capture_only"]["before"] == pytest.approx(2, rel=0.02)
+    assert {one["verdict"] for one in found} == {"equal"}
 
 
 def test_without_the_micro_workload_nothing_is_calibrated_and_nothing_claimed(tmp_path):

@@ -142,7 +142,7 @@ def _placements(predictions: Sequence[Prediction], records: Sequence[WorkloadRec
 
 def _saved(placements: Sequence[Placement], records: Sequence[WorkloadRecord]) -> dict[str, Ratio]:
     """Round by round, in the geometric mean over the micro workload's programs."""
-    found = {}
+    found: dict[str, Ratio] = {}
     for link in dict.fromkeys(one.link for one in records if one.workload == MICRO):
         blocks = [one for one in records if (one.workload, one.link) == (MICRO, link)]
         times = [{arm.name: np.log(arm.seconds) for arm in one.arms} for one in blocks]

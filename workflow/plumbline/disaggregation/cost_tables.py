@@ -129,8 +129,8 @@ def costs_told(found: Judged | None) -> Iterator[str]:
     for link, ratio in found.saved.items():
         text = with_interval(ratio.value, ratio.low, ratio.high, digits=2)
         yield (
-            f"Without `cost_placement`, on one worker always, the micro workload's programs take {text} times as long"
-            f" on {link}, in the geometric mean, as where the model puts them."
+            f"Without `cost_placement`, always on one worker, the micro workload's programs take {text} times as long"
+            f" on {link} as where a model without their family puts them (geometric mean)."
         )
     yield _calibration(found.model)
 

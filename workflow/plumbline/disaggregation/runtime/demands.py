@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 
 from plumbline.disaggregation.runtime.cost_model import HERE, CallDemand, Demands, Work
-from plumbline.disaggregation.runtime.graph import Graph
+from plumbline.disaggregation.runtime.graph import Described, Graph
 from plumbline.disaggregation.runtime.program import size_of
 from plumbline.disaggregation.runtime.schedule import Plan, Route
 
@@ -37,7 +37,9 @@ def calls_of(plan: Plan) -> list[CallDemand]:
             found.append(CallDemand(worker=HERE, work=_key(call.graph)))
             continue
         through = {name for name, made in call.made.items() if calls[made.call].routes[made.output] is Route.CLIENT}
-        sent = [one for name, one in call.graph.inputs.items() if name not in call.made or name in through]
+        sent: list[Described] = [
+            one for name, one in call.graph.inputs.items() if name not in call.made or name in through
+        ]
         if not plan.weights_resident and (call.worker, call.graph.id) not in has_weights:
             has_weights.add((call.worker, call.graph.id))
             sent += call.graph.weights.values()
