@@ -10,7 +10,7 @@ from plumbline.core.present.formatting import number, percent, with_interval
 from plumbline.core.statistics.bootstrap import clustered_interval
 from plumbline.disaggregation.cost_analysis import Judged, Placement, Prediction, mean_error, rank_correlation
 from plumbline.disaggregation.runtime.cost_model import CostModel
-from plumbline.disaggregation.settings import MICRO
+from plumbline.disaggregation.settings import CAPTURE, MICRO
 
 COLUMNS = ["Not calibrated with", "Programs", "Mean error", "Spearman", "Placed", "Always here", "Always on a worker"]
 ALL = "all families"
@@ -120,6 +120,13 @@ def costs_told(found: Judged | None) -> Iterator[str]:
         f" places ({regret}), {100 * first.worst_regret:.0f}% in the worst case; {100 * first.here_regret:.1f}% longer"
         f" if it always runs in the client's process, and {100 * first.worker_regret:.0f}% if always on one worker."
     )
+    micro = [one for one in found.predictions if one.workload == MICRO]
+    here = mean_error([one for one in micro if one.variant == CAPTURE])
+    there = mean_error([one for one in micro if one.variant != CAPTURE])
+    yield (
+        f"Runs in the client's process, where nothing but operations counts, are predicted with a mean error of"
+        f" {100 * here:.0f}%, runs on workers with {100 * there:.0f}%. {_worst(micro)}"
+    )
     for one in others:
         kind = f"Family {one.name}, left out" if one.is_micro else f"Workload {one.name}, in no calibration"
         yield (
@@ -135,6 +142,18 @@ def costs_told(found: Judged | None) -> Iterator[str]:
     yield _calibration(found.model)
 
 
+def _worst(micro: Sequence[Prediction]) -> str:
+    """The program that is furthest off."""
+    programs = {one.program for one in micro}
+    errors = {name: mean_error([one for one in micro if one.program == name]) for name in programs}
+    name = max(errors, key=lambda one: (errors[one], one))
+    signed = np.mean([one.error for one in micro if one.program == name])
+    return (
+        f"Furthest off is {name}, by {100 * errors[name]:.0f}%: its operations take"
+        f" {'longer' if signed < 0 else 'less time'} than those of the other families with as many FLOPs and bytes."
+    )
+
+
 def _asked(is_reached: bool, text: str) -> str:
     return f"asked: {text}; {'reached' if is_reached else 'not reached'}"
 
@@ -147,7 +166,7 @@ def _calibration(costs: CostModel) -> str:
     return (
         f"Calibrated from all families, this machine computes {costs.flops_per_second / 1e9:.0f} GFLOP/s and moves"
         f" {costs.memory_bytes_per_second / 1e9:.0f} GB/s; an operation takes {1e6 * costs.operation_seconds:.0f} µs"
-        f" besides, a graph {1e6 * costs.graph_seconds:.0f} µs, a worker's call {1e6 * costs.call_seconds:.0f} µs, a"
+        f" besides, a graph {1e6 * costs.graph_seconds:.0f} µs, a worker's call {1e6 * costs.call_seconds:.0f} µs and a"
         f" byte {1e9 * costs.serialisation_seconds_per_byte:.2g} ns at each end. While both workers compute, each takes"
-        f" {costs.sharing:.2f} times as long. {links}."
+        f" {costs.sharing:.2f} times as long. {links[0].upper()}{links[1:]}."
     )

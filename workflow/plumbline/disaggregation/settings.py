@@ -215,7 +215,7 @@ class DisaggregationSettings(Settings):
         "llm_prefill": ["loopback", "1gbit"],
         "vision_cnn": ["loopback"],
         "multimodal_vqa": ["loopback"],
-        "microbenchmark": ["loopback", "1gbit"],
+        "microbenchmark": ["loopback"],
     }
     """Workloads beside decoding, captured as graphs, each with its networks. An empty list leaves one out."""
     workload_seconds: PositiveFloat = 0.5

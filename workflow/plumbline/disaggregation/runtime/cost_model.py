@@ -1,7 +1,7 @@
 """How long a plan takes, predicted from what its graphs compute and what it moves.
 
 latency = round trips × RTT + bytes ÷ bandwidth + Σ max(FLOPs ÷ peak, bytes ÷ memory bandwidth)
-          + operations × time of one + serialisation
+          + operations × time of one + serialisation + graphs and calls × a time of each
 
 The sum is a roofline (Williams, Waterman & Patterson 2009, CACM 52) over the operations of a graph, which count by
 their FLOPs and bytes alone, never by name. Calls wait for what they read, and for their worker: K equal stages take
@@ -89,7 +89,7 @@ class CostModel(Settings):
     graph_seconds: Positive
     """Of running a graph, wherever, beside its operations: what other work has left in the caches."""
     call_seconds: Positive
-    """Of each call of a worker, beside the round trip and its graph: making, parsing and answering the request."""
+    """Of each call, at each end, beside the round trip and its graph: a request made, sent, parsed and answered."""
     serialisation_seconds_per_byte: Positive
     """Of the MAC, at each end."""
     sharing: Positive
@@ -150,7 +150,7 @@ class CostModel(Settings):
                 answered.append(free[HERE])
                 continue
             asked = max([sending, *(answered[one] for one in call.waits)])
-            sending = asked + each(call.sent_bytes) + call.sent_bytes / costs.bytes_per_second
+            sending = asked + self.call_seconds + each(call.sent_bytes) + call.sent_bytes / costs.bytes_per_second
             given = [
                 computed[one] + calls[one].hop_bytes / between.bytes_per_second + between.round_trip_seconds / 2
                 for one in call.hops
