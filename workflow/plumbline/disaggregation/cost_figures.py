@@ -40,5 +40,5 @@ def cost_model(predictions: Sequence[Prediction]) -> Figure:
     micro = [one for one in predictions if one.workload == MICRO]
     error, rank = mean_error(micro), rank_correlation(micro)
     axes.set_title(f"Families left out in turn: mean error {100 * error:.0f}%, Spearman {rank:.2f}")
-    legend_below(figure, handles)
+    legend_below(figure, handles, columns=4)
     return figure

@@ -19,7 +19,7 @@ from plumbline.disaggregation.capture import read_graphs
 from plumbline.disaggregation.links import Network
 from plumbline.disaggregation.measure import reached
 from plumbline.disaggregation.runtime import buffers
-from plumbline.disaggregation.runtime.cost_model import HERE, CallDemand, Demands
+from plumbline.disaggregation.runtime.cost_model import HERE, CallDemand, Demands, Work
 from plumbline.disaggregation.runtime.demands import demands
 from plumbline.disaggregation.runtime.deployment import Deployment
 from plumbline.disaggregation.runtime.keys import keyed, tagged
@@ -55,7 +55,7 @@ class _Arms:
     """What takes turns, what each takes of the machine, and what preparing it took."""
 
     runs: dict[str, Callable[[], float]] = field(default_factory=dict)
-    work: dict[str, Any] = field(default_factory=dict)
+    work: dict[str, Work] = field(default_factory=dict)
     plans: dict[str, list[CallDemand]] = field(default_factory=dict)
     capture_seconds: float = 0.0
     load_seconds: float = 0.0
@@ -82,6 +82,24 @@ def ask_micro(
     weights = microbenchmark.weights(programs)
     for name, program in programs.items():
         _add_program(arms, name, program, Deployment(connections(), weights, device), graphs)
+    told, is_precise = _turns(spec, arms, remotes)
+    found = counted([one.wire for one in remotes])
+    for remote in remotes:
+        remote.close()
+    return {
+        "arms": told,
+        "costs": Demands(work=arms.work, plans=arms.plans).model_dump(mode="json"),
+        "precise": is_precise,
+        "nodes": arms.nodes,
+        "capture_seconds": arms.capture_seconds,
+        "load_seconds": arms.load_seconds,
+        "client_pid": os.getpid(),
+        **found,
+    }
+
+
+def _turns(spec: MicroSpec, arms: _Arms, remotes: Sequence[Remote]) -> tuple[list[dict[str, Any]], bool]:
+    """Every arm as a record has it, and whether the time sufficed for the precision."""
     traffic = {name: _traffic(run, remotes) for name, run in arms.runs.items()}  # warms up, too
     first, *others = [Candidate(name=name, run=run) for name, run in arms.runs.items()]
     rounds = interleave(
@@ -97,19 +115,7 @@ def ask_micro(
         sizes, trips = traffic[first.name if name == CONTROL else name]
         row = {"name": name, "kind": "variant" if "/" in name else "probe", "seconds": seconds.tolist()}
         told.append(row | {"bytes": sizes if trips else None, "round_trips": trips or None})
-    found = counted([one.wire for one in remotes])
-    for remote in remotes:
-        remote.close()
-    return {
-        "arms": told,
-        "costs": Demands(work=arms.work, plans=arms.plans).model_dump(mode="json"),
-        "precise": rounds.precise,
-        "nodes": arms.nodes,
-        "capture_seconds": arms.capture_seconds,
-        "load_seconds": arms.load_seconds,
-        "client_pid": os.getpid(),
-        **found,
-    }
+    return told, rounds.precise
 
 
 def _add_probes(arms: _Arms, remote: Remote) -> None:
