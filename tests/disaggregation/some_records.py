@@ -6,6 +6,7 @@ import numpy as np
 
 from plumbline.core.plan.target import canonical, digest
 from plumbline.disaggregation.record import MeasureRecord
+from plumbline.disaggregation.runtime.cost_model import HERE, CallDemand, CostModel, Demands, LinkCosts, Work
 from plumbline.disaggregation.settings import FULL, REMOTE
 from plumbline.disaggregation.summarize import SummarizeSpec, summarize
 from plumbline.disaggregation.workload_record import WorkloadRecord, target_name
@@ -70,6 +71,54 @@ def graphs_block(number: int, link: str = "loopback", **changes: object) -> Work
     values |= {"workload": "multimodal_vqa", "block": number, "arms": arms, "precise": True, "serial": "no_branches"}
     values |= {"unit": "question", "units": 4, "spec": {"block": number}}
     return WorkloadRecord.model_validate(HEAD | values | changes)
+
+
+COSTS = CostModel(
+    flops_per_second=5e10,
+    memory_bytes_per_second=1e10,
+    operation_seconds=1e-5,
+    graph_seconds=1e-4,
+    call_seconds=2e-4,
+    serialisation_seconds_per_byte=1e-9,
+    sharing=1.2,
+    links={
+        "loopback": LinkCosts(round_trip_seconds=2e-4, bytes_per_second=2e9),
+        "1gbit": LinkCosts(round_trip_seconds=3e-4, bytes_per_second=1.2e8),
+    },
+)
+OPERATIONS = {"small": (1e5, 1e4, 2.0), "wide": (1e6, 8e6, 2.0), "deep": (2e8, 1e6, 16.0), "huge": (2e9, 1e6, 2.0)}
+"""FLOPs, bytes and how many."""
+
+
+def micro_block(number: int, link: str = "loopback", **slowed: float) -> WorkloadRecord:
+    """A block of the micro workload that takes what COSTS says; slowed: family -> how many times as long."""
+    draw = np.random.default_rng(number)
+    demands, arms = Demands(), []
+
+    def add(name: str, calls: list[CallDemand], factor: float = 1.0) -> None:
+        seconds = factor * COSTS.seconds(calls, demands.work, link) * draw.normal(1, 0.002, ROUNDS)
+        demands.plans[name] = calls
+        arms.append({"name": name, "kind": "variant", "seconds": list(seconds), "bytes": None, "round_trips": None})
+
+    add("round_trip", [])
+    add("serialise_1048576", [CallDemand(worker=HERE, sent_bytes=1 << 20)])
+    for family in ("matmul", "conv", "norm"):
+        for size, (flops, moved, count) in OPERATIONS.items():
+            whole, half, program = f"{family}_{size}", f"{family}_{size}_half", f"{family}_{size}"
+            demands.work[whole] = Work(operations=[(flops, moved, count)])
+            demands.work[half] = Work(operations=[(flops / 2, moved / 2, count)])
+            one = CallDemand(worker=0, work=whole, sent_bytes=moved / 8, returned_bytes=16)
+            parts = [CallDemand(worker=worker, work=half, sent_bytes=moved / 16) for worker in (0, 1)]
+            factor = slowed.get(family, 1.0)
+            add(f"{program}/local", [CallDemand(worker=HERE, work=whole)], 0.5 * factor)
+            del demands.plans[f"{program}/local"]  # the model predicts graphs, not modules
+            add(f"{program}/capture_only", [CallDemand(worker=HERE, work=whole)], factor)
+            add(f"{program}/full", [one], factor)
+            add(f"{program}/split", parts, factor)
+            add(f"{program}/remote", [one.model_copy(update={"returned_bytes": moved / 8})], factor)
+    values = {"trial": f"microbenchmark-{link}-{number}", "outcome": "ok", "device": "cpu", "link": link, "arms": arms}
+    values |= {"workload": "microbenchmark", "block": number, "costs": demands, "spec": {"block": number}}
+    return WorkloadRecord.model_validate(HEAD | values)
 
 
 def summarized(folder, records, others=()):

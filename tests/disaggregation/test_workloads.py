@@ -18,6 +18,7 @@ from plumbline.disaggregation.settings import DisaggregationSettings
 from plumbline.disaggregation.workload_analysis import speedups, workload_cells
 from plumbline.disaggregation.workload_record import WorkloadRecord
 from plumbline.disaggregation.workloads import WORKLOADS
+from plumbline.disaggregation.workloads.microbenchmark import FAMILIES
 
 SHAPES = {
     "contexts": [8],
@@ -34,6 +35,7 @@ SHAPES = {
         "heads": 2,
         "answers": 5,
     },
+    "micro": {"rows": 2, "sizes": [8], "repeats": 2},
 }
 SETTINGS = DisaggregationSettings.model_validate(SHAPES)
 CAN_SHAPE = os.geteuid() == 0 and shutil.which("ip") and shutil.which("tc")
@@ -47,7 +49,8 @@ VARIANTS = {
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory):
     path = tmp_path_factory.mktemp("graphs") / "graphs.json"
-    capture(CaptureSpec(workloads=list(WORKLOADS), shapes=SETTINGS.shapes, seed=0, code="", inputs=""), path)
+    names = [*WORKLOADS, "microbenchmark"]
+    capture(CaptureSpec(workloads=names, shapes=SETTINGS.shapes, seed=0, code="", inputs=""), path)
     return path
 
 
@@ -76,6 +79,36 @@ def test_every_variant_of_every_workload_gives_the_local_outputs_on_two_workers(
         cost = {arm.name: arm.bytes for arm in record.arms if arm.bytes}
         assert cost["full"] < cost["no_semantics"]
         assert cost["full"] < cost["no_weights_resident"]
+
+
+def test_every_operation_of_the_micro_workload_gives_the_local_outputs_wherever_it_runs(tmp_path, graphs):
+    (record,) = measured(tmp_path, graphs, "microbenchmark")
+    assert record.ok, record.message
+    cost = {arm.name: arm.bytes for arm in record.arms}
+    programs = {f"{family}_8x{times}" for family in FAMILIES for times in (1, 2)}
+    places = ("local", "capture_only", "full", "split", "remote", "no_semantics")
+    probes = {"round_trip", "control", "serialise_65536", "serialise_1048576"}
+    assert set(cost) == {f"{program}/{place}" for program in programs for place in places} | probes
+    assert set(record.costs.plans) == {name for name in cost if not name.endswith(("/local", "control"))}
+    for program in programs:
+        assert cost[f"{program}/local"] is cost[f"{program}/capture_only"] is None
+        assert cost[f"{program}/full"] < cost[f"{program}/remote"] <= cost[f"{program}/no_semantics"]
+    assert cost["matmul_8x1/remote"] + 4 * 8 * 8 <= cost["matmul_8x1/no_semantics"]
+    assert len({*record.worker_pids, record.client_pid, os.getpid()}) == 4
+    assert record.protocol_bytes == record.kernel_bytes > 0
+    assert len({len(arm.seconds) for arm in record.arms}) == 1
+
+
+def test_wrong_outputs_of_an_operation_are_the_outcome_invalid_output(tmp_path, graphs):
+    values = json.loads(graphs.read_text())
+    for node in values["workloads"]["microbenchmark/norm_8x1"]["graphs"]["2"]["nodes"]:
+        if "layer_norm" in node["op"]:
+            node["op"], node["args"] = "aten.relu.default", node["args"][:1]
+    other = tmp_path / "graphs.json"
+    other.write_text(json.dumps(values))
+    (record,) = measured(tmp_path / "block", other, "microbenchmark")
+    assert record.outcome == "invalid_output"
+    assert record.message == "norm_8x1/capture_only: mean is not what local computes"
 
 
 def test_other_outputs_are_the_outcome_invalid_output_and_other_workloads_go_on(tmp_path, graphs):

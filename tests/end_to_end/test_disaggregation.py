@@ -24,8 +24,8 @@ def test_the_study_runs_from_processes_to_figures(measured):
     assert set(frame["variant"]) >= {"control", "full", "no_semantics"}
     assert (measured.study / "figures" / "latency.pdf").exists()
     others = [json.loads(path.read_text()) for path in (measured.study / "trials").glob("block-*/*.json")]
-    assert [record["outcome"] for record in others] == ["ok"] * 6
-    assert len({pid for record in others for pid in (*record["worker_pids"], record["client_pid"])}) == 18
+    assert [record["outcome"] for record in others] == ["ok"] * 8
+    assert len({pid for record in others for pid in (*record["worker_pids"], record["client_pid"])}) == 24
     frame = pd.read_csv(measured.study / "workloads.csv")
     assert set(frame["workload"]) == {"llm_prefill", "vision_cnn", "multimodal_vqa"}
 

@@ -89,6 +89,8 @@ rule disaggregation_summarize:
         summary="<results>/disaggregation/summary.csv",
         contrasts="<results>/disaggregation/contrasts.csv",
         workloads="<results>/disaggregation/workloads.csv",
+        costs="<results>/disaggregation/cost_model.csv",
+        calibration="<results>/disaggregation/calibration.json",
         analysis="<results>/disaggregation/disaggregation_analysis.md",
         claims="<results>/disaggregation/claims.md",
         tables=expand("<results>/disaggregation/tables/{table}.tex", table=disaggregation_settings.TABLES),

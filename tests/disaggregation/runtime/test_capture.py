@@ -51,6 +51,21 @@ def test_nodes_have_residency_modality_and_cost():
     assert len(states) == 1
 
 
+class Views(nn.Module):
+    """A transposed view that is copied, and a reshape that needs no copy."""
+
+    def forward(self, value):
+        return value.transpose(0, 1).contiguous(), value.reshape(-1) + 1
+
+
+def test_views_move_nothing_and_copies_do():
+    graph, _ = capture(Views(), {"value": torch.randn(3, 4)}, ["copied", "added"], model="test", phase="forward")
+    moved = {node.name: node.bytes for node in graph.nodes}
+    copied, added = (graph.outputs[name].ref for name in ("copied", "added"))
+    assert moved[copied] == moved[added] == 2 * 3 * 4 * 4
+    assert [size for name, size in moved.items() if name not in (copied, added)] == [0, 0]
+
+
 def test_what_no_input_decides_is_computed_once():
     image = torch.randn(3, 8)
     program, weights, expected = captured(Layers(), {"image": image}, ("image",), ("image",), (3,))

@@ -10,6 +10,8 @@ from plumbline.core.run.records import machine_note, machines
 from plumbline.core.statistics.hypothesis_tests import ALPHA
 from plumbline.disaggregation.analysis import Cell
 from plumbline.disaggregation.contrasts import Contrast, blocks_for_wilcoxon, least_wilcoxon_p
+from plumbline.disaggregation.cost_analysis import Judged
+from plumbline.disaggregation.cost_tables import costs_told
 from plumbline.disaggregation.record import MeasureRecord
 from plumbline.disaggregation.settings import CAPTURE, FULL, GENERATE, LOCAL, MARGIN
 from plumbline.disaggregation.workload_analysis import differences_told, gains_told, speedups, workload_cells
@@ -21,9 +23,11 @@ FEATURE = "What does each semantic feature save?"
 BASELINE = "How do the baselines compare?"
 GAIN = "What do two workers gain?"
 OTHER = "What does each thing that the runtime knows save in the other workloads?"
+MODEL = "How well does the cost model predict what it has not seen?"
 CAVEAT = "Caveats"
-QUESTIONS = (COST, FEATURE, BASELINE, GAIN, OTHER, CAVEAT)
+QUESTIONS = (COST, FEATURE, BASELINE, GAIN, OTHER, MODEL, CAVEAT)
 GRAPH_TRIALS = "trials/block-*/*.json"
+COST_FILES = ("cost_model.csv", "tables/cost_model.tex", "figures/cost_model.pdf", "calibration.json", GRAPH_TRIALS)
 DOES = {
     "no_stream": "the client asks for each token",
     "no_server_sampling": "the worker sends the last position's logits, and the client asks and chooses",
@@ -55,8 +59,9 @@ def all_claims(
     found: Sequence[Cell],
     compared: Sequence[Contrast],
     others: Sequence[WorkloadRecord] = (),
+    costs: Judged | None = None,
 ) -> list[Claim]:
-    """Every claim, question by question. others: records of workloads of captured graphs."""
+    """Every claim, question by question. others: records of workloads of captured graphs. costs: the cost model's."""
     graphs = workload_cells(others)
     shown = ("workloads.csv", "tables/workloads.tex", GRAPH_TRIALS)
     return [
@@ -69,6 +74,7 @@ def all_claims(
             for text in gains_told(speedups(others))
         ),
         *(Claim(OTHER, text, shown) for text in differences_told(graphs)),
+        *(Claim(MODEL, text, COST_FILES) for text in costs_told(costs)),
         *(Claim(CAVEAT, text, shown) for text, shown in _caveats(records, compared)),
         *(Claim(CAVEAT, text, shown) for text in _shared(others)),
     ]
@@ -77,7 +83,7 @@ def all_claims(
 def findings(claims: Sequence[Claim]) -> str:
     """The claims as Markdown, under their questions."""
     told = {one: [claim.text for claim in claims if claim.question == one] for one in QUESTIONS}
-    return findings_text(TITLE, {one: texts for one, texts in told.items() if texts or one not in (GAIN, OTHER)})
+    return findings_text(TITLE, {one: texts for one, texts in told.items() if texts or one not in (GAIN, OTHER, MODEL)})
 
 
 def claims_text(claims: Sequence[Claim]) -> str:

@@ -100,6 +100,7 @@ def compare(first: Path, second: Path, threshold: float | None) -> Answer:
     from plumbline.core.present.comparing import compared
     from plumbline.core.statistics.before_after import Measured
     from plumbline.disaggregation.record import MeasureRecord
+    from plumbline.disaggregation.settings import LOCAL
     from plumbline.disaggregation.workload_record import WorkloadRecord
 
     def ratio(name: str, seconds: list[float], local: list[float], block: int) -> Measured:
@@ -119,8 +120,10 @@ def compare(first: Path, second: Path, threshold: float | None) -> Answer:
                 yield ratio(name, arm.seconds, context.arms[0].seconds, record.block)
 
     def of_graphs(record: WorkloadRecord) -> Iterator[Measured]:
+        times = {arm.name: arm.seconds for arm in record.arms}
         for arm in record.arms[1:]:
             name = f"{record.workload} {record.link} {arm.name}"
-            yield ratio(name, arm.seconds, record.arms[0].seconds, record.block)
+            local = times.get(f"{arm.name.rpartition('/')[0]}/{LOCAL}", record.arms[0].seconds)
+            yield ratio(name, arm.seconds, local, record.block)
 
     return compared(MeasureRecord, measured, (first, second), threshold, {WorkloadRecord: of_graphs})

@@ -17,6 +17,8 @@ from plumbline.core.run.records import read_results
 from plumbline.core.run.stage import stage
 from plumbline.core.settings import validated
 from plumbline.disaggregation.analysis import Cell, cells
+from plumbline.disaggregation.cost_analysis import Prediction
+from plumbline.disaggregation.cost_figures import cost_model
 from plumbline.disaggregation.record import MeasureRecord
 from plumbline.disaggregation.settings import CAPTURE, FEATURES, FIGURES, FULL, GENERATE, LOCAL, SENDING
 from plumbline.disaggregation.workload_analysis import Speedup, WorkloadCell, speedups, workload_cells
@@ -133,6 +135,7 @@ class Found:
     decoding: list[Cell]
     workloads: list[WorkloadCell]
     gains: list[Speedup]
+    predictions: list[Prediction]
 
 
 DRAWINGS: dict[str, Callable[[Found], Figure]] = {
@@ -142,6 +145,7 @@ DRAWINGS: dict[str, Callable[[Found], Figure]] = {
     "workloads": lambda found: workload_times(found.workloads),
     "workload_traffic": lambda found: workload_traffic(found.workloads),
     "speedup": lambda found: speedup(found.gains),
+    "cost_model": lambda found: cost_model(found.predictions),
 }
 
 
@@ -153,7 +157,8 @@ def figures(spec: FiguresSpec, results: Path, output: Path) -> None:
     """
     records, merged = read_results(results, MeasureRecord)
     others = [validated(WorkloadRecord, one, str(results)) for one in merged.get("workloads", [])]
-    found = Found(cells(records), workload_cells(others), speedups(others))
+    predictions = [Prediction(**one) for one in merged.get("predictions", [])]
+    found = Found(cells(records), workload_cells(others), speedups(others), predictions)
     draw_figures(DRAWINGS, FIGURES, found, output.parent)
 
 

@@ -29,18 +29,19 @@ from plumbline.core.run.stage import stage
 from plumbline.disaggregation.capture import read_graphs
 from plumbline.disaggregation.links import PORT, Network, network
 from plumbline.disaggregation.measure import WEIGHTS_BYTES, reached
+from plumbline.disaggregation.micro_turns import ask_micro
 from plumbline.disaggregation.runtime.connection import Bounds
+from plumbline.disaggregation.runtime.demands import demands
 from plumbline.disaggregation.runtime.deployment import Deployment
 from plumbline.disaggregation.runtime.flat import Weights
 from plumbline.disaggregation.runtime.graph import Graph
-from plumbline.disaggregation.runtime.meter import settled
+from plumbline.disaggregation.runtime.meter import counted
 from plumbline.disaggregation.runtime.program import Program as Runnable
 from plumbline.disaggregation.runtime.protocol import Limits
-from plumbline.disaggregation.runtime.remote import Remote
-from plumbline.disaggregation.runtime.schedule import LOGITS, TOKEN, Captured, Plan, Route
+from plumbline.disaggregation.runtime.schedule import LOGITS, TOKEN, Captured, Plan, Route, here
 from plumbline.disaggregation.runtime.weights import Store
 from plumbline.disaggregation.runtime.worker import Worker
-from plumbline.disaggregation.settings import LOCAL, Link, Shapes, WorkloadName
+from plumbline.disaggregation.settings import LOCAL, MICRO, Link, Shapes, WorkloadName
 from plumbline.disaggregation.workload_record import CEILING, WorkloadRecord
 from plumbline.disaggregation.workloads import WORKLOADS
 from plumbline.disaggregation.workloads.interface import Plans, Program
@@ -84,9 +85,11 @@ def _block(spec: MeasureGraphsSpec, graphs: Path, name: WorkloadName, link: Link
     secret, between = secrets.token_bytes(32), network(link)
     beside = socket.create_server(("127.0.0.1", 0)) if between.listening is not None else None
     addresses = [between.address, _second_address(between, beside)]
+    asking = (spec, between, addresses, secret, graphs)
+    client = partial(ask_micro, *asking) if name == MICRO else partial(ask, *asking, name)
     members = [
         Member(work=partial(serve_both, spec, between, beside, addresses, secret), name="workers"),
-        Member(work=partial(ask, spec, between, addresses, secret, graphs, name), name="client"),
+        Member(work=client, name="client"),
     ]
     served, found = run_group(members)
     for listening in (between.listening, beside):
@@ -166,11 +169,12 @@ def ask(
         deployment.load(plan)
     load_seconds = time.perf_counter() - began
     arms, rounds = _turns(spec, name, program, plans, deployment, device)
-    counted = _counted(remotes)
+    found_bytes = counted([one.wire for one in remotes])
     for remote in remotes:
         remote.close()
     return {
         "arms": arms,
+        "costs": demands({**plans.variants, LOCAL: here(captured)}).model_dump(mode="json"),
         "precise": rounds.precise,
         "unit": workload.unit,
         "units": program.rows,
@@ -181,7 +185,7 @@ def ask(
         "capture_seconds": capture_seconds,
         "load_seconds": load_seconds,
         "client_pid": os.getpid(),
-        **counted,
+        **found_bytes,
     }
 
 
@@ -311,21 +315,6 @@ def _check_kept(name: str, plan: Plan, deployment: Deployment, expected: Mapping
                 rows = slice(None) if call.rows is None else slice(*call.rows)
                 _check(LOCAL, f"{output} kept by {name}", deployment.fetch(call.worker, number), expected[output][rows])
             number += 1
-
-
-def _counted(remotes: list[Remote]) -> dict[str, int | None]:
-    """Bytes of all connections by the protocol's counters and the kernel's. Raises RuntimeError where they differ."""
-    protocol, kernels = 0, []
-    for remote in remotes:
-        settled(remote.wire.socket)
-        meter, kernel = remote.wire.meter, remote.wire.kernel()
-        protocol += meter.sent_bytes + meter.received_bytes
-        kernels.append(None if kernel is None else kernel.acknowledged + kernel.received)
-    known = [one for one in kernels if one is not None]
-    counted = sum(known) if len(known) == len(kernels) else None
-    if counted is not None and counted != protocol:
-        raise RuntimeError(f"the protocol counted {protocol} bytes, the kernel {counted}")
-    return {"protocol_bytes": protocol, "kernel_bytes": counted}
 
 
 if __name__ == "__main__":

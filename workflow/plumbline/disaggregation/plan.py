@@ -35,7 +35,7 @@ def plan(
         reads={"trials": trials, **({"workloads": blocks} if blocks else {})},
         merges=[*trials, *blocks],
         beside={
-            "summary": ["summary.csv", "contrasts.csv", "workloads.csv"],
+            "summary": ["summary.csv", "contrasts.csv", "workloads.csv", "cost_model.csv", "calibration.json"],
             "analysis": ["disaggregation_analysis.md", "claims.md"],
             "tables": [f"tables/{table}.tex" for table in TABLES],
         },

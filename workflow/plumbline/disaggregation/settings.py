@@ -46,9 +46,14 @@ OTHERS = (RPC, RAY)
 SENDING = (*REMOTE, *OTHERS)
 MARGIN = 0.05
 """Two times within this share of each other, either way, are equivalent: what "no overhead" means."""
-FIGURES = ("latency", "features", "traffic", "workloads", "workload_traffic", "speedup")
-TABLES = ("decode", "features", "baselines", "workloads")
-WorkloadName = Literal["llm_prefill", "vision_cnn", "multimodal_vqa"]
+FIGURES = ("latency", "features", "traffic", "workloads", "workload_traffic", "speedup", "cost_model")
+TABLES = ("decode", "features", "baselines", "workloads", "cost_model")
+WorkloadName = Literal["llm_prefill", "vision_cnn", "multimodal_vqa", "microbenchmark"]
+MICRO: WorkloadName = "microbenchmark"
+SPLIT = "split"
+"""Of the micro workload: half of the rows on each worker."""
+ROUND_TRIP, SERIALISE = "round_trip", "serialise"
+"""Of the micro workload: what is not a program, but part of a call's costs."""
 
 
 class ModelSettings(Settings):
@@ -155,6 +160,24 @@ class VqaSettings(Settings):
         return self
 
 
+class MicroSettings(Settings):
+    """Workload `microbenchmark`: single operations, from which the cost model is calibrated."""
+
+    rows: PositiveInt = 4
+    """Rows of each input; two workers take half each."""
+    sizes: Annotated[list[Annotated[int, Field(ge=8, multiple_of=8)]], Field(min_length=1)] = [32, 128]
+    """Sizes of the operations: width of matrices, tokens of attention, eight times the height of images."""
+    repeats: PositiveInt = 16
+    """How many times in a row each operation also runs: more to compute for what is moved."""
+
+    @field_validator("rows")
+    @classmethod
+    def _even(cls, rows: int) -> int:
+        if rows % 2:
+            raise ValueError(f"{rows} is odd: two workers take half of the rows each")
+        return rows
+
+
 class Shapes(Settings):
     """What decides the programs of the workloads."""
 
@@ -162,6 +185,7 @@ class Shapes(Settings):
     prefill: PrefillSettings
     vision: VisionSettings
     vqa: VqaSettings
+    micro: MicroSettings
 
 
 class DisaggregationSettings(Settings):
@@ -191,6 +215,7 @@ class DisaggregationSettings(Settings):
         "llm_prefill": ["loopback", "1gbit"],
         "vision_cnn": ["loopback"],
         "multimodal_vqa": ["loopback"],
+        "microbenchmark": ["loopback"],
     }
     """Workloads beside decoding, captured as graphs, each with its networks. An empty list leaves one out."""
     workload_seconds: PositiveFloat = 0.5
@@ -201,11 +226,13 @@ class DisaggregationSettings(Settings):
     """Shape of `vision_cnn`."""
     vqa: VqaSettings = VqaSettings()
     """Shape of `multimodal_vqa`."""
+    micro: MicroSettings = MicroSettings()
+    """Sizes of `microbenchmark`."""
 
     @property
     def shapes(self) -> Shapes:
         """Of all workloads of captured graphs."""
-        return Shapes(model=self.model, prefill=self.prefill, vision=self.vision, vqa=self.vqa)
+        return Shapes(model=self.model, prefill=self.prefill, vision=self.vision, vqa=self.vqa, micro=self.micro)
 
     @field_validator("baselines")
     @classmethod

@@ -1,12 +1,13 @@
 """Stage `disaggregation.summarize`: all blocks as tables, and the findings with what shows each."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
 from plumbline.core.errors import UserError
-from plumbline.core.files import write_text
+from plumbline.core.files import write_json, write_text
 from plumbline.core.measure.interleave import CONTROL
 from plumbline.core.plan.target import MergeSpec
 from plumbline.core.present.formatting import MISSING, number, p_text, with_interval
@@ -17,6 +18,8 @@ from plumbline.core.run.stage import stage
 from plumbline.disaggregation.analysis import Cell, cells, cells_frame
 from plumbline.disaggregation.claims import all_claims, claims_text, findings
 from plumbline.disaggregation.contrasts import Contrast, contrasts, contrasts_frame
+from plumbline.disaggregation.cost_analysis import judged
+from plumbline.disaggregation.cost_tables import cost_frame, cost_table
 from plumbline.disaggregation.record import MeasureRecord, read_trials
 from plumbline.disaggregation.settings import MARGIN, SENDING
 from plumbline.disaggregation.workload_analysis import (
@@ -94,8 +97,21 @@ def summarize(spec: SummarizeSpec, trials: list[Path], workloads: list[Path], ou
         " bytes both ways between the client and two workers, and round trips.",
         label="tab:disaggregation-workloads",
     )
-    write_results(output, records, workloads=[one.to_json() for one in others])
-    claims = all_claims(records, found, compared, others)
+    costs = judged(others)
+    write_csv(cost_frame(costs), folder / "cost_model.csv")
+    write_json(folder / "calibration.json", None if costs is None else costs.model.model_dump(mode="json"))
+    write_latex(
+        cost_table(costs),
+        folder / "tables" / "cost_model.tex",
+        caption="How near the cost model comes to what was measured, for families of operations and workloads that it"
+        " was not calibrated with: mean absolute relative error with 95% intervals over programs, rank correlation,"
+        " and how much longer programs take than at the best place: where the model puts them, always here, and always"
+        " on one worker.",
+        label="tab:disaggregation-cost-model",
+    )
+    predictions = [asdict(one) for one in (costs.predictions if costs else ())]
+    write_results(output, records, workloads=[one.to_json() for one in others], predictions=predictions)
+    claims = all_claims(records, found, compared, others, costs)
     write_text(folder / "disaggregation_analysis.md", findings(claims))
     write_text(folder / "claims.md", claims_text(claims))
 

@@ -11,7 +11,7 @@ from plumbline.core.measure.interleave import CONTROL
 from plumbline.core.present.formatting import MISSING, with_interval
 from plumbline.core.statistics.rates import Ratio, ratio_over_rounds
 from plumbline.core.statistics.rounds import Verdict, verdict
-from plumbline.disaggregation.settings import FULL, LOCAL
+from plumbline.disaggregation.settings import FULL, LOCAL, MICRO
 from plumbline.disaggregation.workload_record import CEILING, WorkloadRecord
 
 Array = NDArray[np.float64]
@@ -72,7 +72,10 @@ class Speedup:
 
 
 def workload_cells(records: Sequence[WorkloadRecord]) -> list[WorkloadCell]:
-    """Every variant on every link that was measured, in the records' order; the control is local's second copy."""
+    """Every variant on every link that was measured, in the records' order; the control is local's second copy.
+
+    Not of the micro workload, which calibrates the cost model.
+    """
     return [cell for group in _groups(records) for cell in _cells(group)]
 
 
@@ -82,7 +85,7 @@ def speedups(records: Sequence[WorkloadRecord]) -> list[Speedup]:
 
 
 def _groups(records: Sequence[WorkloadRecord]) -> Iterator[list[WorkloadRecord]]:
-    measured = [one for one in records if one.ok]
+    measured = [one for one in records if one.ok and one.workload != MICRO]
     for workload, link in dict.fromkeys((one.workload, one.link) for one in measured):
         yield [one for one in measured if (one.workload, one.link) == (workload, link)]
 

@@ -9,6 +9,7 @@ from pydantic import model_validator
 from plumbline.core.run.record import Outcome, Record
 from plumbline.core.run.records import check_specs, read_records
 from plumbline.core.settings import Settings
+from plumbline.disaggregation.runtime.cost_model import Demands
 from plumbline.disaggregation.settings import Link, WorkloadName
 
 CEILING = "both_workers"
@@ -45,6 +46,8 @@ class WorkloadRecord(Record):
     bound: float | None = None
     """How many times as fast `full` can be as that; None: Σ ÷ max of the probes' times."""
     arms: list[WorkloadArm] = []
+    costs: Demands = Demands()
+    """What the arms take, in the terms of the cost model, by their names."""
     precise: bool | None = None
     """Whether the time sufficed for the precision asked for, within this block."""
     parameters: int | None = None

@@ -83,7 +83,7 @@ def parse(body: memoryview, limit: int) -> tuple[list[TensorSpec], int]:
 def total(specs: Sequence[TensorSpec]) -> int:
     """Bytes of all buffers: each but the last is padded to a multiple of 64."""
     sizes = [spec.size for spec in specs]
-    return sum(padded(size) for size in sizes[:-1]) + sizes[-1]
+    return sum(map(padded, sizes[:-1])) + sum(sizes[-1:])
 
 
 def padded(size: int) -> int:

@@ -133,7 +133,7 @@ def _node(node: "FxNode", values: Mapping[str, str]) -> Node:
     made = node.meta["val"]
     outputs = list(made) if isinstance(made, (list, tuple)) else [made]
     read = [one.meta["val"] for one in node.all_input_nodes]
-    moved = sum(one.nbytes for one in [*read, *outputs] if isinstance(one, Tensor))
+    moved = 0 if _is_view(read, outputs) else sum(one.nbytes for one in [*read, *outputs] if isinstance(one, Tensor))
     return Node(
         name=node.name,
         op=_name(node),
@@ -141,8 +141,20 @@ def _node(node: "FxNode", values: Mapping[str, str]) -> Node:
         kwargs=kwargs,
         outputs=[Described(**_described(one)) for one in outputs],
         flops=_flops(node),
-        bytes=0 if node.target is operator.getitem else moved,
+        bytes=moved,
     )
+
+
+def _is_view(read: Sequence[Any], outputs: Sequence[Any]) -> bool:
+    """Whether the outputs lie in memory that is there already: nothing moves then."""
+    memories = {one.untyped_storage()._cdata for many in read for one in _tensors(many)}
+    made = [one for many in outputs for one in _tensors(many)]
+    return bool(made) and all(one.untyped_storage()._cdata in memories for one in made)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """A value's tensors: itself, or those of a sequence."""
+    return [value] if isinstance(value, Tensor) else list(value) if isinstance(value, (list, tuple)) else []
 
 
 def _flops(node: "FxNode") -> int:

@@ -10,26 +10,33 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from plumbline.disaggregation.runtime.cost_model import HERE
 from plumbline.disaggregation.runtime.flat import Weights
 from plumbline.disaggregation.runtime.graph import Graph
 from plumbline.disaggregation.runtime.hosted import EXEC, HANDLE, PLACE, PRIVATE, WEIGHTS, Source, Way
+from plumbline.disaggregation.runtime.program import Program
 from plumbline.disaggregation.runtime.protocol import Op, PeerGoneError, json_object
 from plumbline.disaggregation.runtime.remote import Remote, RequestRefusedError
 from plumbline.disaggregation.runtime.schedule import Call, Plan, Route
 
+CPU = torch.device("cpu")
 WAYS = {Route.DROP: Way.DROP, Route.CLIENT: Way.RETURN, Route.KEEP: Way.KEEP}
 
 
 class Deployment:
     """A model's captured graphs on workers. The workers' connections are its own while a call runs."""
 
-    def __init__(self, remotes: Sequence[Remote], weights: Mapping[str, Tensor]) -> None:
-        """remotes: a connection to each worker; `connect_peers` lets the first send to the second."""
+    def __init__(self, remotes: Sequence[Remote], weights: Mapping[str, Tensor], here: torch.device = CPU) -> None:
+        """remotes: a connection to each worker; `connect_peers` lets the first send to the second. here: where calls of
+        this process run.
+        """
         self.remotes = list(remotes)
         self.weights = Weights.of(weights)
+        self.here = here
         self._content = self.weights.content
         self._handles: dict[tuple[int, bytes, bool], int] = {}
         self._parts: dict[bytes, Weights] = {}
+        self._here: dict[bytes, tuple[Program, dict[str, Tensor]]] = {}
 
     def connect_peers(self, source: int, target: int, address: str) -> None:
         """Has worker `source` connect to worker `target`, which it finds at `address`."""
@@ -38,8 +45,12 @@ class Deployment:
 
     def load(self, plan: Plan) -> None:
         """Brings graphs and weights to the workers, unless they have them."""
-        for (worker, _), graph in plan.graphs.items():
-            self._load(worker, graph, is_resident=plan.weights_resident)
+        for (worker, name), graph in plan.graphs.items():
+            if worker != HERE:
+                self._load(worker, graph, is_resident=plan.weights_resident)
+            elif name not in self._here:
+                program = Program(graph, self.here)
+                self._here[name] = program, program.prepare(self.weights.to(self.here).tensors)
 
     def _load(self, worker: int, graph: Graph, *, is_resident: bool) -> None:
         key = (worker, graph.id, is_resident)
@@ -64,6 +75,10 @@ class Deployment:
 
         Raises RequestRefusedError, and PeerGoneError when a worker is lost; the connections are closed then.
         """
+        if [call.worker for call in plan.calls] == [HERE]:
+            program, prepared = self._here[plan.calls[0].graph.id]
+            found = program.run(prepared, {name: one.to(self.here) for name, one in inputs.items()})
+            return {name: one.cpu() for name, one in found.items()}
         try:
             return _Flight(self, plan, inputs).outputs()
         except BaseException:

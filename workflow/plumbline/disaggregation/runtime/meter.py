@@ -3,7 +3,12 @@
 import socket
 import struct
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from plumbline.disaggregation.runtime.wire import Wire
 
 TCP_INFO_BYTES = 256
 BYTES_ACKED = struct.Struct("<QQ")
@@ -51,11 +56,27 @@ def kernel_bytes(connection: socket.socket) -> KernelBytes | None:
 
 def settled(connection: socket.socket, seconds: float = 1.0) -> KernelBytes | None:
     """The kernel's counters once they rest: a peer may acknowledge 40 ms late. Waits at most `seconds`."""
-    before, deadline = kernel_bytes(connection), time.monotonic() + seconds
-    while before is not None and time.monotonic() < deadline:
+    return _at_rest(lambda: [kernel_bytes(connection)], seconds)[0]
+
+
+def _at_rest(read: Callable[[], list[KernelBytes | None]], seconds: float = 1.0) -> list[KernelBytes | None]:
+    """Counters once none of them changes any more."""
+    before, deadline = read(), time.monotonic() + seconds
+    while before != [None] * len(before) and time.monotonic() < deadline:
         time.sleep(0.05)
-        now = kernel_bytes(connection)
+        now = read()
         if now == before:
             break
         before = now
     return before
+
+
+def counted(wires: Sequence["Wire"]) -> dict[str, int | None]:
+    """Bytes of all connections by the protocol's counters and the kernel's. Raises RuntimeError where they differ."""
+    kernels = _at_rest(lambda: [wire.kernel() for wire in wires])
+    protocol = sum(wire.meter.sent_bytes + wire.meter.received_bytes for wire in wires)
+    known = [one.acknowledged + one.received for one in kernels if one is not None]
+    total = sum(known) if len(known) == len(kernels) else None
+    if total is not None and total != protocol:
+        raise RuntimeError(f"the protocol counted {protocol} bytes, the kernel {total}")
+    return {"protocol_bytes": protocol, "kernel_bytes": total}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 
+from plumbline.disaggregation.runtime.cost_model import HERE
 from plumbline.disaggregation.runtime.graph import Graph, Node, Output, crossing, part
 from plumbline.disaggregation.runtime.rewrites import chosen, last_position
 from plumbline.disaggregation.runtime.weights import RefusedError
@@ -36,6 +37,8 @@ class Policy:
     """Inputs of different modalities are computed side by side until they meet."""
     direct_hop: bool = True
     """Values go from worker to worker, not through the client."""
+    cost_placement: bool = False
+    """`placement.placed` may run the program here, or on fewer workers, where the cost model finds that faster."""
 
     @classmethod
     def of(cls, *names: str) -> "Policy":
@@ -71,6 +74,7 @@ class Call:
     """A graph to be run once. Inputs that are not in `made` come from the client."""
 
     worker: int
+    """Its number; HERE for the client's own process, where a plan has one call alone."""
     graph: Graph
     rows: tuple[int, int] | None = None
     """Of the client's inputs, from and to; None: all."""
@@ -150,6 +154,12 @@ def schedule(
         graph, routes = _needed(program.at(program.rows), program.wanted, policy)
         calls = [Call(worker=home, graph=graph, routes=routes)]
     return Plan(calls, policy.weights_resident)
+
+
+def here(program: Captured) -> Plan:
+    """The plan of a call in the client's own process, which computes no more than is asked for."""
+    policy = Policy.of("weights_resident", "state_resident", "last_logits", "server_sampling", "wanted_only")
+    return schedule(program, policy, home=HERE)
 
 
 def staged(program: Captured, policy: Policy, seconds: Mapping[str, float] | None = None, workers: int = 2) -> Plan:

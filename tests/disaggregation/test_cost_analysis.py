@@ -1,0 +1,103 @@
+"""The judgement of the cost model: exact where times follow it, and honest about a family that does not."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from disaggregation.some_records import COSTS, OPERATIONS, block, graphs_block, micro_block, summarized
+from plumbline.disaggregation.commands import compare
+from plumbline.disaggregation.cost_analysis import judged
+from plumbline.disaggregation.cost_tables import costs_told, scores
+from plumbline.disaggregation.figures import FiguresSpec, figures
+from plumbline.disaggregation.runtime.cost_model import CallDemand, CostModel, Demands, Work
+
+LINKS = ("loopback", "1gbit")
+
+
+def blocks(**slowed):
+    return [micro_block(number, link, **slowed) for number in range(2) for link in LINKS]
+
+
+def test_times_that_follow_the_model_are_predicted_for_families_left_out_and_placed_at_the_best_place():
+    found = judged(blocks())
+    first, *others = scores(found)
+    assert first.name == "all families"
+    assert {one.name for one in others} == {"matmul", "conv", "norm"}
+    assert all(one.error < 0.02 and one.spearman > 0.99 and one.regret < 0.01 for one in (first, *others))
+    assert first.programs == 3 * len(OPERATIONS)
+    assert {one.chosen for one in found.placements} == {"capture_only", "split"}
+    assert first.worker_regret > 0.5 > first.here_regret > first.regret
+
+
+def test_the_calibration_has_the_costs_that_times_were_made_with():
+    found = judged(blocks()).model.model_dump()
+    for name, value in COSTS.model_dump().items():
+        if isinstance(value, float):
+            assert found[name] == pytest.approx(value, rel=0.1), name
+    for link, costs in COSTS.links.items():
+        assert found["links"][link]["bytes_per_second"] == pytest.approx(costs.bytes_per_second, rel=0.1)
+
+
+def test_a_family_is_judged_by_a_model_that_has_not_seen_it():
+    found = {one.name: one for one in scores(judged(blocks(norm=1.5)))}
+    assert found["norm"].error == pytest.approx(1 - 1 / 1.5, abs=0.01)
+
+
+def test_without_the_switch_all_programs_take_as_many_times_as_long_as_the_rounds_say():
+    records = blocks()
+    found = judged(records)
+    for link in LINKS:
+        own = [one for one in records if one.link == link]
+        logs = []
+        for one in (place for place in found.placements if place.link == link):
+            times = [{arm.name: np.median(np.log(arm.seconds)) for arm in record.arms} for record in own]
+            logs += [each[f"{one.program}/full"] - each[f"{one.program}/{one.chosen}"] for each in times]
+        ratio = found.saved[link]
+        assert ratio.low <= ratio.value <= ratio.high
+        assert ratio.value == pytest.approx(np.exp(np.mean(logs)), rel=0.01)
+
+
+def test_another_workload_is_predicted_by_a_calibration_that_has_not_seen_it():
+    work = {"towers": Work(operations=[(1e9, 1e6, 50)])}
+    plans = {name: [CallDemand(worker=0, work="towers", sent_bytes=1e5)] for name in ("full", "no_branches")}
+    plans["local"] = [CallDemand(worker=-1, work="towers")]
+    other = graphs_block(0, costs=Demands(work=work, plans=plans))
+    found = {one.variant: one for one in judged([*blocks(), other]).predictions if one.workload == other.workload}
+    assert found.keys() == plans.keys()
+    for name, one in found.items():
+        assert one.predicted == pytest.approx(COSTS.seconds(plans[name], work, "loopback"), rel=0.1)
+        assert one.measured == pytest.approx(np.median(next(arm.seconds for arm in other.arms if arm.name == name)))
+
+
+def test_the_summary_writes_the_calibration_the_table_the_findings_and_the_figure(tmp_path):
+    folder = summarized(tmp_path, [block(0), block(1)], blocks())
+    assert CostModel.read(folder / "calibration.json").links.keys() == set(LINKS)
+    frame = pd.read_csv(folder / "cost_model.csv")
+    assert len(frame) == 2 * 3 * len(OPERATIONS) * 4
+    errors = frame["predicted_seconds"] / frame["measured_seconds"] - 1
+    assert list(errors) == pytest.approx(list(frame["relative_error"]))
+    assert (frame.groupby(["program", "link"])["is_chosen"].sum() == 1).all()
+    text = (folder / "disaggregation_analysis.md").read_text()
+    assert "asked: at most 15%; reached" in text
+    assert "Without `cost_placement`, always on one worker" in text
+    assert "| `cost_model.csv`" in (folder / "claims.md").read_text()
+    assert "all families &" in (folder / "tables" / "cost_model.tex").read_text()
+    figures(FiguresSpec(code="", inputs=""), folder / "results.json", folder / "figures" / "latency.pdf")
+    assert (folder / "figures" / "cost_model.png").stat().st_size > 30_000
+
+
+def test_operations_of_two_results_are_compared_relative_to_their_own_local_runs(tmp_path):
+    for name in ("before", "after"):
+        summarized(tmp_path / name, [block(0), block(1)], blocks())
+    found = compare(tmp_path / "before", tmp_path / "after", None).values["changes"]
+    own = {one["unit"]: one for one in found}
+    assert own["microbenchmark loopback matmul_small/capture_only"]["before"] == pytest.approx(2, rel=0.02)
+    assert {one["verdict"] for one in found} == {"equal"}
+
+
+def test_without_the_micro_workload_nothing_is_calibrated_and_nothing_claimed(tmp_path):
+    assert judged([graphs_block(0)]) is None
+    assert list(costs_told(None)) == []
+    folder = summarized(tmp_path, [block(0)], [graphs_block(0)])
+    assert (folder / "calibration.json").read_text() == "null\n"
+    assert "cost model" not in (folder / "disaggregation_analysis.md").read_text()

@@ -1,0 +1,172 @@
+"""The cost model's predictions as tables, and what they show in sentences."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from plumbline.core.present.formatting import number, percent, with_interval
+from plumbline.core.statistics.bootstrap import clustered_interval
+from plumbline.disaggregation.cost_analysis import Judged, Placement, Prediction, mean_error, rank_correlation
+from plumbline.disaggregation.runtime.cost_model import CostModel
+from plumbline.disaggregation.settings import CAPTURE, MICRO
+
+COLUMNS = ["Not calibrated with", "Programs", "Mean error", "Spearman", "Placed", "Always here", "Always on a worker"]
+ALL = "all families"
+ASKED_ERROR, ASKED_RANK, ASKED_REGRET = 0.15, 0.95, 0.05
+"""What the study set out to reach: at most, at least, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How well one kind of programs is predicted, over all links."""
+
+    name: str
+    is_micro: bool
+    programs: int
+    error: float
+    """Mean absolute relative error over programs, variants and links, with the interval over programs."""
+    error_low: float
+    error_high: float
+    spearman: float
+    """Rank correlation of predicted and measured times."""
+    regret: float
+    """Mean over programs and links, as the others."""
+    worst_regret: float
+    here_regret: float
+    worker_regret: float
+
+    @property
+    def error_text(self) -> str:
+        """In percent, with its interval."""
+        return with_interval(100 * self.error, 100 * self.error_low, 100 * self.error_high)
+
+
+def scores(found: Judged) -> list[Score]:
+    """Of all families left out in turn together, of each, and of each other workload."""
+    groups = {ALL: [one for one in found.predictions if one.workload == MICRO]}
+    for family in dict.fromkeys(one.family for one in found.predictions):
+        groups[family] = [one for one in found.predictions if one.family == family]
+    return [_score(name, own, found.placements) for name, own in groups.items()]
+
+
+def _score(name: str, own: Sequence[Prediction], placements: Sequence[Placement]) -> Score:
+    families = {one.family for one in own}
+    placed = [one for one in placements if one.family in families]
+    programs = np.unique([one.program for one in own], return_inverse=True)[1]
+    low, high = clustered_interval([abs(one.error) for one in own], programs)
+    return Score(
+        name=name.replace("_", " "),
+        is_micro=own[0].workload == MICRO,
+        programs=int(programs.max()) + 1,
+        error=mean_error(own),
+        error_low=low,
+        error_high=high,
+        spearman=rank_correlation(own),
+        regret=float(np.mean([one.regret for one in placed])),
+        worst_regret=max(one.regret for one in placed),
+        here_regret=float(np.mean([one.here_regret for one in placed])),
+        worker_regret=float(np.mean([one.worker_regret for one in placed])),
+    )
+
+
+def cost_frame(found: Judged | None) -> pd.DataFrame:
+    """A row a prediction, and whether the model chooses that place, and whether it is the best."""
+    if found is None:
+        return pd.DataFrame()
+    places = {(one.program, one.link): one for one in found.placements}
+    rows = []
+    for one in found.predictions:
+        place = places[one.program, one.link]
+        row: dict[str, object] = {"workload": one.workload, "family": one.family, "program": one.program}
+        row |= {"link": one.link, "variant": one.variant, "measured_seconds": one.measured}
+        row |= {"predicted_seconds": one.predicted, "relative_error": one.error}
+        rows.append(row | {"is_chosen": one.variant == place.chosen, "is_best": one.variant == place.best})
+    return pd.DataFrame(rows)
+
+
+def cost_table(found: Judged | None) -> pd.DataFrame:
+    """A row a score."""
+    rows = []
+    for one in scores(found) if found else ():
+        values = (
+            one.name,
+            str(one.programs),
+            f"{one.error_text} %",
+            number(one.spearman, 2),
+            f"{100 * one.regret:.1f} % (at most {100 * one.worst_regret:.0f} %)",
+            f"{100 * one.here_regret:.1f} %",
+            f"{100 * one.worker_regret:.0f} %",
+        )
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def costs_told(found: Judged | None) -> Iterator[str]:
+    """What the cost model can and cannot predict, in sentences."""
+    if found is None:
+        return
+    first, *others = scores(found)
+    error = _asked(first.error <= ASKED_ERROR, f"at most {percent(ASKED_ERROR)}")
+    rank = _asked(first.spearman >= ASKED_RANK, f"at least {ASKED_RANK:g}")
+    regret = _asked(first.regret <= ASKED_REGRET, f"at most {percent(ASKED_REGRET)}")
+    yield (
+        f"Calibrated without a family of operations, the cost model predicts the times of that family with a mean error"
+        f" of {first.error_text}% ({error}) and a rank correlation of {first.spearman:.3f} ({rank})."
+    )
+    yield (
+        f"A program takes {100 * first.regret:.1f}% longer where that model puts it than at the best of the measured"
+        f" places ({regret}), {100 * first.worst_regret:.0f}% in the worst case; {100 * first.here_regret:.1f}% longer"
+        f" if it always runs in the client's process, and {100 * first.worker_regret:.0f}% if always on one worker."
+    )
+    micro = [one for one in found.predictions if one.workload == MICRO]
+    here = mean_error([one for one in micro if one.variant == CAPTURE])
+    there = mean_error([one for one in micro if one.variant != CAPTURE])
+    yield (
+        f"Runs in the client's process, where nothing but operations counts, are predicted with a mean error of"
+        f" {100 * here:.0f}%, runs on workers with {100 * there:.0f}%. {_worst(micro)}"
+    )
+    for one in others:
+        kind = f"Family {one.name}, left out" if one.is_micro else f"Workload {one.name}, in no calibration"
+        yield (
+            f"{kind}: mean error {one.error_text}%, rank correlation {one.spearman:.2f}; placed by the model,"
+            f" {100 * one.regret:.1f}% above the best place."
+        )
+    for link, ratio in found.saved.items():
+        text = with_interval(ratio.value, ratio.low, ratio.high, digits=2)
+        yield (
+            f"Without `cost_placement`, always on one worker, the micro workload's programs take {text} times as long"
+            f" on {link} as where a model without their family puts them (geometric mean)."
+        )
+    yield _calibration(found.model)
+
+
+def _worst(micro: Sequence[Prediction]) -> str:
+    """The program that is furthest off."""
+    programs = {one.program for one in micro}
+    errors = {name: mean_error([one for one in micro if one.program == name]) for name in programs}
+    name = max(errors, key=lambda one: (errors[one], one))
+    signed = np.mean([one.error for one in micro if one.program == name])
+    return (
+        f"Furthest off is {name}, by {100 * errors[name]:.0f}%: its operations take"
+        f" {'longer' if signed < 0 else 'less time'} than those of the other families with as many FLOPs and bytes."
+    )
+
+
+def _asked(is_reached: bool, text: str) -> str:
+    return f"asked: {text}; {'reached' if is_reached else 'not reached'}"
+
+
+def _calibration(costs: CostModel) -> str:
+    links = "; ".join(
+        f"{name}: {1e6 * one.round_trip_seconds:.0f} µs a round trip, {8e-9 * one.bytes_per_second:.2g} Gbit/s"
+        for name, one in costs.links.items()
+    )
+    return (
+        f"Calibrated from all families, this machine computes {costs.flops_per_second / 1e9:.0f} GFLOP/s and moves"
+        f" {costs.memory_bytes_per_second / 1e9:.0f} GB/s; an operation takes {1e6 * costs.operation_seconds:.0f} µs"
+        f" besides, a graph {1e6 * costs.graph_seconds:.0f} µs, a worker's call {1e6 * costs.call_seconds:.0f} µs and a"
+        f" byte {1e9 * costs.serialisation_seconds_per_byte:.2g} ns at each end. While both workers compute, each takes"
+        f" {costs.sharing:.2f} times as long. {links[0].upper()}{links[1:]}."
+    )
