@@ -61,7 +61,7 @@ ANOTHER_KEY = "    another: int = 1\n"
         pytest.param(
             "throughput/settings.py", 'TABLES = ("', 'TABLES = ("another", "', id="a table that no stage reads"
         ),
-        pytest.param("core/settings.py", "no such key (known", "unknown key (known", id="an error's wording"),
+        pytest.param("core/settings.py", "no such key{hint", "unknown key{hint", id="an error's wording"),
         pytest.param("core/settings.py", "is named twice", "is given twice", id="a check's wording"),
         pytest.param("core/run/lock.py", '; waiting for it"', '; it has to end first"', id="a log line"),
         pytest.param(
