@@ -108,10 +108,10 @@ rule sweep_front:
         table="<results>/sweep/{sweep}/front.csv",
         pdf=expand("<results>/sweep/{{sweep}}/figures/{figure}.pdf", figure=sweep_settings.FRONT_FIGURES),
         png=pictures("sweep", sweep_settings.FRONT_FIGURES, inside="{sweep}/"),
-    wildcard_constraints:
-        sweep="|".join(re.escape(name) for name, sweep in SWEEPS.items() if len(sweep.metrics) > 1) or "(?!)",
     log:
         "<results>/sweep/logs/front/{sweep}.log",
+    wildcard_constraints:
+        sweep="|".join(re.escape(name) for name, sweep in SWEEPS.items() if len(sweep.metrics) > 1) or "(?!)",
     conda:
         ENVIRONMENT
     params:
