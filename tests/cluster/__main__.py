@@ -224,8 +224,8 @@ def check_studies(house: House, local: House) -> None:
     print(f"{len(here)} records, feature files and adapter blocks are those of a local run", flush=True)
 
 
-SLOW = "2/0"
-"""x and seed of the trial whose first attempt waits."""
+SLOW, SLOW_COMMENT = "2/0", "_quadratic_noise=0.1__x=2_0"
+"""x and seed of the trial whose first attempt waits, and what the comment of its job ends with."""
 
 
 def sweep_that_waits_once(seconds: int) -> dict[str, object]:
@@ -243,16 +243,17 @@ def check_sweep(folder: Path) -> None:
     house, local = ClusterHouse(build(folder / "swept").root), build(folder / "swept-local", "sweep")
     for one, seconds in ((house, 300), (local, 0)):
         one.configure({"sweep": {"digits_mlp": None, "quadratic": sweep_that_waits_once(seconds)}})
-    swept, earlier = house.root / "results" / "sweep" / "quadratic", {job["JobId"] for job in slurm_jobs()}
+    swept = house.root / "results" / "sweep" / "quadratic"
     waited = swept / "runs" / "noise=0.1__x=2" / "seed0" / "waited"
     process = house.start("sweep")
     try:
         wait_for(
             "the slow trial has begun, the others have ended", lambda: waited.exists() and len(trials(swept)) == 3, 180
         )
-        running = [job for job in slurm_jobs() if job["JobState"] == "RUNNING" and job["JobId"] not in earlier]
-        assert len(running) == 1, running
-        slurm("scancel", running[0]["JobId"])
+        (slow,) = [
+            job for job in slurm_jobs() if job["Comment"].endswith(SLOW_COMMENT) and job["JobState"] == "RUNNING"
+        ]
+        slurm("scancel", slow["JobId"])
         assert process.wait(120) != 0, "a cancelled job went unnoticed"
     finally:
         if process.poll() is None:

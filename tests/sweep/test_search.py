@@ -249,8 +249,8 @@ def test_every_spec_of_a_search_comes_back_from_its_stage_as_the_plan_has_it(tmp
     run = Run(halved(search={"sampler": "tpe", "trials": 4, "batch": 4, "space": XY}), tmp_path)
     for _ in range(2):  # before there is anything, and at the end
         for target in run.plan:
-            spec = models[target.stage].model_validate(json.loads(target.spec))
-            assert canonical(spec.model_dump(mode="json")) == target.spec
+            spec = models[target.stage].from_json(json.loads(target.spec), "spec")
+            assert canonical(spec.to_json()) == target.spec
         run.finish()
 
 

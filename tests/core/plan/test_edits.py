@@ -61,7 +61,7 @@ ANOTHER_KEY = "    another: int = 1\n"
 
 NO_RESULT = {
     "a table that no stage reads": ("throughput/settings.py", 'TABLES = ("', 'TABLES = ("another", "'),
-    "an error's wording": ("core/settings.py", "no such key (known", "unknown key (known"),
+    "an error's wording": ("core/settings.py", "no such key{hint", "unknown key{hint"),
     "a check's wording": ("core/settings.py", "is named twice", "is given twice"),
     "a log line": ("core/run/lock.py", '; waiting for it"', '; it has to end first"'),
     "a package described": ("core/measure/machine.py", '"numpy", "scipy"', '"numba", "numpy", "scipy"'),
@@ -80,14 +80,14 @@ def test_a_figures_name_makes_the_figures_stale(stale):
 
 
 def test_a_new_outcome_makes_stale_what_counts_all_outcomes(stale):
-    found = stale(("core/run/record.py", '    OK = "ok"\n', '    OK = "ok"\n    LOST = "lost"\n'))
+    found = stale(("core/run/outcome.py", '    OK = "ok"\n', '    OK = "ok"\n    LOST = "lost"\n'))
     assert found == {"throughput.summarize": 1, "throughput.figures": 1}
 
 
 @pytest.mark.parametrize(
     ("module", "first", "second", "stages"),
     [
-        ("core/run/record.py", "DIVERGED", "INVALID_OUTPUT", {"throughput.summarize", "throughput.figures"}),
+        ("core/run/outcome.py", "DIVERGED", "INVALID_OUTPUT", {"throughput.summarize", "throughput.figures"}),
         ("lr_sweep/record.py", "CONVERGED", "SPIKED", {"lr_sweep.summarize"}),
     ],
 )

@@ -60,22 +60,7 @@ def summarize(spec: SummarizeSpec, trials: list[Path], output: Path) -> None:
         curves_frame(records).to_parquet(partial, index=False)
     best = [best_point(ranking) for ranking in largest]
     write_json(folder / "best.json", best[0] if len(best) == 1 else best)
-    names = " and ".join(one.name for one in spec.metrics)
-    chance = "is the best" if front is None else "is on the Pareto front"
-    write_latex(
-        points_table(largest, front),
-        folder / "tables" / "points.tex",
-        caption=f"Mean {names} of each point over seeds, with Student's 95% interval, and how often the"
-        f" point {chance} in bootstrap draws of the seeds.",
-        label=f"tab:{spec.sweep}-points",
-    )
-    write_latex(
-        contrasts_table(contrasts, largest),
-        folder / "tables" / "contrasts.tex",
-        caption=f"{names} of each point minus that of the baseline, paired by seed, with 95% intervals and"
-        " p-values corrected by Holm over all rows.",
-        label=f"tab:{spec.sweep}-contrasts",
-    )
+    write_tables(folder / "tables", spec.sweep, largest, contrasts, front)
     asked = spec.model_dump(mode="json", include={"sweep", "metrics", "baseline", "sampler", "budget"})
     write_results(output, records, asked=asked)
     found = findings(
@@ -95,6 +80,28 @@ def _together(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """The rows of all frames, which have the same columns."""
     known = list(frames)
     return pd.concat([frame for frame in known if len(frame)] or known[:1], ignore_index=True)
+
+
+def write_tables(
+    folder: Path, sweep: str, rankings: Sequence[Ranking], contrasts: pd.DataFrame, front: Front | None
+) -> None:
+    """The tables for papers, as LaTeX."""
+    names = " and ".join(ranking.metric for ranking in rankings)
+    chance = "is the best" if front is None else "is on the Pareto front"
+    write_latex(
+        points_table(rankings, front),
+        folder / "points.tex",
+        caption=f"Mean {names} of each point over seeds, with Student's 95% interval, and how often the"
+        f" point {chance} in bootstrap draws of the seeds.",
+        label=f"tab:{sweep}-points",
+    )
+    write_latex(
+        contrasts_table(contrasts, rankings),
+        folder / "contrasts.tex",
+        caption=f"{names} of each point minus that of the baseline, paired by seed, with 95% intervals and"
+        " p-values corrected by Holm over all rows.",
+        label=f"tab:{sweep}-contrasts",
+    )
 
 
 def best_point(ranking: Ranking) -> dict[str, Any]:

@@ -26,6 +26,7 @@ PURE = {
     *("dataclasses.field", "pydantic.Field", "pydantic.ConfigDict", "typing.TypeVar", "typing.ParamSpec"),
     *("functools.partial", "logging.getLogger", "pathlib.Path", "re.compile", "types.MappingProxyType"),
     *("pydantic.AfterValidator", "pydantic.BeforeValidator", "pydantic.PlainSerializer"),
+    *("pydantic.Discriminator", "pydantic.Tag", f"{OURS}.core.settings.WrittenLike"),
     *("numpy.dtype", "dict", "frozenset", "list", "tuple"),
 }
 """What may be called when a module is imported and only builds a value: it changes nothing and calls none of ours."""

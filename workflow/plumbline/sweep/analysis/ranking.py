@@ -73,7 +73,7 @@ class Ranking:
         Equal points share a draw. NaN for a single seed, which says nothing about the spread.
         """
         points = [str(point) for point in self.scores.index]
-        if not points or self.scores.shape[1] < 2:
+        if self.scores.empty or self.scores.shape[1] < 2:
             return dict.fromkeys(points, float("nan"))
         drawn = resampled_means(self.signed)
         best = np.isclose(drawn, drawn.max(axis=0), rtol=1e-12, atol=0)
