@@ -22,7 +22,7 @@ MEANS = {
     "no_last_logits": "logits of every position are computed",
     "no_server_sampling": "the client chooses the token",
     "no_split": "one worker takes the whole batch",
-    "no_pipeline": "the stages take the whole batch, one after another",
+    "no_pipeline": "one worker takes the micro-batches, one after another",
     "no_direct_hop": "what one worker makes for the other goes through the client",
     "no_branches": "one worker computes both towers",
     "no_wanted_only": "all outputs come back",
