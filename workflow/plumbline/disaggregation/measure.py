@@ -79,12 +79,12 @@ def measure(spec: MeasureSpec, output: Path) -> None:
         ]
         if RPC in others:
             members.append(Member(work=partial(torch_rpc.own, between, Path(folder, RPC)), name="owner of rpc"))
-        _import_ahead()
+        import_ahead()
         for found in run_group(members):
             findings |= found
 
 
-def _import_ahead() -> None:
+def import_ahead() -> None:
     """Imports once, before the processes fork, what each of them would spend seconds on."""
     from transformers import AutoModelForCausalLM, GPT2LMHeadModel  # noqa: F401
     from transformers.utils import logging

@@ -5,11 +5,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from plumbline.core.settings import Settings, distinct
+from plumbline.disaggregation.families import Families
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Link = Literal["loopback", "10gbit", "1gbit"]
 
+DECODING = "llm_decode"
 LOCAL = "local"
 FULL = "full"
 GENERATE = "generate"
@@ -47,7 +49,25 @@ SENDING = (*REMOTE, *OTHERS)
 MARGIN = 0.05
 """Two times within this share of each other, either way, are equivalent: what "no overhead" means."""
 FIGURES = ("latency", "features", "traffic", "workloads", "workload_traffic", "speedup")
-TABLES = ("decode", "features", "baselines", "workloads")
+TABLES = ("decode", "features", "baselines", "workloads", "workload_features", "workload_baselines")
+CONTRASTS = Families(
+    features={FULL: list(FEATURES.values()), NO_STREAM: [FEATURES[feature] for feature in CANNOT_STREAM]},
+    baselines={LOCAL: [FULL, CAPTURE], FULL: [*BLIND, *OTHERS]},
+)
+"""Of decoding."""
+WORKLOAD_FEATURES = (
+    "no_weights_resident",
+    "no_state_resident",
+    "no_last_logits",
+    "no_server_sampling",
+    "no_wanted_only",
+    "no_split",
+    "no_pipeline",
+    "no_branches",
+    "no_direct_hop",
+)
+"""`full` without one thing, of the workloads that it says something of."""
+WORKLOAD_CONTRASTS = Families(features={FULL: list(WORKLOAD_FEATURES)}, baselines={LOCAL: [FULL], FULL: list(BLIND)})
 WorkloadName = Literal["llm_prefill", "vision_cnn", "multimodal_vqa"]
 
 
@@ -104,11 +124,11 @@ class VisionSettings(Settings):
     """Number of images."""
     micro_batches: PositiveInt = 16
     """Number of parts in which the batch goes through the pipeline."""
-    pixels: PositiveInt = 128
+    pixels: PositiveInt = 64
     """Height and width of an image."""
-    widths: list[PositiveInt] = [32, 64, 128, 256]
-    """Channels of each stage."""
-    depths: list[PositiveInt] = [1, 1, 1, 1]
+    widths: list[PositiveInt] = [96, 160]
+    """Channels of each stage: many, so that one image is work enough beside what a call and a hop cost."""
+    depths: list[PositiveInt] = [3, 2]
     """Blocks of each stage."""
     layer: Literal["basic", "bottleneck"] = "basic"
     """Kind of block: that of ResNet-18, or that of ResNet-50."""
@@ -202,6 +222,11 @@ class DisaggregationSettings(Settings):
     vqa: VqaSettings = VqaSettings()
     """Shape of `multimodal_vqa`."""
 
+    contrasts: Families = CONTRASTS
+    """Comparisons of decoding's variants, tested on every link and with every prompt, and corrected for all of them."""
+    workload_contrasts: Families = WORKLOAD_CONTRASTS
+    """Comparisons of the other workloads' variants, tested for every workload that has both, on every link."""
+
     @property
     def shapes(self) -> Shapes:
         """Of all workloads of captured graphs."""
@@ -211,6 +236,18 @@ class DisaggregationSettings(Settings):
     @classmethod
     def _named_once(cls, values: list[object]) -> list[object]:
         return distinct(values)
+
+    @field_validator("contrasts")
+    @classmethod
+    def _contrasts_of_variants(cls, families: Families) -> Families:
+        families.check({LOCAL, GENERATE, CAPTURE, *SENDING})
+        return families
+
+    @field_validator("workload_contrasts")
+    @classmethod
+    def _contrasts_of_workloads(cls, families: Families) -> Families:
+        families.check({LOCAL, FULL, *WORKLOAD_FEATURES, *BLIND})
+        return families
 
     @field_validator("contexts", "links")
     @classmethod
