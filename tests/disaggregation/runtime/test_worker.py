@@ -83,7 +83,7 @@ class Peer:
         return json_object(self.ask(Op.LOAD, body=body).body)["model"]
 
     def start(self, model, prompt):
-        body = PREFILL.pack(model, Reply.TOKENS, 0.0, 0, 0, -1, 0)
+        body = PREFILL.pack(model, Reply.TOKENS, 0, 0.0, 0, 0, -1, 0)
         return self.ask(Op.PREFILL, body=body, tensors=[torch.tensor([prompt])])
 
     def signed(self, body=b"", *, op=Op.STATS, flags=0, session=0, length=None, version=VERSION):
@@ -253,7 +253,7 @@ def test_logits_are_held_to_the_memory_of_a_session(served, caplog):
     peer = Peer(served)
     model = peer.load()
     for reply, op in ((Reply.ALL_LOGITS, Op.ERR), (Reply.LAST_LOGITS, Op.PREFILL)):
-        body = PREFILL.pack(model, reply, 0.0, 0, 0, -1, 0)
+        body = PREFILL.pack(model, reply, 0, 0.0, 0, 0, -1, 0)
         assert peer.ask(Op.PREFILL, body=body, tensors=[torch.ones(1, 20).long()]).op is op
     assert "logits of 15520 bytes: a session may have 15519" in caplog.text
 
@@ -427,7 +427,7 @@ def test_sessions_that_are_freed_at_once_keep_no_other_waiting(served):
     patient, busy = Peer(served), Peer(served)
     session = patient.start(patient.load(), [1, 2, 3]).session
     model, steps = busy.load(), served.worker.steps
-    body, handle = PREFILL.pack(model, Reply.TOKENS, 0.0, 0, 0, -1, 0), served.worker._handles
+    body, handle = PREFILL.pack(model, Reply.TOKENS, 0, 0.0, 0, 0, -1, 0), served.worker._handles
     for number in range(1, 6):  # few enough to be read at once
         busy.wire.send(Op.PREFILL, 0, body, [torch.tensor([[1]])])
         busy.wire.send(Op.FREE, handle + number)

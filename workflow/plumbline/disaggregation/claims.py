@@ -36,6 +36,7 @@ DOES = {
     "no_semantics": "logits, keys and values travel both ways in every step, and the client asks and chooses",
     "rpc": "torch's rpc, whose remote process keeps the model and its state",
     "ray": "an actor of Ray that keeps the model and its state",
+    "ray_compiled": "such an actor, whose step is one of Ray's compiled graphs",
     "capture_only": "the captured decode step, replayed locally",
     "full": "the full runtime",
 }

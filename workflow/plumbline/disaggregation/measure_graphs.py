@@ -7,7 +7,6 @@ import os
 import secrets
 import socket
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -109,7 +108,6 @@ def serve_both(
     """Both workers, on the far side of the link; nothing limits what goes from one to the other."""
     first = between.worker_end()
     if beside is None:
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         host, _, _ = between.address.rpartition(":")
         beside = socket.create_server((host, PORT + 1))
     members = [

@@ -42,8 +42,8 @@ CANNOT_STREAM = ("server_sampling", "state_resident")
 """Without one of these, the next step has to wait for the client, so there is no stream either."""
 BLIND = ("remote", "no_semantics")
 """The page's baselines on the same worker, which leave out several things at once."""
-CAPTURE, RPC, RAY = "capture_only", "rpc", "ray"
-OTHERS = (RPC, RAY)
+CAPTURE, RPC, RAY, COMPILED = "capture_only", "rpc", "ray", "ray_compiled"
+OTHERS = (RPC, RAY, COMPILED)
 """The baselines behind remote calls of other systems."""
 SENDING = (*REMOTE, *OTHERS)
 MARGIN = 0.05
@@ -196,9 +196,9 @@ class DisaggregationSettings(Settings):
     links: list[Link] = ["loopback", "1gbit"]
     """Networks between client and worker; the shaped ones need root, `ip` and `tc`, and are recorded as unavailable
     elsewhere."""
-    baselines: list[Literal["capture_only", "rpc", "ray"]] = ["capture_only", "rpc"]
-    """Further baselines: the decode step captured and replayed here; torch's rpc; an actor of Ray, which needs the
-    extra `ray` and makes each block longer by half a minute."""
+    baselines: list[Literal["capture_only", "rpc", "ray", "ray_compiled"]] = ["capture_only", "rpc"]
+    """Further baselines: the decode step captured and replayed here; torch's rpc; an actor of Ray, and one whose step
+    is compiled, which need the extra `ray` and make each block longer by half a minute."""
     blocks: PositiveInt = 4
     """Number of fresh pairs of processes that everything is measured in."""
     seconds: PositiveFloat = 1.5

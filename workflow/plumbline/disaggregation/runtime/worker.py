@@ -249,10 +249,10 @@ class Worker:
             case Op.DECODE | Op.STREAM:
                 self._queue_steps(connection, frame)
             case Op.PREFILL:
-                session = requests.prefill(frame, connection, self.bounds, self.budget, self.store.device)
-                number = self._new_handle()
-                connection.sessions[number] = session
-                self._queue(connection, Task(op, number, session))
+                task = requests.prefill(frame, connection, self.bounds, self.budget, self.store.device)
+                task.handle = self._new_handle()
+                connection.sessions[task.handle] = task.session
+                self._queue(connection, task)
             case Op.LOAD:
                 if len(connection.models) >= self.bounds.models:
                     raise RefusedError(f"a connection may have {self.bounds.models} models; free one")
@@ -384,7 +384,7 @@ class Worker:
         if is_last:
             del self._tasks[task.handle]
         else:
-            task.tokens, task.ready_at = answer.tokens, self.steps
+            task.op, task.tokens, task.ready_at = Op.STREAM, answer.tokens, self.steps
             self._ready.append((connection, task))
 
 
