@@ -426,13 +426,13 @@ def test_sessions_that_are_freed_at_once_keep_no_other_waiting(served):
     """Prompts whose sessions end in the same read: nothing of them is left to be taken out turn by turn."""
     patient, busy = Peer(served), Peer(served)
     session = patient.start(patient.load(), [1, 2, 3]).session
-    model, steps = busy.load(), served.worker.steps
+    model, steps = busy.load(), served.worker.turns.steps
     body, handle = PREFILL.pack(model, Reply.TOKENS, 0, 0.0, 0, 0, -1, 0), served.worker._handles
     for number in range(1, 6):  # few enough to be read at once
         busy.wire.send(Op.PREFILL, 0, body, [torch.tensor([[1]])])
         busy.wire.send(Op.FREE, handle + number)
     served.work(1)
-    assert (served.worker.steps, served.worker._handles) == (steps, handle + 5)
+    assert (served.worker.turns.steps, served.worker._handles) == (steps, handle + 5)
     assert patient.ask(Op.DECODE, session, DECODE.pack(1) + struct.pack("<i", 5), turns=2).op is Op.DECODE
 
 
@@ -467,7 +467,7 @@ def test_mutated_requests_execute_nothing(served, caplog):
         peer = Peer(served)
         session = peer.start(peer.load(), [1, 2, 3]).session
         (connection,) = served.worker.connections.values()
-        state, steps = connection.sessions[session], served.worker.steps
+        state, steps = connection.sessions[session], served.worker.turns.steps
         frame = bytearray(peer.signed(DECODE.pack(1) + struct.pack("<i", 5), op=Op.DECODE, session=session))
         frame[draw.randrange(len(frame))] ^= draw.randrange(1, 256)
         caplog.clear()
@@ -475,7 +475,7 @@ def test_mutated_requests_execute_nothing(served, caplog):
         served.work(3)
         peer.wire.socket.close()
         served.work(3)
-        assert (state.epoch, served.worker.steps, served.worker.connections) == (1, steps, {})
+        assert (state.epoch, served.worker.turns.steps, served.worker.connections) == (1, steps, {})
         reasons |= {record.getMessage().split(": ")[1] for record in caplog.records}
     framing = ("replayed or missing frame", "oversized length", "unknown op", "this side speaks protocol version 1")
     assert all(reason.startswith(("wrong MAC", *framing)) for reason in reasons), reasons
