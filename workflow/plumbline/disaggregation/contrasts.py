@@ -20,6 +20,7 @@ from plumbline.core.statistics.resampled import corrected_mean
 from plumbline.disaggregation.families import CONTROL_FAMILY, FAMILIES, Families
 from plumbline.disaggregation.record import MeasureRecord
 from plumbline.disaggregation.settings import DECODING, LOCAL, MARGIN
+from plumbline.disaggregation.workload_analysis import grouped
 from plumbline.disaggregation.workload_record import WorkloadRecord
 
 Array = NDArray[np.float64]
@@ -88,12 +89,12 @@ def decoding(records: Sequence[MeasureRecord]) -> Turns:
 
 def calls(records: Sequence[WorkloadRecord]) -> Turns:
     """The turns of all blocks of the other workloads, by workload and link."""
-    found: dict[Place, list[Mapping[str, Array]]] = {}
-    for one in records:
-        if one.ok:
-            place = Place(workload=one.workload, link=one.link)
-            found.setdefault(place, []).append({arm.name: np.array(arm.seconds) for arm in one.arms})
-    return found
+    return {
+        Place(workload=group[0].workload, link=group[0].link): [
+            {arm.name: np.array(arm.seconds) for arm in one.arms} for one in group
+        ]
+        for group in grouped(records)
+    }
 
 
 def contrasts(turns: Turns, families: Families) -> list[Contrast]:

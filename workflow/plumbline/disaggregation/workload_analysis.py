@@ -65,6 +65,11 @@ def workload_cells(records: Sequence[WorkloadRecord]) -> list[WorkloadCell]:
     return [cell for group in _groups(records) for cell in _cells(group)]
 
 
+def grouped(records: Sequence[WorkloadRecord]) -> list[list[WorkloadRecord]]:
+    """The records of each workload on each link that was measured."""
+    return list(_groups(records))
+
+
 def speedups(records: Sequence[WorkloadRecord]) -> list[Speedup]:
     """One for each workload and link that was measured."""
     return [_speedup(group) for group in _groups(records)]
