@@ -408,7 +408,7 @@ def test_an_error_of_the_worker_ends_one_connection_alone(served, caplog, monkey
         told = peer.start(1, [1])
     assert json_object(told.body)["kind"] == "fault"
     with monkeypatch.context() as broken:
-        broken.setattr("plumbline.disaggregation.runtime.worker._packed", fails)
+        broken.setattr("plumbline.disaggregation.runtime.turns._packed", fails)
         told = other.ask(Op.DECODE, session, DECODE.pack(1) + struct.pack("<i", 5))
     assert json_object(told.body)["kind"] == "fault"
     assert served.worker.connections == {}
