@@ -1,11 +1,11 @@
 """Whether decoding on a worker over loopback takes longer than the same loop here: `full` against `local` alone.
 
-    python tests/benchmarks/bench_overhead.py --output overhead.json [--blocks 12] [--tokens 50 --context 32]
+    python tests/benchmarks/bench_overhead.py --output overhead.json [--blocks 12 --append] [--tokens 50]
 
 The study's own processes and variants, with its model: a block is a fresh worker and a fresh client, which take turns
 with local (twice, A/A) in random order. The block is the unit: the mean of its median log ratios, with Student's t, and
-TOST that it is within 5%. To reach: 2% longer at most, and an upper bound of 5%. Blocks are added to those that the
-output holds already, so that a few can be measured at a time. About 5 s a block.
+TOST that it is within 5%. To reach: 2% longer at most, and an upper bound of 5%. With --append, blocks are added to
+those that the output holds, so that a few can be measured at a time. About 6 s a block.
 """
 
 import argparse
@@ -80,6 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--blocks", type=int, default=12)
+    parser.add_argument("--append", action="store_true")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--tokens", type=int, default=50)
     parser.add_argument("--context", type=int, default=32)
@@ -87,8 +88,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=ModelSettings().width)
     parser.add_argument("--spin", type=float, default=0.0)
     options = parser.parse_args()
-    settings = {name: value for name, value in vars(options).items() if name not in ("output", "blocks")}
-    held = read_json(options.output) if options.output.exists() else {"settings": settings, "blocks": []}
+    settings = {name: value for name, value in vars(options).items() if name not in ("output", "blocks", "append")}
+    held = read_json(options.output) if options.append else {"settings": settings, "blocks": []}
     if held["settings"] != settings:
         raise UserError(f"{options.output} holds blocks of other settings; name another file")
     measure.import_ahead()
