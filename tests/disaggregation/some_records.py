@@ -7,7 +7,7 @@ import numpy as np
 from plumbline.core.plan.target import canonical, digest
 from plumbline.disaggregation.record import MeasureRecord
 from plumbline.disaggregation.runtime.cost_model import HERE, CallDemand, CostModel, Demands, LinkCosts, Work
-from plumbline.disaggregation.settings import FULL, REMOTE
+from plumbline.disaggregation.settings import CONTRASTS, FULL, REMOTE, WORKLOAD_CONTRASTS
 from plumbline.disaggregation.summarize import SummarizeSpec, summarize
 from plumbline.disaggregation.workload_record import WorkloadRecord, target_name
 
@@ -135,5 +135,7 @@ def summarized(folder, records, others=()):
         graphs[-1].parent.mkdir(parents=True, exist_ok=True)
         graphs[-1].write_text(json.dumps(record.to_json()))
         specs[target_name(record.block)] = digest(canonical(record.spec))
-    summarize(SummarizeSpec(code="", inputs="", records=specs), paths, graphs, folder / "results.json")
+    families = {"contrasts": CONTRASTS, "workload_contrasts": WORKLOAD_CONTRASTS}
+    spec = SummarizeSpec(code="", inputs="", records=specs, **families)
+    summarize(spec, paths, graphs, folder / "results.json")
     return folder

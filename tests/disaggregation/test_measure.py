@@ -194,13 +194,28 @@ def test_ray_is_unavailable_with_its_reason_where_it_is_not_installed(tmp_path, 
     assert "ray" not in {arm.name for arm in record.contexts[0].arms}
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray")
-def test_an_actor_of_ray_computes_in_a_process_of_its_own(tmp_path):
-    record = measured(tmp_path, baselines=["ray"])
+HAS_RAY = importlib.util.find_spec("ray") is not None
+
+
+@pytest.mark.skipif(not HAS_RAY, reason="needs the extra ray")
+def test_actors_of_ray_compute_in_processes_of_their_own_and_no_one_counts_their_bytes_on_loopback(tmp_path):
+    record = measured(tmp_path, baselines=["ray", "ray_compiled"])
     assert record.ok, record.message
-    assert len({record.owner_pids["ray"], record.worker_pid, record.client_pid, os.getpid()}) == 4
-    (arm,) = [arm for arm in record.contexts[0].arms if arm.name == "ray"]
-    assert (arm.bytes_per_token, arm.counted_by) == (None, None)
+    assert len({*record.owner_pids.values(), record.worker_pid, record.client_pid, os.getpid()}) == 5
+    arms = {arm.name: arm for arm in record.contexts[0].arms}
+    for name in ("ray", "ray_compiled"):
+        assert (arms[name].bytes_per_token, arms[name].counted_by, arms[name].round_trips_per_token) == (None, None, 1)
+
+
+@pytest.mark.skipif(not (HAS_RAY and CAN_SHAPE), reason="needs the extra ray, root, ip and tc")
+def test_actors_of_ray_are_at_the_other_end_of_a_shaped_link_and_its_interface_counts_their_bytes(tmp_path):
+    record = measured(tmp_path, baselines=["rpc", "ray", "ray_compiled"], link="1gbit")
+    assert record.ok, record.message
+    assert len({*record.owner_pids.values(), record.worker_pid, record.client_pid, os.getpid()}) == 6
+    arms = {arm.name: arm for arm in record.contexts[0].arms}
+    for name in ("rpc", "ray", "ray_compiled"):
+        assert arms[name].counted_by == "interface"
+        assert arms[name].bytes_per_token > 8
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy
+from pydantic import ValidationError
 
-from disaggregation.some_records import TIMES, block, summarized
+from disaggregation.some_records import CALLS, TIMES, block, graphs_block, summarized
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
 from plumbline.disaggregation.analysis import cells
-from plumbline.disaggregation.contrasts import FAMILIES, blocks_for_wilcoxon, contrasts, least_wilcoxon_p
+from plumbline.disaggregation.contrasts import blocks_for_wilcoxon, calls, contrasts, decoding, least_wilcoxon_p
 from plumbline.disaggregation.figures import FiguresSpec, figures
 from plumbline.disaggregation.record import MeasureRecord
-from plumbline.disaggregation.settings import FEATURES, FIGURES
+from plumbline.disaggregation.settings import CONTRASTS, FEATURES, FIGURES, WORKLOAD_CONTRASTS, DisaggregationSettings
 
 
 def test_ratios_are_recovered_although_blocks_and_rounds_drift():
@@ -52,8 +53,14 @@ def test_the_summary_writes_its_table_its_findings_and_figures(tmp_path):
     }
 
 
+def four_blocks():
+    return contrasts(decoding([block(number) for number in range(4)]), CONTRASTS)
+
+
 def test_each_feature_is_compared_with_full_and_where_no_stream_is_possible_with_no_stream_too():
-    found = {(one.name, one.base): one for one in contrasts([block(number) for number in range(4)])}
+    found = {
+        (one.name, one.base): one for one in contrasts(decoding([block(number) for number in range(4)]), CONTRASTS)
+    }
     assert {name for name, base in found if base == "full"} == {*FEATURES.values(), "remote", "no_semantics", "rpc"}
     assert {name for name, base in found if base == "no_stream"} == {"no_server_sampling", "no_state_resident"}
     for (name, base), one in found.items():
@@ -63,14 +70,15 @@ def test_each_feature_is_compared_with_full_and_where_no_stream_is_possible_with
 
 def test_p_values_are_those_of_scipy_and_holm_corrected_within_their_family():
     records = [block(number, link) for link in ("loopback", "1gbit") for number in range(4)]
-    found = contrasts(records)
-    for family in FAMILIES:
-        own = [one for one in found if one.family == family.name]
+    found = contrasts(decoding(records), CONTRASTS)
+    for family in ("features", "baselines", "control"):
+        own = [one for one in found if one.family == family]
+        assert own
         for one in own:
             logs = [
                 np.median(np.log(arms[one.name] / base_of(arms, one)))
                 for record in records
-                if record.link == one.link
+                if record.link == one.place.link
                 for arms in [{arm.name: np.array(arm.seconds) for arm in record.contexts[0].arms}]
             ]
             assert one.p_value == pytest.approx(scipy.stats.ttest_1samp(logs, 0).pvalue)
@@ -80,6 +88,61 @@ def test_p_values_are_those_of_scipy_and_holm_corrected_within_their_family():
         for rank, one in enumerate(sorted(own, key=lambda one: one.p_value)):
             worst = max(worst, min(1.0, one.p_value * (len(own) - rank)))
             assert one.p_corrected == pytest.approx(worst)
+
+
+def test_contrasts_of_the_other_workloads_are_tested_over_blocks_and_corrected_over_all_of_their_rows():
+    records = [graphs_block(number, link) for link in ("loopback", "1gbit") for number in range(4)]
+    found = contrasts(calls(records), WORKLOAD_CONTRASTS)
+    pairs = {family: {(one.name, one.base) for one in found if one.family == family} for family in FAMILIES}
+    assert pairs["features"] == {("no_branches", "full")}
+    assert pairs["baselines"] == {("full", "local"), ("remote", "full"), ("no_semantics", "full")}
+    assert {one.name for one in found if one.family == "control"} == {"control"}
+    for family in FAMILIES:
+        own = [one for one in found if one.family == family]
+        assert [str(one.place) for one in own[:: len(pairs[family])]] == PLACES
+        for one in own:
+            logs = [
+                np.median(np.log(arms[one.name] / base_of(arms, one)))
+                for record in records
+                if record.link == one.place.link
+                for arms in [{arm.name: np.array(arm.seconds) for arm in record.arms}]
+            ]
+            assert one.p_value == pytest.approx(scipy.stats.ttest_1samp(logs, 0).pvalue)
+            assert one.ratio.value == pytest.approx(CALLS[one.name] / CALLS[one.base], rel=0.01)
+        assert [one.p_corrected for one in own] == pytest.approx(holm_by_hand([one.p_value for one in own]))
+
+
+FAMILIES = ("features", "baselines")
+PLACES = ["multimodal_vqa, loopback", "multimodal_vqa, 1gbit"]
+
+
+def holm_by_hand(p_values):
+    ranks = sorted(range(len(p_values)), key=p_values.__getitem__)
+    found = [0.0] * len(ranks)
+    for place, index in enumerate(ranks):
+        found[index] = max(min(1.0, p_values[one] * (len(ranks) - rank)) for rank, one in enumerate(ranks[: place + 1]))
+    return found
+
+
+def test_a_contrast_that_the_config_does_not_name_is_not_tested_and_does_not_cost_the_others():
+    named = CONTRASTS.model_copy(update={"features": {"full": ["no_stream"]}, "baselines": {}})
+    found = contrasts(decoding([block(number) for number in range(4)]), named)
+    assert [(one.name, one.base) for one in found] == [("no_stream", "full"), ("control", "local")]
+    assert found[0].p_corrected == found[0].p_value
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"contrasts": {"features": {"full": ["no_split"]}}}, "features: no variant is called no_split"),
+        ({"workload_contrasts": {"baselines": {"locl": ["full"]}}}, "baselines: no variant is called locl"),
+        ({"contrasts": {"baselines": {"full": ["rpc", "rpc"]}}}, "baselines.full: rpc is named twice"),
+        ({"contrasts": {"baselines": {"full": ["full"]}}}, "baselines.full: full is compared with itself"),
+    ],
+)
+def test_contrasts_of_variants_that_there_are_not_are_refused(values, message):
+    with pytest.raises(ValidationError, match=message):
+        DisaggregationSettings.model_validate(values)
 
 
 SIDES = ((-1, "greater"), (1, "less"))
@@ -92,7 +155,9 @@ def base_of(arms, contrast):
 
 
 def test_a_control_shows_nothing_and_an_equal_feature_is_not_significant_but_equivalent():
-    found = {(one.name, one.base): one for one in contrasts([block(number) for number in range(4)])}
+    found = {
+        (one.name, one.base): one for one in contrasts(decoding([block(number) for number in range(4)]), CONTRASTS)
+    }
     assert not found["control", "local"].is_significant
     assert found["control", "local"].is_equivalent
     assert found["no_last_logits", "full"].is_equivalent

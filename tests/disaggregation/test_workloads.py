@@ -164,6 +164,9 @@ def test_ratios_and_the_share_of_the_bound_are_recovered():
     assert gain.ideal == pytest.approx((0.6 + 0.4) / 0.6, rel=0.01)
     expected = (1.1 / 0.6) / (gain.ideal * 1.1 / 1.21)
     assert gain.of_bound.value == pytest.approx(expected, rel=0.01)
+    assert gain.undivided is None
+    (gain,) = speedups([graphs_block(number, undivided="remote") for number in range(3)])
+    assert gain.undivided.value == pytest.approx(1.5 / 0.6, rel=0.01)
 
 
 def test_the_summary_tells_them(tmp_path):
@@ -174,7 +177,12 @@ def test_the_summary_tells_them(tmp_path):
     assert full["speedup_low"] < full["speedup"] == pytest.approx(1.1 / 0.6, rel=0.01)
     text = (folder / "disaggregation_analysis.md").read_text()
     assert "multimodal_vqa, loopback: full is 1.83 [" in text
-    assert "no semantics (also, state and what passes between parts travels through the client" in text
+    assert "`no_semantics` (also, state and what passes between parts travels through the client" in text
+    assert "takes this many times as long per call as `full`: multimodal_vqa, 1gbit: 1.83 [" in text
+    assert "multimodal_vqa, 1gbit: full on two workers takes 0.60 [" in text
+    assert "no branches & full & 1.83 [" in (folder / "tables" / "workload_features.tex").read_text()
+    frame = pd.read_csv(folder / "contrasts.csv")
+    assert set(frame[frame["workload"] == "multimodal_vqa"]["link"]) == {"loopback", "1gbit"}
     assert "no branches" in (folder / "tables" / "workloads.tex").read_text()
     figures(FiguresSpec(code="", inputs=""), folder / "results.json", folder / "figures" / "latency.pdf")
     assert (folder / "figures" / "speedup.pdf").exists()
@@ -198,7 +206,7 @@ def test_records_of_other_settings_are_refused(tmp_path):
         ({"prefill": {"rows": 3}}, "3 is odd"),
         ({"prefill": {"tokens": 1000}}, "prefill.tokens: 1000 is above model.positions 512"),
         ({"vision": {"micro_batches": 3}}, "3 does not divide batch 16"),
-        ({"vision": {"depths": [1]}}, "has 1 stages, widths 4"),
+        ({"vision": {"depths": [1]}}, "has 1 stages, widths 2"),
         ({"vqa": {"patch": 7}}, "7 does not divide pixels 64"),
         ({"vqa": {"heads": 3}}, "3 does not divide width 128"),
         ({"workloads": {"vision_cnn": ["loopback", "loopback"]}}, "is named twice"),

@@ -14,7 +14,7 @@ from plumbline.disaggregation.runtime.flat import Weights
 from plumbline.disaggregation.runtime.hosted import EXEC, HANDLE, PEER_SEND, WEIGHTS
 from plumbline.disaggregation.runtime.protocol import Op
 from plumbline.disaggregation.runtime.remote import Remote, RequestRefusedError
-from plumbline.disaggregation.runtime.schedule import Policy, cut, schedule, staged
+from plumbline.disaggregation.runtime.schedule import Policy, cut, one_by_one, schedule, staged
 
 TOKENS = {"tokens": torch.arange(20).reshape(4, 5) % 11}
 IMAGES = {"image": torch.randn(6, 8, generator=torch.Generator().manual_seed(0))}
@@ -73,8 +73,15 @@ def test_a_pipeline_of_micro_batches_gives_the_whole_batch_and_a_hop_keeps_value
     full = Policy.of("weights_resident", "wanted_only", "pipeline", "direct_hop")
     plans = {name: schedule(program, full.without(name), micro_batches=6) for name in ("split", "direct_hop")}
     plans["pipeline"] = staged(program, full)
-    assert {name: len(plan.calls) for name, plan in plans.items()} == {"split": 12, "direct_hop": 12, "pipeline": 2}
-    assert {name: plan.round_trips for name, plan in plans.items()} == {"split": 1, "direct_hop": 2, "pipeline": 1}
+    plans["one_by_one"] = one_by_one(program, full, 6)
+    assert {name: len(plan.calls) for name, plan in plans.items()} == {
+        "split": 12,
+        "direct_hop": 12,
+        "pipeline": 2,
+        "one_by_one": 6,
+    }
+    assert {call.worker for call in plans["one_by_one"].calls} == {0}
+    assert [plan.round_trips for plan in plans.values()] == [1, 2, 1, 1]
     costs = {}
     with two_workers(weights) as deployment:
         for name, plan in plans.items():

@@ -318,14 +318,14 @@ def test_a_shipped_state_of_any_size_may_come_back(client, rows):
     assert torch.equal(shipped, remote.generate(prompt, max_new_tokens=6, eos_token_id=[]))
 
 
-def test_a_stream_is_one_round_trip_and_steps_are_one_each(client):
+def test_a_prompt_and_its_stream_are_one_round_trip_and_steps_are_one_each(client):
     remote, meter = client.seeded(GPT2, "float32", 7), client.remote.wire.meter
     trips = []
     for mode in ("stream", "step"):
         before = meter.round_trips
         remote.generate(PROMPT[:1], max_new_tokens=20, eos_token_id=[], mode=mode)
         trips.append(meter.round_trips - before)
-    assert trips == [1 + 1 + 1, 1 + 19 + 1]  # the prompt, the stream or the steps, and the session's end
+    assert trips == [1 + 1, 1 + 19 + 1]  # the prompt, with its stream or before the steps, and the session's end
 
 
 def test_counters_of_both_sides_equal_the_kernels_after_generating(client):

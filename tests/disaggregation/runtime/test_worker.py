@@ -83,7 +83,7 @@ class Peer:
         return json_object(self.ask(Op.LOAD, body=body).body)["model"]
 
     def start(self, model, prompt):
-        body = PREFILL.pack(model, Reply.TOKENS, 0.0, 0, 0, -1, 0)
+        body = PREFILL.pack(model, Reply.TOKENS, 0, 0.0, 0, 0, -1, 0)
         return self.ask(Op.PREFILL, body=body, tensors=[torch.tensor([prompt])])
 
     def signed(self, body=b"", *, op=Op.STATS, flags=0, session=0, length=None, version=VERSION):
@@ -253,7 +253,7 @@ def test_logits_are_held_to_the_memory_of_a_session(served, caplog):
     peer = Peer(served)
     model = peer.load()
     for reply, op in ((Reply.ALL_LOGITS, Op.ERR), (Reply.LAST_LOGITS, Op.PREFILL)):
-        body = PREFILL.pack(model, reply, 0.0, 0, 0, -1, 0)
+        body = PREFILL.pack(model, reply, 0, 0.0, 0, 0, -1, 0)
         assert peer.ask(Op.PREFILL, body=body, tensors=[torch.ones(1, 20).long()]).op is op
     assert "logits of 15520 bytes: a session may have 15519" in caplog.text
 
@@ -408,7 +408,7 @@ def test_an_error_of_the_worker_ends_one_connection_alone(served, caplog, monkey
         told = peer.start(1, [1])
     assert json_object(told.body)["kind"] == "fault"
     with monkeypatch.context() as broken:
-        broken.setattr("plumbline.disaggregation.runtime.worker._packed", fails)
+        broken.setattr("plumbline.disaggregation.runtime.turns._packed", fails)
         told = other.ask(Op.DECODE, session, DECODE.pack(1) + struct.pack("<i", 5))
     assert json_object(told.body)["kind"] == "fault"
     assert served.worker.connections == {}
@@ -426,13 +426,13 @@ def test_sessions_that_are_freed_at_once_keep_no_other_waiting(served):
     """Prompts whose sessions end in the same read: nothing of them is left to be taken out turn by turn."""
     patient, busy = Peer(served), Peer(served)
     session = patient.start(patient.load(), [1, 2, 3]).session
-    model, steps = busy.load(), served.worker.steps
-    body, handle = PREFILL.pack(model, Reply.TOKENS, 0.0, 0, 0, -1, 0), served.worker._handles
+    model, steps = busy.load(), served.worker.turns.steps
+    body, handle = PREFILL.pack(model, Reply.TOKENS, 0, 0.0, 0, 0, -1, 0), served.worker._handles
     for number in range(1, 6):  # few enough to be read at once
         busy.wire.send(Op.PREFILL, 0, body, [torch.tensor([[1]])])
         busy.wire.send(Op.FREE, handle + number)
     served.work(1)
-    assert (served.worker.steps, served.worker._handles) == (steps, handle + 5)
+    assert (served.worker.turns.steps, served.worker._handles) == (steps, handle + 5)
     assert patient.ask(Op.DECODE, session, DECODE.pack(1) + struct.pack("<i", 5), turns=2).op is Op.DECODE
 
 
@@ -467,7 +467,7 @@ def test_mutated_requests_execute_nothing(served, caplog):
         peer = Peer(served)
         session = peer.start(peer.load(), [1, 2, 3]).session
         (connection,) = served.worker.connections.values()
-        state, steps = connection.sessions[session], served.worker.steps
+        state, steps = connection.sessions[session], served.worker.turns.steps
         frame = bytearray(peer.signed(DECODE.pack(1) + struct.pack("<i", 5), op=Op.DECODE, session=session))
         frame[draw.randrange(len(frame))] ^= draw.randrange(1, 256)
         caplog.clear()
@@ -475,7 +475,7 @@ def test_mutated_requests_execute_nothing(served, caplog):
         served.work(3)
         peer.wire.socket.close()
         served.work(3)
-        assert (state.epoch, served.worker.steps, served.worker.connections) == (1, steps, {})
+        assert (state.epoch, served.worker.turns.steps, served.worker.connections) == (1, steps, {})
         reasons |= {record.getMessage().split(": ")[1] for record in caplog.records}
     framing = ("replayed or missing frame", "oversized length", "unknown op", "this side speaks protocol version 1")
     assert all(reason.startswith(("wrong MAC", *framing)) for reason in reasons), reasons

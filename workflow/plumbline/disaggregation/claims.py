@@ -1,6 +1,6 @@
 """The study's findings: each claim in a sentence, with the files that show it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from plumbline.core.measure.interleave import CONTROL
@@ -12,9 +12,10 @@ from plumbline.disaggregation.analysis import Cell
 from plumbline.disaggregation.contrasts import Contrast, blocks_for_wilcoxon, least_wilcoxon_p
 from plumbline.disaggregation.cost_analysis import Judged
 from plumbline.disaggregation.cost_tables import costs_told
+from plumbline.disaggregation.families import CONTROL_FAMILY, FAMILIES
 from plumbline.disaggregation.record import MeasureRecord
 from plumbline.disaggregation.settings import CAPTURE, FULL, GENERATE, LOCAL, MARGIN
-from plumbline.disaggregation.workload_analysis import differences_told, gains_told, speedups, workload_cells
+from plumbline.disaggregation.workload_analysis import gains_told, speedups
 from plumbline.disaggregation.workload_record import WorkloadRecord
 
 TITLE = "How close to local is a model on a remote worker, and what do semantics save?"
@@ -39,9 +40,26 @@ DOES = {
     "no_semantics": "logits, keys and values travel both ways in every step, and the client asks and chooses",
     "rpc": "torch's rpc, whose remote process keeps the model and its state",
     "ray": "an actor of Ray that keeps the model and its state",
+    "ray_compiled": "such an actor, whose step is one of Ray's compiled graphs",
     "capture_only": "the captured decode step, replayed locally",
     "full": "the full runtime",
 }
+
+CALL_DOES = {
+    "no_weights_resident": "the weights travel with every call",
+    "no_state_resident": "keys and values travel back",
+    "no_last_logits": "logits of every position are computed",
+    "no_server_sampling": "the client chooses the token",
+    "no_split": "one worker takes the whole batch",
+    "no_pipeline": "one worker takes the micro-batches, one after another",
+    "no_direct_hop": "what one worker makes for the other goes through the client",
+    "no_branches": "one worker computes both towers",
+    "no_wanted_only": "all outputs come back",
+    "remote": "one worker, which keeps weights and state, takes the whole batch, and returns every output",
+    "no_semantics": "also, state and what passes between parts travels through the client, one part at a time",
+    "full": "the full runtime",
+}
+"""The same for the other workloads."""
 
 
 @dataclass(frozen=True)
@@ -59,24 +77,26 @@ def all_claims(
     found: Sequence[Cell],
     compared: Sequence[Contrast],
     others: Sequence[WorkloadRecord] = (),
+    called: Sequence[Contrast] = (),
     costs: Judged | None = None,
 ) -> list[Claim]:
-    """Every claim, question by question. others: records of workloads of captured graphs. costs: the cost model's."""
-    graphs = workload_cells(others)
-    shown = ("workloads.csv", "tables/workloads.tex", GRAPH_TRIALS)
+    """Every claim, question by question.
+
+    others, called: records of workloads of captured graphs, their contrasts. costs: the cost model's.
+    """
     return [
         *_cost(found, compared),
-        *_compared(FEATURE, "features", "figures/features.pdf", compared),
-        *_compared(BASELINE, "baselines", "figures/latency.pdf", compared),
+        *_compared(FEATURE, "features", ("features", "features"), compared, DOES, "token"),
+        *_compared(BASELINE, "baselines", ("baselines", "latency"), compared, DOES, "token"),
         *_capture(records),
         *(
             Claim(GAIN, text, ("workloads.csv", "figures/speedup.pdf", GRAPH_TRIALS))
             for text in gains_told(speedups(others))
         ),
-        *(Claim(OTHER, text, shown) for text in differences_told(graphs)),
+        *_called(called),
         *(Claim(MODEL, text, COST_FILES) for text in costs_told(costs)),
         *(Claim(CAVEAT, text, shown) for text, shown in _caveats(records, compared)),
-        *(Claim(CAVEAT, text, shown) for text in _shared(others)),
+        *(Claim(CAVEAT, text, (GRAPH_TRIALS,)) for text in _shared(others)),
     ]
 
 
@@ -97,7 +117,7 @@ def claims_text(claims: Sequence[Claim]) -> str:
 
 
 def _cost(found: Sequence[Cell], compared: Sequence[Contrast]) -> Iterator[Claim]:
-    tested = {(one.link, one.context, one.name): one for one in compared if one.base == LOCAL}
+    tested = {(one.place.link, one.place.context, one.name): one for one in compared if one.base == LOCAL}
     for one in found:
         ratio = with_interval(one.against_local.value, one.against_local.low, one.against_local.high, digits=2)
         where, test = f"{one.link}, context {one.context}", tested.get((one.link, one.context, one.name))
@@ -124,19 +144,44 @@ def _cost(found: Sequence[Cell], compared: Sequence[Contrast]) -> Iterator[Claim
             )
 
 
-def _compared(question: str, family: str, figure: str, compared: Sequence[Contrast]) -> Iterator[Claim]:
-    """A claim for each pair of variants, with all links and prompts."""
+def _compared(
+    question: str,
+    family: str,
+    shown: tuple[str, str],
+    compared: Sequence[Contrast],
+    does: Mapping[str, str],
+    unit: str,
+) -> Iterator[Claim]:
+    """A claim for each pair of variants, with all places. shown: the table and the figure."""
     own = [one for one in compared if one.family == family and (one.name, one.base) != (FULL, LOCAL)]
+    table, figure = (f"tables/{shown[0]}.tex", f"figures/{shown[1]}.pdf")
     for name, base in dict.fromkeys((one.name, one.base) for one in own):
         same = [one for one in own if (one.name, one.base) == (name, base)]
         times = "; ".join(
-            f"{one.link}, context {one.context}: {_ratio(one)} ({_p(one.p_corrected)}, Cliff's δ"
-            f" {number(one.cliffs_delta, 2, signed=True)})"
+            f"{one.place}: {_ratio(one)} ({_p(one.p_corrected)}, Cliff's δ {number(one.cliffs_delta, 2, signed=True)})"
             for one in same
         )
-        text = f"`{name}` ({DOES[name]}) takes this many times as long per token as `{base}`: {times}."
-        links = dict.fromkeys(one.link for one in same)
-        yield Claim(question, text, (f"tables/{family}.tex", figure, "contrasts.csv", _trials(links)))
+        said = f" ({does[name]})" if name in does else ""
+        text = f"`{name}`{said} takes this many times as long per {unit} as `{base}`: {times}."
+        trials = _trials(dict.fromkeys(one.place.link for one in same)) if unit == "token" else GRAPH_TRIALS
+        yield Claim(question, text, (table, figure, "contrasts.csv", trials))
+
+
+def _called(called: Sequence[Contrast]) -> Iterator[Claim]:
+    """What the contrasts of the other workloads show: A/A, `full` against local, and each pair of variants."""
+    shown = ("contrasts.csv", "workloads.csv", GRAPH_TRIALS)
+    for one in called:
+        if one.family == CONTROL_FAMILY:
+            finds = "a difference where there is none" if one.is_significant else "no significant difference"
+            text = f"{one.place}: local against itself (A/A) takes {_ratio(one)} times as long"
+            yield Claim(OTHER, f"{text}, {_p(one.p_corrected)}: {finds}.", shown)
+        elif (one.name, one.base) == (FULL, LOCAL):
+            shows = "is shown to be" if one.is_equivalent else "is not shown to be"
+            text = f"{one.place}: full on two workers takes {_ratio(one)} times as long as local"
+            test = f"It {shows} within {MARGIN:.0%} of local (TOST, {_p(one.equivalence_p)})."
+            yield Claim(OTHER, f"{text} ({_p(one.p_corrected)}). {test}", ("tables/workload_baselines.tex", *shown))
+    for family in FAMILIES:
+        yield from _compared(OTHER, family, (f"workload_{family}", "workloads"), called, CALL_DOES, "call")
 
 
 def _capture(records: Sequence[MeasureRecord]) -> Iterator[Claim]:
@@ -156,10 +201,10 @@ def _shared(others: Sequence[WorkloadRecord]) -> Iterator[str]:
             yield f"{record.trial}: {reason(record.outcome, record.message)}."
     if others:
         yield (
-            "In the other workloads, local is one thread and the workers have one each; verdicts are from intervals"
-            " that are not corrected for their number. Client and workers share the machine: below three cores, the"
-            " client takes time from the workers while it sends. Both workers are on the far side of the link, and"
-            " nothing limits what they send to each other; those bytes are not among the ones that are told."
+            "In the other workloads, local is one thread and the workers have one each. Client and workers share the"
+            " machine: below three cores, the client takes time from the workers while it sends. Both workers are on"
+            " the far side of the link, and nothing limits what they send to each other; those bytes are not among the"
+            " ones that are told."
         )
 
 
@@ -177,7 +222,7 @@ def _caveats(records: Sequence[MeasureRecord], compared: Sequence[Contrast]) -> 
         blocks = min(one.blocks for one in compared)
         text = (
             f"Intervals and tests cover the spread over {plural(blocks, 'block')} of fresh processes and their rounds."
-            " The p-values of differences are corrected by Holm over all links and prompts of a table; TOST's are not."
+            " The p-values of differences are corrected by Holm over all rows of a table; TOST's are not."
             " Cliff's δ compares blocks without pairing them, so it can differ in sign from a ratio."
         )
         if least_wilcoxon_p(blocks) >= ALPHA:

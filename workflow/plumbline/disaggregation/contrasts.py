@@ -1,10 +1,10 @@
-"""The comparisons that the study names beforehand, each tested over blocks and corrected for being one of many.
+"""The comparisons that the config names beforehand, each tested over blocks and corrected for being one of many.
 
 A block is a fresh set of processes and the unit of statistics: what it says of two variants is the median over its
 rounds of the log ratio of their times.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,52 +17,39 @@ from plumbline.core.statistics.equivalence import equivalence_p
 from plumbline.core.statistics.hypothesis_tests import ALPHA, holm
 from plumbline.core.statistics.rates import Ratio, ratio_over_rounds
 from plumbline.core.statistics.resampled import corrected_mean
-from plumbline.disaggregation.record import Context, MeasureRecord
-from plumbline.disaggregation.settings import (
-    BLIND,
-    CANNOT_STREAM,
-    CAPTURE,
-    FEATURES,
-    FULL,
-    LOCAL,
-    MARGIN,
-    NO_STREAM,
-    OTHERS,
-)
+from plumbline.disaggregation.families import CONTROL_FAMILY, FAMILIES, Families
+from plumbline.disaggregation.record import MeasureRecord
+from plumbline.disaggregation.settings import DECODING, LOCAL, MARGIN
+from plumbline.disaggregation.workload_analysis import grouped
+from plumbline.disaggregation.workload_record import WorkloadRecord
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Family:
-    """Contrasts that answer one question, and are corrected together."""
+class Place:
+    """What was measured, and where."""
 
-    name: str
-    pairs: tuple[tuple[str, str], ...]
-    """Variant and what it is compared with."""
+    workload: str
+    link: str
+    context: int | None = None
+    """Tokens of the prompt, of decoding."""
+
+    def __str__(self) -> str:
+        where = f"context {self.context}" if self.context is not None else ""
+        return ", ".join(filter(None, ("" if where else self.workload, self.link, where)))
 
 
-FAMILIES = (
-    Family(
-        name="features",
-        pairs=(
-            *((variant, FULL) for variant in FEATURES.values()),
-            *((FEATURES[feature], NO_STREAM) for feature in CANNOT_STREAM),
-        ),
-    ),
-    Family(name="baselines", pairs=((FULL, LOCAL), (CAPTURE, LOCAL), *((name, FULL) for name in (*BLIND, *OTHERS)))),
-    Family(name="control", pairs=((CONTROL, LOCAL),)),
-)
-"""Each on every link and with every prompt. A/A is a family of its own: it must show nothing."""
+Turns = Mapping[Place, Sequence[Mapping[str, Array]]]
+"""Place -> seconds of each variant in each round, block by block."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """How many times as long one variant takes as another, on one link, with one length of prompt."""
+    """How many times as long one variant takes as another, in one place."""
 
     family: str
-    link: str
-    context: int
+    place: Place
     name: str
     base: str
     blocks: int
@@ -70,7 +57,7 @@ class Contrast:
     p_value: float
     """Two-sided t-test of the blocks' log ratios against 0; NaN for one block."""
     p_corrected: float
-    """The same after Holm's correction over the family, all links and prompts."""
+    """The same after Holm's correction over the family, in all places."""
     wilcoxon_p: float
     """Two-sided signed-rank test over blocks, exact, uncorrected."""
     cliffs_delta: float
@@ -89,11 +76,33 @@ class Contrast:
         return self.equivalence_p < ALPHA
 
 
-def contrasts(records: Sequence[MeasureRecord]) -> list[Contrast]:
-    """Every contrast of `FAMILIES` that was measured, family by family."""
+def decoding(records: Sequence[MeasureRecord]) -> Turns:
+    """The turns of all blocks by link and prompt."""
+    found: dict[Place, list[Mapping[str, Array]]] = {}
+    for link in dict.fromkeys(one.link for one in records):
+        for record in (one for one in records if one.link == link):
+            for part in record.contexts:
+                place = Place(workload=DECODING, link=link, context=part.context)
+                found.setdefault(place, []).append({arm.name: np.array(arm.seconds) for arm in part.arms})
+    return found
+
+
+def calls(records: Sequence[WorkloadRecord]) -> Turns:
+    """The turns of all blocks of the other workloads, by workload and link."""
+    return {
+        Place(workload=group[0].workload, link=group[0].link): [
+            {arm.name: np.array(arm.seconds) for arm in one.arms} for one in group
+        ]
+        for group in grouped(records)
+    }
+
+
+def contrasts(turns: Turns, families: Families) -> list[Contrast]:
+    """Every contrast of the families that was measured, family by family; then A/A."""
+    named = {family: families.pairs(family) for family in FAMILIES}
     found = []
-    for family in FAMILIES:
-        own = list(_of_family(family, records))
+    for family, pairs in {**named, CONTROL_FAMILY: [(CONTROL, LOCAL)]}.items():
+        own = list(_of_family(family, pairs, turns))
         corrected = holm([one.p_value for one in own])
         found += [replace(one, p_corrected=float(p)) for one, p in zip(own, corrected, strict=True)]
     return found
@@ -113,28 +122,24 @@ def contrasts_frame(found: Sequence[Contrast]) -> pd.DataFrame:
     """A row a contrast."""
     rows = []
     for one in found:
-        row: dict[str, object] = {"family": one.family, "link": one.link, "context": one.context}
-        row |= {"variant": one.name, "against": one.base, "blocks": one.blocks}
+        row: dict[str, object] = {"family": one.family, "workload": one.place.workload, "link": one.place.link}
+        row |= {"context": one.place.context, "variant": one.name, "against": one.base, "blocks": one.blocks}
         row |= {"ratio": one.ratio.value, "ratio_low": one.ratio.low, "ratio_high": one.ratio.high}
         row |= {"p_value": one.p_value, "p_corrected": one.p_corrected, "wilcoxon_p": one.wilcoxon_p}
         rows.append(row | {"cliffs_delta": one.cliffs_delta, "equivalence_p": one.equivalence_p})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"context": "Int64"} if rows else {})
 
 
-def _of_family(family: Family, records: Sequence[MeasureRecord]) -> Iterator[Contrast]:
+def _of_family(family: str, pairs: Sequence[tuple[str, str]], turns: Turns) -> Iterator[Contrast]:
     """The contrasts of a family, not yet corrected."""
-    places = dict.fromkeys((one.link, part.context) for one in records for part in one.contexts)
-    for link, context in places:
-        parts = [part for one in records if one.link == link for part in one.contexts if part.context == context]
-        for name, base in family.pairs:
+    for place, parts in turns.items():
+        for name, base in pairs:
             both = [pair for part in parts if (pair := _seconds(part, name, base)) is not None]
             if both:
-                yield _contrast(family.name, link, context, name, base, both)
+                yield _contrast(family, place, name, base, both)
 
 
-def _contrast(
-    family: str, link: str, context: int, name: str, base: str, both: Sequence[tuple[Array, Array]]
-) -> Contrast:
+def _contrast(family: str, place: Place, name: str, base: str, both: Sequence[tuple[Array, Array]]) -> Contrast:
     """From the seconds of both variants in each block."""
     logs = np.array([np.median(np.log(ours / theirs)) for ours, theirs in both])
     ours, theirs = (np.concatenate(side) for side in zip(*both, strict=True))
@@ -142,8 +147,7 @@ def _contrast(
     medians = [[float(np.median(pair[side])) for pair in both] for side in (0, 1)]
     return Contrast(
         family=family,
-        link=link,
-        context=context,
+        place=place,
         name=name,
         base=base,
         blocks=len(both),
@@ -163,12 +167,11 @@ def _wilcoxon(logs: Array) -> float:
     return float(wilcoxon(logs, method="exact").pvalue) if logs.any() else 1.0
 
 
-def _seconds(part: Context, name: str, base: str) -> tuple[Array, Array] | None:
+def _seconds(arms: Mapping[str, Array], name: str, base: str) -> tuple[Array, Array] | None:
     """Seconds of both variants in each round of a block; None where it has only one of them.
 
     Local is both of its turns, in the geometric mean, except against its own control.
     """
-    arms = {arm.name: np.array(arm.seconds) for arm in part.arms}
     if name not in arms or base not in arms:
         return None
     if base == LOCAL and name != CONTROL:

@@ -54,6 +54,7 @@ class Network:
         parent = os.getppid()
         if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
             raise _unavailable(self.link, os.strerror(ctypes.get_errno()))
+        self._run("ip", "link", "set", "lo", "up")  # for what processes at this end have to say to each other
         self._run("ip", "link", "add", "worker", "type", "veth", "peer", "name", self._name, "netns", str(parent))
         self._run("ip", "address", "add", f"{self._host(2)}/30", "dev", "worker")
         self._run("ip", "link", "set", "worker", "up")
@@ -83,6 +84,16 @@ class Network:
         with Path(f"/proc/{worker}/ns/net").open() as namespace:
             if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
                 raise _unavailable(self.link, os.strerror(ctypes.get_errno()))
+
+    @property
+    def client_host(self) -> str:
+        """The address of the client's end."""
+        return "127.0.0.1" if self.listening is not None else self._host(1)
+
+    @property
+    def worker_host(self) -> str:
+        """The address of the worker's end."""
+        return "127.0.0.1" if self.listening is not None else self._host(2)
 
     @property
     def worker_interface(self) -> str:

@@ -29,7 +29,7 @@ from plumbline.disaggregation.runtime.protocol import Limits
 from plumbline.disaggregation.runtime.remote import Remote
 from plumbline.disaggregation.runtime.weights import Held, Store, build
 from plumbline.disaggregation.runtime.worker import Worker
-from plumbline.disaggregation.settings import CAPTURE, GENERATE, LOCAL, OTHERS, RAY, RPC, Link, ModelSettings
+from plumbline.disaggregation.settings import CAPTURE, COMPILED, GENERATE, LOCAL, OTHERS, RAY, RPC, Link, ModelSettings
 from plumbline.disaggregation.variants import Clock, Variants, behind, captured, here, on_worker
 
 WEIGHTS_BYTES = 64 << 30
@@ -70,7 +70,7 @@ def measure(spec: MeasureSpec, output: Path) -> None:
         recording(output, MeasureRecord, trial=output.stem, spec=spec) as findings,
         tempfile.TemporaryDirectory(prefix="plumb-") as folder,
     ):
-        unavailable = _unavailable(spec, between)
+        unavailable = _unavailable(spec)
         findings |= {"link": spec.link, "block": spec.block, "unavailable": unavailable}
         others = [name for name in OTHERS if name in spec.baselines and name not in unavailable]
         members = [
@@ -79,12 +79,12 @@ def measure(spec: MeasureSpec, output: Path) -> None:
         ]
         if RPC in others:
             members.append(Member(work=partial(torch_rpc.own, between, Path(folder, RPC)), name="owner of rpc"))
-        _import_ahead()
+        import_ahead()
         for found in run_group(members):
             findings |= found
 
 
-def _import_ahead() -> None:
+def import_ahead() -> None:
     """Imports once, before the processes fork, what each of them would spend seconds on."""
     from transformers import AutoModelForCausalLM, GPT2LMHeadModel  # noqa: F401
     from transformers.utils import logging
@@ -92,9 +92,9 @@ def _import_ahead() -> None:
     logging.disable_progress_bar()  # of models that are uploaded turn after turn
 
 
-def _unavailable(spec: MeasureSpec, between: Network) -> dict[str, str]:
+def _unavailable(spec: MeasureSpec) -> dict[str, str]:
     """Baselines that were asked for and cannot run here -> why."""
-    reasons = {RPC: torch_rpc.missing(), RAY: ray_actor.missing(between)}
+    reasons = {RPC: torch_rpc.missing(), RAY: ray_actor.missing(), COMPILED: ray_actor.missing()}
     return {name: reason for name, reason in reasons.items() if name in spec.baselines and reason is not None}
 
 
@@ -152,7 +152,8 @@ def _owned(name: str, spec: MeasureSpec, between: Network, folder: Path) -> Iter
         with torch_rpc.owned(between, folder / RPC, **spec.built) as owner:
             yield owner
     else:
-        with ray_actor.owned(folder, **spec.built) as owner:
+        start = ray_actor.compiled if name == COMPILED else ray_actor.owned
+        with start(between, folder, **spec.built) as owner:
             yield owner
 
 

@@ -7,7 +7,6 @@ import os
 import secrets
 import socket
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -49,6 +48,8 @@ from plumbline.disaggregation.workloads.interface import Plans, Program
 TOLERANCE = {torch.float32: (1e-4, 1e-5), torch.bfloat16: (5e-2, 5e-2)}
 """Relative and absolute, of what a variant returns against local."""
 PROFILES = 5
+CLIENT = 2
+"""Its number, after those of the workers."""
 
 
 class MeasureGraphsSpec(Spec):
@@ -110,7 +111,6 @@ def serve_both(
     """Both workers, on the far side of the link; nothing limits what goes from one to the other."""
     first = between.worker_end()
     if beside is None:
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         host, _, _ = between.address.rpartition(":")
         beside = socket.create_server((host, PORT + 1))
     members = [
@@ -133,9 +133,7 @@ def serve(
     On a core of its own, as if on a machine of its own: woken at once by one client, both would share one for as long
     as a call takes.
     """
-    cores = sorted(os.sched_getaffinity(0))
-    core = cores[number % len(cores)]
-    os.sched_setaffinity(0, {core})
+    core = _bound_to(number)
     device = torch_device(spec.device)
     limits, bounds = Limits(spin_seconds=spec.spin_seconds), Bounds(peers=tuple(addresses))
     worker = Worker(listening, secret, Store(WEIGHTS_BYTES, device), limits, bounds)
@@ -146,10 +144,23 @@ def serve(
     return {"pid": os.getpid(), "core": core, "device": device_name(device)}
 
 
+def _bound_to(number: int) -> int:
+    """The core that this process runs on from now on: those of both workers and the client differ where three are.
+
+    On two, the client shares the second worker's: that one has nothing to do yet while the client sends the first
+    micro-batches, which the first worker would have to wait for beside it.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    core = cores[min(number, len(cores) - 1)]
+    os.sched_setaffinity(0, {core})
+    return core
+
+
 def ask(
     spec: MeasureGraphsSpec, between: Network, addresses: list[str], secret: bytes, graphs: Path, name: WorkloadName
 ) -> dict[str, Any]:
     """The client: every variant, in turns. Raises OutcomeError for outputs that are not the local ones."""
+    _bound_to(CLIENT)
     device = torch_device(spec.device)
     workload = WORKLOADS[name]
     program = workload.program(spec.shapes, spec.seed)
@@ -179,6 +190,7 @@ def ask(
         "unit": workload.unit,
         "units": program.rows,
         "serial": plans.serial,
+        "undivided": plans.undivided,
         "bound": plans.bound,
         "parameters": sum(one.numel() for one in program.module.parameters()),
         "nodes": len(found[program.rows].nodes),

@@ -31,7 +31,7 @@ def plan(
         "summarize",
         "",
         "results.json",
-        {},
+        settings.model_dump(mode="json", include={"contrasts", "workload_contrasts"}),
         reads={"trials": trials, **({"workloads": blocks} if blocks else {})},
         merges=[*trials, *blocks],
         beside={

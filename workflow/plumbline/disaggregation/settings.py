@@ -5,11 +5,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from plumbline.core.settings import Settings, distinct
+from plumbline.disaggregation.families import Families
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Link = Literal["loopback", "10gbit", "1gbit"]
 
+DECODING = "llm_decode"
 LOCAL = "local"
 FULL = "full"
 GENERATE = "generate"
@@ -40,14 +42,40 @@ CANNOT_STREAM = ("server_sampling", "state_resident")
 """Without one of these, the next step has to wait for the client, so there is no stream either."""
 BLIND = ("remote", "no_semantics")
 """The page's baselines on the same worker, which leave out several things at once."""
-CAPTURE, RPC, RAY = "capture_only", "rpc", "ray"
-OTHERS = (RPC, RAY)
+CAPTURE, RPC, RAY, COMPILED = "capture_only", "rpc", "ray", "ray_compiled"
+OTHERS = (RPC, RAY, COMPILED)
 """The baselines behind remote calls of other systems."""
 SENDING = (*REMOTE, *OTHERS)
 MARGIN = 0.05
 """Two times within this share of each other, either way, are equivalent: what "no overhead" means."""
 FIGURES = ("latency", "features", "traffic", "workloads", "workload_traffic", "speedup", "cost_model")
-TABLES = ("decode", "features", "baselines", "workloads", "cost_model")
+TABLES = (
+    "decode",
+    "features",
+    "baselines",
+    "workloads",
+    "workload_features",
+    "workload_baselines",
+    "cost_model",
+)
+CONTRASTS = Families(
+    features={FULL: list(FEATURES.values()), NO_STREAM: [FEATURES[feature] for feature in CANNOT_STREAM]},
+    baselines={LOCAL: [FULL, CAPTURE], FULL: [*BLIND, *OTHERS]},
+)
+"""Of decoding."""
+WORKLOAD_FEATURES = (
+    "no_weights_resident",
+    "no_state_resident",
+    "no_last_logits",
+    "no_server_sampling",
+    "no_wanted_only",
+    "no_split",
+    "no_pipeline",
+    "no_branches",
+    "no_direct_hop",
+)
+"""`full` without one thing, of the workloads that it says something of."""
+WORKLOAD_CONTRASTS = Families(features={FULL: list(WORKLOAD_FEATURES)}, baselines={LOCAL: [FULL], FULL: list(BLIND)})
 WorkloadName = Literal["llm_prefill", "vision_cnn", "multimodal_vqa", "microbenchmark"]
 MICRO: WorkloadName = "microbenchmark"
 SPLIT = "split"
@@ -109,11 +137,11 @@ class VisionSettings(Settings):
     """Number of images."""
     micro_batches: PositiveInt = 16
     """Number of parts in which the batch goes through the pipeline."""
-    pixels: PositiveInt = 128
+    pixels: PositiveInt = 64
     """Height and width of an image."""
-    widths: list[PositiveInt] = [32, 64, 128, 256]
-    """Channels of each stage."""
-    depths: list[PositiveInt] = [1, 1, 1, 1]
+    widths: list[PositiveInt] = [96, 160]
+    """Channels of each stage: many, so that one image is work enough beside what a call and a hop cost."""
+    depths: list[PositiveInt] = [3, 2]
     """Blocks of each stage."""
     layer: Literal["basic", "bottleneck"] = "basic"
     """Kind of block: that of ResNet-18, or that of ResNet-50."""
@@ -200,9 +228,9 @@ class DisaggregationSettings(Settings):
     links: list[Link] = ["loopback", "1gbit"]
     """Networks between client and worker; the shaped ones need root, `ip` and `tc`, and are recorded as unavailable
     elsewhere."""
-    baselines: list[Literal["capture_only", "rpc", "ray"]] = ["capture_only", "rpc"]
-    """Further baselines: the decode step captured and replayed here; torch's rpc; an actor of Ray, which needs the
-    extra `ray` and makes each block longer by half a minute."""
+    baselines: list[Literal["capture_only", "rpc", "ray", "ray_compiled"]] = ["capture_only", "rpc"]
+    """Further baselines: the decode step captured and replayed here; torch's rpc; an actor of Ray, and one whose step
+    is compiled, which need the extra `ray` and make each block longer by half a minute."""
     blocks: PositiveInt = 4
     """Number of fresh pairs of processes that everything is measured in."""
     seconds: PositiveFloat = 1.5
@@ -229,6 +257,11 @@ class DisaggregationSettings(Settings):
     micro: MicroSettings = MicroSettings()
     """Sizes of `microbenchmark`."""
 
+    contrasts: Families = CONTRASTS
+    """Comparisons of decoding's variants, tested on every link and with every prompt, and corrected for all of them."""
+    workload_contrasts: Families = WORKLOAD_CONTRASTS
+    """Comparisons of the other workloads' variants, tested for every workload that has both, on every link."""
+
     @property
     def shapes(self) -> Shapes:
         """Of all workloads of captured graphs."""
@@ -238,6 +271,18 @@ class DisaggregationSettings(Settings):
     @classmethod
     def _named_once(cls, values: list[object]) -> list[object]:
         return distinct(values)
+
+    @field_validator("contrasts")
+    @classmethod
+    def _contrasts_of_variants(cls, families: Families) -> Families:
+        families.check({LOCAL, GENERATE, CAPTURE, *SENDING})
+        return families
+
+    @field_validator("workload_contrasts")
+    @classmethod
+    def _contrasts_of_workloads(cls, families: Families) -> Families:
+        families.check({LOCAL, FULL, *WORKLOAD_FEATURES, *BLIND})
+        return families
 
     @field_validator("contexts", "links")
     @classmethod

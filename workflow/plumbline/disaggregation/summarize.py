@@ -17,9 +17,10 @@ from plumbline.core.run.records import write_results
 from plumbline.core.run.stage import stage
 from plumbline.disaggregation.analysis import Cell, cells, cells_frame
 from plumbline.disaggregation.claims import all_claims, claims_text, findings
-from plumbline.disaggregation.contrasts import Contrast, contrasts, contrasts_frame
+from plumbline.disaggregation.contrasts import Contrast, calls, contrasts, contrasts_frame, decoding
 from plumbline.disaggregation.cost_analysis import judged
 from plumbline.disaggregation.cost_tables import cost_frame, cost_table
+from plumbline.disaggregation.families import Families
 from plumbline.disaggregation.record import MeasureRecord, read_trials
 from plumbline.disaggregation.settings import MARGIN, SENDING
 from plumbline.disaggregation.workload_analysis import (
@@ -40,13 +41,18 @@ COLUMNS = [
     "Bytes per token",
     "Round trips per token",
 ]
-CONTRAST_COLUMNS = ["Link", "Context", "Variant", "Against", "Times as long", "p (Holm)", "Cliff's delta", "p (TOST)"]
+CONTRAST_COLUMNS = ["Variant", "Against", "Times as long", "p (Holm)", "Cliff's delta", "p (TOST)"]
 CAPTIONS = {
     "features": "What each semantic feature saves: time per token of the full runtime without it, against the full"
     " runtime, or, where nothing can be streamed without it, also against a full runtime that does not stream.",
     "baselines": "Time per token of the full runtime and of the captured step against local, and of the baselines"
     " against the full runtime.",
+    "workload_features": "What each thing that the runtime knows saves in the other workloads: time of a call of the"
+    " full runtime without it, against the full runtime.",
+    "workload_baselines": "Time of a call of the other workloads: of the full runtime against local, and of the"
+    " baselines against the full runtime.",
 }
+"""Of the tables of contrasts: a family, of decoding or, after `workload_`, of the other workloads."""
 TESTS = (
     f" With 95% intervals over blocks and rounds; t-tests over blocks, Holm-corrected over the table; Cliff's delta of"
     f" the blocks' medians; TOST that the times are within {MARGIN:.0%}."
@@ -54,7 +60,10 @@ TESTS = (
 
 
 class SummarizeSpec(MergeSpec):
-    """What decides the summary: its code and the records' specs."""
+    """What decides the summary: its code, the records' specs, and what is compared with what."""
+
+    contrasts: Families
+    workload_contrasts: Families
 
 
 @stage
@@ -79,14 +88,16 @@ def summarize(spec: SummarizeSpec, trials: list[Path], workloads: list[Path], ou
         " intervals over blocks and rounds; bytes both ways and round trips.",
         label="tab:disaggregation-decode",
     )
-    compared = contrasts(records)
-    write_csv(contrasts_frame(compared), folder / "contrasts.csv")
-    for family, caption in CAPTIONS.items():
+    compared = contrasts(decoding(records), spec.contrasts)
+    called = contrasts(calls(others), spec.workload_contrasts)
+    write_csv(contrasts_frame([*compared, *called]), folder / "contrasts.csv")
+    for table, caption in CAPTIONS.items():
+        family = table.removeprefix("workload_")
         write_latex(
-            contrast_table(compared, family),
-            folder / "tables" / f"{family}.tex",
+            contrast_table(compared, family) if table == family else workload_contrast_table(called, family),
+            folder / "tables" / f"{table}.tex",
             caption=caption + TESTS,
-            label=f"tab:disaggregation-{family}",
+            label=f"tab:disaggregation-{table.replace('_', '-')}",
         )
     graphs, gains = workload_cells(others), speedups(others)
     write_csv(workloads_frame(graphs, gains), folder / "workloads.csv")
@@ -111,7 +122,7 @@ def summarize(spec: SummarizeSpec, trials: list[Path], workloads: list[Path], ou
     )
     predictions = [asdict(one) for one in (costs.predictions if costs else ())]
     write_results(output, records, workloads=[one.to_json() for one in others], predictions=predictions)
-    claims = all_claims(records, found, compared, others, costs)
+    claims = all_claims(records, found, compared, others, called, costs)
     write_text(folder / "disaggregation_analysis.md", findings(claims))
     write_text(folder / "claims.md", claims_text(claims))
 
@@ -140,22 +151,28 @@ def decode_table(found: Sequence[Cell], records: Sequence[MeasureRecord]) -> pd.
 
 
 def contrast_table(found: Sequence[Contrast], family: str) -> pd.DataFrame:
-    """Each contrast of a family with its interval, corrected p-value and effect size."""
-    rows = []
-    for one in found:
-        if one.family == family:
-            values = (
-                one.link,
-                str(one.context),
-                one.name.replace("_", " "),
-                one.base.replace("_", " "),
-                with_interval(one.ratio.value, one.ratio.low, one.ratio.high, digits=2),
-                p_text(one.p_corrected),
-                number(one.cliffs_delta, 2, signed=True),
-                p_text(one.equivalence_p),
-            )
-            rows.append(dict(zip(CONTRAST_COLUMNS, values, strict=True)))
-    return pd.DataFrame(rows, columns=CONTRAST_COLUMNS)
+    """Each contrast of a family of decoding with its interval, corrected p-value and effect size."""
+    own = [one for one in found if one.family == family]
+    rows = [(one.place.link, str(one.place.context), *_compared(one)) for one in own]
+    return pd.DataFrame(rows, columns=["Link", "Context", *CONTRAST_COLUMNS])
+
+
+def workload_contrast_table(found: Sequence[Contrast], family: str) -> pd.DataFrame:
+    """The same of the other workloads."""
+    own = [one for one in found if one.family == family]
+    rows = [(one.place.workload.replace("_", " "), one.place.link, *_compared(one)) for one in own]
+    return pd.DataFrame(rows, columns=["Workload", "Link", *CONTRAST_COLUMNS])
+
+
+def _compared(one: Contrast) -> tuple[str, ...]:
+    return (
+        one.name.replace("_", " "),
+        one.base.replace("_", " "),
+        with_interval(one.ratio.value, one.ratio.low, one.ratio.high, digits=2),
+        p_text(one.p_corrected),
+        number(one.cliffs_delta, 2, signed=True),
+        p_text(one.equivalence_p),
+    )
 
 
 if __name__ == "__main__":

@@ -16,19 +16,6 @@ from plumbline.disaggregation.workload_record import CEILING, WorkloadRecord
 
 Array = NDArray[np.float64]
 COLUMNS = ["Workload", "Link", "Variant", "Against local", "Against full", "kB per call", "Round trips"]
-MEANS = {
-    "no_weights_resident": "the weights travel with every call",
-    "no_state_resident": "keys and values travel back",
-    "no_last_logits": "logits of every position are computed",
-    "no_server_sampling": "the client chooses the token",
-    "no_split": "one worker takes the whole batch",
-    "no_pipeline": "the stages take the whole batch, one after another",
-    "no_direct_hop": "what one worker makes for the other goes through the client",
-    "no_branches": "one worker computes both towers",
-    "no_wanted_only": "all outputs come back",
-    "remote": "one worker, which keeps weights and state, and returns every output",
-    "no_semantics": "also, state and what passes between parts travels through the client, one part at a time",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +55,8 @@ class Speedup:
     ideal: float
     """The bound for two perfect workers."""
     of_bound: Ratio
+    undivided: Ratio | None
+    """`full` against one worker that takes the whole batch in one call, where `serial` takes it in parts."""
     """The speedup over the bound times half of the ceiling, round by round."""
 
 
@@ -77,6 +66,11 @@ def workload_cells(records: Sequence[WorkloadRecord]) -> list[WorkloadCell]:
     Not of the micro workload, which calibrates the cost model.
     """
     return [cell for group in _groups(records) for cell in _cells(group)]
+
+
+def grouped(records: Sequence[WorkloadRecord]) -> list[list[WorkloadRecord]]:
+    """The records of each workload on each link that was measured."""
+    return list(_groups(records))
 
 
 def speedups(records: Sequence[WorkloadRecord]) -> list[Speedup]:
@@ -137,6 +131,7 @@ def _speedup(group: Sequence[WorkloadRecord]) -> Speedup:
         ceiling=ratio_over_rounds(2 * serial, seconds[CEILING], blocks),
         ideal=float(np.median(ideal)),
         of_bound=ratio_over_rounds(seconds[CEILING], seconds[FULL] * ideal, blocks),
+        undivided=ratio_over_rounds(seconds[first.undivided], seconds[FULL], blocks) if first.undivided else None,
     )
 
 
@@ -193,19 +188,10 @@ def gains_told(gains: Sequence[Speedup]) -> Iterator[str]:
             f" ({one.serial}). Two perfect workers would give {one.ideal:.2f}; two at once do {ratio_text(one.ceiling)}"
             f" times the work of one here. Of the bound that follows in each round, full reaches"
             f" {ratio_text(one.of_bound)}."
-        )
-
-
-def differences_told(cells: Sequence[WorkloadCell]) -> Iterator[str]:
-    """A sentence for each variant but local: how it compares."""
-    for one in cells:
-        where = f"{one.workload}, {one.link}"
-        if one.name == CONTROL:
-            yield f"{where}: local against itself (A/A): {ratio_text(one.against_local)}."
-        elif one.against_full is None:
-            yield f"{where}: full takes {ratio_text(one.against_local)} times as long as local ({one.verdict})."
-        else:
-            yield (
-                f"{where}, {one.name.replace('_', ' ')} ({MEANS[one.name]}): takes {ratio_text(one.against_full)} times"
-                f" as long as full ({one.verdict}), and sends {one.bytes or 0:,.0f} bytes a call."
+            + (
+                f" One worker that takes the whole batch in one call, as it can where nothing is pipelined, is"
+                f" {ratio_text(one.undivided)} times as slow as full."
+                if one.undivided is not None
+                else ""
             )
+        )

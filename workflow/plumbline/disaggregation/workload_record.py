@@ -43,6 +43,8 @@ class WorkloadRecord(Record):
     """Rows of the batch."""
     serial: str | None = None
     """The variant in which one worker does all the work."""
+    undivided: str | None = None
+    """The variant in which one worker takes the whole batch in one call, where `serial` takes it in parts."""
     bound: float | None = None
     """How many times as fast `full` can be as that; None: Σ ÷ max of the probes' times."""
     arms: list[WorkloadArm] = []

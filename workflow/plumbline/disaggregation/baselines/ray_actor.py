@@ -1,11 +1,19 @@
-"""Baseline `ray`: an actor that builds the model itself and keeps keys and values, and is sent tokens.
+"""Baselines `ray` and `ray_compiled`: an actor builds the model itself, keeps keys and values, and is sent tokens.
 
-Ray is an extra of its own (`pip install plumbline[ray]`): where it is not installed, the baseline is unavailable.
-Starting Ray and the actor stands outside the timed turns. Its messages are pickled, so it listens on loopback alone.
+`ray` calls the actor's methods; `ray_compiled` compiles the step once into one of Ray's graphs, whose calls go through
+memory that is kept for them. On a shaped link, a second node of Ray runs at the worker's end, and has the actors.
+
+Ray is an extra of its own (`pip install plumbline[ray]`): where it is not installed, the baselines are unavailable.
+Starting Ray and the actors stands outside the timed turns. Its messages are pickled, so it listens on loopback or on
+the block's own link, and nowhere else.
 """
 
+import json
 import os
 import secrets
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,19 +21,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from plumbline.disaggregation.baselines.decoder import Decoder
 from plumbline.disaggregation.links import Network
 
 STORE_BYTES = 100 << 20  # of Ray's shared memory, which tokens do not need
+ACTORS = 2
+"""The most that a block has."""
+FAR = "far"
+"""What the node at the worker's end is known by."""
+NODE_SECONDS = 120.0
+START = "from ray.scripts.scripts import main; main()"
+"""What the command `ray` runs, which need not be on the path."""
 
 
-def missing(between: Network) -> str | None:
-    """Why this baseline cannot run here; None where it can."""
-    if find_spec("ray") is None:
-        return "the package ray is not installed; pip install 'plumbline[ray]'"
-    if between.listening is None:
-        return "its daemons run on loopback alone, not at both ends of a link"
-    return None
+def missing() -> str | None:
+    """Why these baselines cannot run here; None where they can."""
+    return None if find_spec("ray") else "the package ray is not installed; pip install 'plumbline[ray]'"
 
 
 class Called:
@@ -42,29 +55,109 @@ class Called:
         return self._get(getattr(self._actor, name).remote(*values))
 
 
+class Compiled:
+    """An actor's step as a compiled graph, called as if it were here. The actor takes no other calls meanwhile."""
+
+    def __init__(self, actor: Any, get: Callable[[Any], Any]) -> None:
+        from ray.dag import InputNode
+
+        self._get = get
+        self._process = int(get(actor.process.remote()))
+        with InputNode() as tokens:
+            self._graph = actor.step.bind(tokens).experimental_compile()
+
+    def prefill(self, prompt: Tensor) -> Tensor:
+        """As `Decoder.prefill`."""
+        return self._step(prompt)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """As `Decoder.decode`."""
+        return self._step(tokens)
+
+    def process(self) -> int:
+        """The id of the process that computes."""
+        return self._process
+
+    def close(self) -> None:
+        """Ends the graph."""
+        self._graph.teardown()
+
+    def _step(self, tokens: Tensor) -> Tensor:
+        found: Tensor = self._get(self._graph.execute(tokens))
+        return found.clone()  # what it was is overwritten by the next call
+
+
 class Owner(Decoder):
     """The actor: a Decoder that builds its model in its own process."""
 
     def __init__(self, built: dict[str, Any]) -> None:
         super().__init__(Decoder.built(**built).held)
 
+    def step(self, tokens: Tensor) -> Tensor:
+        """(rows, length) tokens of a prompt, or the (rows,) of a step -> the (rows,) that follow."""
+        return self.prefill(tokens) if tokens.ndim == 2 else self.decode(tokens)
+
 
 @contextmanager
-def owned(folder: Path, **built: Any) -> Iterator[Called]:
+def owned(between: Network, folder: Path, **built: Any) -> Iterator[Called]:
     """A Decoder in an actor's process. folder: for Ray's sockets and logs, with a short path."""
+    with _running(between, folder) as (start, get):
+        yield Called(start(Owner).remote(built), get)
+
+
+@contextmanager
+def compiled(between: Network, folder: Path, **built: Any) -> Iterator[Compiled]:
+    """The same, whose step is compiled."""
+    with _running(between, folder) as (start, get):
+        step = Compiled(start(Owner).remote(built), get)
+        try:
+            yield step
+        finally:
+            step.close()
+
+
+@contextmanager
+def _running(between: Network, folder: Path) -> Iterator[tuple[Callable[[Any], Any], Callable[[Any], Any]]]:
+    """What makes a class an actor at the worker's end, and what waits for its answers; Ray is started if it must be."""
     import ray
 
+    where = {} if between.listening is not None else {"resources": {FAR: 1}}
+    start = ray.remote(num_cpus=1, **where)
+    if ray.is_initialized():
+        yield start, ray.get
+        return
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else it makes one, and keeps it in the user's home
     ray.init(
-        num_cpus=1,
+        num_cpus=ACTORS,
         include_dashboard=False,
         log_to_driver=False,
         object_store_memory=STORE_BYTES,
-        _node_ip_address="127.0.0.1",
+        _node_ip_address=between.client_host,
         _temp_dir=str(folder),
     )
+    far = _far_node(between, ray) if where else None
     try:
-        yield Called(ray.remote(num_cpus=1)(Owner).remote(built), ray.get)
+        yield start, ray.get
     finally:
         ray.shutdown()
+        if far is not None:
+            far.terminate()
+            far.wait()
+
+
+def _far_node(between: Network, ray: Any) -> "subprocess.Popen[bytes]":
+    """A node of Ray at the worker's end, once it has joined. Raises TimeoutError."""
+    options = {"address": ray.get_runtime_context().gcs_address, "node-ip-address": between.worker_host}
+    options |= {"num-cpus": str(ACTORS), "resources": json.dumps({FAR: ACTORS})}
+    options |= {"object-store-memory": str(STORE_BYTES)}
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    command = [sys.executable, "-c", START, "start", "--block", "--disable-usage-stats", *arguments]
+    far = subprocess.Popen(command, preexec_fn=between.join_worker, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + NODE_SECONDS
+    while FAR not in ray.cluster_resources():
+        if far.poll() is not None or time.monotonic() > deadline:
+            far.kill()
+            raise TimeoutError(f"no node of Ray at the worker's end after {NODE_SECONDS:g} s")
+        time.sleep(0.1)
+    return far

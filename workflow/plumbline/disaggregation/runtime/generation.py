@@ -17,7 +17,6 @@ from plumbline.disaggregation.runtime.protocol import (
     LAST,
     NO_PHASE,
     PREFILL,
-    STREAM,
     Op,
     PeerGoneError,
     Reply,
@@ -45,7 +44,7 @@ class Way:
     reply: Reply = Reply.TOKENS
     flags: int = 0
     streams: bool = False
-    """Whether all tokens are asked for at once."""
+    """Whether all tokens are asked for at once, with the prompt."""
 
     @property
     def chooses_here(self) -> bool:
@@ -227,18 +226,14 @@ class RemoteModel:
 
 
 def _received(remote: Remote, request: Request, answer: Frame, rows: int) -> Iterator[Tensor]:
-    """Tokens that the worker chooses: asked for one by one, or all at once."""
+    """Tokens that the worker chooses: asked for one by one, or all with the prompt."""
     session, yielded = answer.session, 1
     yield (tokens := _unpacked(answer, rows))
-    if MODES[request.mode].streams and request.steps > 1 and not answer.flags & LAST:
-        answer = remote.ask(Op.STREAM, session, STREAM.pack(1, request.steps - 1) + _packed(tokens))
-        yield _unpacked(answer, rows)
-        while not answer.flags & LAST:
-            answer = remote.answer(Op.STREAM)
-            yield _unpacked(answer, rows)
-        return
     while yielded < request.steps and not answer.flags & LAST:
-        answer = remote.ask(Op.DECODE, session, DECODE.pack(yielded) + _packed(tokens), answer.tensors)
+        if MODES[request.mode].streams:
+            answer = remote.answer(Op.STREAM)
+        else:
+            answer = remote.ask(Op.DECODE, session, DECODE.pack(yielded) + _packed(tokens), answer.tensors)
         yielded += 1
         yield (tokens := _unpacked(answer, rows))
 
@@ -269,7 +264,8 @@ def _sampling(settings: Defaults, seed: int) -> Sampling:
 def _prefill(model: int, request: Request) -> bytes:
     sampling = request.sampling
     values = (sampling.temperature, sampling.top_k, sampling.seed, sampling.pad, len(sampling.eos))
-    body = PREFILL.pack(model, MODES[request.mode].reply, *values)
+    way = MODES[request.mode]
+    body = PREFILL.pack(model, way.reply, request.steps - 1 if way.streams else 0, *values)
     return body + struct.pack(f"<{len(sampling.eos)}i", *sampling.eos)
 
 

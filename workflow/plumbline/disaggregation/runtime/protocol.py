@@ -100,9 +100,9 @@ DECODE = struct.Struct("<I")
 """The session's epoch: how many times its state has changed. The tokens follow, 4 bytes each."""
 STREAM = struct.Struct("<II")
 """The session's epoch, and the number of steps. The tokens follow."""
-PREFILL = struct.Struct("<IBdIQiB")
-"""Model, what replies hold (`Reply`), temperature (0: greedy), top-k (0: all), seed, padding token (-1: none), number
-of end-of-text tokens, which follow, 4 bytes each."""
+PREFILL = struct.Struct("<IBIdIQiB")
+"""Model, what replies hold (`Reply`), how many steps to stream after the prompt's, temperature (0: greedy), top-k (0:
+all), seed, padding token (-1: none), number of end-of-text tokens, which follow, 4 bytes each."""
 
 
 class Reply(IntEnum):

@@ -93,12 +93,15 @@ def put(frame: Frame, connection: Connection) -> None:
     connection.expect_upload(connection.upload)
 
 
-def prefill(frame: Frame, connection: Connection, bounds: Bounds, budget: Budget, device: torch.device) -> Session:
-    """The session that a PREFILL starts; what it needs is reserved. Raises RefusedError."""
+def prefill(frame: Frame, connection: Connection, bounds: Bounds, budget: Budget, device: torch.device) -> Task:
+    """The task that a PREFILL starts, with a new session and no handle yet; what it needs is reserved.
+
+    Raises RefusedError.
+    """
     if len(connection.sessions) >= bounds.sessions:
         raise RefusedError(f"a connection may have {bounds.sessions} sessions; free one")
     try:
-        handle, reply, *sampled, count = PREFILL.unpack_from(frame.body)
+        handle, reply, streamed, *sampled, count = PREFILL.unpack_from(frame.body)
         eos = struct.unpack_from(f"<{count}i", frame.body, PREFILL.size)
         answers = Reply(reply)
     except (struct.error, ValueError):
@@ -108,10 +111,12 @@ def prefill(frame: Frame, connection: Connection, bounds: Bounds, budget: Budget
     sampling = _sampling(sampling_of(sampled, eos), held)
     if answers in SHIPS_STATE and not can_ship(held):
         raise RefusedError("shipped: the model keeps more or less than all keys and values (a sliding window?)")
+    if streamed and answers is not Reply.TOKENS:
+        raise RefusedError("PREFILL: streams only tokens that the worker chooses")
     here = None if mask is None else mask.to(device)
     session = Session(held, prompt.to(device), here, sampling, answers, frame.flags)
-    budget.reserve(session, session.needs(0, bounds.session_bytes))
-    return session
+    budget.reserve(session, max(session.needs(steps, bounds.session_bytes) for steps in {0, streamed}))
+    return Task(frame.op, 0, session, steps=1 + streamed)
 
 
 def _prompt(frame: Frame, held: Held) -> tuple[Tensor, Tensor | None]:

@@ -162,6 +162,17 @@ def here(program: Captured) -> Plan:
     return schedule(program, policy, home=HERE)
 
 
+def one_by_one(program: Captured, policy: Policy, micro_batches: int, home: int = 0) -> Plan:
+    """The micro-batches of a pipeline on one worker, a call each: what `schedule` gives where nothing is pipelined."""
+    rows = _share(program, micro_batches)
+    graph, routes = _needed(program.at(rows), program.wanted, policy)
+    calls = [
+        Call(worker=home, graph=graph, rows=(number * rows, (number + 1) * rows), routes=routes)
+        for number in range(micro_batches)
+    ]
+    return Plan(calls, policy.weights_resident)
+
+
 def staged(program: Captured, policy: Policy, seconds: Mapping[str, float] | None = None, workers: int = 2) -> Plan:
     """The stages of a pipeline one after another, for the whole batch at once."""
     return Plan(_pipeline(program, policy, workers, 1, seconds), policy.weights_resident)
@@ -214,11 +225,9 @@ def _cost(node: Node, seconds: Mapping[str, float] | None) -> float:
 def _pipeline(
     program: Captured, policy: Policy, workers: int, micro_batches: int, seconds: Mapping[str, float] | None
 ) -> list[Call]:
-    if workers != 2 or program.rows % micro_batches:
-        raise RefusedError(
-            f"a pipeline takes 2 workers, and {micro_batches} micro-batches must divide {program.rows} rows"
-        )
-    rows = program.rows // micro_batches
+    if workers != 2:
+        raise RefusedError(f"a pipeline takes 2 workers, not {workers}")
+    rows = _share(program, micro_batches)
     graph, routes = _needed(program.at(rows), program.wanted, policy)
     count = cut(graph, seconds)
     (value,) = crossing(graph, count)
@@ -230,6 +239,13 @@ def _pipeline(
         calls.append(Call(worker=0, graph=first, rows=where, routes={value: hop}))
         calls.append(Call(worker=1, graph=second, rows=where, made={value: Made(2 * number, value)}, routes=routes))
     return calls
+
+
+def _share(program: Captured, micro_batches: int) -> int:
+    """Rows of a micro-batch."""
+    if program.rows % micro_batches:
+        raise RefusedError(f"{micro_batches} micro-batches do not divide {program.rows} rows")
+    return program.rows // micro_batches
 
 
 def _branches(program: Captured, policy: Policy, workers: int, home: int) -> list[Call]:

@@ -8,12 +8,8 @@ import logging
 import select
 import socket
 import time
-from collections import deque
 from contextlib import suppress
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from plumbline.core.errors import one_line
 from plumbline.core.run.device import memory_errors
@@ -22,7 +18,6 @@ from plumbline.disaggregation.runtime.connection import Bounds, Budget, Connecti
 from plumbline.disaggregation.runtime.handshake import answer_hello
 from plumbline.disaggregation.runtime.programs import Programs
 from plumbline.disaggregation.runtime.protocol import (
-    LAST,
     ON_MODEL,
     Limits,
     Op,
@@ -31,7 +26,7 @@ from plumbline.disaggregation.runtime.protocol import (
     json_bytes,
 )
 from plumbline.disaggregation.runtime.requests import Task
-from plumbline.disaggregation.runtime.session import Answer
+from plumbline.disaggregation.runtime.turns import Turns
 from plumbline.disaggregation.runtime.weights import RefusedError, Store
 from plumbline.disaggregation.runtime.wire import Frame
 
@@ -61,12 +56,10 @@ class Worker:
         self.bounds = bounds or Bounds()
         self.budget = Budget(self.bounds.all_sessions_bytes)
         self.is_stopping = False
-        self.steps = 0
+        self.turns = Turns()
         self.refused = 0
         self.connections: dict[int, Connection] = {}
         self._secret = secret
-        self._ready: deque[tuple[Connection, Task]] = deque()
-        self._tasks: dict[int, Task] = {}
         self._handles = 0
         self._checked = time.monotonic()
         self._epoll = select.epoll()
@@ -86,7 +79,7 @@ class Worker:
 
     def turn(self, sleep: float = LONGEST_SLEEP) -> None:
         """Reads what has come, computes one step if one is ready, and looks after peers that have stalled."""
-        for number, events in self._events(0.0 if self._ready or self.programs.is_ready else sleep):
+        for number, events in self._events(0.0 if self.turns.is_ready or self.programs.is_ready else sleep):
             connection = self.connections.get(number)
             if number == self.listening.fileno():
                 self._accept()
@@ -94,7 +87,7 @@ class Worker:
                 self._serve(connection, events)
             elif number in self.programs.peers:
                 self.programs.serve_peer(number, events)
-        if self._ready:
+        if self.turns.is_ready:
             self._step()
         if (connection := self.programs.next()) is not None:
             self._run(connection)
@@ -186,7 +179,7 @@ class Worker:
         while connection.parked and not is_behind:
             task = connection.parked.pop()
             if task.handle in connection.sessions:
-                self._queue(connection, task)
+                self.turns.add(connection, task)
 
     def _check_stalls(self, now: float) -> None:
         """Refuses peers that have stalled; while this side computed or built a model, they had no chance to go on."""
@@ -249,10 +242,10 @@ class Worker:
             case Op.DECODE | Op.STREAM:
                 self._queue_steps(connection, frame)
             case Op.PREFILL:
-                session = requests.prefill(frame, connection, self.bounds, self.budget, self.store.device)
-                number = self._new_handle()
-                connection.sessions[number] = session
-                self._queue(connection, Task(op, number, session))
+                task = requests.prefill(frame, connection, self.bounds, self.budget, self.store.device)
+                task.handle = self._new_handle()
+                connection.sessions[task.handle] = task.session
+                self.turns.add(connection, task)
             case Op.LOAD:
                 if len(connection.models) >= self.bounds.models:
                     raise RefusedError(f"a connection may have {self.bounds.models} models; free one")
@@ -282,15 +275,10 @@ class Worker:
 
     def _queue_steps(self, connection: Connection, frame: Frame) -> None:
         session = connection.session(frame.session)
-        if frame.session in self._tasks:
+        if self.turns.is_busy(frame.session):
             raise RefusedError(f"session {frame.session} is busy with its last request")
         tokens, steps = requests.steps(frame, session, self.bounds, self.budget, self.store.device)
-        self._queue(connection, Task(frame.op, frame.session, session, tokens, steps))
-
-    def _queue(self, connection: Connection, task: Task) -> None:
-        task.ready_at = self.steps
-        self._tasks[task.handle] = task
-        self._ready.append((connection, task))
+        self.turns.add(connection, Task(frame.op, frame.session, session, tokens, steps))
 
     def _new_handle(self) -> int:
         """A number that no session or model of this worker has had."""
@@ -300,16 +288,14 @@ class Worker:
     def _free(self, connection: Connection, handle: int) -> None:
         self.budget.release(connection.sessions.pop(handle))
         connection.expect_states()
-        if (task := self._tasks.pop(handle, None)) is not None:
-            with suppress(ValueError):  # it is parked, or is the one at work
-                self._ready.remove((connection, task))
+        self.turns.drop(connection, handle)
 
     def stats(self, connection: Connection) -> dict[str, Any]:
         """Counters of the worker, and the models and sessions of one connection: content -> its users, and so on."""
         meter = connection.wire.meter
         return {
             "connections": len(self.connections),
-            "steps": self.steps,
+            "steps": self.turns.steps,
             "refused": self.refused,
             "weights": {held.content: held.users for held in connection.models.values()},
             "weights_bytes": self.store.bytes,
@@ -328,13 +314,9 @@ class Worker:
 
     def _step(self) -> None:
         """One step of the session whose turn it is."""
-        connection, task = self._ready.popleft()
-        if connection.wire.has_unsent:  # its client does not read; others go on
-            connection.parked.append(task)
+        if (ready := self.turns.next()) is None:
             return
-        connection.longest_wait_steps = max(connection.longest_wait_steps, self.steps - task.ready_at)
-        self.steps += 1
-        session = task.session
+        (connection, task), session = ready, ready[1].session
         try:
             try:
                 with memory_errors():
@@ -344,7 +326,7 @@ class Worker:
                 self._free(connection, task.handle)
                 self._tell(connection, task.handle, "fault", error, task.op.name)
                 return
-            self._answer(connection, task, answer)
+            self.turns.answer(connection, task, answer)
         except WireError as error:
             log.info("%s: %s", connection.peer, error)
             self._drop(connection)
@@ -356,7 +338,7 @@ class Worker:
 
     def _run(self, connection: Connection) -> None:
         """One run of a captured graph."""
-        self.steps += 1
+        self.turns.steps += 1
         try:
             with memory_errors():
                 self.programs.step(connection)
@@ -371,23 +353,3 @@ class Worker:
             self._fault(connection, 0, Op.EXEC.name, error)
         else:
             self._watch(connection)
-
-    def _answer(self, connection: Connection, task: Task, answer: Answer) -> None:
-        task.steps -= 1
-        if answer.tensors:
-            connection.expect_states()
-        body = b"" if answer.tokens is None else _packed(answer.tokens)
-        has_ended = task.session.sampler.has_ended
-        is_last = task.steps == 0 or has_ended
-        flags = LAST if has_ended or (is_last and task.op is Op.STREAM) else 0
-        connection.wire.send(task.op, task.handle, body, answer.tensors, flags)
-        if is_last:
-            del self._tasks[task.handle]
-        else:
-            task.tokens, task.ready_at = answer.tokens, self.steps
-            self._ready.append((connection, task))
-
-
-def _packed(tokens: Tensor) -> bytes:
-    """4 bytes a token."""
-    return tokens.to("cpu", torch.int32).numpy().tobytes()

@@ -64,6 +64,8 @@ class Plans:
     """Parts that run alone, for the bound."""
     serial: str
     """The variant in which one worker does all the work that `full` spreads."""
+    undivided: str | None = None
+    """The variant in which one worker takes the whole batch in one call, where `serial` takes it in parts."""
     bound: float | None
     """How many times as fast `full` can be as `serial` with two perfect workers; None: Σ ÷ max of the probes."""
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from plumbline.disaggregation.runtime.schedule import Captured, Plan, Policy, schedule, staged
+from plumbline.disaggregation.runtime.schedule import Captured, Plan, Policy, one_by_one, schedule, staged
 from plumbline.disaggregation.settings import Shapes
 from plumbline.disaggregation.workloads.interface import (
     NO_SEMANTICS,
@@ -67,16 +67,17 @@ def plans(captured: Captured, settings: Shapes, seconds: Mapping[str, float]) ->
     def plan(policy: Policy) -> Plan:
         return schedule(captured, policy, micro_batches=count, seconds=seconds)
 
-    one_by_one = {
-        "no_pipeline": staged(captured, Policy.of("weights_resident", "wanted_only", "direct_hop"), seconds),
+    full = Policy.of(*SWITCHES, "state_resident", "wanted_only", "pipeline")
+    others = {
+        "no_pipeline": one_by_one(captured, full, count),
         REMOTE: plan(Policy.of("weights_resident", "state_resident")),
         NO_SEMANTICS: staged(captured, Policy.of("weights_resident"), seconds),
     }
-    full = Policy.of(*SWITCHES, "state_resident", "wanted_only", "pipeline")
     return Plans(
-        variants=leave_one_out(full, SWITCHES, plan) | one_by_one,
+        variants=leave_one_out(full, SWITCHES, plan) | others,
         probes={},
-        serial=REMOTE,
+        serial="no_pipeline",
+        undivided=REMOTE,
         bound=2 * count / (count + 1),
     )
 

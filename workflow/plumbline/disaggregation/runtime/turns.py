@@ -1,0 +1,74 @@
+"""Whose step is next: sessions take turns, one step each, so that none waits for more steps than there are others."""
+
+from collections import deque
+from contextlib import suppress
+
+import torch
+from torch import Tensor
+
+from plumbline.disaggregation.runtime.connection import Connection
+from plumbline.disaggregation.runtime.protocol import LAST, Op
+from plumbline.disaggregation.runtime.requests import Task
+from plumbline.disaggregation.runtime.session import Answer
+
+
+class Turns:
+    """The tasks of all sessions: at most one of each, in the order in which they became ready."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        """How many have been done."""
+        self._ready: deque[tuple[Connection, Task]] = deque()
+        self._tasks: dict[int, Task] = {}
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a step waits."""
+        return bool(self._ready)
+
+    def is_busy(self, handle: int) -> bool:
+        """Whether a session's last request is still under way."""
+        return handle in self._tasks
+
+    def add(self, connection: Connection, task: Task) -> None:
+        """Queues a task."""
+        task.ready_at = self.steps
+        self._tasks[task.handle] = task
+        self._ready.append((connection, task))
+
+    def next(self) -> tuple[Connection, Task] | None:
+        """The task whose step is to be done now; None where its client does not read: then it is parked."""
+        connection, task = self._ready.popleft()
+        if connection.wire.has_unsent:
+            connection.parked.append(task)
+            return None
+        connection.longest_wait_steps = max(connection.longest_wait_steps, self.steps - task.ready_at)
+        self.steps += 1
+        return connection, task
+
+    def answer(self, connection: Connection, task: Task, answer: Answer) -> None:
+        """Sends what a step gave, and queues the task's next step if it has one. Raises WireError."""
+        task.steps -= 1
+        if answer.tensors:
+            connection.expect_states()
+        body = b"" if answer.tokens is None else _packed(answer.tokens)
+        has_ended = task.session.sampler.has_ended
+        is_last = task.steps == 0 or has_ended
+        flags = LAST if has_ended or (is_last and task.op is Op.STREAM) else 0
+        connection.wire.send(task.op, task.handle, body, answer.tensors, flags)
+        if is_last:
+            del self._tasks[task.handle]
+        else:
+            task.op, task.tokens, task.ready_at = Op.STREAM, answer.tokens, self.steps
+            self._ready.append((connection, task))
+
+    def drop(self, connection: Connection, handle: int) -> None:
+        """Forgets the task of a session, if it has one."""
+        if (task := self._tasks.pop(handle, None)) is not None:
+            with suppress(ValueError):  # it is parked, or is the one at work
+                self._ready.remove((connection, task))
+
+
+def _packed(tokens: Tensor) -> bytes:
+    """4 bytes a token."""
+    return tokens.to("cpu", torch.int32).numpy().tobytes()
