@@ -95,10 +95,11 @@ def rounding_bound(rounding: float, training: TrainingSettings, steps: int, worl
 
     AdamW moves a parameter by about the learning rate, however large its gradient; a relative error of the gradient
     moves it by that share of the rate. A sum over the ranks is rounded about as often as there are ranks. Roundings
-    are independent, so those of all ranks and steps add up as the root of the sum of their squares. This says nothing
-    of a parameter whose gradients cancel between ranks: there rounding decides the direction, and AdamW goes at full
-    rate. Such are few, but in a narrow model enough to make up most of a root mean square; hence the median. Over 20 shapes of model, batch, rate and steps it was
-    0.1 to 0.5 times the bound.
+    are independent, so those of all ranks and steps add up as the root of the sum of their squares. Over 20 shapes of
+    model, batch, rate and steps the median was 0.1 to 0.5 times the bound.
+
+    This says nothing of a parameter whose gradients cancel between ranks: there rounding decides the direction, and
+    AdamW goes at full rate. Such are few, but in a narrow model enough to make up most of a root mean square.
     """
     return rounding * math.sqrt(world * math.fsum(rate(training, number) ** 2 for number in range(steps)))
 
