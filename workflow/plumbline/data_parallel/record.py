@@ -109,7 +109,7 @@ class Difference(Settings):
     bound: float | None = None
     """What the method promises of `largest`; None where it promises nothing for the dtype."""
     relative: Number | None = None
-    """Norm of all differences over the norm of what one process's training changed."""
+    """Median difference of a parameter over the median of what one process's training changed."""
     relative_bound: float | None = None
     """What the method promises of `relative`; None where it promises nothing."""
     ranks_agree: bool | None = None
