@@ -8,7 +8,8 @@ interval. `nanogpt` is GPT-2 of the same width, layers, heads, context, vocabula
 same model, so the parameters and the FLOPs per token of both are printed. `plain` is eager, with torch's own AdamW
 and clipping and a batch stacked window by window; on a GPU it has bf16 autocast and fused AdamW as nanoGPT does. With
 --compiled, nanoGPT compiled joins them (it needs a C++ compiler). The study's loop runs with what its probe chose and
-with its metrics; what these and checkpoints cost is read from its spans. About a minute on a CPU.
+with its metrics; what these and checkpoints cost is read from its spans. On a CPU the matrix products of the study's
+step are also timed by themselves, with their matrices in cache: the floor of a float32 loop. About a minute.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import random
 import sys
 import tempfile
 import time
+import timeit
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -161,6 +163,19 @@ def costs(trainer: Trainer) -> dict[str, Any]:
     }
 
 
+def products_seconds(model: ModelSettings) -> dict[str, float]:
+    """Seconds and FLOP/s of a step's matrix products by themselves: forward, and the gradients of both factors."""
+    rows, width, hidden = TrainingSettings().batch * model.context, model.width, model.hidden
+    layer = [(width, 3 * width), (width, width), (width, 2 * hidden), (hidden, width)]
+    seconds = flops = 0.0
+    for inputs, outputs in [*(model.layers * layer), (width, model.vocabulary)]:
+        x, weight, slope = torch.randn(rows, inputs), torch.randn(outputs, inputs), torch.randn(rows, outputs)
+        for left, right in ((x, weight.t()), (slope.t(), x), (slope, weight)):
+            seconds += min(timeit.repeat(lambda left=left, right=right: left @ right, number=10, repeat=10)) / 10
+            flops += 2 * rows * inputs * outputs
+    return {"products_seconds": seconds, "products_flops_per_second": flops / seconds}
+
+
 def compare(shape: str, device: str, blocks: int, steps: int, ways: list[str]) -> dict[str, Any]:
     """Tokens a second of each loop, and its time over the study's, from `blocks` turns of `steps` steps each."""
     context = multiprocessing.get_context("spawn")
@@ -192,7 +207,8 @@ def compare(shape: str, device: str, blocks: int, steps: int, ways: list[str]) -
             "interval": [ratio.low, ratio.high],
             "block_seconds": seconds[way],
         }
-    return {"shape": shape, "steps_per_block": steps, "loops": found}
+    alone = products_seconds(SHAPES[shape]) if device == "cpu" else {}
+    return {"shape": shape, "steps_per_block": steps, "loops": found} | alone
 
 
 def main() -> None:
@@ -203,6 +219,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--compiled", action="store_true")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     ways = ["study", "plain", "nanogpt", *(["nanogpt_compiled"] if options.compiled else [])]
     figures = {}
     for shape in SHAPES:
@@ -226,6 +243,14 @@ def report(figure: dict[str, Any]) -> None:
         f" {1e3 * study['checkpoint_seconds']:.0f} ms, {study['checkpoints_percent']:.2f}% at the default interval",
         flush=True,
     )
+    if "products_seconds" in figure:
+        tokens = TrainingSettings().batch * SHAPES[figure["shape"]].context
+        step, products = tokens / study["tokens_per_second"], figure["products_seconds"]
+        print(
+            f"{figure['shape']}: a step of the study takes {1e3 * step:.1f} ms; its matrix products by themselves"
+            f" {1e3 * products:.1f} ms, at {figure['products_flops_per_second'] / 1e9:.0f} GFLOP/s",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

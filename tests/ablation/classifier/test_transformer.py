@@ -7,7 +7,7 @@ from torch import nn
 
 from plumbline.ablation.classifier.result import RunResult
 from plumbline.ablation.classifier.splits import rotating_splits
-from plumbline.ablation.classifier.transformer import encode, fit_transformer, initial_parameters
+from plumbline.ablation.classifier.transformer import FEW_TOKENS, encode, fit_transformer, initial_parameters
 from plumbline.ablation.settings import TransformerSettings
 
 WIDTH, TOKENS, CLASSES, ROWS = 5, 6, 3, 300
@@ -58,16 +58,17 @@ def test_record_has_the_best_validation_epoch_and_one_value_of_each_curve_per_ep
         assert run.validation.accuracy == pytest.approx(max(curve))
 
 
-def test_encoder_is_torchs_own_encoder_layer_by_layer():
+@pytest.mark.parametrize("tokens", [TOKENS, FEW_TOKENS, FEW_TOKENS + 1])
+def test_encoder_is_torchs_own_encoder_layer_by_layer(tokens):
     """nn.TransformerEncoderLayer, pre-norm, with the same weights."""
     generator = torch.Generator().manual_seed(0)
     parameters = {
-        name: tensor[None] for name, tensor in initial_parameters(WIDTH, TOKENS, CLASSES, SETTINGS, generator).items()
+        name: tensor[None] for name, tensor in initial_parameters(WIDTH, tokens, CLASSES, SETTINGS, generator).items()
     }
     parameters = {
         name: tensor + 0.1 * torch.rand(tensor.shape, generator=generator) for name, tensor in parameters.items()
     }
-    x = torch.randn(1, 7, TOKENS, WIDTH, generator=generator)
+    x = torch.randn(1, 7, tokens, WIDTH, generator=generator)
     hidden = x[0] @ parameters["embed"][0] + parameters["embed.bias"][0] + parameters["position"][0, 0]
     for layer in range(SETTINGS.layers):
         theirs = nn.TransformerEncoderLayer(

@@ -7,7 +7,6 @@ import torch
 from lr_sweep.training_runs import MODEL, TRAINING, write_tokens
 from plumbline.core.measure.spans import SPANS
 from plumbline.lr_sweep.settings import OperationSettings, TrainingSettings
-from plumbline.lr_sweep.training.adamw import AdamW
 from plumbline.lr_sweep.training.data import open_tokens
 from plumbline.lr_sweep.training.loop import RunConfig, Trainer, learning_rate, train_model
 from plumbline.lr_sweep.training.model import Transformer
@@ -87,27 +86,6 @@ def test_weight_decay_shrinks_matrices_by_the_same_share_at_any_learning_rate(to
     trainer.optimizer.step(rate)
     for old, new in zip(before, trainer.model.parameters(), strict=True):
         torch.testing.assert_close(new.detach(), old * (0.9 if old.dim() == 2 else 1.0))
-
-
-@pytest.mark.parametrize("fused", [True, False])
-def test_adamw_is_that_of_torch_optim(fused):
-    torch.manual_seed(0)
-    own, theirs = Transformer(MODEL), Transformer(MODEL)
-    theirs.load_state_dict(own.state_dict())
-    mine = AdamW(own.parameters(), beta1=0.8, beta2=0.99, weight_decay=0.3, fused=fused)
-    groups = [
-        {"params": [w for w in theirs.parameters() if w.dim() == 2], "weight_decay": 0.3},
-        {"params": [w for w in theirs.parameters() if w.dim() == 1], "weight_decay": 0.0},
-    ]
-    reference = torch.optim.AdamW(groups, lr=0.01, betas=(0.8, 0.99))
-    for _ in range(4):
-        for ours, other in zip(own.parameters(), theirs.parameters(), strict=True):
-            ours.grad = torch.randn_like(ours)
-            other.grad = ours.grad.clone()
-        mine.step(0.01)
-        reference.step()
-    for ours, other in zip(own.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(ours, other)
 
 
 @pytest.mark.parametrize(("steps", "warmup_share"), [(1, 0.05), (2, 0.0), (7, 0.5), (300, 0.05)])

@@ -20,10 +20,13 @@ from plumbline.ablation.classifier.result import Curves, RunResult, run_result
 from plumbline.ablation.classifier.splits import SIDES, Split
 from plumbline.ablation.classifier.standardise import check_finite, scaling
 from plumbline.ablation.settings import TransformerSettings
+from plumbline.core.training.adamw import AdamW
 
 ROWS_AT_ONCE = 256
 """Rows predicted at once."""
 INITIAL_DEVIATION = 0.02
+FEW_TOKENS = 32
+"""Up to this many tokens, batched products are faster on a CPU than torch's fused attention, and their scores small."""
 
 Parameters = Mapping[str, Tensor]
 """Name -> (R, …) for R runs."""
@@ -92,8 +95,8 @@ class _Trainer:
             initial_parameters(token_width, self.table.shape[1], classes, settings, one) for one in self.generators
         ]
         self.parameters = {name: torch.stack([one[name] for one in networks]).requires_grad_() for name in networks[0]}
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        self.optimizer = AdamW(
+            self.parameters.values(), beta1=0.9, beta2=0.999, weight_decay=settings.weight_decay, fused=True
         )
         self.steps_per_epoch = max(1, min(len(split.train) for split in splits) // settings.batch_size)
         self.best = {name: tensor.detach().clone() for name, tensor in self.parameters.items()}
@@ -112,8 +115,6 @@ class _Trainer:
         losses, hits = torch.zeros(runs), torch.zeros(runs)
         for step in range(self.steps_per_epoch):
             rate = self._rate(epoch * self.steps_per_epoch + step)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
             rows = torch.stack([order[step * size : (step + 1) * size] for order in orders])
             inputs = self._inputs(rows)
             hidden = torch.stack(
@@ -125,9 +126,9 @@ class _Trainer:
             scores = encode(self.parameters, inputs.masked_fill(hidden[..., None], 0.0), settings)
             truth = self.labels[rows]
             loss = functional.cross_entropy(scores.flatten(0, 1), truth.flatten(), reduction="none").view_as(truth)
-            self.optimizer.zero_grad()
             loss.mean(1).sum().backward()
-            self.optimizer.step()
+            self.optimizer.step(rate)
+            self.optimizer.clear()
             losses += loss.detach().mean(1).cpu()
             hits += (scores.argmax(2) == truth).float().mean(1).cpu()
         for run, curves in enumerate(self.curves):
@@ -224,8 +225,16 @@ def encode(parameters: Parameters, tokens: Tensor, settings: TransformerSettings
     x = linear("embed", tokens) + parameters["position"]
     for layer in range(settings.layers):
         heads = linear(f"{layer}.attend", norm(f"{layer}.first", x)).unflatten(-1, (3, settings.heads, -1))
-        queries, keys, values = heads.flatten(0, 1).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(queries, keys, values).transpose(1, 2)
-        x = x + linear(f"{layer}.join", mixed.reshape(x.shape))
+        mixed = attend(*heads.flatten(0, 1).permute(2, 0, 3, 1, 4))
+        x = x + linear(f"{layer}.join", mixed.transpose(1, 2).reshape(x.shape))
         x = x + linear(f"{layer}.narrow", functional.gelu(linear(f"{layer}.widen", norm(f"{layer}.second", x))))
     return linear("score", norm("last", x).mean(2))
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention, not masked: (N, heads, T, head size) each → the same shape."""
+    if queries.shape[2] > FEW_TOKENS:
+        return functional.scaled_dot_product_attention(queries, keys, values)
+    q, k, v = (part.flatten(0, 1) for part in (queries, keys, values))
+    scores = torch.baddbmm(q.new_zeros(()), q, k.transpose(1, 2), beta=0, alpha=q.shape[2] ** -0.5)
+    return torch.bmm(scores.softmax(2), v).view_as(queries)

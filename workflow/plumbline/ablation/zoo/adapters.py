@@ -20,6 +20,7 @@ from plumbline.ablation.zoo.images import CLASSES, SIDE, Cell, check_cells, digi
 from plumbline.ablation.zoo.lora import factor_shapes, factors_of, with_adapters
 from plumbline.ablation.zoo.settings import AdapterSettings, DiffusionSettings
 from plumbline.core.errors import UserError
+from plumbline.core.training.adamw import AdamW
 
 _ADAPTER_STREAM = 2
 
@@ -146,7 +147,7 @@ def _train(
     start = {name: torch.from_numpy(factor).to(device) for name, factor in drawn.factors.items()}
     adapted = with_adapters(base, start, settings.scale)
     learning = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(learning, lr=settings.learning_rate, fused=True)
+    optimizer = AdamW(learning, beta1=0.9, beta2=0.999, weight_decay=0.0, fused=True)
     prompts = torch.full((len(drawn.labels),), NULL_PROMPT, device=device)
     # Step-major, so that each step reads one contiguous block.
     images = pixels[torch.from_numpy(drawn.images).transpose(0, 1)].to(device)
@@ -155,9 +156,9 @@ def _train(
     losses = []
     for step in range(settings.steps):
         loss = flow_losses(adapted, images[step], noise[step], times[step], prompts)
-        optimizer.zero_grad()
         # A sum over adapters: an adapter is only in its own loss, so it gets the gradient of that one.
         loss.sum().backward()
-        optimizer.step()
+        optimizer.step(settings.learning_rate)
+        optimizer.clear()
         losses.append(loss.detach())
     return {name: factor.cpu() for name, factor in factors_of(adapted).items()}, torch.stack(losses, 1).cpu()

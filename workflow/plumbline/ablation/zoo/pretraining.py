@@ -15,6 +15,7 @@ from plumbline.ablation.zoo.images import digits
 from plumbline.ablation.zoo.settings import DiffusionSettings, PretrainingSettings
 from plumbline.core.errors import UserError
 from plumbline.core.run.checkpoint import load_checkpoint, save_checkpoint
+from plumbline.core.training.adamw import AdamW
 
 log = logging.getLogger("plumbline")
 
@@ -61,8 +62,8 @@ class _Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = Diffusion(model).to(device)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), weight_decay=settings.weight_decay, betas=(0.9, 0.99), fused=True
+        self.optimizer = AdamW(
+            self.model.parameters(), beta1=0.9, beta2=0.99, weight_decay=settings.weight_decay, fused=True
         )
         self.losses: list[Tensor] = []
         images = digits()
@@ -78,8 +79,6 @@ class _Trainer:
         noise = torch.randn(images.shape, generator=random)
         times = torch.rand(batch, 1, generator=random)
         rate = self._learning_rate(len(self.losses))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         inputs = (tensor.to(self.device) for tensor in (images, noise, times, prompts))
         loss = flow_losses(self.model, *inputs).mean()
         if not loss.isfinite():
@@ -87,9 +86,9 @@ class _Trainer:
                 f"ablation.zoo.pretraining.learning_rate: the base diverges at {self.settings.learning_rate:g}"
                 f" (step {len(self.losses)}); lower it"
             )
-        self.optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step()
+        self.optimizer.step(rate)
+        self.optimizer.clear()
         self.losses.append(loss.detach().cpu())
 
     def _learning_rate(self, step: int) -> float:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from plumbline.core.run.device import memory_errors
+from plumbline.core.training.adamw import AdamW
 from plumbline.lr_sweep.diagnosis.evidence import TrialEvidence
 from plumbline.lr_sweep.settings import ModelSettings, TrainingSettings
-from plumbline.lr_sweep.training.adamw import AdamW
 from plumbline.lr_sweep.training.allocator import keep_freed_memory
 from plumbline.lr_sweep.training.model import Transformer, flops_per_token
 
@@ -121,6 +121,7 @@ def _replay(config: _StepConfig, batch: int) -> float:
         beta2=training.beta2,
         weight_decay=training.weight_decay,
         fused=config.fused,
+        spare_vectors=True,
     )
     tokens = torch.randint(config.model.vocabulary, (batch, config.model.context + 1), device=config.device)
 

@@ -18,8 +18,8 @@ from plumbline.core.measure.clocks import clocks
 from plumbline.core.measure.spans import Spans
 from plumbline.core.run.checkpoint import load_checkpoint, save_checkpoint
 from plumbline.core.run.progress import Progress, log_event
+from plumbline.core.training.adamw import AdamW
 from plumbline.lr_sweep.settings import ModelSettings, OperationSettings, TrainingSettings
-from plumbline.lr_sweep.training.adamw import AdamW
 from plumbline.lr_sweep.training.compiler import compiler_counts
 from plumbline.lr_sweep.training.data import Tokens, TrainingWindows, validation_batches
 from plumbline.lr_sweep.training.model import Transformer
@@ -126,6 +126,7 @@ class Trainer:
             # independent decay: AdamW multiplies it by the rate, which cancels, so only the schedule's factor remains
             weight_decay=training.weight_decay / self.run.rate,
             fused=config.fused,
+            spare_vectors=True,
         )
         self.spans.mark("other")
         if config.compile:

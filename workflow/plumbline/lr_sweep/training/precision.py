@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from plumbline.core.errors import UserError
 from plumbline.core.settings import Settings
+from plumbline.core.training.adamw import AdamW
 from plumbline.lr_sweep.record import SwitchDecision
 from plumbline.lr_sweep.settings import ModelSettings, TrainingSettings
-from plumbline.lr_sweep.training.adamw import AdamW
 from plumbline.lr_sweep.training.data import Tokens, TrainingWindows
 from plumbline.lr_sweep.training.model import Transformer, flops_per_token
 
@@ -175,7 +175,7 @@ class Probe:
             copy.grad = gradient
         training = self.training
         betas = {"beta1": training.beta1, "beta2": training.beta2}
-        optimizer = AdamW(copies, weight_decay=training.weight_decay, fused=fused, **betas)
+        optimizer = AdamW(copies, weight_decay=training.weight_decay, fused=fused, spare_vectors=True, **betas)
 
         def step() -> list[Tensor]:
             optimizer.step(1e-3)

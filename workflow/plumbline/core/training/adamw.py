@@ -8,22 +8,29 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.adamw import adamw
 
 EPSILON = 1e-8
 
 
 class AdamW:
-    """AdamW with weight decay for matrices and none for vectors, as is usual for transformers."""
+    """AdamW; with `spare_vectors` only matrices decay, as is usual for transformers. Without decay it is Adam."""
 
     def __init__(
-        self, weights: Iterable[nn.Parameter], *, beta1: float, beta2: float, weight_decay: float, fused: bool
+        self,
+        weights: Iterable[Tensor],
+        *,
+        beta1: float,
+        beta2: float,
+        weight_decay: float,
+        fused: bool,
+        spare_vectors: bool = False,
     ) -> None:
         self.weights = list(weights)
-        matrices = [number for number, weight in enumerate(self.weights) if weight.dim() >= 2]
-        vectors = [number for number, weight in enumerate(self.weights) if weight.dim() < 2]
-        self.groups = [(numbers, decay) for numbers, decay in ((matrices, weight_decay), (vectors, 0.0)) if numbers]
+        spared = [number for number, weight in enumerate(self.weights) if spare_vectors and weight.dim() < 2]
+        decayed = [number for number in range(len(self.weights)) if number not in spared]
+        self.groups = [(numbers, decay) for numbers, decay in ((decayed, weight_decay), (spared, 0.0)) if numbers]
         self.betas, self.fused = (beta1, beta2), fused
         self.first = [torch.zeros_like(weight) for weight in self.weights]
         self.second = [torch.zeros_like(weight) for weight in self.weights]

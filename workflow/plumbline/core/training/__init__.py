@@ -1,0 +1,1 @@
+"""What the trainings of several studies share."""
