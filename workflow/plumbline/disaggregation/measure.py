@@ -74,11 +74,12 @@ def measure(spec: MeasureSpec, output: Path) -> None:
         findings |= {"link": spec.link, "block": spec.block, "unavailable": unavailable}
         others = [name for name in OTHERS if name in spec.baselines and name not in unavailable]
         members = [
-            Member(work=partial(serve, spec, between, secret), name="worker"),
-            Member(work=partial(ask, spec, between, secret, others, Path(folder)), name="client"),
+            Member(work=partial(serve, spec, between, secret), name="worker", first=True),
+            Member(work=partial(ask, spec, between, secret, others, Path(folder)), name="client", first=True),
         ]
         if RPC in others:
-            members.append(Member(work=partial(torch_rpc.own, between, Path(folder, RPC)), name="owner of rpc"))
+            owner = partial(torch_rpc.own, between, Path(folder, RPC))
+            members.append(Member(work=owner, name="owner of rpc", first=True))
         import_ahead()
         for found in run_group(members):
             findings |= found

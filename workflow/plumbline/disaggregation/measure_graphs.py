@@ -89,8 +89,8 @@ def _block(spec: MeasureGraphsSpec, graphs: Path, name: WorkloadName, link: Link
     asking = (spec, between, addresses, secret, graphs)
     client = partial(ask_micro, *asking) if name == MICRO else partial(ask, *asking, name)
     members = [
-        Member(work=partial(serve_both, spec, between, beside, addresses, secret), name="workers"),
-        Member(work=client, name="client"),
+        Member(work=partial(serve_both, spec, between, beside, addresses, secret), name="workers", first=True),
+        Member(work=client, name="client", first=True),
     ]
     served, found = run_group(members)
     for listening in (between.listening, beside):
@@ -114,7 +114,7 @@ def serve_both(
         host, _, _ = between.address.rpartition(":")
         beside = socket.create_server((host, PORT + 1))
     members = [
-        Member(work=partial(serve, spec, listening, addresses, secret, number), name=f"worker {number}")
+        Member(work=partial(serve, spec, listening, addresses, secret, number), name=f"worker {number}", first=True)
         for number, listening in enumerate((first, beside))
     ]
     found = run_group(members)

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from plumbline.core.measure.clocks import clocks
 from plumbline.core.measure.interleave import CONTROL, Candidate, interleave, rounds_per_process
+from plumbline.core.measure.priority import take_priority
 from plumbline.core.run.device import device_name
 from plumbline.data_parallel.methods.interface import replica
 from plumbline.data_parallel.ranks.rank import Rank, main
@@ -215,4 +216,5 @@ def _all_reduces(rank: Rank, world: int) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    take_priority()  # before there are threads, which have it then
     main(compare)
