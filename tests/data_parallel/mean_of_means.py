@@ -16,7 +16,7 @@ def step(self, batch, number):
     forward = type(self.replica.module).forward
 
     def scaled(module, *inputs):
-        return forward(module, *inputs) * (float(everything) / (self.replica.world * float(mine)))
+        return forward(module, *inputs) * (float(everything) / (self.replica.world * max(float(mine), 1.0)))
 
     type(self.replica.module).forward = scaled
     try:
