@@ -32,8 +32,8 @@ for variable, folders in {
 warn_once = cache(logger.warning)
 TERMINAL = terminal.one_line_per_job(logger) if workflow.is_main_process else None
 
-# Named only where conda is asked for: else Snakemake reads it for every job, and keeps its text with every output.
-WITH_CONDA = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+# Named only where conda, or the linter, asks for it: else Snakemake reads it for every job and keeps it with every output.
+WITH_CONDA = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method or "--lint" in sys.argv
 ENVIRONMENT = PACKAGES.parent / "envs" / "plumbline.yaml" if WITH_CONDA else None
 
 # Jobs that measure have the machine to themselves: more threads than there are, which Snakemake lowers to all; on Slurm
