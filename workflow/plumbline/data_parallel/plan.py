@@ -121,7 +121,8 @@ def _trial(
 def _equality(settings: DataParallelSettings, seed: int, tokens: Target) -> Target:
     """The proof of equality: of all methods, whether or not trials use them."""
     methods = method_names()
-    proof = {"learning_rate": settings.equality.learning_rate, "warmup_steps": 0}
+    batch = settings.equality.sequences * settings.largest * settings.training.accumulation
+    proof = {"batch": batch, "learning_rate": settings.equality.learning_rate, "warmup_steps": 0}
     values = {
         "model": settings.model.model_dump(mode="json"),
         "training": settings.training.model_dump(mode="json") | proof,
