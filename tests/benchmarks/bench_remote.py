@@ -20,7 +20,7 @@ import torch
 
 from plumbline.core.files import write_json
 from plumbline.core.measure.interleave import CONTROL, Candidate, interleave
-from plumbline.core.run.processes import signal_at_death_of_parent
+from plumbline.core.run.orphans import signal_at_death_of_parent
 from plumbline.disaggregation.runtime.client import Client
 from plumbline.disaggregation.runtime.generation import Mode
 from plumbline.disaggregation.runtime.protocol import Limits

@@ -79,3 +79,19 @@ def test_nothing_is_kept_where_python_keeps_no_bytecode(package, monkeypatch):
     monkeypatch.setattr(kept_code.sys, "dont_write_bytecode", True)
     keep_code_of([ROOT])
     assert not (package / "__pycache__" / "code.json").exists()
+
+
+def test_locks_of_editors_are_no_sources(package):
+    before = kept_code._sources_now()
+    (package / "core" / ".#errors.py").symlink_to("someone@somewhere.1234")
+    assert kept_code._sources_now() == before
+
+
+def test_where_a_source_cannot_be_read_nothing_is_kept_or_taken(package, monkeypatch):
+    before, found = kept(package), code.code_of(*ROOT)
+    (package / "core" / "going.py").symlink_to("gone.py")
+    forget()
+    assert kept_code_of(*ROOT) == found
+    keep_code_of([ROOT])
+    assert kept(package) == before
+    assert kept_code._kept() == {}

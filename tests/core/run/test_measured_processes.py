@@ -65,17 +65,22 @@ def test_a_killed_one_is_a_fault():
         in_child(lambda: os.kill(os.getpid(), signal.SIGKILL), first=True)
 
 
-def test_it_ends_when_the_parent_is_killed(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_it_ends_with_what_it_started_when_the_parent_is_ended(tmp_path, number):
     code = (
-        "import os, time; from pathlib import Path; from plumbline.core.run.processes import in_child\n"
-        f"def work(): Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); time.sleep(60)\n"
+        "import os, subprocess, time; from pathlib import Path; from plumbline.core.run.processes import in_child\n"
+        "def work():\n"
+        "    below = subprocess.Popen(['sleep', '60'])\n"
+        f"    Path({str(tmp_path / 'new')!r}).write_text(f'{{os.getpid()}} {{below.pid}}')\n"
+        f"    os.rename({str(tmp_path / 'new')!r}, {str(tmp_path / 'pids')!r})\n"
+        "    time.sleep(60)\n"
         "in_child(work, first=True)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 20
-    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()):
+    while not (tmp_path / "pids").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    parent.kill()
+    parent.send_signal(number)
     parent.wait()
-    wait_until_gone(int((tmp_path / "pid").read_text()))
+    wait_until_gone(*map(int, (tmp_path / "pids").read_text().split()))

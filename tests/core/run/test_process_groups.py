@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from plumbline.core.errors import UserError
-from plumbline.core.run.processes import ChildFault, Member, TimeUpError, ending_orphans, in_child, run_group
+from plumbline.core.run.orphans import ending_orphans
+from plumbline.core.run.processes import ChildFault, Member, TimeUpError, in_child, run_group
 from plumbline.core.run.record import Outcome, OutcomeError
 
 SLEEP = ("sleep", "60")

@@ -107,11 +107,23 @@ def dry_run(printed: Printed) -> type:
     return DryRun
 
 
+def planned(jobid: int, trial: str) -> SimpleNamespace:
+    """A job as Snakemake hands it to an executor."""
+    rule = SimpleNamespace(name="lr_sweep_train")
+    return SimpleNamespace(jobid=jobid, rule=rule, wildcards_dict={"trial": trial}, is_group=lambda: False)
+
+
+def test_a_dry_run_prints_each_job_of_a_group():
+    printed = Printed(dryrun=True)
+    group = SimpleNamespace(jobs=[planned(3, "a"), planned(4, "b")], is_group=lambda: True)
+    dry_run(printed)().printjob(group)
+    assert printed.lines == ["lr_sweep_train a", "lr_sweep_train b"]
+
+
 @pytest.mark.parametrize("asked", [{}, {"printshellcmds": True}])
 def test_a_dry_run_asks_no_more_of_a_job_than_it_prints(asked):
     printed = Printed(dryrun=True, **asked)
-    rule = SimpleNamespace(name="lr_sweep_train")
-    dry_run(printed)().printjob(SimpleNamespace(jobid=3, rule=rule, wildcards_dict={"trial": "lr0.1-seed0"}))
+    dry_run(printed)().printjob(planned(3, "lr0.1-seed0"))
     if asked:
         assert "    output: b" in printed.lines
     else:

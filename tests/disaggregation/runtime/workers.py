@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from disaggregation.runtime.pairs import SECRET
-from plumbline.core.run.processes import signal_at_death_of_parent
+from plumbline.core.run.orphans import signal_at_death_of_parent
 from plumbline.disaggregation.runtime.protocol import Limits
 from plumbline.disaggregation.runtime.weights import Store
 from plumbline.disaggregation.runtime.worker import Worker

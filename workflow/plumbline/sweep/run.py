@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plumbline.core.errors import UserError
+from plumbline.core.run.orphans import ending_orphans
 from plumbline.core.run.outcome import Outcome, OutcomeError, recording_as
 from plumbline.core.run.plain_spec import PlainSpec
 from plumbline.core.run.processes import (
     ChildFault,
     Member,
     TimeUpError,
-    ending_orphans,
     oom_kill_count,
     run_group,
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from plumbline.core.errors import UserError, one_line
+from plumbline.core.measure.priority import take_priority
 from plumbline.core.run.device import memory_errors, torch_device
 from plumbline.core.run.record import OutcomeError
 from plumbline.core.settings import validated
@@ -83,6 +84,7 @@ def answer(loaded: Loaded, replies: TextIO) -> None:
 
 def main() -> None:
     """Serves until the standard input is closed."""
+    take_priority()  # before there are threads, which have it then
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no reply
     folder, trial, device = sys.argv[1:]

@@ -33,7 +33,9 @@ def keep_code_of(roots: Iterable[Root]) -> None:
     missing = {root for root in ours if _name(root) not in _kept()}
     if missing and not sys.dont_write_bytecode:
         found = _kept() | {_name(root): code_of(*root) for root in missing}
-        if _sources_now() == _sources():  # else one was edited meanwhile, and which of them was read is not known
+        if (
+            _sources_now() == _sources() is not None
+        ):  # else one was edited meanwhile, and which of them was read is not known
             with suppress(UserError, OSError):
                 write_text(_path(), json.dumps({"sources": _sources(), "found": found}))
 
@@ -44,25 +46,32 @@ def _kept() -> dict[str, dict[str, str]]:
     _sources()  # before any is read
     with suppress(OSError, ValueError, TypeError, KeyError):
         kept = json.loads(_path().read_text(encoding="utf-8"))
-        if kept["sources"] == _sources():
+        if kept["sources"] == _sources() is not None:
             found: dict[str, dict[str, str]] = kept["found"]
             return found
     return {}
 
 
 @cache
-def _sources() -> str:
+def _sources() -> str | None:
     """The digest of the sources when they were first asked for."""
     return _sources_now()
 
 
-def _sources_now() -> str:
-    """SHA-256, in hex, over Python's version and the names and contents of all modules of this package."""
+def _sources_now() -> str | None:
+    """SHA-256, in hex, over Python's version and the names and contents of all modules of this package.
+
+    None where one cannot be read, such as one that is just being removed: then nothing is kept, or taken.
+    """
     whole, package = hashlib.sha256(sys.version.encode()), _package().parent
     for path in sorted(package.rglob("*.py")):
-        content = path.read_bytes()
-        whole.update(f"{path.relative_to(package)}\0{len(content)}\0".encode())
-        whole.update(content)
+        if not path.name.startswith("."):  # locks of editors
+            try:
+                content = path.read_bytes()
+            except OSError:
+                return None
+            whole.update(f"{path.relative_to(package)}\0{len(content)}\0".encode())
+            whole.update(content)
     return whole.hexdigest()
 
 

@@ -3,7 +3,6 @@
 Linux only: the kernel says when a process has ended (pidfd), and ends it when its parent has.
 """
 
-import ctypes
 import faulthandler
 import json
 import logging
@@ -13,24 +12,25 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from plumbline.core.errors import UserError
 from plumbline.core.measure.machine import cgroup_file
 from plumbline.core.measure.priority import take_priority
+from plumbline.core.run.orphans import (
+    end_group_with_this_process,
+    kill_below,
+    signal_at_death_of_parent,
+    start_keeper,
+)
 from plumbline.core.run.outcome import Outcome, OutcomeError
 
-if TYPE_CHECKING:
-    import psutil
-
 log = logging.getLogger("plumbline")
-
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 1, 36, 37  # of Linux's sys/prctl.h
 
 
 class TimeUpError(Exception):
@@ -74,7 +74,7 @@ def run_group(members: Sequence[Member], *, seconds: float | None = None) -> lis
     oom_kills = oom_kill_count()
     sys.stdout.flush()
     sys.stderr.flush()
-    keeper = _start_keeper()
+    keeper = start_keeper()
     running: list[_Running] = []
     try:
         for member in members:
@@ -97,50 +97,6 @@ def limit_address_space(size: int) -> None:
     """From now on, what takes this process beyond `size` bytes of address space fails for lack of memory."""
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))
-
-
-@contextmanager
-def ending_orphans() -> Iterator[None]:
-    """Ends on leaving all that was started inside and still runs, even what has left its group and session.
-
-    Until then this process, and not init, becomes the parent of what a process below it leaves running.
-    """
-    prctl, was_adopting = ctypes.CDLL(None).prctl, ctypes.c_int()
-    prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(was_adopting))
-    before = _all_below()
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
-    try:
-        yield
-    finally:
-        if left := [process for process in _all_below() if process not in before]:
-            import psutil
-
-            _end(left)
-            psutil.wait_procs(left, timeout=5)
-        prctl(PR_SET_CHILD_SUBREAPER, was_adopting)
-
-
-def _all_below() -> "list[psutil.Process]":
-    """All processes below this one. Only where there is one is psutil imported: most trials of a sweep leave none."""
-    if not _has_children():
-        return []
-    import psutil
-
-    return psutil.Process().children(recursive=True)
-
-
-def _end(processes: "list[psutil.Process]") -> None:
-    import psutil
-
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-
-
-def _has_children() -> bool:
-    """Whether this process has any. Where the kernel does not list them, it may have."""
-    lists = list(Path("/proc/self/task").glob("*/children"))
-    return not lists or any(children.read_bytes() for children in lists)
 
 
 class _Running:
@@ -204,10 +160,7 @@ class _Running:
     def end_below(self) -> None:
         """Ends all that the process has started, even what has left its group."""
         if self.status is None:
-            import psutil
-
-            with suppress(psutil.NoSuchProcess):
-                _end(psutil.Process(self.pid).children(recursive=True))
+            kill_below(self.pid)
 
     def end_group(self) -> None:
         """Ends a member that has a session, and so a group, of its own."""
@@ -248,24 +201,6 @@ def _wait_for_all(running: Sequence[_Running], seconds: float | None, oom_kills:
         pending = [one for one in pending if not one.is_done]
 
 
-def _start_keeper() -> int:
-    """Starts the leader of a new process group, which kills the group and itself when this process is gone."""
-    parent, keeper = os.getpid(), os.fork()
-    if keeper == 0:
-        try:
-            os.setpgid(0, 0)
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-            signal_at_death_of_parent(signal.SIGTERM)
-            while os.getppid() == parent:  # a cluster that preempts a job sends SIGTERM to all of its processes
-                signal.sigwait({signal.SIGTERM})
-            os.killpg(0, signal.SIGKILL)
-        finally:
-            os._exit(1)
-    with suppress(OSError):  # the child does it too, whoever comes first
-        os.setpgid(keeper, keeper)
-    return keeper
-
-
 def _be_member(member: Member, output: int | None, writing: int, parent: int, group: int) -> NoReturn:
     status = 1
     try:
@@ -277,8 +212,9 @@ def _be_member(member: Member, output: int | None, writing: int, parent: int, gr
             os.dup2(output, 1)
             os.dup2(output, 2)
         if member.first:
-            os.setsid()  # and so leaves the keeper's group, which `end_group` knows
+            os.setsid()  # and so leaves the keeper's group
             take_priority()
+            end_group_with_this_process()
         os.environ.update(member.environment)
         faulthandler.enable(file=2)  # a crash in native code leaves its Python stack in the log
         answer = _answer(member.work if callable(member.work) else partial(_execute, member.work)) + b"\n"
@@ -296,11 +232,6 @@ def _execute(command: Sequence[str]) -> NoReturn:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.execvp(command[0], list(command))
-
-
-def signal_at_death_of_parent(number: signal.Signals) -> None:
-    """Has the kernel send a signal to this process when its parent ends, however that happens; `exec` keeps it."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 def _opened_log(path: Path) -> int:

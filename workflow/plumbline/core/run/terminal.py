@@ -127,8 +127,13 @@ class Lines(DefaultFormatter):
 
         The rest, its files, resources and command, takes longer than all else in a dry run of many jobs.
         """
+
+        def print_job(executor: Any, job: Any) -> None:
+            for one in job.jobs if job.is_group() else [job]:
+                executor.logger.info(None, extra=_named(one))
+
         if not self.detailed:
-            dry_run.printjob = lambda executor, job: executor.logger.info(None, extra=_named(job))
+            dry_run.printjob = print_job
 
     def summary(self) -> str:
         """What failed, where its log is, and how to go on."""

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from plumbline.core.errors import UserError
 from plumbline.core.files import read_json, storage_error, write_json
 from plumbline.core.run.device import memory_errors, torch_device
-from plumbline.core.run.processes import signal_at_death_of_parent
+from plumbline.core.run.orphans import signal_at_death_of_parent
 from plumbline.core.run.record import OutcomeError
 from plumbline.data_parallel.ranks.board import Slot, State
 from plumbline.data_parallel.ranks.launch import AGENT, RESULT

@@ -46,6 +46,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # to which it gives its priority
         )
 
     def wait_until_loaded(self) -> None:
