@@ -73,7 +73,7 @@ def test_one_process_in_a_job_of_two_nodes_uses_one(monkeypatch):
 
 @pytest.mark.parametrize(("place", "own"), [("training", None), ("comparison", 96)])
 def test_comparison_whose_batch_is_larger_than_the_corpus_names_both_numbers(tmp_path, place, own):
-    large = TRAINING.model_copy(update={"batch": 96 if own is None else 4})
+    large = TRAINING.model_copy(update={"batch": 96})
     settings = ComparisonSettings(batch=own)
     wanted = {"model": MODEL, "training": large, "comparison": settings, "worlds": [1], "seed": 0}
     spec = ComparisonSpec(**wanted, scalings=["strong"], device="cpu", **HEAD)

@@ -1,5 +1,7 @@
 """What a user may get wrong in the block `data_parallel`, each in one line."""
 
+import json
+
 import pytest
 
 from plumbline import config as configuration
@@ -27,6 +29,18 @@ from plumbline.data_parallel.settings import DataParallelSettings
 def test_mistakes_are_named(block, message):
     with pytest.raises(UserError, match=message):
         configuration.check({"data_parallel": block})
+
+
+def test_the_batch_of_training_decides_neither_the_comparison_nor_the_proof():
+    """The proof has two sequences for each of two ranks in each of four micro-batches."""
+    plans = [
+        {target.stage: target for target in configuration.check({"data_parallel": {"training": training}}).plan()}
+        for training in ({"batch": 24, "accumulation": 4}, {"batch": 48, "accumulation": 4})
+    ]
+    for stage in ("comparison", "equality"):
+        first, second = (json.loads(plan[stage].spec) for plan in plans)
+        assert first == second
+    assert first["training"]["batch"] == 16
 
 
 def test_weak_scaling_alone_needs_no_batch_that_the_ranks_divide():

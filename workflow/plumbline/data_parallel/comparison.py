@@ -49,16 +49,13 @@ def comparison(
     """
     world = max(spec.worlds)
     check_room(world, spec.device, oversubscribe=bool(oversubscribe))
-    batch, place = spec.training.batch, "training"
-    if spec.comparison.batch is not None:
-        batch, place = spec.comparison.batch, "comparison"
+    batch, place = spec.training.batch, "training" if spec.comparison.batch is None else "comparison"
     if (count := read_json(tokens)["splits"]["train"]["sequences"]) < batch:
         raise UserError(
             f"data_parallel.{place}.batch: {batch} is more than the {count} sequences to train on, and turns need a"
             " whole batch; lower it"
         )
     request = spec.model_dump(mode="json", exclude={"comparison"}) | spec.comparison.model_dump(mode="json")
-    request["training"]["batch"] = batch
     request |= {"tokens": str(tokens.resolve()), "candidates": candidates(spec)}
     with recording(output, ComparisonRecord, trial=output.stem, spec=spec) as findings:
         module, folder = "plumbline.data_parallel.ranks.compare", output.with_name(f".{output.stem}.ranks")

@@ -137,9 +137,10 @@ def _equality(settings: DataParallelSettings, seed: int, tokens: Target) -> Targ
 
 
 def _comparison(settings: DataParallelSettings, seed: int, device: str, tokens: Target) -> Target:
+    batch = settings.comparison.batch or settings.training.batch
     values = {
         "model": settings.model.model_dump(mode="json"),
-        "training": settings.training.model_dump(mode="json"),
+        "training": settings.training.model_dump(mode="json") | {"batch": batch},
         "comparison": settings.comparison.model_dump(mode="json"),
         "worlds": sorted({*settings.worlds, 1}),
         "scalings": settings.scalings,
