@@ -82,6 +82,14 @@ def test_points_of_equal_size_do_not_gain_the_front_by_rounding():
     assert found.shares == {"x=0": 0.0, "x=1": 0.0, "x=2": 1.0}
 
 
+def test_one_huge_score_does_not_make_the_others_equal():
+    """A trial that nearly diverged is one row among the others; the losses of the others still tell them apart."""
+    losses = np.repeat([[0.25], [0.3], [0.6], [3e14]], 3, axis=1)
+    found = fronted(np.stack([losses, np.full((4, 3), 100.0)]), ("min", "min"))
+    assert found.points == ["x=0"]
+    assert found.shares == {"x=0": 1.0, "x=1": 0.0, "x=2": 0.0, "x=3": 0.0}
+
+
 def test_one_seed_gives_a_front_and_no_shares():
     found = fronted(np.array([[[1.0], [2.0]], [[2.0], [1.0]]]))
     assert found.points == ["x=1", "x=0"]
