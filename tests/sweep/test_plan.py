@@ -36,3 +36,11 @@ def test_a_file_of_code_is_named_by_its_path_from_here_or_by_its_name(tmp_path, 
     assert code_files([inside.absolute(), *outside]) == found
     outside[1].write_text("edited")
     assert code_files([inside, *outside])["data.py"] != found["data.py"]
+
+
+def test_a_trial_of_a_function_depends_on_the_program_that_calls_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_trials.py").write_text("def train(settings): ...\n")
+    caller = {"sweep.trial.call.main", "sweep.trial.call.Report", "core.registry.find"}
+    assert caller | {"own_trials.train"} <= first_trial(tmp_path, command=None, run="own_trials:train").code.keys()
+    assert caller.isdisjoint(first_trial(tmp_path).code)

@@ -19,6 +19,8 @@ from plumbline.sweep.trial import attempt
 from plumbline.sweep.trial.command import Value
 
 Point = dict[str, Value]
+CALLER = "plumbline.sweep.trial.call"
+"""The program that the stage `run` starts for a function; no import names it."""
 
 
 def plan(
@@ -68,7 +70,7 @@ class Trials:
         if sweep.run is not None:
             check_function(sweep.run, f"{place}.run")
         self.code_files = code_files(code)
-        self.modules = [] if sweep.run is None else [sweep.run.partition(":")[0]]
+        self.modules = [] if sweep.run is None else [CALLER, sweep.run.partition(":")[0]]
         self.budget = sweep.halving.budget if sweep.halving else None
         self.common: dict[str, Any] = {"sweep": name, "command": sweep.command, "function": sweep.run}
         self.common |= {"curves": sweep.curves.model_dump(mode="json"), "files": sha256_of_files(code)}
