@@ -69,6 +69,31 @@ def test_a_best_point_at_the_edge_of_the_grid_says_so(tmp_path, best, named):
     assert (f"Its {named} of what was tried" in text) is bool(named)
 
 
+def tied(best, grid=(1, 2, 3)):
+    """The points of `best` have the mean 1 over seeds, with spreads of their own; the rest are below."""
+    return [
+        trial({"x": x, "y": y}, seed, (1.0 if x in best else 0.0) + y * (seed - 1) / 8)
+        for x in grid
+        for y in (1, 2)
+        for seed in (0, 1, 2)
+    ]
+
+
+def test_points_that_tie_share_their_mean_and_no_interval_and_keep_the_score_on_seeds_that_did_not_choose(tmp_path):
+    text = (summarized(tied([2]), tmp_path) / "analysis.md").read_text()
+    assert "- 2 of 6 points share the highest mean score, 1.000: x=2, y=1, x=2, y=2.\n" in text
+    assert "Picking the best point on all seeds but one and scoring it on that seed gives" in text
+
+
+@pytest.mark.parametrize(
+    ("best", "said"), [([1], "Their x is at the edge"), ([1, 2], "Their x is at the edge"), ([2], ""), ([1, 2, 3], "")]
+)
+def test_points_that_tie_at_one_edge_of_the_grid_say_so(tmp_path, best, said):
+    text = (summarized(tied(best), tmp_path) / "analysis.md").read_text()
+    assert "points share the highest mean" in text
+    assert (f"{said} of what was tried" in text) if said else ("at the edge" not in text)
+
+
 def test_a_sweep_in_which_everything_failed_says_so(tmp_path):
     failed = [trial({"x": x}, seed, 0.0, outcome="diverged") for x in (1, 2) for seed in (0, 1)]
     folder = summarized(failed, tmp_path, baseline={"x": 1})
