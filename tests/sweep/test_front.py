@@ -14,6 +14,7 @@ from plumbline.sweep.analysis.ranking import Ranking
 from plumbline.sweep.front import FrontSpec, front
 from plumbline.sweep.search.draws import draws
 from plumbline.sweep.search.settings import SearchSettings
+from plumbline.sweep.summarize import points_table
 from sweep.some import trial
 from sweep.test_summarize import drawn, summarized
 
@@ -125,6 +126,17 @@ def test_tables_and_findings_have_both_metrics_and_name_the_front(tmp_path):
     assert " of bootstrap draws of the seeds." in text
     table = (folder / "tables" / "points.tex").read_text()
     assert "on the front in" in table
+
+
+@pytest.mark.parametrize("name", ["point", "seeds", "on the front in"])
+def test_a_metric_called_as_a_column_of_the_table_of_points_overwrites_none(name):
+    records = [trial({"x": x}, seed, float(x), **{name: 10.0 + x}) for x in (1, 2) for seed in (0, 1)]
+    both = [Ranking(records=records, metric=metric, goal="max") for metric in ("score", name)]
+    table = points_table(both, front_of(both))
+    assert list(table) == ["point", "seeds", "score", f"metric.{name}", "on the front in"]
+    assert table["point"].to_list() == ["x=2", "x=1"]
+    assert table["seeds"].to_list() == ["2", "2"]
+    assert table["on the front in"].to_list() == ["100%", "0%"]
 
 
 def test_the_front_s_table_has_both_intervals_and_says_how_often_each_point_is_on_it(tmp_path):
