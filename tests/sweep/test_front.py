@@ -128,6 +128,17 @@ def test_tables_and_findings_have_both_metrics_and_name_the_front(tmp_path):
     assert "on the front in" in table
 
 
+def test_points_that_only_some_draws_put_on_the_front_are_named_with_their_share(tmp_path):
+    """Two points of one size, of which each is the better one with some seeds, and one that never is."""
+    scores = ([1.0, 0.0, 1.0], [0.0, 1.0, 0.9], [-1.0, -1.0, -1.0])
+    records = [trial({"x": x}, seed, score, size=1.0) for x, row in enumerate(scores) for seed, score in enumerate(row)]
+    text = (summarized(records, tmp_path, metrics=METRICS) / "analysis.md").read_text()
+    share = fronted(np.array([scores, np.ones((3, 3))]), ("max", "min")).shares["x=1"]
+    assert 0 < share < 1
+    assert f"- In some draws these are on the front too: x=1 ({100 * share:.3g}%).\n" in text
+    assert "With 3 seeds, such shares are overconfident." in text
+
+
 @pytest.mark.parametrize("name", ["point", "seeds", "on the front in"])
 def test_a_metric_called_as_a_column_of_the_table_of_points_overwrites_none(name):
     records = [trial({"x": x}, seed, float(x), **{name: 10.0 + x}) for x in (1, 2) for seed in (0, 1)]

@@ -76,10 +76,10 @@ def _front(front: Front) -> Iterator[str]:
     rivals = sorted((point for point in shares if point not in front.points), key=lambda point: -shares[point])
     if close := [f"{labels[point]} ({percent(shares[point])})" for point in rivals if shares[point] >= RIVAL]:
         more = f" and {len(close) - MOST_RIVALS} more" if len(close) > MOST_RIVALS else ""
-        yield f"Other draws also put on it: {', '.join(close[:MOST_RIVALS])}{more}."
-    few = f" With {plural(seeds, 'seed')}, such shares are too sure." if seeds < ENOUGH_SEEDS else ""
+        yield f"In some draws these are on the front too: {', '.join(close[:MOST_RIVALS])}{more}."
+    few = f" With {plural(seeds, 'seed')}, such shares are overconfident." if seeds < ENOUGH_SEEDS else ""
     yield (
-        "A point is on the front partly by luck, so its means are too good: run the points that you choose with new"
+        "A point is on the front partly by luck, so its means are optimistic: run the points that you choose with new"
         f" seeds before you report them.{few}"
     )
 
@@ -140,7 +140,7 @@ def _best(ranking: Ranking, first: Ranking) -> Iterator[str]:
 def _how_sure(ranking: Ranking, best: str) -> Iterator[str]:
     """How often the seeds drawn again choose the best point, and which others they choose."""
     chance, seeds = ranking.probabilities[best], ranking.scores.shape[1]
-    few = f" With {plural(seeds, 'seed')}, such shares are too sure." if seeds < ENOUGH_SEEDS else ""
+    few = f" With {plural(seeds, 'seed')}, such shares are overconfident." if seeds < ENOUGH_SEEDS else ""
     yield f"It is the best in {percent(chance)} of bootstrap draws of the seeds.{few}"
     rivals = sorted(ranking.probabilities.items(), key=lambda pair: -pair[1])[:3]
     close = [(point, share) for point, share in rivals if point != best and share >= 0.01]
