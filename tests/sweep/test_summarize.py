@@ -3,6 +3,7 @@
 import json
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -83,6 +84,13 @@ def test_points_that_tie_share_their_mean_and_no_interval_and_keep_the_score_on_
     text = (summarized(tied([2]), tmp_path) / "analysis.md").read_text()
     assert "- 2 of 6 points share the highest mean score, 1.000: x=2, y=1, x=2, y=2.\n" in text
     assert "Picking the best point on all seeds but one and scoring it on that seed gives" in text
+
+
+def test_the_same_scores_with_other_seeds_tie_though_their_sums_round(tmp_path):
+    scores = ([0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [0.2, 0.3, 0.1])
+    assert len({float(np.mean(row)) for row in scores}) > 1
+    found = [trial({"x": x}, seed, score) for x, row in enumerate(scores) for seed, score in enumerate(row)]
+    assert "- 3 of 3 points share the highest mean score" in (summarized(found, tmp_path) / "analysis.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,8 @@ def _best(ranking: Ranking, first: Ranking) -> Iterator[str]:
     points, seeds = ranking.scores.shape
     mean = ranking.means[best].mean
     side = "highest" if ranking.goal == "max" else "lowest"
-    if len(equal := [point for point, other in ranking.means.items() if other.mean == mean]) > 1:
+    equal = [point for point, other in ranking.means.items() if math.isclose(other.mean, mean, rel_tol=1e-12)]
+    if len(equal) > 1:
         names = listed([ranking.labels[point] for point in equal])
         shown = number(mean, digits_of(mean, mean, mean))  # each has an interval of its own
         yield f"{len(equal)} of {points} points share the {side} mean {metric}, {shown}: {names}."
