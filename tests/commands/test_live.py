@@ -34,12 +34,12 @@ def results(tmp_path):
     return tmp_path
 
 
-def shown(results, *, terminal, looks=1, studies=("ablation",)) -> list[str]:
+def shown(results, *, terminal, looks=1, studies=("ablation",), targets=(*TARGETS, OTHER), width=100) -> list[str]:
     """What is left on the screen, or in the file, after so many looks and the last one."""
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=terminal, width=100, color_system=None, soft_wrap=True)
+    console = Console(file=stream, force_terminal=terminal, width=width, color_system=None, soft_wrap=True)
     left = iter(range(looks, 0, -1))
-    view = LiveView(StatusReader(lambda: [*TARGETS, OTHER], results), results, studies)
+    view = LiveView(StatusReader(lambda: list(targets), results), results, studies)
     view.show_until(lambda seconds: next(left) == 1, console)
     text = stream.getvalue()
     return (text.rpartition("\x1b[2K")[2] if terminal else text).splitlines()
@@ -60,6 +60,20 @@ def test_a_terminal_shows_counts_running_targets_and_failures_with_their_last_li
     assert running.split() == ["running", "ablation/train/b:", "75%,", "ETA", "7", "s"]
     assert failed.split() == ["failed", "ablation/train/c"]
     assert why.strip() == "no luck"
+
+
+def test_a_terminal_of_80_columns_counts_what_was_interrupted_and_says_how_many_are_not_listed(results):
+    killed = [Target("ablation", "train", f"k{n}", f"trials/k{n}.json", {}, is_trial=True) for n in range(12)]
+    start = {"event": "start", "pid": 2**22 + 1, "boot": boot_id(), "time": time.time()}
+    for one in killed:
+        (results / "ablation/logs/train" / f"{one.name}.jsonl").write_text(json.dumps(start) + "\n")
+    lines = shown(results, terminal=True, targets=[*TARGETS, *killed], width=80)
+    counts = [word for word in lines[2].split() if word.isdigit()][:3]
+    table = dict(zip(lines[1].split()[2:5], counts, strict=True))
+    assert table == {"running": "1", "failed": "1", "interrupted": "12"}
+    assert sum(line.startswith("interrupted ") for line in lines) == 10
+    assert "and 3 more" in [line.strip() for line in lines]
+    assert "ETA" in lines[1]
 
 
 def test_a_study_that_was_not_asked_for_is_shown_while_it_runs(results):

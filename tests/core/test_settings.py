@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from plumbline.core.errors import UserError
-from plumbline.core.settings import Settings, UserPath, UserText, validated
+from plumbline.core.settings import Settings, UserPath, UserText, hint, validated
 
 
 class Inner(Settings):
@@ -15,6 +15,8 @@ class Outer(Settings):
     training: Inner = Inner()
     blocks: list[Inner] = []
     maybe: Inner | None = None
+    named: dict[str, Inner] = {}
+    layers: dict[str, list[Inner]] = {}
 
 
 def test_unknown_key_is_refused_with_its_path_and_the_known_keys():
@@ -23,11 +25,31 @@ def test_unknown_key_is_refused_with_its_path_and_the_known_keys():
 
 
 @pytest.mark.parametrize(
-    ("values", "path"), [({"blocks": [{"hiden": 3}]}, "blocks.0"), ({"maybe": {"hiden": 3}}, "maybe")]
+    ("values", "path"),
+    [
+        ({"blocks": [{"hiden": 3}]}, "blocks.0"),
+        ({"maybe": {"hiden": 3}}, "maybe"),
+        ({"named": {"a": {"hiden": 3}}}, "named.a"),
+        ({"layers": {"a": [{"hiden": 3}]}}, "layers.a.0"),
+    ],
 )
-def test_known_keys_are_told_inside_lists_and_optional_blocks(values, path):
+def test_known_keys_are_told_inside_lists_dicts_and_optional_blocks(values, path):
     with pytest.raises(UserError, match=rf"{path}\.hiden: no such key; did you mean hidden\?$"):
         validated(Outer, {"seed": 0, **values}, "config")
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        (["name", "goal"], "; did you mean goal? (1 other key is known here)"),
+        (["name", "goal", "unit"], "; did you mean goal? (2 other keys are known here)"),
+        (["goal"], "; did you mean goal?"),
+        (["name"], " (known here: name)"),
+        ([], ""),
+    ],
+)
+def test_the_hint_for_a_misspelt_key_counts_the_others_and_says_nothing_where_none_is_known(known, said):
+    assert hint("gaol", known) == said
 
 
 @pytest.mark.parametrize(

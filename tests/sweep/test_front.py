@@ -14,6 +14,7 @@ from plumbline.sweep.analysis.ranking import Ranking
 from plumbline.sweep.front import FrontSpec, front
 from plumbline.sweep.search.draws import draws
 from plumbline.sweep.search.settings import SearchSettings
+from plumbline.sweep.summarize import points_table
 from sweep.some import trial
 from sweep.test_summarize import drawn, summarized
 
@@ -82,6 +83,14 @@ def test_points_of_equal_size_do_not_gain_the_front_by_rounding():
     assert found.shares == {"x=0": 0.0, "x=1": 0.0, "x=2": 1.0}
 
 
+def test_one_huge_score_does_not_make_the_others_equal():
+    """A trial that nearly diverged is one row among the others; the losses of the others still tell them apart."""
+    losses = np.repeat([[0.25], [0.3], [0.6], [3e14]], 3, axis=1)
+    found = fronted(np.stack([losses, np.full((4, 3), 100.0)]), ("min", "min"))
+    assert found.points == ["x=0"]
+    assert found.shares == {"x=0": 1.0, "x=1": 0.0, "x=2": 0.0, "x=3": 0.0}
+
+
 def test_one_seed_gives_a_front_and_no_shares():
     found = fronted(np.array([[[1.0], [2.0]], [[2.0], [1.0]]]))
     assert found.points == ["x=1", "x=0"]
@@ -117,6 +126,28 @@ def test_tables_and_findings_have_both_metrics_and_name_the_front(tmp_path):
     assert " of bootstrap draws of the seeds." in text
     table = (folder / "tables" / "points.tex").read_text()
     assert "on the front in" in table
+
+
+def test_points_that_only_some_draws_put_on_the_front_are_named_with_their_share(tmp_path):
+    """Two points of one size, of which each is the better one with some seeds, and one that never is."""
+    scores = ([1.0, 0.0, 1.0], [0.0, 1.0, 0.9], [-1.0, -1.0, -1.0])
+    records = [trial({"x": x}, seed, score, size=1.0) for x, row in enumerate(scores) for seed, score in enumerate(row)]
+    text = (summarized(records, tmp_path, metrics=METRICS) / "analysis.md").read_text()
+    share = fronted(np.array([scores, np.ones((3, 3))]), ("max", "min")).shares["x=1"]
+    assert 0 < share < 1
+    assert f"- In some draws these are on the front too: x=1 ({100 * share:.3g}%).\n" in text
+    assert "With 3 seeds, such shares are overconfident." in text
+
+
+@pytest.mark.parametrize("name", ["point", "seeds", "on the front in"])
+def test_a_metric_called_as_a_column_of_the_table_of_points_overwrites_none(name):
+    records = [trial({"x": x}, seed, float(x), **{name: 10.0 + x}) for x in (1, 2) for seed in (0, 1)]
+    both = [Ranking(records=records, metric=metric, goal="max") for metric in ("score", name)]
+    table = points_table(both, front_of(both))
+    assert list(table) == ["point", "seeds", "score", f"metric.{name}", "on the front in"]
+    assert table["point"].to_list() == ["x=2", "x=1"]
+    assert table["seeds"].to_list() == ["2", "2"]
+    assert table["on the front in"].to_list() == ["100%", "0%"]
 
 
 def test_the_front_s_table_has_both_intervals_and_says_how_often_each_point_is_on_it(tmp_path):

@@ -37,6 +37,13 @@ def test_numbers_of_metrics_json_are_metrics_and_the_rest_is_kept(tmp_path):
     assert (record.point, record.parameters, record.seed) == ("x=2", {"x": 2}, 7)
 
 
+NESTED = """echo '{{"score": 1, "each": [0.5, NaN], "of": {{"a": [-Infinity, 2]}}}}' > {folder}/metrics.json; : {x}"""
+
+
+def test_a_number_that_is_not_finite_inside_what_else_metrics_json_holds_is_null(tmp_path):
+    assert ran(tmp_path, NESTED).info == {"each": [0.5, None], "of": {"a": [None, 2]}}
+
+
 CURVES = """printf '{{"step": 1, "loss": NaN}}\\n{{"step": 2, "score": 2}}\\n' > {folder}/metrics.jsonl; """
 
 
@@ -45,6 +52,7 @@ CURVES = """printf '{{"step": 1, "loss": NaN}}\\n{{"step": 2, "score": 2}}\\n' >
     [
         (OK, 0),
         (CURVES + OK, 0),
+        (NESTED, 0),
         ("""echo '{{"score": NaN, "inf": -Infinity}}' > {folder}/metrics.json; : {x}""", 0),
         ("echo MemoryError; exit 1; : {x}", 0),
         ("sleep 60; : {x}", 0.2),

@@ -75,7 +75,17 @@ Y = {"low": 1, "high": 2}
         ({"resources": {"memory": "2GiB"}}, "memory: write it like 2 GB or 500 MB (given: '2GiB')"),
         ({"curves": {"file": "a/b.csv"}}, "curves.file: write it like metrics.jsonl or log.csv, without a folder"),
         ({"command": None, "run": "train.run"}, "run: write it like my_lab.train:run, a module and its function"),
-        ({"metric": [{"name": "a", "goal": "max"}]}, "metric: List should have at least 2 items"),
+        ({"metric": "acc"}, "metric: write it like {name: accuracy, goal: max}, or a list of two such metrics (given"),
+        ({"metric": ["a", "b"]}, "sweep.s.metric: write it like {name: accuracy, goal: max}, or a list of two such"),
+        ({"metric": [{"name": "a", "goal": "max"}]}, "metric: write it like {name: accuracy, goal: max}, or a list of"),
+        (
+            {"metric": [{"name": "a", "goal": "max"}] * 3},
+            "metric: write it like {name: accuracy, goal: max}, or a list",
+        ),
+        (
+            {"search": {"space": {"y": {"lo": 1, "high": 2}}}},
+            "space.y.lo: no such key; did you mean low or log? (2 other keys are known here)",
+        ),
         ({"metric": [{"name": "a", "goal": "max"}] * 2}, "metric: a is named twice"),
         ({"metric": [{"name": "a", "goal": "max"}, {"name": "b", "gaol": "min"}]}, "metric.1.goal: missing"),
         ({"metric": [{"name": "a", "goal": "max"}, {"name": "b", "gaol": "min"}]}, "gaol: no such key; did you mean"),

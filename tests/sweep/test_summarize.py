@@ -3,6 +3,7 @@
 import json
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -67,6 +68,38 @@ def test_a_best_point_at_the_edge_of_the_grid_says_so(tmp_path, best, named):
     found = [trial({"x": x, "y": "a"}, seed, -abs(x - best) + 0.01 * seed) for x in (1, 2, 3) for seed in (0, 1, 2)]
     text = (summarized(found, tmp_path) / "analysis.md").read_text()
     assert (f"Its {named} of what was tried" in text) is bool(named)
+
+
+def tied(best, grid=(1, 2, 3)):
+    """The points of `best` have the mean 1 over seeds, with spreads of their own; the rest are below."""
+    return [
+        trial({"x": x, "y": y}, seed, (1.0 if x in best else 0.0) + y * (seed - 1) / 8)
+        for x in grid
+        for y in (1, 2)
+        for seed in (0, 1, 2)
+    ]
+
+
+def test_points_that_tie_share_their_mean_and_no_interval_and_keep_the_score_on_seeds_that_did_not_choose(tmp_path):
+    text = (summarized(tied([2]), tmp_path) / "analysis.md").read_text()
+    assert "- 2 of 6 points share the highest mean score, 1.000: x=2, y=1, x=2, y=2.\n" in text
+    assert "Picking the best point on all seeds but one and scoring it on that seed gives" in text
+
+
+def test_the_same_scores_with_other_seeds_tie_though_their_sums_round(tmp_path):
+    scores = ([0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [0.2, 0.3, 0.1])
+    assert len({float(np.mean(row)) for row in scores}) > 1
+    found = [trial({"x": x}, seed, score) for x, row in enumerate(scores) for seed, score in enumerate(row)]
+    assert "- 3 of 3 points share the highest mean score" in (summarized(found, tmp_path) / "analysis.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("best", "said"), [([1], "Their x is at the edge"), ([1, 2], "Their x is at the edge"), ([2], ""), ([1, 2, 3], "")]
+)
+def test_points_that_tie_at_one_edge_of_the_grid_say_so(tmp_path, best, said):
+    text = (summarized(tied(best), tmp_path) / "analysis.md").read_text()
+    assert "points share the highest mean" in text
+    assert (f"{said} of what was tried" in text) if said else ("at the edge" not in text)
 
 
 def test_a_sweep_in_which_everything_failed_says_so(tmp_path):

@@ -31,7 +31,7 @@ SHARE = 0.01
 """Of a core: the most that looking may take. With very many trials it looks less often, but not this seldom:"""
 MOST_SECONDS = 30.0
 SHOWN = 10
-"""Running and failed targets that are listed, of each."""
+"""Targets that are listed: of those that run, and of those that failed or were interrupted."""
 FIRST_COLUMN = 12
 STAMP = re.compile(r"^\d{4}-\S+ ERROR ")
 """What stands before an error in a log."""
@@ -116,22 +116,27 @@ class LiveView:
         parts += [self._running(item) for item in running[:SHOWN]]
         if len(running) > SHOWN:
             parts.append(Text(f"running      and {len(running) - SHOWN} more"))
-        for item in self.failed[-SHOWN:]:  # the reason on a line of its own, which the name does not push out of sight
+        failed = self.failed
+        for item in failed[-SHOWN:]:  # the reason on a line of its own, which the name does not push out of sight
             parts.append(Text(f"{ending(item):{FIRST_COLUMN}} {target_name(item.target)}", style="red"))
             line = STAMP.sub("", last_line(log_of(item.target, self.results)))
             parts.append(Text(f"{'':{FIRST_COLUMN}} {line}", style="red"))
+        if len(failed) > SHOWN:
+            parts.append(Text(f"{'':{FIRST_COLUMN}} and {len(failed) - SHOWN} more", style="red"))
         return Group(*(_in_one_line(part) for part in parts))
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("study", no_wrap=True, min_width=FIRST_COLUMN)
         table.add_column("trials", justify="right", no_wrap=True)
-        table.add_column("", width=BAR)
-        for heading in ("running", "failed", "other steps", "ETA"):
+        table.add_column("", max_width=BAR)  # alone gives way in a narrow terminal
+        broke_off = ["failed", "interrupted"] if any(row.interrupted for row in self._rows) else ["failed"]
+        for heading in ("running", *broke_off, "other steps", "ETA"):
             table.add_column(heading, justify="right", no_wrap=True)
         for row in self._rows:
-            numbers = [str(count) if count else "·" for count in (row.running, row.failed)]
-            bar = ProgressBar(total=max(row.trials, 1), completed=row.done, width=BAR, finished_style="green")
+            counts = (row.running, row.failed, row.interrupted)[: 1 + len(broke_off)]
+            numbers = [str(count) if count else "·" for count in counts]
+            bar = ProgressBar(total=max(row.trials, 1), completed=row.done, finished_style="green")
             eta = "done" if row.is_done else str(row.remaining)
             trials, steps = f"{row.done}/{row.trials}", f"{row.steps_done}/{row.steps}"
             table.add_row(row.study, trials, bar, *numbers, steps, eta)

@@ -120,8 +120,11 @@ def _explain(mistake: Any, model: type[BaseModel]) -> str:
 
 def hint(name: str, known: Sequence[str]) -> str:
     """The names in `known` that are nearest to a misspelt one, and how many others there are; of a few, all of them."""
+    if not known:
+        return ""
     near = difflib.get_close_matches(name, known, n=3)
-    rest = f" ({len(known) - len(near)} other keys are known here)" if len(known) > len(near) else ""
+    left = len(known) - len(near)
+    rest = f" ({left} other {'key is' if left == 1 else 'keys are'} known here)" if left else ""
     if near:
         return f"; did you mean {' or '.join(near)}?{rest}"
     more = f" and {len(known) - FEW} more" if len(known) > FEW else ""
@@ -129,13 +132,18 @@ def hint(name: str, known: Sequence[str]) -> str:
 
 
 def _keys_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
+    is_key = False
     for part in path:
-        if isinstance(part, int):
-            continue  # an index into a list, whose item type the annotation gave
-        field = model.model_fields.get("root" if issubclass(model, RootModel) else part)
+        if isinstance(part, int) or is_key:  # of a list or a dict, whose items' type the annotation gave
+            is_key = is_key and isinstance(part, int)
+            continue
+        is_root = issubclass(model, RootModel)  # where the part itself is the key
+        field = model.model_fields.get("root" if is_root else part)
         inner = field.annotation if field else None
         while arguments := get_args(inner):  # list[Model], Model | None, dict[str, Model]
-            inner = arguments[1] if get_origin(inner) is dict else arguments[0]
+            is_dict = get_origin(inner) is dict
+            is_key = is_key or (is_dict and not is_root)
+            inner = arguments[1] if is_dict else arguments[0]
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return []
         model = inner

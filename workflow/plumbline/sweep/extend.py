@@ -66,7 +66,8 @@ def extend(spec: ExtendSpec, trials: list[Path], output: Path) -> None:
         found = next_batch(asking.space, told, batch=asking.batch, maximize=maximize, seed=seed)
     else:
         assert spec.promoting is not None
-        (best_is_high,), first = maximize, {name: score[0] if score else None for name, score in scores.items()}
+        (best_is_high,) = maximize
+        first = {name: score[0] if score else None for name, score in scores.items()}
         found = _promoted(spec.promoting, points, first, maximize=best_is_high)
     write_json(output, {"spec": spec.model_dump(mode="json"), "points": found})
 

@@ -19,6 +19,8 @@ from plumbline.sweep.trial import attempt
 from plumbline.sweep.trial.command import Value
 
 Point = dict[str, Value]
+CALLER = "plumbline.sweep.trial.call"
+"""The program that the stage `run` starts for a function; no import names it."""
 
 
 def plan(
@@ -67,8 +69,8 @@ class Trials:
         self.name, self.sweep, self.results = name, sweep, results
         if sweep.run is not None:
             check_function(sweep.run, f"{place}.run")
-        self.code_files = {str(path): sha256_of_files([path])[:12] for path in code}
-        self.modules = [] if sweep.run is None else [sweep.run.partition(":")[0]]
+        self.code_files = code_files(code)
+        self.modules = [] if sweep.run is None else [CALLER, sweep.run.partition(":")[0]]
         self.budget = sweep.halving.budget if sweep.halving else None
         self.common: dict[str, Any] = {"sweep": name, "command": sweep.command, "function": sweep.run}
         self.common |= {"curves": sweep.curves.model_dump(mode="json"), "files": sha256_of_files(code)}
@@ -177,6 +179,19 @@ def _ends(name: str, sweep: SweepSettings, asked: dict[str, Any], trials: Sequen
     beside, reads = {"pdf": files[:1], "png": files[1:]}, {"results": [summary]}
     front = Target("sweep", "front", name, f"{name}/front.csv", asked, reads=reads, beside=beside)
     return [summary, front, figures] if len(sweep.metrics) > 1 else [summary, figures]
+
+
+def code_files(paths: Sequence[Path]) -> dict[str, str]:
+    """File -> 12 hex digits of its content, so that a stale trial can say which one changed.
+
+    A file is named by its path from the working directory, or alone by its name where it lies elsewhere: the names
+    decide the spec, which must be the same under another home folder. Files of one name share a digest.
+    """
+    here, found = Path.cwd(), dict[str, list[Path]]()
+    for path in paths:
+        name = path.relative_to(here) if path.is_relative_to(here) else path.name if path.is_absolute() else path
+        found.setdefault(str(name), []).append(path)
+    return {name: sha256_of_files(same)[:12] for name, same in found.items()}
 
 
 def check_function(name: str, key: str) -> None:

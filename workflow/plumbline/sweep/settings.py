@@ -5,7 +5,7 @@ import re
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, RootModel, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, RootModel, Tag, field_validator, model_validator
 
 from plumbline.core.plan.target import canonical
 from plumbline.core.settings import Settings, WrittenLike, distinct
@@ -50,10 +50,19 @@ class CurveSettings(Settings):
     """Key or column that holds the step."""
 
 
+def _written_as_metrics(value: Any) -> Any:
+    """`value`. Raises ValueError where it is neither one metric nor a list of two."""
+    each = value if isinstance(value, list) else [value]
+    if len(each) != (2 if each is value else 1) or not all(isinstance(one, dict | MetricSettings) for one in each):
+        raise ValueError("write it like {name: accuracy, goal: max}, or a list of two such metrics")
+    return value
+
+
 OneOrTwoMetrics = Annotated[
     Annotated[MetricSettings, Tag("[one]")]
     | Annotated[list[MetricSettings], Field(min_length=2, max_length=2), Tag("[two]")],
     Discriminator(lambda value: "[two]" if isinstance(value, list) else "[one]"),
+    BeforeValidator(_written_as_metrics),
 ]
 
 

@@ -16,7 +16,14 @@ from plumbline.core.run.stage import stage
 from plumbline.core.statistics.resampled import Resampled
 from plumbline.sweep.analysis.budgets import rankings, stopped
 from plumbline.sweep.analysis.findings import digits_of, findings
-from plumbline.sweep.analysis.frames import contrasts_frame, curves_frame, effects_frame, points_frame, trials_frame
+from plumbline.sweep.analysis.frames import (
+    contrasts_frame,
+    curves_frame,
+    effects_frame,
+    free_name,
+    points_frame,
+    trials_frame,
+)
 from plumbline.sweep.analysis.front import Front, front_of
 from plumbline.sweep.analysis.importance import importance_frame
 from plumbline.sweep.analysis.ranking import Ranking
@@ -124,13 +131,15 @@ def points_table(rankings: Sequence[Ranking], front: Front | None) -> pd.DataFra
     frames = [points_frame(ranking) for ranking in rankings]
     points, labels = frames[0]["point"], rankings[0].labels
     columns: dict[str, Any] = {"point": points.map(labels), "seeds": frames[0]["seeds"].astype(str)}
+    chance = "best in" if front is None else "on the front in"
     for ranking, frame in zip(rankings, frames, strict=True):
         cells = frame.set_index("point").apply(_mean_cell, axis=1)
-        columns["mean" if front is None else ranking.metric] = list(cells.loc[points])
+        name = "mean" if front is None else free_name(ranking.metric, {*columns, chance}, "metric")
+        columns[name] = list(cells.loc[points])
     shares = rankings[0].probabilities if front is None else front.shares
     known = [shares.get(point, float("nan")) for point in points]
     shown = [MISSING if pd.isna(share) else f"{100 * share:.0f}%" for share in known]
-    return pd.DataFrame(columns | {"best in" if front is None else "on the front in": shown})
+    return pd.DataFrame(columns | {chance: shown})
 
 
 def _mean_cell(row: "pd.Series[Any]") -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 
 from plumbline.core.present.findings import findings_text
-from plumbline.core.present.formatting import p_text, percent, plural, with_interval
+from plumbline.core.present.formatting import number, p_text, percent, plural, with_interval
 from plumbline.core.run.record_differences import listed
 from plumbline.core.run.records import machine_note, machines
 from plumbline.sweep.analysis.budgets import stopped
@@ -76,10 +76,10 @@ def _front(front: Front) -> Iterator[str]:
     rivals = sorted((point for point in shares if point not in front.points), key=lambda point: -shares[point])
     if close := [f"{labels[point]} ({percent(shares[point])})" for point in rivals if shares[point] >= RIVAL]:
         more = f" and {len(close) - MOST_RIVALS} more" if len(close) > MOST_RIVALS else ""
-        yield f"Other draws also put on it: {', '.join(close[:MOST_RIVALS])}{more}."
-    few = f" With {plural(seeds, 'seed')}, such shares are too sure." if seeds < ENOUGH_SEEDS else ""
+        yield f"In some draws these are on the front too: {', '.join(close[:MOST_RIVALS])}{more}."
+    few = f" With {plural(seeds, 'seed')}, such shares are overconfident." if seeds < ENOUGH_SEEDS else ""
     yield (
-        "A point is on the front partly by luck, so its means are too good: run the points that you choose with new"
+        "A point is on the front partly by luck, so its means are optimistic: run the points that you choose with new"
         f" seeds before you report them.{few}"
     )
 
@@ -107,33 +107,30 @@ def _best(ranking: Ranking, first: Ranking) -> Iterator[str]:
         yield "No point has all of its trials, so none is ranked."
         return
     points, seeds = ranking.scores.shape
-    mean = ranking.means[best]
+    mean = ranking.means[best].mean
     side = "highest" if ranking.goal == "max" else "lowest"
-    shown = _interval(mean.mean, mean.low, mean.high)
-    if len(equal := [point for point, other in ranking.means.items() if other.mean == mean.mean]) > 1:
+    equal = [point for point, other in ranking.means.items() if math.isclose(other.mean, mean, rel_tol=1e-12)]
+    if len(equal) > 1:
         names = listed([ranking.labels[point] for point in equal])
+        shown = number(mean, digits_of(mean, mean, mean))  # each has an interval of its own
         yield f"{len(equal)} of {points} points share the {side} mean {metric}, {shown}: {names}."
-        return
-    among = f"over {plural(seeds, 'seed')}, among {plural(points, 'point')}"
-    yield f"{ranking.labels[best]} has the {side} mean {metric}: {shown} {among}."
+    else:
+        shown = _interval(mean, ranking.means[best].low, ranking.means[best].high)
+        among = f"over {plural(seeds, 'seed')}, among {plural(points, 'point')}"
+        yield f"{ranking.labels[best]} has the {side} mean {metric}: {shown} {among}."
     if seeds < 2:
         yield "One seed gives no interval; add seeds."
         return
     if points < 2:
         return
-    chance = ranking.probabilities[best]
-    few = f" With {plural(seeds, 'seed')}, such shares are too sure." if seeds < ENOUGH_SEEDS else ""
-    yield f"It is the best in {percent(chance)} of bootstrap draws of the seeds.{few}"
-    rivals = sorted(ranking.probabilities.items(), key=lambda pair: -pair[1])[:3]
-    close = [(point, share) for point, share in rivals if point != best and share >= 0.01]
-    if chance < 0.95 and close:
-        others = ", ".join(f"{ranking.labels[point]} ({percent(share)})" for point, share in close)
-        yield f"The best point is uncertain: other draws pick {others}."
-    if edges := _at_edges(first, points_of(ranking.records)[best]):
-        is_or_are = "is" if len(edges) == 1 else "are"
-        yield f"Its {' and '.join(edges)} {is_or_are} at the edge of what was tried; a better point may lie beyond."
+    if len(equal) < 2:
+        yield from _how_sure(ranking, best)
+    every = points_of(ranking.records)
+    if edges := _at_edges(first, [every[point] for point in equal]):
+        whose, is_or_are = "Its" if len(equal) < 2 else "Their", "is" if len(edges) == 1 else "are"
+        yield f"{whose} {' and '.join(edges)} {is_or_are} at the edge of what was tried; a better point may lie beyond."
     if fair := ranking.unbiased:
-        is_the_same = fair.mean == mean.mean
+        is_the_same = fair.mean == mean
         changed = ", as all choices were the same" if is_the_same else "; the mean above is biased by selection"
         yield (
             "Picking the best point on all seeds but one and scoring it on that seed gives"
@@ -141,14 +138,27 @@ def _best(ranking: Ranking, first: Ranking) -> Iterator[str]:
         )
 
 
-def _at_edges(ranking: Ranking, best: Mapping[str, object]) -> list[str]:
-    """The parameters whose value in the best point is the smallest or the largest that was tried."""
+def _how_sure(ranking: Ranking, best: str) -> Iterator[str]:
+    """How often the seeds drawn again choose the best point, and which others they choose."""
+    chance, seeds = ranking.probabilities[best], ranking.scores.shape[1]
+    few = f" With {plural(seeds, 'seed')}, such shares are overconfident." if seeds < ENOUGH_SEEDS else ""
+    yield f"It is the best in {percent(chance)} of bootstrap draws of the seeds.{few}"
+    rivals = sorted(ranking.probabilities.items(), key=lambda pair: -pair[1])[:3]
+    close = [(point, share) for point, share in rivals if point != best and share >= 0.01]
+    if chance < 0.95 and close:
+        others = ", ".join(f"{ranking.labels[point]} ({percent(share)})" for point, share in close)
+        yield f"The best point is uncertain: other draws pick {others}."
+
+
+def _at_edges(ranking: Ranking, best: Sequence[Mapping[str, object]]) -> list[str]:
+    """The parameters whose value in the best points reaches the smallest or the largest that was tried, not both."""
     found = []
-    for name, value in best.items():
+    for name in best[0]:
         values = [point[name] for point in points_of(ranking.records).values()]
         if not all(isinstance(one, int | float) and not isinstance(one, bool) for one in values):
             continue
-        if min(values) < max(values) and value in (min(values), max(values)):
+        ends = {min(values), max(values)}
+        if len(ends) == 2 and len(ends & {point[name] for point in best}) == 1:
             found.append(name)
     return found
 

@@ -13,7 +13,7 @@ from plumbline.sweep.analysis.frames import TAKEN, free_name, points_of
 from plumbline.sweep.analysis.ranking import Ranking
 
 DIGITS = 12
-"""Means are rounded to so many digits of the largest, so that equal scores stay equal when they are resampled."""
+"""Means are rounded to so many digits, each to its own, so that equal scores stay equal when they are resampled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +73,8 @@ def on_front(first: Array, second: Array) -> np.ndarray:
 
 
 def _rounded(values: Array) -> Array:
-    scale = np.abs(values).max() or 1.0
-    return np.asarray(np.round(values / scale, DIGITS))
+    mantissas, exponents = np.frexp(values)
+    return np.asarray(np.ldexp(np.round(mantissas, DIGITS), exponents))
 
 
 def front_frame(front: Front) -> pd.DataFrame:

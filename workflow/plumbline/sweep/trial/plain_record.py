@@ -24,9 +24,19 @@ def record_json(values: dict[str, Any]) -> dict[str, Any]:
     curves = {name: [_in_json(value) for value in column] for name, column in left["curves"].items()}
     attempt = {name: values[name] for name in ATTEMPT}
     found = {name: values[name] for name in FOUND}
-    return {**HEAD, **attempt, "device": None, **found, **left, "metrics": metrics, "curves": curves}
+    left |= {"metrics": metrics, "info": _finite(left["info"]), "curves": curves}
+    return {**HEAD, **attempt, "device": None, **found, **left}
 
 
 def _in_json(value: float | None) -> float | str | None:
     """JSON holds NaN and infinities as the strings `nan`, `inf` and `-inf`."""
     return value if value is None or math.isfinite(value) else str(value)
+
+
+def _finite(value: Any) -> Any:
+    """A JSON value with null for each NaN or infinity in it, for which JSON has no word."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
