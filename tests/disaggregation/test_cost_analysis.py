@@ -4,12 +4,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from disaggregation.some_records import COSTS, OPERATIONS, block, graphs_block, micro_block, summarized
+from disaggregation.some_records import (
+    COSTS,
+    HEAD,
+    OPERATIONS,
+    ROUNDS,
+    block,
+    graphs_block,
+    micro_block,
+    summarized,
+)
 from plumbline.disaggregation.commands import compare
 from plumbline.disaggregation.cost_analysis import judged
 from plumbline.disaggregation.cost_tables import costs_told, scores
 from plumbline.disaggregation.figures import FiguresSpec, figures
-from plumbline.disaggregation.runtime.cost_model import CallDemand, CostModel, Demands, Work
+from plumbline.disaggregation.runtime.cost_model import HERE, CallDemand, CostModel, Demands, Work
+from plumbline.disaggregation.workload_record import WorkloadRecord
 
 LINKS = ("loopback", "1gbit")
 
@@ -67,6 +77,40 @@ def test_another_workload_is_predicted_by_a_calibration_that_has_not_seen_it():
     for name, one in found.items():
         assert one.predicted == pytest.approx(COSTS.seconds(plans[name], work, "loopback"), rel=0.1)
         assert one.measured == pytest.approx(np.median(next(arm.seconds for arm in other.arms if arm.name == name)))
+
+
+def pipeline_block(number, first_half=0.5):
+    """A block of `vision_cnn` whose pipeline loses to one worker that takes the whole batch in one call.
+
+    first_half: the share of the operations on the first worker, which each block chooses anew.
+    """
+    parts = {"whole": 1.0, "part": 1 / 16, "first": first_half / 16, "second": (1 - first_half) / 16}
+    work = {name: Work(operations=[(2e9 * share, 1e6, 2)]) for name, share in parts.items()}
+    pipeline = []
+    for first in range(0, 32, 2):
+        pipeline.append(CallDemand(worker=0, work="first", sent_bytes=5e4, hop_bytes=1e5, answers=False))
+        pipeline.append(CallDemand(worker=1, work="second", hops=[first], returned_bytes=400))
+    plans = {
+        "full": pipeline,
+        "no_pipeline": [CallDemand(worker=0, work="part", sent_bytes=5e4, returned_bytes=400)] * 16,
+        "remote": [CallDemand(worker=0, work="whole", sent_bytes=8e5, returned_bytes=6400)],
+        "local": [CallDemand(worker=HERE, work="whole")],
+    }
+    times = {"local": 0.06, "control": 0.06, "full": 0.05, "no_pipeline": 0.09, "remote": 0.04}
+    arms = [
+        {"name": name, "seconds": [one] * ROUNDS, "bytes": None, "round_trips": None} for name, one in times.items()
+    ]
+    values = {"trial": f"vision_cnn-loopback-{number}", "outcome": "ok", "device": "cpu", "link": "loopback"}
+    values |= {"workload": "vision_cnn", "block": number, "arms": arms, "costs": Demands(work=work, plans=plans)}
+    values |= {"serial": "no_pipeline", "undivided": "remote", "spec": {"block": number}}
+    return WorkloadRecord.model_validate(HEAD | values)
+
+
+def test_one_worker_may_take_a_pipelines_whole_batch_in_one_call():
+    (place,) = (one for one in judged([*blocks(), pipeline_block(0)]).placements if one.family == "vision_cnn")
+    assert place.best == "remote"
+    assert place.worker_regret == 0
+    assert place.here_regret == pytest.approx(0.06 / 0.04 - 1)
 
 
 def test_the_summary_writes_the_calibration_the_table_the_findings_and_the_figure(tmp_path):

@@ -119,11 +119,11 @@ def _predicted(arm: _Arm, model: CostModel) -> Prediction:
 
 
 def _placements(predictions: Sequence[Prediction], records: Sequence[WorkloadRecord]) -> Iterator[Placement]:
-    serial = {one.workload: one.serial for one in records}
+    alone = {one.workload: one.undivided or one.serial for one in records}
     for place in dict.fromkeys((one.program, one.link) for one in predictions):
         own = [one for one in predictions if (one.program, one.link) == place]
         is_micro = own[0].workload == MICRO
-        worker = FULL if is_micro else str(serial[own[0].workload])  # type: ignore[index]
+        worker = FULL if is_micro else str(alone[own[0].workload])  # type: ignore[index]
         places = (CAPTURE, FULL, SPLIT) if is_micro else (LOCAL, worker, FULL)
         named = {one.variant: one for one in own if one.variant in places}
         chosen = min(named.values(), key=lambda one: one.predicted)
