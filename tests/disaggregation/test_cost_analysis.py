@@ -113,6 +113,15 @@ def test_one_worker_may_take_a_pipelines_whole_batch_in_one_call():
     assert place.here_regret == pytest.approx(0.06 / 0.04 - 1)
 
 
+def test_a_pipeline_that_each_block_cuts_anew_is_predicted_block_by_block():
+    records = [pipeline_block(0), pipeline_block(1, first_half=0.9)]
+    found = judged([*blocks(), *records])
+    (one,) = (each for each in found.predictions if (each.family, each.variant) == ("vision_cnn", "full"))
+    each = [found.model.seconds(block.costs.plans["full"], block.costs.work, "loopback") for block in records]
+    assert each[1] > 1.2 * each[0]
+    assert one.predicted == pytest.approx(np.sqrt(each[0] * each[1]))
+
+
 def test_the_summary_writes_the_calibration_the_table_the_findings_and_the_figure(tmp_path):
     folder = summarized(tmp_path, [block(0), block(1)], blocks())
     assert CostModel.read(folder / "calibration.json").links.keys() == set(LINKS)
