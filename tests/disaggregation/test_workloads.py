@@ -64,6 +64,14 @@ def measured(folder, graphs, *workloads, links=("loopback",)):
     return [WorkloadRecord.read(folder / f"{name}-{link}.json") for name in workloads for link in links]
 
 
+def assert_cores_of_their_own(record):
+    """Both workers and the client are on different cores, as far as there are that many."""
+    available = len(os.sched_getaffinity(0))
+    assert record.client_core is not None
+    assert len({*record.worker_cores, record.client_core}) == min(3, available)
+    assert available == 1 or record.client_core != record.worker_cores[0]
+
+
 def test_every_variant_of_every_workload_gives_the_local_outputs_on_two_workers(tmp_path, graphs):
     for record in measured(tmp_path, graphs, *WORKLOADS):
         assert record.ok, record.message
@@ -74,6 +82,7 @@ def test_every_variant_of_every_workload_gives_the_local_outputs_on_two_workers(
         assert names["both_workers"] == "ceiling"
         assert ("image" in names) is (record.workload == "multimodal_vqa")
         assert len({*record.worker_pids, record.client_pid, os.getpid()}) == 4
+        assert_cores_of_their_own(record)
         assert record.protocol_bytes == record.kernel_bytes > 0
         assert len({len(arm.seconds) for arm in record.arms}) == 1
         cost = {arm.name: arm.bytes for arm in record.arms if arm.bytes}
@@ -95,6 +104,7 @@ def test_every_operation_of_the_micro_workload_gives_the_local_outputs_wherever_
         assert cost[f"{program}/full"] < cost[f"{program}/remote"] <= cost[f"{program}/no_semantics"]
     assert cost["matmul_8x1/remote"] + 4 * 8 * 8 <= cost["matmul_8x1/no_semantics"]
     assert len({*record.worker_pids, record.client_pid, os.getpid()}) == 4
+    assert_cores_of_their_own(record)
     assert record.protocol_bytes == record.kernel_bytes > 0
     assert len({len(arm.seconds) for arm in record.arms}) == 1
 

@@ -26,6 +26,7 @@ from plumbline.core.run.progress import track
 from plumbline.core.run.record import Outcome, OutcomeError, recording
 from plumbline.core.run.stage import stage
 from plumbline.disaggregation.capture import read_graphs
+from plumbline.disaggregation.cores import CLIENT, bound_to
 from plumbline.disaggregation.links import PORT, Network, network
 from plumbline.disaggregation.measure import WEIGHTS_BYTES, reached
 from plumbline.disaggregation.micro_turns import ask_micro
@@ -48,8 +49,6 @@ from plumbline.disaggregation.workloads.interface import Plans, Program
 TOLERANCE = {torch.float32: (1e-4, 1e-5), torch.bfloat16: (5e-2, 5e-2)}
 """Relative and absolute, of what a variant returns against local."""
 PROFILES = 5
-CLIENT = 2
-"""Its number, after those of the workers."""
 
 
 class MeasureGraphsSpec(Spec):
@@ -133,7 +132,7 @@ def serve(
     On a core of its own, as if on a machine of its own: woken at once by one client, both would share one for as long
     as a call takes.
     """
-    core = _bound_to(number)
+    core = bound_to(number)
     device = torch_device(spec.device)
     limits, bounds = Limits(spin_seconds=spec.spin_seconds), Bounds(peers=tuple(addresses))
     worker = Worker(listening, secret, Store(WEIGHTS_BYTES, device), limits, bounds)
@@ -144,23 +143,11 @@ def serve(
     return {"pid": os.getpid(), "core": core, "device": device_name(device)}
 
 
-def _bound_to(number: int) -> int:
-    """The core that this process runs on from now on: those of both workers and the client differ where three are.
-
-    On two, the client shares the second worker's: that one has nothing to do yet while the client sends the first
-    micro-batches, which the first worker would have to wait for beside it.
-    """
-    cores = sorted(os.sched_getaffinity(0))
-    core = cores[min(number, len(cores) - 1)]
-    os.sched_setaffinity(0, {core})
-    return core
-
-
 def ask(
     spec: MeasureGraphsSpec, between: Network, addresses: list[str], secret: bytes, graphs: Path, name: WorkloadName
 ) -> dict[str, Any]:
     """The client: every variant, in turns. Raises OutcomeError for outputs that are not the local ones."""
-    _bound_to(CLIENT)
+    core = bound_to(CLIENT)
     device = torch_device(spec.device)
     workload = WORKLOADS[name]
     program = workload.program(spec.shapes, spec.seed)
@@ -197,6 +184,7 @@ def ask(
         "capture_seconds": capture_seconds,
         "load_seconds": load_seconds,
         "client_pid": os.getpid(),
+        "client_core": core,
         **found_bytes,
     }
 

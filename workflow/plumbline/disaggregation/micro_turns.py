@@ -16,6 +16,7 @@ from plumbline.core.measure.interleave import CONTROL, Candidate, interleave
 from plumbline.core.run.device import torch_device
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.disaggregation.capture import read_graphs
+from plumbline.disaggregation.cores import CLIENT, bound_to
 from plumbline.disaggregation.links import Network
 from plumbline.disaggregation.measure import reached
 from plumbline.disaggregation.runtime import buffers
@@ -66,7 +67,7 @@ def ask_micro(
     spec: MicroSpec, between: Network, addresses: Sequence[str], secret: bytes, graphs: Path
 ) -> dict[str, Any]:
     """The client: all programs in turns. Raises OutcomeError for outputs that are not the local ones."""
-    device = torch_device(spec.device)
+    core, device = bound_to(CLIENT), torch_device(spec.device)
     between.client_end()
     remotes: list[Remote] = []
 
@@ -94,6 +95,7 @@ def ask_micro(
         "capture_seconds": arms.capture_seconds,
         "load_seconds": arms.load_seconds,
         "client_pid": os.getpid(),
+        "client_core": core,
         **found,
     }
 

@@ -63,6 +63,7 @@ class WorkloadRecord(Record):
     worker_cores: list[int] = []
     """The core that each worker is bound to."""
     client_pid: int | None = None
+    client_core: int | None = None
     protocol_bytes: int | None = None
     """All that the client sent and received, by the protocol's counters."""
     kernel_bytes: int | None = None
