@@ -35,8 +35,6 @@ from plumbline.disaggregation.workloads.interface import Program
 TOLERANCE = (1e-4, 1e-5)
 """Relative and absolute, of what a variant returns against local."""
 SERIALISED_BYTES = (1 << 16, 1 << 20)
-LEAST_ROUNDS = 3
-"""Of a block."""
 
 
 class MicroSpec(Protocol):
@@ -44,6 +42,7 @@ class MicroSpec(Protocol):
 
     shapes: Shapes
     block: int
+    min_rounds: int
     seconds: float
     precision: float
     spin_seconds: float
@@ -109,13 +108,14 @@ def _turns(spec: MicroSpec, arms: _Arms, remotes: Sequence[Remote]) -> tuple[lis
         others,
         seconds=spec.seconds,
         precision=spec.precision,
-        min_rounds=LEAST_ROUNDS,
+        min_rounds=spec.min_rounds,
         seed=[spec.seed, spec.block],
     )
     told = []
     for name, seconds in zip(rounds.names, np.transpose(rounds.seconds), strict=True):
         sizes, trips = traffic[first.name if name == CONTROL else name]
-        row = {"name": name, "kind": "variant" if "/" in name else "probe", "seconds": seconds.tolist()}
+        kind = "variant" if "/" in name or name == CONTROL else "probe"
+        row = {"name": name, "kind": kind, "seconds": seconds.tolist()}
         told.append(row | {"bytes": sizes if trips else None, "round_trips": trips or None})
     return told, rounds.precise
 
