@@ -139,12 +139,19 @@ def test_the_summary_writes_the_calibration_the_table_the_findings_and_the_figur
     assert (folder / "figures" / "cost_model.png").stat().st_size > 30_000
 
 
-def test_operations_of_two_results_are_compared_relative_to_their_own_local_runs(tmp_path):
+def test_operations_of_two_results_are_one_number_a_link_and_variant_each_over_its_own_local_run(tmp_path):
     for name in ("before", "after"):
         summarized(tmp_path / name, [block(0), block(1)], blocks())
     found = compare(tmp_path / "before", tmp_path / "after", None).values["changes"]
-    own = {one["unit"]: one for one in found}
-    assert own["microbenchmark loopback matmul_small/capture_only"]["before"] == pytest.approx(2, rel=0.02)
+    own = {one["unit"]: one for one in found if one["unit"].startswith("microbenchmark")}
+    variants = ("capture_only", "full", "split", "remote")
+    assert own.keys() == {f"microbenchmark {link} {variant}" for link in LINKS for variant in variants}
+    assert own["microbenchmark loopback capture_only"]["before"] == pytest.approx(2, rel=0.02)
+    record = micro_block(0)
+    times = {arm.name: np.median(arm.seconds) for arm in record.arms}
+    programs = [name.removesuffix("/local") for name in times if name.endswith("/local")]
+    logs = [np.log(times[f"{one}/full"] / times[f"{one}/local"]) for one in programs]
+    assert own["microbenchmark loopback full"]["before"] == pytest.approx(np.exp(np.mean(logs)), rel=0.01)
     assert {one["verdict"] for one in found} == {"equal"}
 
 
