@@ -67,6 +67,16 @@ def test_without_the_switch_all_programs_take_as_many_times_as_long_as_the_round
         assert ratio.value == pytest.approx(np.exp(np.mean(logs)), rel=0.01)
 
 
+def test_the_findings_say_what_the_round_trip_measured_against_itself_gives():
+    records = blocks()
+    for arm in (arm for record in records if record.link == "1gbit" for arm in record.arms if arm.name == "control"):
+        arm.seconds[:] = [1.2 * one for one in arm.seconds]
+    found = judged(records)
+    assert found.control["loopback"].value == pytest.approx(1, rel=0.01)
+    assert found.control["1gbit"].value == pytest.approx(1.2, rel=0.01)
+    assert any("round trip against itself (A/A) takes 1.20 [" in one for one in costs_told(found))
+
+
 def test_another_workload_is_predicted_by_a_calibration_that_has_not_seen_it():
     work = {"towers": Work(operations=[(1e9, 1e6, 50)])}
     plans = {name: [CallDemand(worker=0, work="towers", sent_bytes=1e5)] for name in ("full", "no_branches")}

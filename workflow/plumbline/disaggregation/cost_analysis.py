@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from plumbline.core.measure.interleave import CONTROL
 from plumbline.core.statistics.rates import Ratio, ratio_over_rounds
 from plumbline.disaggregation.runtime.calibration import Observation, calibrated
 from plumbline.disaggregation.runtime.cost_model import CostModel
-from plumbline.disaggregation.settings import CAPTURE, FULL, LOCAL, MICRO, SPLIT
+from plumbline.disaggregation.settings import CAPTURE, FULL, LOCAL, MICRO, ROUND_TRIP, SPLIT
 from plumbline.disaggregation.workload_record import WorkloadRecord
 
 
@@ -59,6 +60,8 @@ class Judged:
     placements: list[Placement]
     saved: dict[str, Ratio]
     """Link -> how many times as long all programs take on a worker as where the model puts them."""
+    control: dict[str, Ratio]
+    """Link -> A/A: how many times as long the second copy of the micro workload's round trip takes as the first."""
     model: CostModel
     """From all families."""
 
@@ -97,7 +100,13 @@ def judged(records: Sequence[WorkloadRecord]) -> Judged | None:
     others = [arm for arm in _arms(measured) if arm.workload != MICRO and arm.blocks[0].link in model.links]
     predictions = [_predicted(arm, models.get(arm.family, model)) for arm in [*micro, *others] if arm.family]
     placements = list(_placements(predictions, measured))
-    return Judged(predictions=predictions, placements=placements, saved=_saved(placements, measured), model=model)
+    return Judged(
+        predictions=predictions,
+        placements=placements,
+        saved=_saved(placements, measured),
+        control=_control(measured),
+        model=model,
+    )
 
 
 def _arms(records: Sequence[WorkloadRecord]) -> Iterator[_Arm]:
@@ -172,6 +181,18 @@ def _saved(placements: Sequence[Placement], records: Sequence[WorkloadRecord]) -
         worker, placed = (np.exp(np.concatenate(side)) for side in logs)
         labels = np.repeat(np.arange(len(blocks)), [len(one) for one in logs[0]])
         found[link] = ratio_over_rounds(worker, placed, labels)
+    return found
+
+
+def _control(records: Sequence[WorkloadRecord]) -> dict[str, Ratio]:
+    """Round by round."""
+    found: dict[str, Ratio] = {}
+    for link in dict.fromkeys(one.link for one in records if one.workload == MICRO):
+        blocks = [one for one in records if (one.workload, one.link) == (MICRO, link)]
+        times = [{arm.name: arm.seconds for arm in one.arms} for one in blocks]
+        first, second = (np.concatenate([one[name] for one in times]) for name in (ROUND_TRIP, CONTROL))
+        labels = np.repeat(np.arange(len(blocks)), [len(one[CONTROL]) for one in times])
+        found[link] = ratio_over_rounds(second, first, labels)
     return found
 
 

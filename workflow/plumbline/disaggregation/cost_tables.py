@@ -139,6 +139,9 @@ def costs_told(found: Judged | None) -> Iterator[str]:
             f"Without `cost_placement`, always on one worker, the micro workload's programs take {text} times as long"
             f" on {link} as where a model without their family puts them (geometric mean)."
         )
+    for link, ratio in found.control.items():
+        text = with_interval(ratio.value, ratio.low, ratio.high, digits=2)
+        yield f"The micro workload's round trip against itself (A/A) takes {text} times as long on {link}."
     yield _calibration(found.model)
 
 

@@ -260,7 +260,8 @@ class DisaggregationSettings(Settings):
     contrasts: Families = CONTRASTS
     """Comparisons of decoding's variants, tested on every link and with every prompt, and corrected for all of them."""
     workload_contrasts: Families = WORKLOAD_CONTRASTS
-    """Comparisons of the other workloads' variants, tested for every workload that has both, on every link."""
+    """Comparisons of the other workloads' variants, tested on every link for every workload that has both, except
+    microbenchmark."""
 
     @property
     def shapes(self) -> Shapes:
