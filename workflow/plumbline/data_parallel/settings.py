@@ -173,8 +173,8 @@ class EqualitySettings(Settings):
     steps: PositiveInt = 20
     """Number of steps after which parameters are compared."""
     sequences: PositiveInt = 2
-    """Sequences of a rank in a micro-batch. So few of them have different numbers of tokens on each rank: in a batch of 16
-    a loss averaged as a mean of means is off by less than `ddp_bf16` may round."""
+    """Sequences of a rank in a micro-batch. So few of them hold different numbers of tokens on each rank: in a batch of
+    16, a loss averaged as a mean of means is off by less than `ddp_bf16` may round."""
     learning_rate: PositiveFloat = 1e-4
     """AdamW's learning rate in the proof, without warm-up; the default is the source's. AdamW normalises
     each gradient, so even rounding errors of zero gradients move parameters by a fraction of this rate."""
