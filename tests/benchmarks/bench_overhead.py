@@ -60,8 +60,8 @@ def block(number: int, options: argparse.Namespace) -> list[list[float]]:
     )
     secret, between = secrets.token_bytes(32), network("loopback")
     members = [
-        Member(work=partial(measure.serve, spec, between, secret), name="worker"),
-        Member(work=partial(turns, spec, between, secret), name="client"),
+        Member(work=partial(measure.serve, spec, between, secret), name="worker", first=True),
+        Member(work=partial(turns, spec, between, secret), name="client", first=True),
     ]
     found: list[list[float]] = run_group(members)[1]
     return found
