@@ -1,5 +1,7 @@
 """The judgement of the cost model: exact where times follow it, and honest about a family that does not."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,6 +77,20 @@ def test_the_findings_say_what_the_round_trip_measured_against_itself_gives():
     assert found.control["loopback"].value == pytest.approx(1, rel=0.01)
     assert found.control["1gbit"].value == pytest.approx(1.2, rel=0.01)
     assert any("round trip against itself (A/A) takes 1.20 [" in one for one in costs_told(found))
+
+
+def test_a_sentence_has_no_interval_where_one_program_gives_none():
+    (told,) = (one for one in costs_told(judged([*blocks(), pipeline_block(0)])) if "vision cnn" in one)
+    assert re.search(r"mean error \d+\.\d%, rank", told), told
+
+
+def test_the_program_that_is_furthest_off_is_said_to_be_predicted_too_fast_or_too_slow_without_a_cause():
+    for slowed, said in ((1.5, "too fast"), (0.6, "too slow")):
+        told = "\n".join(costs_told(judged(blocks(norm=slowed))))
+        found = re.search(r"Furthest off is (norm_\w+), which is predicted (\d+)% too (fast|slow)\.", told)
+        assert found, told
+        assert f"too {found[3]}" == said
+        assert float(found[2]) == pytest.approx(100 * abs(1 / slowed - 1), abs=1.5)
 
 
 def test_another_workload_is_predicted_by_a_calibration_that_has_not_seen_it():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import pandas as pd
@@ -15,7 +16,7 @@ from plumbline.disaggregation import links, measure_graphs
 from plumbline.disaggregation.capture import CaptureSpec, capture, read_graphs
 from plumbline.disaggregation.figures import FiguresSpec, figures
 from plumbline.disaggregation.settings import DisaggregationSettings
-from plumbline.disaggregation.workload_analysis import speedups, workload_cells
+from plumbline.disaggregation.workload_analysis import gains_told, speedups, workload_cells
 from plumbline.disaggregation.workload_record import WorkloadRecord
 from plumbline.disaggregation.workloads import WORKLOADS
 from plumbline.disaggregation.workloads.microbenchmark import FAMILIES
@@ -182,6 +183,8 @@ def test_ratios_and_the_share_of_the_bound_are_recovered():
     assert gain.undivided is None
     (gain,) = speedups([graphs_block(number, undivided="remote") for number in range(3)])
     assert gain.undivided.value == pytest.approx(1.5 / 0.6, rel=0.01)
+    (told,) = gains_told([gain])
+    assert re.search(r"in one call, .* takes 2\.50 \[.*\] times as long as full\.$", told), told
 
 
 def test_the_summary_tells_them(tmp_path):
