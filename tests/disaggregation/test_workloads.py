@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from disaggregation.interfaces import are_gone
 from disaggregation.some_records import CALLS, block, graphs_block, summarized
 from plumbline.core.errors import UserError
+from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.disaggregation import links, measure_graphs
 from plumbline.disaggregation.capture import CaptureSpec, capture, read_graphs
 from plumbline.disaggregation.figures import FiguresSpec, figures
@@ -145,6 +147,22 @@ def test_a_link_that_cannot_be_made_is_unavailable(tmp_path, graphs, monkeypatch
     (record,) = measured(tmp_path / "block", graphs, "vision_cnn", links=["1gbit"])
     assert record.outcome == "unavailable"
     assert "a link of 1gbit cannot be made here" in record.message
+
+
+@pytest.mark.parametrize("link", ["loopback", "1gbit"])
+def test_a_block_that_fails_leaves_no_socket_and_no_pipe_open(tmp_path, monkeypatch, link):
+    def fails(*args):
+        raise OutcomeError(Outcome.UNAVAILABLE, "no worker")
+
+    made = []
+    monkeypatch.setattr(measure_graphs, "serve_both", fails)
+    monkeypatch.setattr(measure_graphs, "ask", fails)
+    monkeypatch.setattr(measure_graphs, "network", lambda link: made.append(links.network(link)) or made[-1])
+    before = set(Path("/proc/self/fd").iterdir())
+    (record,) = measured(tmp_path / "block", tmp_path / "graphs.json", "vision_cnn", links=[link])
+    assert record.message == "no worker"
+    assert set(Path("/proc/self/fd").iterdir()) == before
+    assert made[0].listening is None or made[0].listening.fileno() == -1
 
 
 @pytest.mark.skipif(not CAN_SHAPE, reason="needs root, ip and tc")

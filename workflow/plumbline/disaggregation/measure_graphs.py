@@ -9,6 +9,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -82,19 +83,21 @@ def measure_graphs(spec: MeasureGraphsSpec, graphs: Path, output: Path) -> None:
 
 def _block(spec: MeasureGraphsSpec, graphs: Path, name: WorkloadName, link: Link) -> dict[str, Any]:
     """What fresh processes find of one workload on one link."""
-    secret, between = secrets.token_bytes(32), network(link)
-    beside = socket.create_server(("127.0.0.1", 0)) if between.listening is not None else None
-    addresses = [between.address, _second_address(between, beside)]
-    asking = (spec, between, addresses, secret, graphs)
-    client = partial(ask_micro, *asking) if name == MICRO else partial(ask, *asking, name)
-    members = [
-        Member(work=partial(serve_both, spec, between, beside, addresses, secret), name="workers", first=True),
-        Member(work=client, name="client", first=True),
-    ]
-    served, found = run_group(members)
-    for listening in (between.listening, beside):
-        if listening is not None:
-            listening.close()
+    secret = secrets.token_bytes(32)
+    with ExitStack() as open_ones:
+        between = open_ones.enter_context(closing(network(link)))
+        beside = None
+        if between.listening is not None:
+            beside = open_ones.enter_context(socket.create_server(("127.0.0.1", 0)))
+        addresses = [between.address, _second_address(between, beside)]
+        asking = (spec, between, addresses, secret, graphs)
+        client = partial(ask_micro, *asking) if name == MICRO else partial(ask, *asking, name)
+        served, found = run_group(
+            [
+                Member(work=partial(serve_both, spec, between, beside, addresses, secret), name="workers", first=True),
+                Member(work=client, name="client", first=True),
+            ]
+        )
     return dict(found | served)
 
 
