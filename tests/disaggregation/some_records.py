@@ -86,7 +86,13 @@ COSTS = CostModel(
         "1gbit": LinkCosts(round_trip_seconds=3e-4, bytes_per_second=1.2e8),
     },
 )
-OPERATIONS = {"small": (1e5, 1e4, 2.0), "wide": (1e6, 8e6, 2.0), "deep": (2e8, 1e6, 16.0), "huge": (2e9, 1e6, 2.0)}
+OPERATIONS = {
+    "small": (1e5, 1e4, 2.0),
+    "many": (1e5, 1e4, 32.0),
+    "wide": (1e6, 8e6, 2.0),
+    "deep": (2e8, 1e6, 16.0),
+    "huge": (2e9, 1e6, 2.0),
+}
 """FLOPs, bytes and how many."""
 
 

@@ -45,9 +45,9 @@ def test_the_calibration_has_the_costs_that_times_were_made_with():
     found = judged(blocks()).model.model_dump()
     for name, value in COSTS.model_dump().items():
         if isinstance(value, float):
-            assert found[name] == pytest.approx(value, rel=0.1), name
+            assert found[name] == pytest.approx(value, rel=0.01), name
     for link, costs in COSTS.links.items():
-        assert found["links"][link]["bytes_per_second"] == pytest.approx(costs.bytes_per_second, rel=0.1)
+        assert found["links"][link]["bytes_per_second"] == pytest.approx(costs.bytes_per_second, rel=0.01)
 
 
 def test_a_family_is_judged_by_a_model_that_has_not_seen_it():
