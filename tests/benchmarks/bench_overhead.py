@@ -10,6 +10,7 @@ those that the output holds, so that a few can be measured at a time. About 6 s 
 
 import argparse
 import secrets
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -58,12 +59,13 @@ def block(number: int, options: argparse.Namespace) -> list[list[float]]:
         | {"seconds": options.seconds, "precision": 0.0, "spin_seconds": options.spin, "seed": 0, "device": "cpu"}
         | {"code": "", "inputs": ""}
     )
-    secret, between = secrets.token_bytes(32), network("loopback")
-    members = [
-        Member(work=partial(measure.serve, spec, between, secret), name="worker"),
-        Member(work=partial(turns, spec, between, secret), name="client"),
-    ]
-    found: list[list[float]] = run_group(members)[1]
+    secret = secrets.token_bytes(32)
+    with closing(network("loopback")) as between:
+        members = [
+            Member(work=partial(measure.serve, spec, between, secret), name="worker", first=True),
+            Member(work=partial(turns, spec, between, secret), name="client", first=True),
+        ]
+        found: list[list[float]] = run_group(members)[1]
     return found
 
 

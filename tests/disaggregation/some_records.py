@@ -86,7 +86,13 @@ COSTS = CostModel(
         "1gbit": LinkCosts(round_trip_seconds=3e-4, bytes_per_second=1.2e8),
     },
 )
-OPERATIONS = {"small": (1e5, 1e4, 2.0), "wide": (1e6, 8e6, 2.0), "deep": (2e8, 1e6, 16.0), "huge": (2e9, 1e6, 2.0)}
+OPERATIONS = {
+    "small": (1e5, 1e4, 2.0),
+    "many": (1e5, 1e4, 32.0),
+    "wide": (1e6, 8e6, 2.0),
+    "deep": (2e8, 1e6, 16.0),
+    "huge": (2e9, 1e6, 2.0),
+}
 """FLOPs, bytes and how many."""
 
 
@@ -98,9 +104,12 @@ def micro_block(number: int, link: str = "loopback", **slowed: float) -> Workloa
     def add(name: str, calls: list[CallDemand], factor: float = 1.0) -> None:
         seconds = factor * COSTS.seconds(calls, demands.work, link) * draw.normal(1, 0.002, ROUNDS)
         demands.plans[name] = calls
-        arms.append({"name": name, "kind": "variant", "seconds": list(seconds), "bytes": None, "round_trips": None})
+        kind = "variant" if "/" in name or name == "control" else "probe"
+        arms.append({"name": name, "kind": kind, "seconds": list(seconds), "bytes": None, "round_trips": None})
 
     add("round_trip", [])
+    add("control", [])
+    del demands.plans["control"]  # nothing more to predict
     add("serialise_1048576", [CallDemand(worker=HERE, sent_bytes=1 << 20)])
     for family in ("matmul", "conv", "norm"):
         for size, (flops, moved, count) in OPERATIONS.items():

@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from disaggregation.interfaces import are_gone
 from plumbline.core.run.processes import Member, run_group
+from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.disaggregation import links, measure, variants
 from plumbline.disaggregation.baselines import ray_actor
 from plumbline.disaggregation.record import MeasureRecord
@@ -94,6 +96,20 @@ def test_a_link_that_cannot_be_made_is_unavailable_and_not_loopback(tmp_path, mo
     assert record.outcome == "unavailable"
     assert "a link of 1gbit cannot be made here" in record.message
     assert json.loads((tmp_path / "llm_decode.json").read_text())["contexts"] == []
+
+
+@pytest.mark.parametrize("link", ["loopback", "1gbit"])
+def test_a_block_that_fails_leaves_no_socket_and_no_pipe_open(tmp_path, monkeypatch, link):
+    def fails(*args):
+        raise OutcomeError(Outcome.UNAVAILABLE, "no worker")
+
+    made = []
+    monkeypatch.setattr(measure, "serve", fails)
+    monkeypatch.setattr(measure, "network", lambda link: made.append(links.network(link)) or made[-1])
+    before = set(Path("/proc/self/fd").iterdir())
+    assert measured(tmp_path, link=link).message == "no worker"
+    assert set(Path("/proc/self/fd").iterdir()) == before
+    assert made[0].listening is None or made[0].listening.fileno() == -1
 
 
 @pytest.mark.skipif(not CAN_SHAPE, reason="needs root, ip and tc")

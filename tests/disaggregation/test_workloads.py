@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,11 +13,12 @@ from pydantic import ValidationError
 from disaggregation.interfaces import are_gone
 from disaggregation.some_records import CALLS, block, graphs_block, summarized
 from plumbline.core.errors import UserError
+from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.disaggregation import links, measure_graphs
 from plumbline.disaggregation.capture import CaptureSpec, capture, read_graphs
 from plumbline.disaggregation.figures import FiguresSpec, figures
 from plumbline.disaggregation.settings import DisaggregationSettings
-from plumbline.disaggregation.workload_analysis import speedups, workload_cells
+from plumbline.disaggregation.workload_analysis import gains_told, speedups, workload_cells
 from plumbline.disaggregation.workload_record import WorkloadRecord
 from plumbline.disaggregation.workloads import WORKLOADS
 from plumbline.disaggregation.workloads.microbenchmark import FAMILIES
@@ -54,14 +57,22 @@ def graphs(tmp_path_factory):
     return path
 
 
-def measured(folder, graphs, *workloads, links=("loopback",)):
+def measured(folder, graphs, *workloads, links=("loopback",), **changes):
     pairs = [(name, link) for name in workloads for link in links]
     values = {"pairs": pairs, "block": 0, "shapes": SETTINGS.shapes.model_dump(mode="json")}
     values |= {"min_rounds": 5, "seconds": 0.1, "precision": 0.02, "spin_seconds": 0.0, "seed": 0, "device": "cpu"}
-    spec = measure_graphs.MeasureGraphsSpec.model_validate(values | {"code": "", "inputs": ""})
+    spec = measure_graphs.MeasureGraphsSpec.model_validate(values | {"code": "", "inputs": ""} | changes)
     folder.mkdir(exist_ok=True)
     measure_graphs.measure_graphs(spec, graphs, folder / f"{workloads[0]}-{links[0]}.json")
     return [WorkloadRecord.read(folder / f"{name}-{link}.json") for name in workloads for link in links]
+
+
+def assert_cores_of_their_own(record):
+    """Both workers and the client are on different cores, as far as there are that many."""
+    available = len(os.sched_getaffinity(0))
+    assert record.client_core is not None
+    assert len({*record.worker_cores, record.client_core}) == min(3, available)
+    assert available == 1 or record.client_core != record.worker_cores[0]
 
 
 def test_every_variant_of_every_workload_gives_the_local_outputs_on_two_workers(tmp_path, graphs):
@@ -74,6 +85,7 @@ def test_every_variant_of_every_workload_gives_the_local_outputs_on_two_workers(
         assert names["both_workers"] == "ceiling"
         assert ("image" in names) is (record.workload == "multimodal_vqa")
         assert len({*record.worker_pids, record.client_pid, os.getpid()}) == 4
+        assert_cores_of_their_own(record)
         assert record.protocol_bytes == record.kernel_bytes > 0
         assert len({len(arm.seconds) for arm in record.arms}) == 1
         cost = {arm.name: arm.bytes for arm in record.arms if arm.bytes}
@@ -82,8 +94,14 @@ def test_every_variant_of_every_workload_gives_the_local_outputs_on_two_workers(
 
 
 def test_every_operation_of_the_micro_workload_gives_the_local_outputs_wherever_it_runs(tmp_path, graphs):
-    (record,) = measured(tmp_path, graphs, "microbenchmark")
+    (record,) = measured(tmp_path, graphs, "microbenchmark", seconds=1e-3, min_rounds=4)
     assert record.ok, record.message
+    assert {len(arm.seconds) for arm in record.arms} == {4}
+    assert {arm.name for arm in record.arms if arm.kind == "probe"} == {
+        "round_trip",
+        "serialise_65536",
+        "serialise_1048576",
+    }
     cost = {arm.name: arm.bytes for arm in record.arms}
     programs = {f"{family}_8x{times}" for family in FAMILIES for times in (1, 2)}
     places = ("local", "capture_only", "full", "split", "remote", "no_semantics")
@@ -95,8 +113,8 @@ def test_every_operation_of_the_micro_workload_gives_the_local_outputs_wherever_
         assert cost[f"{program}/full"] < cost[f"{program}/remote"] <= cost[f"{program}/no_semantics"]
     assert cost["matmul_8x1/remote"] + 4 * 8 * 8 <= cost["matmul_8x1/no_semantics"]
     assert len({*record.worker_pids, record.client_pid, os.getpid()}) == 4
+    assert_cores_of_their_own(record)
     assert record.protocol_bytes == record.kernel_bytes > 0
-    assert len({len(arm.seconds) for arm in record.arms}) == 1
 
 
 def test_wrong_outputs_of_an_operation_are_the_outcome_invalid_output(tmp_path, graphs):
@@ -129,6 +147,22 @@ def test_a_link_that_cannot_be_made_is_unavailable(tmp_path, graphs, monkeypatch
     (record,) = measured(tmp_path / "block", graphs, "vision_cnn", links=["1gbit"])
     assert record.outcome == "unavailable"
     assert "a link of 1gbit cannot be made here" in record.message
+
+
+@pytest.mark.parametrize("link", ["loopback", "1gbit"])
+def test_a_block_that_fails_leaves_no_socket_and_no_pipe_open(tmp_path, monkeypatch, link):
+    def fails(*args):
+        raise OutcomeError(Outcome.UNAVAILABLE, "no worker")
+
+    made = []
+    monkeypatch.setattr(measure_graphs, "serve_both", fails)
+    monkeypatch.setattr(measure_graphs, "ask", fails)
+    monkeypatch.setattr(measure_graphs, "network", lambda link: made.append(links.network(link)) or made[-1])
+    before = set(Path("/proc/self/fd").iterdir())
+    (record,) = measured(tmp_path / "block", tmp_path / "graphs.json", "vision_cnn", links=[link])
+    assert record.message == "no worker"
+    assert set(Path("/proc/self/fd").iterdir()) == before
+    assert made[0].listening is None or made[0].listening.fileno() == -1
 
 
 @pytest.mark.skipif(not CAN_SHAPE, reason="needs root, ip and tc")
@@ -167,6 +201,8 @@ def test_ratios_and_the_share_of_the_bound_are_recovered():
     assert gain.undivided is None
     (gain,) = speedups([graphs_block(number, undivided="remote") for number in range(3)])
     assert gain.undivided.value == pytest.approx(1.5 / 0.6, rel=0.01)
+    (told,) = gains_told([gain])
+    assert re.search(r"in one call, .* takes 2\.50 \[.*\] times as long as full\.$", told), told
 
 
 def test_the_summary_tells_them(tmp_path):

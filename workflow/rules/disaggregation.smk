@@ -1,6 +1,7 @@
 # Study `disaggregation`: blocks of interleaved turns, local and on a worker -> tables, figures.
 # Needs: nothing; links of a limited rate need root, ip and tc, and are recorded as unavailable elsewhere.
-# Makes: results/disaggregation/{trials,figures,tables}, summary.csv, contrasts.csv, disaggregation_analysis.md, claims.md.
+# Makes: results/disaggregation/{trials,figures,tables}, summary.csv, contrasts.csv, workloads.csv, cost_model.csv,
+# calibration.json, disaggregation_analysis.md, claims.md; graphs.json where workloads are named.
 from plumbline.disaggregation import settings as disaggregation_settings
 
 

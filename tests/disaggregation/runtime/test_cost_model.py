@@ -159,9 +159,10 @@ def test_a_calibration_is_read_as_it_was_written_and_a_wrong_one_is_refused_by_n
         path.write_text(json.dumps(values | change))
         with pytest.raises(UserError, match=message):
             CostModel.read(path)
-    path.write_text("null")
-    with pytest.raises(UserError, match="is not a calibration"):
-        CostModel.read(path)
+    for text, message in (("null", "because microbenchmark had no result"), ("[]", "is not a calibration")):
+        path.write_text(text)
+        with pytest.raises(UserError, match=f"calibration.json: .*{message}"):
+            CostModel.read(path)
     with pytest.raises(UserError, match="does not exist"):
         CostModel.read(tmp_path / "none.json")
 

@@ -189,10 +189,10 @@ def test_a_peer_with_the_key_is_held_to_the_protocol(data, reason):
 
 
 def test_another_version_is_refused_with_both_numbers_even_from_its_first_byte():
-    for data in (framed(version=2), b"\x02"):
+    for data in (framed(version=1), b"\x01"):
         client, worker = unix_pair()
         client.socket.sendall(data)
-        with pytest.raises(VersionError, match="speaks protocol version 1, the peer version 2"):
+        with pytest.raises(VersionError, match="speaks protocol version 2, the peer version 1"):
             worker.receive(1.0)
 
 

@@ -127,7 +127,7 @@ ATTACKS = {
     "oversized shape [64]": lambda peer: peer.signed(  # no weights are expected, so none may come
         struct.pack("<BBBq", 1, 1, 1, 64), op=Op.PUT, flags=BUFFERS
     ),
-    "this side speaks protocol version 1, the peer version 9": lambda peer: peer.signed(version=9),
+    "this side speaks protocol version 2, the peer version 9": lambda peer: peer.signed(version=9),
     "HELLO is not a request": lambda peer: peer.signed(bytes(32), op=Op.HELLO),
     "the body is not valid JSON": lambda peer: peer.signed(b"[" * 50_000, op=Op.LOAD),
 }
@@ -170,7 +170,7 @@ def test_a_recorded_conversation_is_refused_on_another_connection(served, caplog
 def test_bytes_that_are_no_protocol_are_refused(served, caplog):
     connection = served.dial()
     connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    assert is_refused(served, connection, caplog, "this side speaks protocol version 1, the peer version 71")
+    assert is_refused(served, connection, caplog, "this side speaks protocol version 2, the peer version 71")
 
 
 def test_a_handle_of_another_connection_is_refused_and_its_owner_goes_on(served, caplog):
@@ -477,7 +477,7 @@ def test_mutated_requests_execute_nothing(served, caplog):
         served.work(3)
         assert (state.epoch, served.worker.turns.steps, served.worker.connections) == (1, steps, {})
         reasons |= {record.getMessage().split(": ")[1] for record in caplog.records}
-    framing = ("replayed or missing frame", "oversized length", "unknown op", "this side speaks protocol version 1")
+    framing = ("replayed or missing frame", "oversized length", "unknown op", "this side speaks protocol version 2")
     assert all(reason.startswith(("wrong MAC", *framing)) for reason in reasons), reasons
     assert "wrong MAC" in reasons
 
@@ -493,8 +493,8 @@ def test_a_client_of_another_version_is_told_both_numbers(monkeypatch):
     from plumbline.disaggregation.runtime import wire
 
     with forked_worker() as worker:
-        monkeypatch.setattr(wire, "VERSION", 2)
-        with pytest.raises(UserError, match="this side speaks protocol version 2, the peer version 1"):
+        monkeypatch.setattr(wire, "VERSION", 1)
+        with pytest.raises(UserError, match="this side speaks protocol version 1, the peer version 2"):
             Remote(worker.address, SECRET)
 
 

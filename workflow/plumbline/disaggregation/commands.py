@@ -100,15 +100,15 @@ def compare(first: Path, second: Path, threshold: float | None) -> Answer:
     from plumbline.core.present.comparing import compared
     from plumbline.core.statistics.before_after import Measured
     from plumbline.disaggregation.record import MeasureRecord
-    from plumbline.disaggregation.settings import LOCAL
-    from plumbline.disaggregation.workload_record import WorkloadRecord
+    from plumbline.disaggregation.settings import MICRO
+    from plumbline.disaggregation.workload_record import WorkloadRecord, over_local
 
-    def ratio(name: str, seconds: list[float], local: list[float], block: int) -> Measured:
+    def ratio(name: str, value: float, block: int) -> Measured:
         return Measured(
             unit=name,
             measure="seconds_over_local",
             replicate=str(block),
-            value=median(seconds) / median(local),
+            value=value,
             goal="min",
             test_over_train=None,
         )
@@ -117,13 +117,15 @@ def compare(first: Path, second: Path, threshold: float | None) -> Answer:
         for context in record.contexts:
             for arm in context.arms[1:]:
                 name = f"{record.link} {context.context} {arm.name}"
-                yield ratio(name, arm.seconds, context.arms[0].seconds, record.block)
+                yield ratio(name, median(arm.seconds) / median(context.arms[0].seconds), record.block)
 
     def of_graphs(record: WorkloadRecord) -> Iterator[Measured]:
-        times = {arm.name: arm.seconds for arm in record.arms}
+        if record.workload == MICRO:
+            for variant, value in over_local(record).items():
+                yield ratio(f"{MICRO} {record.link} {variant}", value, record.block)
+            return
         for arm in record.arms[1:]:
             name = f"{record.workload} {record.link} {arm.name}"
-            local = times.get(f"{arm.name.rpartition('/')[0]}/{LOCAL}", record.arms[0].seconds)
-            yield ratio(name, arm.seconds, local, record.block)
+            yield ratio(name, median(arm.seconds) / median(record.arms[0].seconds), record.block)
 
     return compared(MeasureRecord, measured, (first, second), threshold, {WorkloadRecord: of_graphs})

@@ -1,14 +1,15 @@
 """How near the cost model comes to what was measured, of families of operations and workloads that it has not seen."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from plumbline.core.measure.interleave import CONTROL
 from plumbline.core.statistics.rates import Ratio, ratio_over_rounds
 from plumbline.disaggregation.runtime.calibration import Observation, calibrated
 from plumbline.disaggregation.runtime.cost_model import CostModel
-from plumbline.disaggregation.settings import CAPTURE, FULL, LOCAL, MICRO, SPLIT
+from plumbline.disaggregation.settings import CAPTURE, FULL, LOCAL, MICRO, ROUND_TRIP, SPLIT
 from plumbline.disaggregation.workload_record import WorkloadRecord
 
 
@@ -25,6 +26,7 @@ class Prediction:
     measured: float
     """Seconds: over blocks, the geometric mean of the medians."""
     predicted: float
+    """Seconds: over blocks, the geometric mean of what the model says of each."""
 
     @property
     def error(self) -> float:
@@ -58,6 +60,8 @@ class Judged:
     placements: list[Placement]
     saved: dict[str, Ratio]
     """Link -> how many times as long all programs take on a worker as where the model puts them."""
+    control: dict[str, Ratio]
+    """Link -> A/A: how many times as long the second copy of the micro workload's round trip takes as the first."""
     model: CostModel
     """From all families."""
 
@@ -70,7 +74,18 @@ class _Arm:
     family: str
     program: str
     variant: str
-    observation: Observation
+    blocks: list[Observation]
+    """What it takes and took in each block: a pipeline may be cut elsewhere in each."""
+
+    @property
+    def observation(self) -> Observation:
+        """All blocks as one, of a variant that takes the same in each."""
+        return replace(self.blocks[0], seconds=self.seconds)
+
+    @property
+    def seconds(self) -> float:
+        """The geometric mean over blocks."""
+        return float(np.exp(np.mean(np.log([one.seconds for one in self.blocks]))))
 
 
 def judged(records: Sequence[WorkloadRecord]) -> Judged | None:
@@ -82,48 +97,58 @@ def judged(records: Sequence[WorkloadRecord]) -> Judged | None:
         return None
     model = calibrated([arm.observation for arm in micro])
     models = {family: calibrated([arm.observation for arm in micro if arm.family != family]) for family in families}
-    others = [arm for arm in _arms(measured) if arm.workload != MICRO and arm.observation.link in model.links]
+    others = [arm for arm in _arms(measured) if arm.workload != MICRO and arm.blocks[0].link in model.links]
     predictions = [_predicted(arm, models.get(arm.family, model)) for arm in [*micro, *others] if arm.family]
     placements = list(_placements(predictions, measured))
-    return Judged(predictions=predictions, placements=placements, saved=_saved(placements, measured), model=model)
+    return Judged(
+        predictions=predictions,
+        placements=placements,
+        saved=_saved(placements, measured),
+        control=_control(measured),
+        model=model,
+    )
 
 
 def _arms(records: Sequence[WorkloadRecord]) -> Iterator[_Arm]:
     """Every arm whose costs are known, over the blocks in which its workload was measured on its link."""
     for workload, link in dict.fromkeys((one.workload, one.link) for one in records):
         blocks = [one for one in records if (one.workload, one.link) == (workload, link)]
-        times = [{arm.name: np.median(arm.seconds) for arm in one.arms} for one in blocks]
-        costs = blocks[0].costs
-        for name, calls in costs.plans.items():
-            seconds = float(np.exp(np.mean([np.log(one[name]) for one in times])))
-            work = {call.work: costs.work[call.work] for call in calls if call.work}
-            observation = Observation(link=link, calls=calls, work=work, seconds=seconds)
+        for name in blocks[0].costs.plans:
+            observations = [_observation(one, name) for one in blocks]
             program, _, variant = name.rpartition("/")
             if workload == MICRO:
-                yield _Arm(workload, program.partition("_")[0], program, variant, observation)
+                yield _Arm(workload, program.partition("_")[0], program, variant, observations)
             else:
-                yield _Arm(workload, workload, workload, name, observation)
+                yield _Arm(workload, workload, workload, name, observations)
+
+
+def _observation(record: WorkloadRecord, name: str) -> Observation:
+    """A variant in one block."""
+    calls = record.costs.plans[name]
+    work = {call.work: record.costs.work[call.work] for call in calls if call.work}
+    (seconds,) = (float(np.median(arm.seconds)) for arm in record.arms if arm.name == name)
+    return Observation(link=record.link, calls=calls, work=work, seconds=seconds)
 
 
 def _predicted(arm: _Arm, model: CostModel) -> Prediction:
-    one = arm.observation
+    predicted = [model.seconds(one.calls, one.work, one.link) for one in arm.blocks]
     return Prediction(
         workload=arm.workload,
         family=arm.family,
         program=arm.program,
-        link=one.link,
+        link=arm.blocks[0].link,
         variant=arm.variant,
-        measured=one.seconds,
-        predicted=model.seconds(one.calls, one.work, one.link),
+        measured=arm.seconds,
+        predicted=float(np.exp(np.mean(np.log(predicted)))),
     )
 
 
 def _placements(predictions: Sequence[Prediction], records: Sequence[WorkloadRecord]) -> Iterator[Placement]:
-    serial = {one.workload: one.serial for one in records}
+    alone = {one.workload: one.undivided or one.serial for one in records}
     for place in dict.fromkeys((one.program, one.link) for one in predictions):
         own = [one for one in predictions if (one.program, one.link) == place]
         is_micro = own[0].workload == MICRO
-        worker = FULL if is_micro else str(serial[own[0].workload])  # type: ignore[index]
+        worker = FULL if is_micro else str(alone[own[0].workload])  # type: ignore[index]
         places = (CAPTURE, FULL, SPLIT) if is_micro else (LOCAL, worker, FULL)
         named = {one.variant: one for one in own if one.variant in places}
         chosen = min(named.values(), key=lambda one: one.predicted)
@@ -156,6 +181,18 @@ def _saved(placements: Sequence[Placement], records: Sequence[WorkloadRecord]) -
         worker, placed = (np.exp(np.concatenate(side)) for side in logs)
         labels = np.repeat(np.arange(len(blocks)), [len(one) for one in logs[0]])
         found[link] = ratio_over_rounds(worker, placed, labels)
+    return found
+
+
+def _control(records: Sequence[WorkloadRecord]) -> dict[str, Ratio]:
+    """Round by round."""
+    found: dict[str, Ratio] = {}
+    for link in dict.fromkeys(one.link for one in records if one.workload == MICRO):
+        blocks = [one for one in records if (one.workload, one.link) == (MICRO, link)]
+        times = [{arm.name: arm.seconds for arm in one.arms} for one in blocks]
+        first, second = (np.concatenate([one[name] for one in times]) for name in (ROUND_TRIP, CONTROL))
+        labels = np.repeat(np.arange(len(blocks)), [len(one[CONTROL]) for one in times])
+        found[link] = ratio_over_rounds(second, first, labels)
     return found
 
 

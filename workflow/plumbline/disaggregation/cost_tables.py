@@ -39,8 +39,9 @@ class Score:
 
     @property
     def error_text(self) -> str:
-        """In percent, with its interval."""
-        return with_interval(100 * self.error, 100 * self.error_low, 100 * self.error_high)
+        """In percent, with its interval, which one program alone does not give."""
+        text = with_interval(100 * self.error, 100 * self.error_low, 100 * self.error_high)
+        return f"{text if self.programs > 1 else number(100 * self.error)}%"
 
 
 def scores(found: Judged) -> list[Score]:
@@ -93,11 +94,11 @@ def cost_table(found: Judged | None) -> pd.DataFrame:
         values = (
             one.name,
             str(one.programs),
-            f"{one.error_text} %",
+            one.error_text,
             number(one.spearman, 2),
-            f"{100 * one.regret:.1f} % (at most {100 * one.worst_regret:.0f} %)",
-            f"{100 * one.here_regret:.1f} %",
-            f"{100 * one.worker_regret:.0f} %",
+            f"{100 * one.regret:.1f}% (at most {100 * one.worst_regret:.0f}%)",
+            f"{100 * one.here_regret:.1f}%",
+            f"{100 * one.worker_regret:.0f}%",
         )
         rows.append(dict(zip(COLUMNS, values, strict=True)))
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -113,7 +114,7 @@ def costs_told(found: Judged | None) -> Iterator[str]:
     regret = _asked(first.regret <= ASKED_REGRET, f"at most {percent(ASKED_REGRET)}")
     yield (
         f"Calibrated without a family of operations, the cost model predicts the times of that family with a mean error"
-        f" of {first.error_text}% ({error}) and a rank correlation of {first.spearman:.3f} ({rank})."
+        f" of {first.error_text} ({error}) and a rank correlation of {first.spearman:.3f} ({rank})."
     )
     yield (
         f"A program takes {100 * first.regret:.1f}% longer where that model puts it than at the best of the measured"
@@ -130,7 +131,7 @@ def costs_told(found: Judged | None) -> Iterator[str]:
     for one in others:
         kind = f"Family {one.name}, left out" if one.is_micro else f"Workload {one.name}, in no calibration"
         yield (
-            f"{kind}: mean error {one.error_text}%, rank correlation {one.spearman:.2f}; placed by the model,"
+            f"{kind}: mean error {one.error_text}, rank correlation {one.spearman:.2f}; placed by the model,"
             f" {100 * one.regret:.1f}% above the best place."
         )
     for link, ratio in found.saved.items():
@@ -139,19 +140,21 @@ def costs_told(found: Judged | None) -> Iterator[str]:
             f"Without `cost_placement`, always on one worker, the micro workload's programs take {text} times as long"
             f" on {link} as where a model without their family puts them (geometric mean)."
         )
+    for link, ratio in found.control.items():
+        text = with_interval(ratio.value, ratio.low, ratio.high, digits=2)
+        yield f"The micro workload's round trip against itself (A/A) takes {text} times as long on {link}."
     yield _calibration(found.model)
 
 
 def _worst(micro: Sequence[Prediction]) -> str:
-    """The program that is furthest off."""
-    programs = {one.program for one in micro}
-    errors = {name: mean_error([one for one in micro if one.program == name]) for name in programs}
-    name = max(errors, key=lambda one: (errors[one], one))
-    signed = np.mean([one.error for one in micro if one.program == name])
-    return (
-        f"Furthest off is {name}, by {100 * errors[name]:.0f}%: its operations take"
-        f" {'longer' if signed < 0 else 'less time'} than those of the other families with as many FLOPs and bytes."
-    )
+    """The program that is furthest off, in the mean over its variants and links."""
+    errors = {
+        name: float(np.mean([one.error for one in micro if one.program == name]))
+        for name in dict.fromkeys(one.program for one in micro)
+    }
+    name = max(errors, key=lambda one: abs(errors[one]))
+    side = "fast" if errors[name] < 0 else "slow"
+    return f"Furthest off is {name}, which is predicted {100 * abs(errors[name]):.0f}% too {side}."
 
 
 def _asked(is_reached: bool, text: str) -> str:

@@ -85,6 +85,13 @@ class Network:
             if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
                 raise _unavailable(self.link, os.strerror(ctypes.get_errno()))
 
+    def close(self) -> None:
+        """Closes what `network` has opened in this process, once the processes at both ends are done."""
+        if self.listening is not None:
+            self.listening.close()
+        for end in self.announced or ():
+            os.close(end)
+
     @property
     def client_host(self) -> str:
         """The address of the client's end."""
@@ -138,7 +145,7 @@ class Network:
 
 
 def network(link: Link) -> Network:
-    """The link of this process's children. On loopback, a socket that listens is made here."""
+    """The link of this process's children, to be closed. On loopback, a socket that listens is made here."""
     listening = socket.create_server(("127.0.0.1", 0)) if link == "loopback" else None
     return Network(link, listening, os.getpid(), None if listening else os.pipe())
 

@@ -5,7 +5,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -65,8 +65,9 @@ class MeasureSpec(Spec):
 @stage
 def measure(spec: MeasureSpec, output: Path) -> None:
     """Starts a worker, a client and the baselines' processes on the link, and records each turn of the client's."""
-    secret, between = secrets.token_bytes(32), network(spec.link)
+    secret = secrets.token_bytes(32)
     with (
+        closing(network(spec.link)) as between,
         recording(output, MeasureRecord, trial=output.stem, spec=spec) as findings,
         tempfile.TemporaryDirectory(prefix="plumb-") as folder,
     ):

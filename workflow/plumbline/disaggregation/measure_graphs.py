@@ -9,6 +9,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from plumbline.core.run.progress import track
 from plumbline.core.run.record import Outcome, OutcomeError, recording
 from plumbline.core.run.stage import stage
 from plumbline.disaggregation.capture import read_graphs
+from plumbline.disaggregation.cores import CLIENT, bound_to
 from plumbline.disaggregation.links import PORT, Network, network
 from plumbline.disaggregation.measure import WEIGHTS_BYTES, reached
 from plumbline.disaggregation.micro_turns import ask_micro
@@ -48,8 +50,6 @@ from plumbline.disaggregation.workloads.interface import Plans, Program
 TOLERANCE = {torch.float32: (1e-4, 1e-5), torch.bfloat16: (5e-2, 5e-2)}
 """Relative and absolute, of what a variant returns against local."""
 PROFILES = 5
-CLIENT = 2
-"""Its number, after those of the workers."""
 
 
 class MeasureGraphsSpec(Spec):
@@ -83,19 +83,21 @@ def measure_graphs(spec: MeasureGraphsSpec, graphs: Path, output: Path) -> None:
 
 def _block(spec: MeasureGraphsSpec, graphs: Path, name: WorkloadName, link: Link) -> dict[str, Any]:
     """What fresh processes find of one workload on one link."""
-    secret, between = secrets.token_bytes(32), network(link)
-    beside = socket.create_server(("127.0.0.1", 0)) if between.listening is not None else None
-    addresses = [between.address, _second_address(between, beside)]
-    asking = (spec, between, addresses, secret, graphs)
-    client = partial(ask_micro, *asking) if name == MICRO else partial(ask, *asking, name)
-    members = [
-        Member(work=partial(serve_both, spec, between, beside, addresses, secret), name="workers", first=True),
-        Member(work=client, name="client", first=True),
-    ]
-    served, found = run_group(members)
-    for listening in (between.listening, beside):
-        if listening is not None:
-            listening.close()
+    secret = secrets.token_bytes(32)
+    with ExitStack() as open_ones:
+        between = open_ones.enter_context(closing(network(link)))
+        beside = None
+        if between.listening is not None:
+            beside = open_ones.enter_context(socket.create_server(("127.0.0.1", 0)))
+        addresses = [between.address, _second_address(between, beside)]
+        asking = (spec, between, addresses, secret, graphs)
+        client = partial(ask_micro, *asking) if name == MICRO else partial(ask, *asking, name)
+        served, found = run_group(
+            [
+                Member(work=partial(serve_both, spec, between, beside, addresses, secret), name="workers", first=True),
+                Member(work=client, name="client", first=True),
+            ]
+        )
     return dict(found | served)
 
 
@@ -133,7 +135,7 @@ def serve(
     On a core of its own, as if on a machine of its own: woken at once by one client, both would share one for as long
     as a call takes.
     """
-    core = _bound_to(number)
+    core = bound_to(number)
     device = torch_device(spec.device)
     limits, bounds = Limits(spin_seconds=spec.spin_seconds), Bounds(peers=tuple(addresses))
     worker = Worker(listening, secret, Store(WEIGHTS_BYTES, device), limits, bounds)
@@ -144,23 +146,11 @@ def serve(
     return {"pid": os.getpid(), "core": core, "device": device_name(device)}
 
 
-def _bound_to(number: int) -> int:
-    """The core that this process runs on from now on: those of both workers and the client differ where three are.
-
-    On two, the client shares the second worker's: that one has nothing to do yet while the client sends the first
-    micro-batches, which the first worker would have to wait for beside it.
-    """
-    cores = sorted(os.sched_getaffinity(0))
-    core = cores[min(number, len(cores) - 1)]
-    os.sched_setaffinity(0, {core})
-    return core
-
-
 def ask(
     spec: MeasureGraphsSpec, between: Network, addresses: list[str], secret: bytes, graphs: Path, name: WorkloadName
 ) -> dict[str, Any]:
     """The client: every variant, in turns. Raises OutcomeError for outputs that are not the local ones."""
-    _bound_to(CLIENT)
+    core = bound_to(CLIENT)
     device = torch_device(spec.device)
     workload = WORKLOADS[name]
     program = workload.program(spec.shapes, spec.seed)
@@ -197,6 +187,7 @@ def ask(
         "capture_seconds": capture_seconds,
         "load_seconds": load_seconds,
         "client_pid": os.getpid(),
+        "client_core": core,
         **found_bytes,
     }
 

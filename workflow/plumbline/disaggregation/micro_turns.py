@@ -16,6 +16,7 @@ from plumbline.core.measure.interleave import CONTROL, Candidate, interleave
 from plumbline.core.run.device import torch_device
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.disaggregation.capture import read_graphs
+from plumbline.disaggregation.cores import CLIENT, bound_to
 from plumbline.disaggregation.links import Network
 from plumbline.disaggregation.measure import reached
 from plumbline.disaggregation.runtime import buffers
@@ -34,8 +35,6 @@ from plumbline.disaggregation.workloads.interface import Program
 TOLERANCE = (1e-4, 1e-5)
 """Relative and absolute, of what a variant returns against local."""
 SERIALISED_BYTES = (1 << 16, 1 << 20)
-LEAST_ROUNDS = 3
-"""Of a block."""
 
 
 class MicroSpec(Protocol):
@@ -43,6 +42,7 @@ class MicroSpec(Protocol):
 
     shapes: Shapes
     block: int
+    min_rounds: int
     seconds: float
     precision: float
     spin_seconds: float
@@ -66,7 +66,7 @@ def ask_micro(
     spec: MicroSpec, between: Network, addresses: Sequence[str], secret: bytes, graphs: Path
 ) -> dict[str, Any]:
     """The client: all programs in turns. Raises OutcomeError for outputs that are not the local ones."""
-    device = torch_device(spec.device)
+    core, device = bound_to(CLIENT), torch_device(spec.device)
     between.client_end()
     remotes: list[Remote] = []
 
@@ -94,6 +94,7 @@ def ask_micro(
         "capture_seconds": arms.capture_seconds,
         "load_seconds": arms.load_seconds,
         "client_pid": os.getpid(),
+        "client_core": core,
         **found,
     }
 
@@ -107,13 +108,14 @@ def _turns(spec: MicroSpec, arms: _Arms, remotes: Sequence[Remote]) -> tuple[lis
         others,
         seconds=spec.seconds,
         precision=spec.precision,
-        min_rounds=LEAST_ROUNDS,
+        min_rounds=spec.min_rounds,
         seed=[spec.seed, spec.block],
     )
     told = []
     for name, seconds in zip(rounds.names, np.transpose(rounds.seconds), strict=True):
         sizes, trips = traffic[first.name if name == CONTROL else name]
-        row = {"name": name, "kind": "variant" if "/" in name else "probe", "seconds": seconds.tolist()}
+        kind = "variant" if "/" in name or name == CONTROL else "probe"
+        row = {"name": name, "kind": kind, "seconds": seconds.tolist()}
         told.append(row | {"bytes": sizes if trips else None, "round_trips": trips or None})
     return told, rounds.precise
 

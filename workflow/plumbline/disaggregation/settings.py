@@ -230,7 +230,7 @@ class DisaggregationSettings(Settings):
     elsewhere."""
     baselines: list[Literal["capture_only", "rpc", "ray", "ray_compiled"]] = ["capture_only", "rpc"]
     """Further baselines: the decode step captured and replayed here; torch's rpc; an actor of Ray, and one whose step
-    is compiled, which need the extra `ray` and make each block longer by half a minute."""
+    is compiled, which need the extra `ray` and make each block longer by about 10 s."""
     blocks: PositiveInt = 4
     """Number of fresh pairs of processes that everything is measured in."""
     seconds: PositiveFloat = 1.5
@@ -260,7 +260,8 @@ class DisaggregationSettings(Settings):
     contrasts: Families = CONTRASTS
     """Comparisons of decoding's variants, tested on every link and with every prompt, and corrected for all of them."""
     workload_contrasts: Families = WORKLOAD_CONTRASTS
-    """Comparisons of the other workloads' variants, tested for every workload that has both, on every link."""
+    """Comparisons of the other workloads' variants, tested on every link for every workload that has both, except
+    microbenchmark."""
 
     @property
     def shapes(self) -> Shapes:

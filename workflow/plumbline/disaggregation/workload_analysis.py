@@ -55,9 +55,9 @@ class Speedup:
     ideal: float
     """The bound for two perfect workers."""
     of_bound: Ratio
+    """The speedup over the bound times half of the ceiling, round by round."""
     undivided: Ratio | None
     """`full` against one worker that takes the whole batch in one call, where `serial` takes it in parts."""
-    """The speedup over the bound times half of the ceiling, round by round."""
 
 
 def workload_cells(records: Sequence[WorkloadRecord]) -> list[WorkloadCell]:
@@ -189,8 +189,8 @@ def gains_told(gains: Sequence[Speedup]) -> Iterator[str]:
             f" times the work of one here. Of the bound that follows in each round, full reaches"
             f" {ratio_text(one.of_bound)}."
             + (
-                f" One worker that takes the whole batch in one call, as it can where nothing is pipelined, is"
-                f" {ratio_text(one.undivided)} times as slow as full."
+                f" One worker that takes the whole batch in one call, as it can where nothing is pipelined, takes"
+                f" {ratio_text(one.undivided)} times as long as full."
                 if one.undivided is not None
                 else ""
             )

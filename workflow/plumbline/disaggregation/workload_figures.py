@@ -46,7 +46,7 @@ def speedup(gains: Sequence[Speedup]) -> Figure:
         axes.hlines(bound, place - OFFSET / 2, place + OFFSET / 2, color=GREY, linewidth=1.5)
     axes.axhline(1.0, color=GREY, linestyle=DASHES, linewidth=0.8)
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("Speed of full ÷ one worker")
+    axes.set_ylabel("Speed of full ÷ one worker\n(CNN: same micro-batches)")
     axes.set_xticks(range(len(workloads)), [name.replace("_", " ") for name in workloads])
     bar = Line2D([], [], color=GREY, linewidth=1.5, label="bound, times what two at once give")
     legend_below(figure, [*_handles(links), bar])

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import geometric_mean, median
 from typing import Literal, Self
 
 from pydantic import model_validator
@@ -10,7 +11,7 @@ from plumbline.core.run.record import Outcome, Record
 from plumbline.core.run.records import check_specs, read_records
 from plumbline.core.settings import Settings
 from plumbline.disaggregation.runtime.cost_model import Demands
-from plumbline.disaggregation.settings import Link, WorkloadName
+from plumbline.disaggregation.settings import LOCAL, Link, WorkloadName
 
 CEILING = "both_workers"
 """The arm in which each worker does all the work of the serial variant, at once."""
@@ -63,6 +64,7 @@ class WorkloadRecord(Record):
     worker_cores: list[int] = []
     """The core that each worker is bound to."""
     client_pid: int | None = None
+    client_core: int | None = None
     protocol_bytes: int | None = None
     """All that the client sent and received, by the protocol's counters."""
     kernel_bytes: int | None = None
@@ -73,6 +75,17 @@ class WorkloadRecord(Record):
         if self.outcome is Outcome.OK and not self.arms:
             raise ValueError("arms are missing, and the outcome is ok")
         return self
+
+
+def over_local(record: WorkloadRecord) -> dict[str, float]:
+    """Of the micro workload: each variant's time over local's, the geometric mean over programs."""
+    medians = {arm.name: median(arm.seconds) for arm in record.arms}
+    ratios: dict[str, list[float]] = {}
+    for name, seconds in medians.items():
+        program, _, variant = name.rpartition("/")
+        if program and variant != LOCAL:
+            ratios.setdefault(variant, []).append(seconds / medians[f"{program}/{LOCAL}"])
+    return {variant: geometric_mean(values) for variant, values in ratios.items()}
 
 
 def target_name(block: int) -> str:

@@ -100,6 +100,11 @@ class CostModel(Settings):
     def read(cls, path: Path) -> "CostModel":
         """The calibration in the file at `path`. Raises UserError that names the file and each wrong field."""
         values = read_json(path)
+        if values is None:
+            raise UserError(
+                f"{path}: holds no calibration, because microbenchmark had no result; name a link for it under"
+                " disaggregation.workloads, or see the findings for why it failed"
+            )
         if not isinstance(values, dict):
             raise UserError(f"{path}: is not a calibration; `snakemake --cores all disaggregation` writes one")
         return validated(cls, values, str(path))

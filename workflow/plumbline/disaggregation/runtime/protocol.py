@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct("<BBHIII")
 MAC_BYTES = 16
 OVERHEAD_BYTES = HEADER.size + MAC_BYTES
