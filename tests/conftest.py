@@ -4,6 +4,7 @@ Bytecode is kept, whatever the environment says: hundreds of processes would eac
 """
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -13,6 +14,8 @@ import pytest
 from plumbline.core.measure.machine import core_count
 
 os.environ["OMP_NUM_THREADS"] = "1"
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs: what tests interrupt would too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 hypothesis.settings.register_profile(

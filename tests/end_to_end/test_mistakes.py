@@ -71,7 +71,7 @@ def test_misspelt_study_is_named_with_the_one_that_was_meant(tmp_path):
 
 
 def test_more_ranks_than_cores_are_refused_before_any_job_starts(empty_house):
-    settings = {"worlds": [1, 1024], "training": {"batch": 1024}}
+    settings = {"worlds": [1, 1024], "training": {"batch": 1024}, "comparison": {"batch": None}}
     empty_house.configure({"device": "cpu", "data_parallel": settings})
     target, message = "results/data_parallel/results.json", "data_parallel.worlds: 1024 ranks, but this host has"
     assert message in empty_house.snakemake(target, succeeds=False)
