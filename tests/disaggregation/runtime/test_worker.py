@@ -295,7 +295,7 @@ def test_sessions_of_a_connection_are_counted(served, caplog):
     assert "a connection may have 2 sessions" in caplog.text
 
 
-@pytest.mark.parametrize("sent", [b"", b"\x01"], ids=["silent", "one byte"])
+@pytest.mark.parametrize("sent", [b"", bytes([VERSION])], ids=["silent", "one byte"])
 def test_a_stranger_that_stalls_is_refused(caplog, sent):
     served = Served(stall_seconds=0.2)
     connection = served.dial()
