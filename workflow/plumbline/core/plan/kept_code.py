@@ -33,9 +33,8 @@ def keep_code_of(roots: Iterable[Root]) -> None:
     missing = {root for root in ours if _name(root) not in _kept()}
     if missing and not sys.dont_write_bytecode:
         found = _kept() | {_name(root): code_of(*root) for root in missing}
-        if (
-            _sources_now() == _sources() is not None
-        ):  # else one was edited meanwhile, and which of them was read is not known
+        # else one was edited meanwhile, and which version was read is not known
+        if _sources_now() == _sources() is not None:
             with suppress(UserError, OSError):
                 write_text(_path(), json.dumps({"sources": _sources(), "found": found}))
 
