@@ -35,14 +35,9 @@ from plumbline.disaggregation.variants import Clock, Variants, behind, captured,
 WEIGHTS_BYTES = 64 << 30
 
 
-class MeasureSpec(Spec):
-    """What decides a block's result."""
+class BlockSpec(Spec):
+    """What decides how a block's turns are taken."""
 
-    model: ModelSettings
-    contexts: list[int]
-    tokens: int
-    baselines: list[str]
-    link: Link
     block: int
     min_rounds: int
     seconds: float
@@ -50,6 +45,16 @@ class MeasureSpec(Spec):
     spin_seconds: float
     seed: int
     device: Literal["auto", "cpu", "cuda"]
+
+
+class MeasureSpec(BlockSpec):
+    """What decides a block's result."""
+
+    model: ModelSettings
+    contexts: list[int]
+    tokens: int
+    baselines: list[str]
+    link: Link
 
     @property
     def built(self) -> dict[str, Any]:

@@ -13,14 +13,13 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from plumbline.core.measure.interleave import CONTROL, Candidate, Rounds, interleave
-from plumbline.core.plan.target import Spec
 from plumbline.core.run.device import device_name, torch_device
 from plumbline.core.run.processes import Member, run_group
 from plumbline.core.run.progress import track
@@ -29,7 +28,7 @@ from plumbline.core.run.stage import stage
 from plumbline.disaggregation.capture import read_graphs
 from plumbline.disaggregation.cores import CLIENT, bound_to
 from plumbline.disaggregation.links import PORT, Network, network
-from plumbline.disaggregation.measure import WEIGHTS_BYTES, reached
+from plumbline.disaggregation.measure import WEIGHTS_BYTES, BlockSpec, reached
 from plumbline.disaggregation.micro_turns import ask_micro
 from plumbline.disaggregation.runtime.connection import Bounds
 from plumbline.disaggregation.runtime.demands import demands
@@ -52,19 +51,12 @@ TOLERANCE = {torch.float32: (1e-4, 1e-5), torch.bfloat16: (5e-2, 5e-2)}
 PROFILES = 5
 
 
-class MeasureGraphsSpec(Spec):
+class MeasureGraphsSpec(BlockSpec):
     """What decides a block's result."""
 
     pairs: list[tuple[WorkloadName, Link]]
     """Workloads and links."""
-    block: int
     shapes: Shapes
-    min_rounds: int
-    seconds: float
-    precision: float
-    spin_seconds: float
-    seed: int
-    device: Literal["auto", "cpu", "cuda"]
 
 
 @stage
@@ -91,7 +83,7 @@ def _block(spec: MeasureGraphsSpec, graphs: Path, name: WorkloadName, link: Link
             beside = open_ones.enter_context(socket.create_server(("127.0.0.1", 0)))
         addresses = [between.address, _second_address(between, beside)]
         asking = (spec, between, addresses, secret, graphs)
-        client = partial(ask_micro, *asking) if name == MICRO else partial(ask, *asking, name)
+        client = partial(ask_micro, *asking, spec.shapes.micro) if name == MICRO else partial(ask, *asking, name)
         served, found = run_group(
             [
                 Member(work=partial(serve_both, spec, between, beside, addresses, secret), name="workers", first=True),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.disaggregation.capture import read_graphs
 from plumbline.disaggregation.cores import CLIENT, bound_to
 from plumbline.disaggregation.links import Network
-from plumbline.disaggregation.measure import reached
+from plumbline.disaggregation.measure import BlockSpec, reached
 from plumbline.disaggregation.runtime import buffers
 from plumbline.disaggregation.runtime.cost_model import HERE, CallDemand, Demands, Work
 from plumbline.disaggregation.runtime.demands import demands
@@ -28,26 +28,13 @@ from plumbline.disaggregation.runtime.meter import counted
 from plumbline.disaggregation.runtime.protocol import Op
 from plumbline.disaggregation.runtime.remote import Remote
 from plumbline.disaggregation.runtime.schedule import Captured
-from plumbline.disaggregation.settings import LOCAL, MICRO, ROUND_TRIP, SERIALISE, Shapes
+from plumbline.disaggregation.settings import LOCAL, MICRO, ROUND_TRIP, SERIALISE, MicroSettings
 from plumbline.disaggregation.workloads import microbenchmark
 from plumbline.disaggregation.workloads.interface import Program
 
 TOLERANCE = (1e-4, 1e-5)
 """Relative and absolute, of what a variant returns against local."""
 SERIALISED_BYTES = (1 << 16, 1 << 20)
-
-
-class MicroSpec(Protocol):
-    """What decides the turns of a block."""
-
-    shapes: Shapes
-    block: int
-    min_rounds: int
-    seconds: float
-    precision: float
-    spin_seconds: float
-    seed: int
-    device: Literal["auto", "cpu", "cuda"]
 
 
 @dataclass
@@ -63,7 +50,7 @@ class _Arms:
 
 
 def ask_micro(
-    spec: MicroSpec, between: Network, addresses: Sequence[str], secret: bytes, graphs: Path
+    spec: BlockSpec, between: Network, addresses: Sequence[str], secret: bytes, graphs: Path, sizes: MicroSettings
 ) -> dict[str, Any]:
     """The client: all programs in turns. Raises OutcomeError for outputs that are not the local ones."""
     core, device = bound_to(CLIENT), torch_device(spec.device)
@@ -78,7 +65,7 @@ def ask_micro(
 
     arms = _Arms()
     _add_probes(arms, connections()[0])
-    programs = microbenchmark.programs(spec.shapes.micro, spec.seed)
+    programs = microbenchmark.programs(sizes, spec.seed)
     weights = microbenchmark.weights(programs)
     for name, program in programs.items():
         _add_program(arms, name, program, Deployment(connections(), weights, device), graphs)
@@ -99,7 +86,7 @@ def ask_micro(
     }
 
 
-def _turns(spec: MicroSpec, arms: _Arms, remotes: Sequence[Remote]) -> tuple[list[dict[str, Any]], bool]:
+def _turns(spec: BlockSpec, arms: _Arms, remotes: Sequence[Remote]) -> tuple[list[dict[str, Any]], bool]:
     """Every arm as a record has it, and whether the time sufficed for the precision."""
     traffic = {name: _traffic(run, remotes) for name, run in arms.runs.items()}  # warms up, too
     first, *others = [Candidate(name=name, run=run) for name, run in arms.runs.items()]
