@@ -157,7 +157,7 @@ def test_the_summary_writes_the_calibration_the_table_the_findings_and_the_figur
     assert list(errors) == pytest.approx(list(frame["relative_error"]))
     assert (frame.groupby(["program", "link"])["is_chosen"].sum() == 1).all()
     text = (folder / "disaggregation_analysis.md").read_text()
-    assert "asked: at most 15%; reached" in text
+    assert "target: at most 15%; met" in text
     assert "Without `cost_placement`, always on one worker" in text
     assert "| `cost_model.csv`" in (folder / "claims.md").read_text()
     assert "all families &" in (folder / "tables" / "cost_model.tex").read_text()

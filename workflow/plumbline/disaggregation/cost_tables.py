@@ -14,8 +14,8 @@ from plumbline.disaggregation.settings import CAPTURE, MICRO
 
 COLUMNS = ["Not calibrated with", "Programs", "Mean error", "Spearman", "Placed", "Always here", "Always on a worker"]
 ALL = "all families"
-ASKED_ERROR, ASKED_RANK, ASKED_REGRET = 0.15, 0.95, 0.05
-"""What the study set out to reach: at most, at least, at most."""
+TARGET_ERROR, TARGET_RANK, TARGET_REGRET = 0.15, 0.95, 0.05
+"""The study's targets: at most, at least, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def _score(name: str, own: Sequence[Prediction], placements: Sequence[Placement]
     programs = np.unique([one.program for one in own], return_inverse=True)[1]
     low, high = clustered_interval([abs(one.error) for one in own], programs)
     return Score(
-        name=name.replace("_", " "),
+        name=name,
         is_micro=own[0].workload == MICRO,
         programs=int(programs.max()) + 1,
         error=mean_error(own),
@@ -92,7 +92,7 @@ def cost_table(found: Judged | None) -> pd.DataFrame:
     rows = []
     for one in scores(found) if found else ():
         values = (
-            one.name,
+            one.name.replace("_", " "),
             str(one.programs),
             one.error_text,
             number(one.spearman, 2),
@@ -109,30 +109,31 @@ def costs_told(found: Judged | None) -> Iterator[str]:
     if found is None:
         return
     first, *others = scores(found)
-    error = _asked(first.error <= ASKED_ERROR, f"at most {percent(ASKED_ERROR)}")
-    rank = _asked(first.spearman >= ASKED_RANK, f"at least {ASKED_RANK:g}")
-    regret = _asked(first.regret <= ASKED_REGRET, f"at most {percent(ASKED_REGRET)}")
+    error = _target(first.error <= TARGET_ERROR, f"at most {percent(TARGET_ERROR)}")
+    rank = _target(first.spearman >= TARGET_RANK, f"at least {TARGET_RANK:g}")
+    regret = _target(first.regret <= TARGET_REGRET, f"at most {percent(TARGET_REGRET)}")
     yield (
-        f"Calibrated without a family of operations, the cost model predicts the times of that family with a mean error"
+        f"Calibrated without a family of operations, the cost model predicts that family's times with a mean error"
         f" of {first.error_text} ({error}) and a rank correlation of {first.spearman:.3f} ({rank})."
     )
     yield (
-        f"A program takes {100 * first.regret:.1f}% longer where that model puts it than at the best of the measured"
-        f" places ({regret}), {100 * first.worst_regret:.0f}% in the worst case; {100 * first.here_regret:.1f}% longer"
-        f" if it always runs in the client's process, and {100 * first.worker_regret:.0f}% if always on one worker."
+        f"Where that model places a program, it takes {100 * first.regret:.1f}% longer than at the best measured place"
+        f" ({regret}; worst case {100 * first.worst_regret:.0f}%). Always running in the client's process takes"
+        f" {100 * first.here_regret:.1f}% longer than the best place, always running on one worker"
+        f" {100 * first.worker_regret:.0f}%."
     )
     micro = [one for one in found.predictions if one.workload == MICRO]
     here = mean_error([one for one in micro if one.variant == CAPTURE])
     there = mean_error([one for one in micro if one.variant != CAPTURE])
     yield (
-        f"Runs in the client's process, where nothing but operations counts, are predicted with a mean error of"
-        f" {100 * here:.0f}%, runs on workers with {100 * there:.0f}%. {_worst(micro)}"
+        f"The mean error is {100 * here:.0f}% for runs in the client's process, where only the operations take time, and"
+        f" {100 * there:.0f}% for runs on workers. {_worst(micro)}"
     )
     for one in others:
-        kind = f"Family {one.name}, left out" if one.is_micro else f"Workload {one.name}, in no calibration"
+        kind = f"Family {one.name}, held out" if one.is_micro else f"Workload {one.name}, never calibrated on"
         yield (
-            f"{kind}: mean error {one.error_text}, rank correlation {one.spearman:.2f}; placed by the model,"
-            f" {100 * one.regret:.1f}% above the best place."
+            f"{kind}: mean error {one.error_text}, rank correlation {one.spearman:.2f}; placed by the model, it takes"
+            f" {100 * one.regret:.1f}% longer than at the best place."
         )
     for link, ratio in found.saved.items():
         text = with_interval(ratio.value, ratio.low, ratio.high, digits=2)
@@ -157,8 +158,8 @@ def _worst(micro: Sequence[Prediction]) -> str:
     return f"Furthest off is {name}, which is predicted {100 * abs(errors[name]):.0f}% too {side}."
 
 
-def _asked(is_reached: bool, text: str) -> str:
-    return f"asked: {text}; {'reached' if is_reached else 'not reached'}"
+def _target(is_met: bool, text: str) -> str:
+    return f"target: {text}; {'met' if is_met else 'missed'}"
 
 
 def _calibration(costs: CostModel) -> str:

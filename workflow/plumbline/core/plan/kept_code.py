@@ -1,7 +1,7 @@
-"""What `code_of` finds, kept beside the package's bytecode: to read every source takes seconds, at each start.
+"""A cache of what `code_of` finds, beside the package's bytecode: reading every source takes seconds at each start.
 
-Like bytecode it is valid for the very sources, and the Python, that it was made from; here their contents decide. It
-is made again where it is not, and not written where bytecode is not. Of a user's own modules nothing is kept.
+It is valid only for the Python version and the contents of all sources it was made from; otherwise it is rebuilt. Where
+Python writes no bytecode, it is not written either. Nothing is cached for a user's own modules.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ Root = tuple[str, ...]
 
 
 def kept_code_of(*root: str) -> dict[str, str]:
-    """As `code_of`, of which this is what was kept, if it was."""
+    """What `code_of` finds, from the cache if it is there."""
     return _kept().get(_name(root)) or code_of(*root)
 
 
 def keep_code_of(roots: Iterable[Root]) -> None:
-    """Has the next start find what `code_of` says of `roots`."""
+    """Caches what `code_of` finds for `roots`, for the next start."""
     ours = [root for root in roots if all(module.partition(".")[0] == OURS for module in root)]
     missing = {root for root in ours if _name(root) not in _kept()}
     if missing and not sys.dont_write_bytecode:
