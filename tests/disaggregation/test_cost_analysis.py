@@ -80,7 +80,7 @@ def test_the_findings_say_what_the_round_trip_measured_against_itself_gives():
 
 
 def test_a_sentence_has_no_interval_where_one_program_gives_none():
-    (told,) = (one for one in costs_told(judged([*blocks(), pipeline_block(0)])) if "vision cnn" in one)
+    (told,) = (one for one in costs_told(judged([*blocks(), pipeline_block(0)])) if "vision_cnn" in one)
     assert re.search(r"mean error \d+\.\d%, rank", told), told
 
 

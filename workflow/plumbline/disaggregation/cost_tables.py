@@ -126,8 +126,8 @@ def costs_told(found: Judged | None) -> Iterator[str]:
     here = mean_error([one for one in micro if one.variant == CAPTURE])
     there = mean_error([one for one in micro if one.variant != CAPTURE])
     yield (
-        f"The mean error is {100 * here:.0f}% for runs in the client's process, where only the operations take time, and"
-        f" {100 * there:.0f}% for runs on workers. {_worst(micro)}"
+        f"The mean error is {100 * here:.0f}% for runs in the client's process, where only the operations take time,"
+        f" and {100 * there:.0f}% for runs on workers. {_worst(micro)}"
     )
     for one in others:
         kind = f"Family {one.name}, held out" if one.is_micro else f"Workload {one.name}, never calibrated on"
