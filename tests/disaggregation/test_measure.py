@@ -199,7 +199,9 @@ def test_a_turn_ends_with_its_last_token_not_with_what_is_cleared_away_afterward
         return prompt
 
     prompt = torch.arange(4)[None]
-    assert variants.Variant(generate=generate).seconds("one", prompt, prompt) < 0.1
+    began = time.perf_counter()
+    seconds = variants.Variant(generate=generate).seconds("one", prompt, prompt)
+    assert time.perf_counter() - began - seconds >= 0.2
 
 
 def test_ray_is_unavailable_with_its_reason_where_it_is_not_installed(tmp_path, monkeypatch):
