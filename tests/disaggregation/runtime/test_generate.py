@@ -163,16 +163,47 @@ def test_an_error_in_a_streamer_ends_the_session_and_the_connection_goes_on(clie
     assert remote.generate(PROMPT, max_new_tokens=2, eos_token_id=[]).shape == (2, 7)
 
 
-def test_bytes_of_a_token_are_76_asked_for_and_36_streamed(client):
-    remote, wire = client.seeded(GPT2, "float32", 7), client.remote.wire
-    spent = {}
-    for mode in ("step", "stream"):
-        for steps in (10, 60):
-            before = wire.meter.sent_bytes + wire.meter.received_bytes
-            remote.generate(PROMPT[:1], max_new_tokens=steps, eos_token_id=[], mode=mode)
-            spent[mode, steps] = wire.meter.sent_bytes + wire.meter.received_bytes - before
+def bytes_of(client, steps, mode):
+    """Both ways, of a generation for one prompt."""
+    meter = client.remote.wire.meter
+    before = meter.sent_bytes + meter.received_bytes
+    client.seeded(GPT2, "float32", 7).generate(PROMPT[:1], max_new_tokens=steps, eos_token_id=[], mode=mode)
+    return meter.sent_bytes + meter.received_bytes - before
+
+
+def test_bytes_of_a_token_are_76_asked_for_and_36_streamed_each_at_once(key):
+    with forked_worker(stream_seconds=0.0) as worker, connect(worker.address, key) as client:
+        spent = {(mode, steps): bytes_of(client, steps, mode) for mode in ("step", "stream") for steps in (10, 60)}
     assert (spent["step", 60] - spent["step", 10]) / 50 == 76
     assert (spent["stream", 60] - spent["stream", 10]) / 50 == 36
+
+
+def test_tokens_that_wait_for_each_other_go_in_one_frame_and_are_the_same(key):
+    """Beside the first, which nothing holds up, all go in one frame: each takes 4 bytes more."""
+    seen = []
+    streamer = type("Seen", (), {"put": lambda self, value: seen.append(value.numel()), "end": lambda self: None})()
+    expected = local(build(GPT2, "float32", 7), PROMPT, do_sample=False, eos_token_id=None)
+    with forked_worker(stream_seconds=60.0) as worker, connect(worker.address, key) as client:
+        assert bytes_of(client, 60, "stream") - bytes_of(client, 10, "stream") == 50 * 4
+        remote, meter = client.seeded(GPT2, "float32", 7), client.remote.wire.meter
+        before = meter.received_frames
+        found = remote.generate(PROMPT, max_new_tokens=NEW, eos_token_id=[], streamer=streamer)
+        assert meter.received_frames - before == 3  # the first tokens, the others, and the end of the session
+        ended = remote.generate(PROMPT, max_new_tokens=NEW, eos_token_id=int(expected[0, 5 + 3]), pad_token_id=0)
+    assert torch.equal(found, expected)
+    assert seen == [PROMPT.numel()] + [2] * NEW
+    assert torch.equal(ended[0, : 5 + 4], expected[0, : 5 + 4])
+
+
+def test_a_frame_has_no_more_waiting_tokens_than_its_operation_allows(key):
+    """500 rows of 4 bytes: two steps fill a body of 4,096."""
+    prompt = torch.arange(500)[:, None] % 96
+    with forked_worker(stream_seconds=60.0) as worker, connect(worker.address, key) as client:
+        remote, meter = client.seeded(GPT2, "float32", 7), client.remote.wire.meter
+        before = meter.received_frames
+        found = remote.generate(prompt, max_new_tokens=7, eos_token_id=[])
+        assert meter.received_frames - before == 1 + 3 + 1
+    assert torch.equal(found, local(build(GPT2, "float32", 7), prompt, new=7, do_sample=False, eos_token_id=None))
 
 
 def test_each_thing_that_the_runtime_knows_saves_its_bytes(client):

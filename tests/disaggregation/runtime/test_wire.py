@@ -192,7 +192,7 @@ def test_another_version_is_refused_with_both_numbers_even_from_its_first_byte()
     for data in (framed(version=1), b"\x01"):
         client, worker = unix_pair()
         client.socket.sendall(data)
-        with pytest.raises(VersionError, match="speaks protocol version 2, the peer version 1"):
+        with pytest.raises(VersionError, match=f"speaks protocol version {VERSION}, the peer version 1"):
             worker.receive(1.0)
 
 

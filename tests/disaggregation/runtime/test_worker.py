@@ -4,6 +4,7 @@ import random
 import socket
 import struct
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -127,7 +128,7 @@ ATTACKS = {
     "oversized shape [64]": lambda peer: peer.signed(  # no weights are expected, so none may come
         struct.pack("<BBBq", 1, 1, 1, 64), op=Op.PUT, flags=BUFFERS
     ),
-    "this side speaks protocol version 2, the peer version 9": lambda peer: peer.signed(version=9),
+    f"this side speaks protocol version {VERSION}, the peer version 9": lambda peer: peer.signed(version=9),
     "HELLO is not a request": lambda peer: peer.signed(bytes(32), op=Op.HELLO),
     "the body is not valid JSON": lambda peer: peer.signed(b"[" * 50_000, op=Op.LOAD),
 }
@@ -170,7 +171,7 @@ def test_a_recorded_conversation_is_refused_on_another_connection(served, caplog
 def test_bytes_that_are_no_protocol_are_refused(served, caplog):
     connection = served.dial()
     connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    assert is_refused(served, connection, caplog, "this side speaks protocol version 2, the peer version 71")
+    assert is_refused(served, connection, caplog, "this side speaks protocol version 3, the peer version 71")
 
 
 def test_a_handle_of_another_connection_is_refused_and_its_owner_goes_on(served, caplog):
@@ -204,6 +205,18 @@ def test_a_second_request_for_a_busy_session_is_refused(served, caplog):
     peer.wire.send(Op.STREAM, session, stream)
     served.work()
     assert f"session {session} is busy" in caplog.text
+
+
+def test_streamed_tokens_wait_for_each_other_only_while_nothing_else_waits_for_the_worker(served):
+    served.worker.limits = replace(served.worker.limits, stream_seconds=60.0)
+    pair = first, second = Peer(served), Peer(served)
+    sessions = [peer.start(peer.load(), [1, 2, 3]).session for peer in pair]
+    for peer, session, steps in zip(pair, sessions, (4, 8), strict=True):
+        peer.wire.send(Op.STREAM, session, STREAM.pack(1, steps) + struct.pack("<i", 5))
+    served.work(20)
+    assert [len(first.wire.receive(1.0).body) for _ in range(4)] == [4, 4, 4, 4]
+    # the last five of its steps had the worker for themselves
+    assert [len(second.wire.receive(1.0).body) for _ in range(4)] == [4, 4, 4, 20]
 
 
 def test_a_freed_session_and_a_closed_connection_leave_nothing(served):
@@ -477,7 +490,12 @@ def test_mutated_requests_execute_nothing(served, caplog):
         served.work(3)
         assert (state.epoch, served.worker.turns.steps, served.worker.connections) == (1, steps, {})
         reasons |= {record.getMessage().split(": ")[1] for record in caplog.records}
-    framing = ("replayed or missing frame", "oversized length", "unknown op", "this side speaks protocol version 2")
+    framing = (
+        "replayed or missing frame",
+        "oversized length",
+        "unknown op",
+        f"this side speaks protocol version {VERSION}",
+    )
     assert all(reason.startswith(("wrong MAC", *framing)) for reason in reasons), reasons
     assert "wrong MAC" in reasons
 
@@ -494,7 +512,7 @@ def test_a_client_of_another_version_is_told_both_numbers(monkeypatch):
 
     with forked_worker() as worker:
         monkeypatch.setattr(wire, "VERSION", 1)
-        with pytest.raises(UserError, match="this side speaks protocol version 1, the peer version 2"):
+        with pytest.raises(UserError, match=f"this side speaks protocol version 1, the peer version {VERSION}"):
             Remote(worker.address, SECRET)
 
 

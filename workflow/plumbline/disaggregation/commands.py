@@ -31,6 +31,7 @@ def worker(
     connections: Annotated[int, typer.Option(help="The most connections at a time.")] = 256,
     stall_seconds: Annotated[float, typer.Option(help="How long a peer may take to complete a frame.")] = 10.0,
     spin_seconds: Annotated[float, typer.Option(help="How long a read spins before it sleeps.")] = 0.0,
+    stream_seconds: Annotated[float, typer.Option(help="How long streamed tokens may wait for each other.")] = 0.005,
 ) -> None:
     """Serve language models to clients that hold the key (`plumbline.disaggregation.runtime.client`)."""
     from plumbline.core.run.device import torch_device
@@ -55,7 +56,7 @@ def worker(
         listening,
         secret,
         Store(round(weights_gib * 2**30), torch_device(device), models),
-        Limits(stall_seconds=stall_seconds, spin_seconds=spin_seconds),
+        Limits(stall_seconds=stall_seconds, spin_seconds=spin_seconds, stream_seconds=stream_seconds),
         Bounds(
             connections=connections,
             session_bytes=round(session_gib * 2**30),

@@ -228,14 +228,18 @@ class RemoteModel:
 def _received(remote: Remote, request: Request, answer: Frame, rows: int) -> Iterator[Tensor]:
     """Tokens that the worker chooses: asked for one by one, or all with the prompt."""
     session, yielded = answer.session, 1
-    yield (tokens := _unpacked(answer, rows))
+    tokens = _unpacked(answer, rows, 1)[0]
+    yield tokens
     while yielded < request.steps and not answer.flags & LAST:
         if MODES[request.mode].streams:
             answer = remote.answer(Op.STREAM)
+            found = _unpacked(answer, rows, request.steps - yielded)
         else:
             answer = remote.ask(Op.DECODE, session, DECODE.pack(yielded) + _packed(tokens), answer.tensors)
-        yielded += 1
-        yield (tokens := _unpacked(answer, rows))
+            found = _unpacked(answer, rows, 1)
+        for tokens in found:
+            yielded += 1
+            yield tokens
 
 
 def _sampling(settings: Defaults, seed: int) -> Sampling:
@@ -278,8 +282,10 @@ def _packed(tokens: Tensor) -> bytes:
     return tokens.to(torch.int32).numpy().tobytes()
 
 
-def _unpacked(answer: Frame, rows: int) -> Tensor:
-    """(rows,) int64. Raises PeerGoneError for an answer of another size."""
-    if len(answer.body) != 4 * rows:
-        raise PeerGoneError(f"answered {len(answer.body)} bytes for {rows} tokens")
-    return torch.tensor(struct.unpack(f"<{rows}i", answer.body))
+def _unpacked(answer: Frame, rows: int, most: int) -> list[Tensor]:
+    """(rows,) int64 of each step. Raises PeerGoneError for an answer that is not of 1 to `most` steps."""
+    steps, rest = divmod(len(answer.body), 4 * rows)
+    if rest or not 1 <= steps <= most:
+        raise PeerGoneError(f"answered {len(answer.body)} bytes for the tokens of {rows} rows in at most {most} steps")
+    values = struct.iter_unpack(f"<{rows}i", answer.body)
+    return [torch.tensor(one) for one in values]

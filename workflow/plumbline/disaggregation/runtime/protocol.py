@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-VERSION = 2
+VERSION = 3
 HEADER = struct.Struct("<BBHIII")
 MAC_BYTES = 16
 OVERHEAD_BYTES = HEADER.size + MAC_BYTES
@@ -38,7 +38,7 @@ class Op(IntEnum):
     DECODE = 5
     """One token of each row goes through the model."""
     STREAM = 6
-    """As many decode steps as asked for, each answered by a frame with its tokens."""
+    """As many decode steps as asked for. An answer has the tokens of one step or of several, one after another."""
     FREE = 7
     """Ends a session, or gives up a model."""
     STATS = 8
@@ -136,6 +136,9 @@ class Limits:
     least_bytes_per_second: int = 1 << 16
     spin_seconds: float = 0.0
     """How long a read tries again and again before it sleeps. Saves the time that waking takes, and costs a core."""
+    stream_seconds: float = 0.005
+    """How long after a frame of a stream its next tokens may wait for each other, to go in one frame; 0: each goes at
+    once. Nobody sees 5 ms, but sending takes as long as a small model's computation of a tenth of a token."""
 
 
 class WireError(Exception):

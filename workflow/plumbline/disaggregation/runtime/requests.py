@@ -38,6 +38,10 @@ class Task:
     steps: int = 1
     ready_at: int = 0
     """How many steps the worker had done when this one became ready."""
+    unsent: bytes = b""
+    """Tokens of earlier steps that go with those of the next."""
+    sent_at: float = 0.0
+    """When tokens were last sent, by the monotonic clock."""
 
 
 def load(frame: Frame, connection: Connection, store: Store) -> tuple[Held, dict[str, Any]] | None:

@@ -1,5 +1,6 @@
 """Whose step is next: sessions take turns, one step each, so that none waits for more steps than there are others."""
 
+import time
 from collections import deque
 from contextlib import suppress
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from plumbline.disaggregation.runtime.connection import Connection
-from plumbline.disaggregation.runtime.protocol import LAST, Op
+from plumbline.disaggregation.runtime.protocol import BODY_LIMITS, LAST, Op
 from plumbline.disaggregation.runtime.requests import Task
 from plumbline.disaggregation.runtime.session import Answer
 
@@ -46,16 +47,22 @@ class Turns:
         self.steps += 1
         return connection, task
 
-    def answer(self, connection: Connection, task: Task, answer: Answer) -> None:
-        """Sends what a step gave, and queues the task's next step if it has one. Raises WireError."""
+    def answer(self, connection: Connection, task: Task, answer: Answer, *, is_alone: bool = False) -> None:
+        """Sends what a step gave, and queues the task's next step if it has one. Raises WireError.
+
+        is_alone: whether nothing else waits for this worker. Tokens of a stream may then wait for the next step's.
+        """
         task.steps -= 1
         if answer.tensors:
             connection.expect_states()
-        body = b"" if answer.tokens is None else _packed(answer.tokens)
+        if answer.tokens is not None:
+            task.unsent += _packed(answer.tokens)
         has_ended = task.session.sampler.has_ended
         is_last = task.steps == 0 or has_ended
         flags = LAST if has_ended or (is_last and task.op is Op.STREAM) else 0
-        connection.wire.send(task.op, task.handle, body, answer.tensors, flags)
+        if is_last or not (is_alone and _may_wait(task, connection.wire.limits.stream_seconds)):
+            connection.wire.send(task.op, task.handle, task.unsent, answer.tensors, flags)
+            task.unsent, task.sent_at = b"", time.monotonic()
         if is_last:
             del self._tasks[task.handle]
         else:
@@ -67,6 +74,13 @@ class Turns:
         if (task := self._tasks.pop(handle, None)) is not None:
             with suppress(ValueError):  # it is parked, or is the one at work
                 self._ready.remove((connection, task))
+
+
+def _may_wait(task: Task, seconds: float) -> bool:
+    """Whether the tokens of a step may go with those of the next, which fit into the same frame."""
+    if task.op is not Op.STREAM or time.monotonic() - task.sent_at >= seconds:
+        return False
+    return len(task.unsent) + 4 * task.session.rows <= BODY_LIMITS[Op.STREAM]
 
 
 def _packed(tokens: Tensor) -> bytes:

@@ -326,7 +326,8 @@ class Worker:
                 self._free(connection, task.handle)
                 self._tell(connection, task.handle, "fault", error, task.op.name)
                 return
-            self.turns.answer(connection, task, answer)
+            is_alone = not (self.turns.is_ready or self.programs.is_ready)
+            self.turns.answer(connection, task, answer, is_alone=is_alone)
         except WireError as error:
             log.info("%s: %s", connection.peer, error)
             self._drop(connection)
