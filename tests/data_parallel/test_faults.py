@@ -197,7 +197,7 @@ def test_killed_parent_leaves_no_orphan(trial, undisturbed):
         stage = trial.start()
         wait_for_step(trial, 1, INJECTED_STEP + 100 * (victim == "torchrun"))
         family = psutil.Process(stage.pid).children(recursive=True)
-        agent = next(process for process in family if "torch.distributed.run" in process.cmdline())
+        agent = next(process for process in family if "plumbline.data_parallel.ranks.torchrun" in process.cmdline())
         (psutil.Process(stage.pid) if victim == "stage" else agent).kill()
         said = ended(stage, family)
         assert stage.returncode != 0

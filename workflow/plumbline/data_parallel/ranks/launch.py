@@ -73,8 +73,7 @@ def run_ranks(
 def _torchrun(module: str, world: int, folder: Path) -> list[str]:
     """The command: on one host with a port that the system picks; in a Slurm job of several nodes, one on each."""
     nodes = node_count(world)
-    # the shell becomes torchrun, so its process id is torchrun's
-    command = ["sh", "-c", f'export {AGENT}=$$; exec "$@"', "sh", sys.executable, "-m", "torch.distributed.run"]
+    command = [sys.executable, "-m", "plumbline.data_parallel.ranks.torchrun"]
     if nodes == 1:
         return [*command, "--standalone", f"--nproc-per-node={world}", "-m", module, str(folder.resolve())]
     if world % nodes:
