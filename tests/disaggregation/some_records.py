@@ -114,8 +114,8 @@ def micro_block(number: int, link: str = "loopback", **slowed: float) -> Workloa
     for family in ("matmul", "conv", "norm"):
         for size, (flops, moved, count) in OPERATIONS.items():
             whole, half, program = f"{family}_{size}", f"{family}_{size}_half", f"{family}_{size}"
-            demands.work[whole] = Work(operations=[(flops, moved, count)])
-            demands.work[half] = Work(operations=[(flops / 2, moved / 2, count)])
+            demands.work[whole] = Work(operations=count, parts=[(flops, moved, count)])
+            demands.work[half] = Work(operations=count, parts=[(flops / 2, moved / 2, count)])
             one = CallDemand(worker=0, work=whole, sent_bytes=moved / 8, returned_bytes=16)
             parts = [CallDemand(worker=worker, work=half, sent_bytes=moved / 16) for worker in (0, 1)]
             factor = slowed.get(family, 1.0)

@@ -94,7 +94,7 @@ def test_the_program_that_is_furthest_off_is_said_to_be_predicted_too_fast_or_to
 
 
 def test_another_workload_is_predicted_by_a_calibration_that_has_not_seen_it():
-    work = {"towers": Work(operations=[(1e9, 1e6, 50)])}
+    work = {"towers": Work(operations=50, parts=[(1e9, 1e6, 50)])}
     plans = {name: [CallDemand(worker=0, work="towers", sent_bytes=1e5)] for name in ("full", "no_branches")}
     plans["local"] = [CallDemand(worker=-1, work="towers")]
     other = graphs_block(0, costs=Demands(work=work, plans=plans))
@@ -111,7 +111,7 @@ def pipeline_block(number, first_half=0.5):
     first_half: the share of the operations on the first worker, which each block chooses anew.
     """
     parts = {"whole": 1.0, "part": 1 / 16, "first": first_half / 16, "second": (1 - first_half) / 16}
-    work = {name: Work(operations=[(2e9 * share, 1e6, 2)]) for name, share in parts.items()}
+    work = {name: Work(operations=2, parts=[(2e9 * share, 1e6, 2)]) for name, share in parts.items()}
     pipeline = []
     for first in range(0, 32, 2):
         pipeline.append(CallDemand(worker=0, work="first", sent_bytes=5e4, hop_bytes=1e5, answers=False))

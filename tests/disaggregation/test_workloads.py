@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from pydantic import ValidationError
 
 from disaggregation.interfaces import are_gone
@@ -21,6 +22,7 @@ from plumbline.disaggregation.settings import DisaggregationSettings
 from plumbline.disaggregation.workload_analysis import gains_told, speedups, workload_cells
 from plumbline.disaggregation.workload_record import WorkloadRecord
 from plumbline.disaggregation.workloads import WORKLOADS
+from plumbline.disaggregation.workloads.interface import is_close
 from plumbline.disaggregation.workloads.microbenchmark import FAMILIES
 
 SHAPES = {
@@ -115,6 +117,19 @@ def test_every_operation_of_the_micro_workload_gives_the_local_outputs_wherever_
     assert len({*record.worker_pids, record.client_pid, os.getpid()}) == 4
     assert_cores_of_their_own(record)
     assert record.protocol_bytes == record.kernel_bytes > 0
+
+
+def test_outputs_are_compared_at_the_scale_of_the_largest_and_never_closer_than_at_1():
+    products = torch.randn(64, 1000, generator=torch.Generator().manual_seed(0))
+    for scale in (1e-3, 1.0, 100.0):
+        exact = (scale * products.double()).sum(1)
+        rounded = (scale * products).sum(1)
+        assert is_close(rounded, exact.float())
+        assert is_close(rounded + 1e-6 * max(1.0, float(exact.abs().max())), exact.float())
+        assert not is_close(rounded + 1e-3 * max(1.0, float(exact.abs().max())), exact.float())
+    assert not is_close(torch.tensor([float("nan")]), torch.ones(1))
+    assert not is_close(torch.ones(2), torch.ones(1))
+    assert not is_close(torch.tensor([3]), torch.tensor([4]))
 
 
 def test_wrong_outputs_of_an_operation_are_the_outcome_invalid_output(tmp_path, graphs):

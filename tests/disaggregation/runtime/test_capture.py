@@ -46,9 +46,25 @@ def test_nodes_have_residency_modality_and_cost():
     assert {node.modality for node in graph.nodes} == {"image", "text", "fusion"}
     linear = [node for node in graph.nodes if node.op == "aten.linear.default"]
     assert [node.flops for node in linear] == [2 * 2 * 4 * 8, 2 * 2 * 16 * 3]
-    assert linear[0].bytes == 4 * (2 * 4 + 8 * 4 + 8 + 2 * 8)
+    assert linear[0].parts == [(2 * 2 * 4 * 8, 4 * (2 * 4 + 8 * 4 + 8 + 2 * 8))]
     states = [node for node in language()[0].at(2).nodes if node.residency == "state"]
     assert len(states) == 1
+
+
+class Attention(nn.Module):
+    def forward(self, value):
+        return nn.functional.scaled_dot_product_attention(value, value, value)
+
+
+def test_attention_counts_as_two_products_and_what_lies_between():
+    batch, heads, tokens, width = 2, 3, 32, 16
+    value = torch.randn(batch, heads, tokens, width)
+    graph, _ = capture(Attention(), {"value": value}, ["made"], model="test", phase="forward")
+    (node,) = graph.nodes
+    scores, values = 4 * batch * heads * tokens * tokens, 4 * value.numel()
+    product = (2 * batch * heads * tokens * tokens * width, scores + 2 * values)
+    assert [part for part in node.parts if part[0]] == [product, product]
+    assert (0, 2 * scores) in node.parts  # the softmax
 
 
 class Views(nn.Module):
@@ -60,10 +76,10 @@ class Views(nn.Module):
 
 def test_views_move_nothing_and_copies_do():
     graph, _ = capture(Views(), {"value": torch.randn(3, 4)}, ["copied", "added"], model="test", phase="forward")
-    moved = {node.name: node.bytes for node in graph.nodes}
+    moved = {node.name: node.parts for node in graph.nodes}
     copied, added = (graph.outputs[name].ref for name in ("copied", "added"))
-    assert moved[copied] == moved[added] == 2 * 3 * 4 * 4
-    assert [size for name, size in moved.items() if name not in (copied, added)] == [0, 0]
+    assert moved[copied] == moved[added] == [(0, 2 * 3 * 4 * 4)]
+    assert [parts for name, parts in moved.items() if name not in (copied, added)] == [[], []]
 
 
 def test_what_no_input_decides_is_computed_once():
@@ -172,7 +188,5 @@ def test_a_mutated_graph_is_refused_or_runs(place, bytes_put_in):
 
 
 def test_the_schema_names_what_a_node_holds():
-    assert {"op", "residency", "modality", "flops", "bytes"} <= Graph.model_json_schema()["$defs"]["Node"][
-        "properties"
-    ].keys()
+    assert {"op", "residency", "modality", "parts"} <= Graph.model_json_schema()["$defs"]["Node"]["properties"].keys()
     assert Output.model_json_schema()["properties"]["residency"]["enum"] == ["persistent", "state", "ephemeral"]

@@ -36,6 +36,10 @@ def towers():
     return captured(Towers(), QUESTIONS, ("answers", "seen", "read"), ("answers",), (3,), modalities=modalities)
 
 
+def frames(deployment):
+    return sum(one.wire.meter.sent_frames for one in deployment.remotes)
+
+
 @pytest.mark.parametrize(
     ("program", "inputs", "micro_batches", "policies"),
     [
@@ -44,7 +48,7 @@ def towers():
         (towers, QUESTIONS, 1, [(*KEEPING, "branches"), (*KEEPING, "branches", "direct_hop"), ("weights_resident",)]),
     ],
 )
-def test_demands_are_the_bytes_that_pass_between_client_and_workers(program, inputs, micro_batches, policies):
+def test_demands_are_the_bytes_and_requests_between_client_and_workers(program, inputs, micro_batches, policies):
     program, weights, _ = program()
     home = 1  # only the first worker sends to the other
     plans = {
@@ -55,9 +59,11 @@ def test_demands_are_the_bytes_that_pass_between_client_and_workers(program, inp
         for name, plan in plans.items():
             deployment.load(plan)
             before = [one.wire.meter.sent_bytes + one.wire.meter.received_bytes for one in deployment.remotes]
+            asked = frames(deployment)
             deployment.run(plan, inputs)
             after = [one.wire.meter.sent_bytes + one.wire.meter.received_bytes for one in deployment.remotes]
             expected = sum(call.sent_bytes + call.returned_bytes for call in told.plans[name])
+            assert sum(call.requests for call in told.plans[name]) == frames(deployment) - asked, name
             assert 0 <= sum(after) - sum(before) - expected <= FRAME_BYTES * 2 * len(plan.calls), name
 
 
@@ -76,9 +82,9 @@ def test_a_program_runs_here_without_sending_anything():
     assert (call.worker, call.sent_bytes, call.returned_bytes) == (HERE, 0, 0)
     with two_workers(weights) as deployment:
         deployment.load(plan)
-        before = sum(one.wire.meter.sent_frames for one in deployment.remotes)
+        before = frames(deployment)
         torch.testing.assert_close(deployment.run(plan, IMAGES)["scores"], expected["scores"])
-        assert sum(one.wire.meter.sent_frames for one in deployment.remotes) == before
+        assert frames(deployment) == before
 
 
 class Weightless(torch.nn.Module):

@@ -170,7 +170,7 @@ def _calibration(costs: CostModel) -> str:
     return (
         f"Calibrated from all families, this machine computes {costs.flops_per_second / 1e9:.0f} GFLOP/s and moves"
         f" {costs.memory_bytes_per_second / 1e9:.0f} GB/s; an operation takes {1e6 * costs.operation_seconds:.0f} µs"
-        f" besides, a graph {1e6 * costs.graph_seconds:.0f} µs, a worker's call {1e6 * costs.call_seconds:.0f} µs and a"
+        f" besides, a graph {1e6 * costs.graph_seconds:.0f} µs, a request {1e6 * costs.call_seconds:.0f} µs and a"
         f" byte {1e9 * costs.serialisation_seconds_per_byte:.2g} ns at each end. While both workers compute, each takes"
         f" {costs.sharing:.2f} times as long. {links[0].upper()}{links[1:]}."
     )

@@ -44,10 +44,8 @@ from plumbline.disaggregation.runtime.worker import Worker
 from plumbline.disaggregation.settings import LOCAL, MICRO, Link, Shapes, WorkloadName
 from plumbline.disaggregation.workload_record import CEILING, WorkloadRecord
 from plumbline.disaggregation.workloads import WORKLOADS
-from plumbline.disaggregation.workloads.interface import Plans, Program
+from plumbline.disaggregation.workloads.interface import Plans, Program, is_close
 
-TOLERANCE = {torch.float32: (1e-4, 1e-5), torch.bfloat16: (5e-2, 5e-2)}
-"""Relative and absolute, of what a variant returns against local."""
 PROFILES = 5
 
 
@@ -292,12 +290,7 @@ def _check(variant: str, name: str, value: Tensor, expected: Tensor) -> None:
         expected = torch.cat([expected, expected])
     if value.shape != expected.shape:
         raise OutcomeError(Outcome.INVALID_OUTPUT, f"{variant}: {name} has the shape {list(value.shape)}")
-    if not value.is_floating_point():
-        same = torch.equal(value, expected)
-    else:
-        relative, absolute = TOLERANCE[value.dtype]
-        same = torch.allclose(value, expected, rtol=relative, atol=absolute)
-    if not same:
+    if not is_close(value, expected):
         raise OutcomeError(Outcome.INVALID_OUTPUT, f"{variant}: {name} is not what local computes")
 
 

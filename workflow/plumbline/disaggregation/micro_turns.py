@@ -30,10 +30,8 @@ from plumbline.disaggregation.runtime.remote import Remote
 from plumbline.disaggregation.runtime.schedule import Captured
 from plumbline.disaggregation.settings import LOCAL, MICRO, ROUND_TRIP, SERIALISE, MicroSettings
 from plumbline.disaggregation.workloads import microbenchmark
-from plumbline.disaggregation.workloads.interface import Program
+from plumbline.disaggregation.workloads.interface import Program, is_close
 
-TOLERANCE = (1e-4, 1e-5)
-"""Relative and absolute, of what a variant returns against local."""
 SERIALISED_BYTES = (1 << 16, 1 << 20)
 
 
@@ -171,10 +169,8 @@ def _timed(name: str, run: Callable[[], dict[str, Tensor]], expected: Mapping[st
     began = time.perf_counter()
     outputs = run()
     seconds = time.perf_counter() - began
-    relative, absolute = TOLERANCE
     for key, value in outputs.items():
-        wanted = expected[key]
-        if value.shape != wanted.shape or not torch.allclose(value, wanted, rtol=relative, atol=absolute):
+        if not is_close(value, expected[key]):
             raise OutcomeError(Outcome.INVALID_OUTPUT, f"{name}: {key} is not what local computes")
     if not outputs:
         raise OutcomeError(Outcome.INVALID_OUTPUT, f"{name} returns nothing")

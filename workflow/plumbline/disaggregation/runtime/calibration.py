@@ -20,7 +20,7 @@ START = {
 }
 LINK_START = {"round_trip_seconds": 2e-4, "bytes_per_second": 1e9}
 """Where the search begins; it ends at the same costs from starts a hundred times off, which a test holds."""
-OUTLIER = 0.2
+OUTLIER = 0.1
 """Log error from which a measurement counts by its size, no longer by its square (soft L1)."""
 
 

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from plumbline.disaggregation.runtime.graph import Described, Graph, Input, Node, Output, marked, part, weight_ref
 from plumbline.disaggregation.runtime.operations import GETITEM, encoded, operation
@@ -132,46 +135,58 @@ def _node(node: "FxNode", values: Mapping[str, str]) -> Node:
     }
     made = node.meta["val"]
     outputs = list(made) if isinstance(made, (list, tuple)) else [made]
-    read = [one.meta["val"] for one in node.all_input_nodes]
-    moved = 0 if _is_view(read, outputs) else sum(one.nbytes for one in [*read, *outputs] if isinstance(one, Tensor))
     return Node(
         name=node.name,
         op=_name(node),
         args=encoded(list(node.args), reference),
         kwargs=kwargs,
         outputs=[Described(**_described(one)) for one in outputs],
-        flops=_flops(node),
-        bytes=moved,
+        parts=_parts(node),
     )
 
 
-def _is_view(read: Sequence[Any], outputs: Sequence[Any]) -> bool:
-    """Whether the outputs lie in memory that is there already: nothing moves then."""
-    memories = {one.untyped_storage()._cdata for many in read for one in _tensors(many)}
-    made = [one for many in outputs for one in _tensors(many)]
-    return bool(made) and all(one.untyped_storage()._cdata in memories for one in made)
+class _Parts(TorchDispatchMode):
+    """Notes the FLOPs and bytes of every operation that runs under it, views excepted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[int, int]] = []
+
+    def __torch_dispatch__(self, called: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """FLOPs are multiplications and additions, of products and convolutions, as torch's own counter has them."""
+        made = called(*args, **(kwargs or {}))
+        read = list({id(one): one for one in _tensors([args, kwargs])}.values())
+        outputs = _tensors(made)
+        memories = {one.untyped_storage()._cdata for one in read}
+        if any(one.untyped_storage()._cdata not in memories for one in outputs):
+            count = flop_registry.get(called._overloadpacket)
+            flops = count(*args, **(kwargs or {}), out_val=made) if count else 0
+            self.found.append((int(flops), sum(one.nbytes for one in [*read, *outputs])))
+        return made
 
 
 def _tensors(value: Any) -> list[Tensor]:
-    """A value's tensors: itself, or those of a sequence."""
-    return [value] if isinstance(value, Tensor) else list(value) if isinstance(value, (list, tuple)) else []
+    return [one for one in tree_leaves(value) if isinstance(one, Tensor)]
 
 
-def _flops(node: "FxNode") -> int:
-    """Multiplications and additions, as torch's own counter has them: of products, convolutions and attention."""
+def _parts(node: "FxNode") -> list[tuple[int, int]]:
+    """What an operation consists of: attention of products, a softmax and what lies between, most of but themselves.
+
+    Run on tensors without memory, for which torch has no fused kernels.
+    """
     from torch.fx.node import map_arg
-    from torch.utils.flop_counter import FlopCounterMode
 
     if node.target is operator.getitem:
-        return 0
+        return []
 
     def on_meta(value: Any) -> Any:
         return map_arg(value, lambda one: _meta(one.meta["val"]))
 
+    args = on_meta(tuple(node.args))
     keywords = {**on_meta(dict(node.kwargs)), **({"device": "meta"} if "device" in node.kwargs else {})}
-    with FlopCounterMode(display=False) as counter:
-        node.target(*on_meta(tuple(node.args)), **keywords)  # type: ignore[operator]
-    return int(counter.get_total_flops())
+    with _Parts() as parts:
+        node.target(*args, **keywords)  # type: ignore[operator]
+    return parts.found
 
 
 def _meta(value: Any) -> Any:

@@ -1,11 +1,12 @@
 """How long a plan takes, predicted from what its graphs compute and what it moves.
 
 latency = round trips × RTT + bytes ÷ bandwidth + Σ max(FLOPs ÷ peak, bytes ÷ memory bandwidth)
-          + operations × time of one + serialisation + graphs and calls × a time of each
+          + operations × time of one + serialisation + graphs and requests × a time of each
 
-The sum is a roofline (Williams, Waterman & Patterson 2009, CACM 52) over the operations of a graph, which count by
-their FLOPs and bytes alone, never by name. Calls wait for what they read, and for their worker: K equal stages take
-m + K − 1 times as long for m micro-batches as one of them, and branches as long as the longest. Imports no torch.
+The sum is a roofline (Williams, Waterman & Patterson 2009, CACM 52) over the parts of a graph's operations, which count
+by their FLOPs and bytes alone, never by name: attention as products, a softmax and copies. Calls wait for what they
+read, and for their worker: K equal stages take m + K − 1 times as long for m micro-batches as one of them, and branches
+as long as the longest. Imports no torch.
 """
 
 from collections import defaultdict
@@ -17,7 +18,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import read_json, write_json
@@ -30,15 +31,17 @@ Count = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Work(Settings):
-    """What one call of a graph computes."""
+    """What one call of a graph computes. What depends on weights alone is left out, and so are views."""
 
-    operations: list[tuple[Count, Count, Count]] = []
-    """FLOPs, bytes read and written, and how many operations have both. What depends on weights alone is left out."""
+    operations: Count = 0
+    """How many are called."""
+    parts: list[tuple[Count, Count, Count]] = []
+    """FLOPs, bytes read and written, and how many of the operations' parts have both."""
 
     @cached_property
     def columns(self) -> NDArray[np.float64]:
         """(3, n): FLOPs, bytes and counts."""
-        return np.array(self.operations, dtype=np.float64).reshape(-1, 3).T
+        return np.array(self.parts, dtype=np.float64).reshape(-1, 3).T
 
 
 class CallDemand(Settings):
@@ -47,6 +50,8 @@ class CallDemand(Settings):
     worker: int
     work: str = ""
     """Name of the graph in `Demands.work`; empty: nothing is computed."""
+    requests: PositiveInt = 1
+    """Frames that ask for it: two where its weights come first."""
     sent_bytes: Count = 0
     """From the client; of a call here, what it serialises and checks."""
     returned_bytes: Count = 0
@@ -85,11 +90,11 @@ class CostModel(Settings):
     memory_bytes_per_second: Positive
     """What operations read and write at most."""
     operation_seconds: Positive
-    """Of each operation, beside its arithmetic: Python, dispatch, memory for its output."""
+    """Of each operation, beside its parts: Python, dispatch, memory for its output."""
     graph_seconds: Positive
     """Of running a graph, wherever, beside its operations: what other work has left in the caches."""
     call_seconds: Positive
-    """Of each call, at each end, beside the round trip and its graph: a request made, sent, parsed and answered."""
+    """Of each request, at each end, beside the round trip and its graph: made, sent, parsed and answered."""
     serialisation_seconds_per_byte: Positive
     """Of the MAC, at each end."""
     sharing: Positive
@@ -116,8 +121,8 @@ class CostModel(Settings):
     def compute_seconds(self, work: Work) -> float:
         """Of one call's operations, alone on its core."""
         flops, moved, counts = work.columns
-        each = np.maximum(flops / self.flops_per_second, moved / self.memory_bytes_per_second) + self.operation_seconds
-        return float(counts @ each)
+        parts = np.maximum(flops / self.flops_per_second, moved / self.memory_bytes_per_second)
+        return work.operations * self.operation_seconds + float(counts @ parts)
 
     def seconds(self, calls: Sequence[CallDemand], work: Mapping[str, Work], link: str) -> float:
         """From asking for the first of a plan's calls until everything has come back.
@@ -155,7 +160,8 @@ class CostModel(Settings):
                 answered.append(free[HERE])
                 continue
             asked = max([sending, *(answered[one] for one in call.waits)])
-            sending = asked + self.call_seconds + each(call.sent_bytes) + call.sent_bytes / costs.bytes_per_second
+            handled = call.requests * self.call_seconds
+            sending = asked + handled + each(call.sent_bytes) + call.sent_bytes / costs.bytes_per_second
             given = [
                 computed[one] + calls[one].hop_bytes / between.bytes_per_second + between.round_trip_seconds / 2
                 for one in call.hops
@@ -163,7 +169,7 @@ class CostModel(Settings):
             began = max([free[call.worker], sending + costs.round_trip_seconds / 2, *given])
             arrived = call.sent_bytes + sum(calls[one].hop_bytes for one in call.hops)
             given_away = call.returned_bytes + call.hop_bytes
-            ended = began + self.call_seconds + each(arrived) + own + each(given_away)
+            ended = began + handled + each(arrived) + own + each(given_away)
             free[call.worker] = ended
             busy.append((call.worker, began, ended))
             computed.append(ended)

@@ -18,8 +18,9 @@ def demands(plans: Mapping[str, Plan]) -> Demands:
 
 def work_of(graph: Graph) -> Work:
     """The operations of one call of a graph."""
-    counts = Counter((node.flops, node.bytes) for node in graph.nodes if node.residency != "persistent")
-    return Work(operations=[(flops, moved, count) for (flops, moved), count in sorted(counts.items())])
+    each = [node.parts for node in graph.nodes if node.residency != "persistent" and node.parts]
+    counts = Counter(part for parts in each for part in parts)
+    return Work(operations=len(each), parts=[(*part, count) for part, count in sorted(counts.items())])
 
 
 def calls_of(plan: Plan) -> list[CallDemand]:
@@ -40,14 +41,16 @@ def calls_of(plan: Plan) -> list[CallDemand]:
         sent: list[Described] = [
             one for name, one in call.graph.inputs.items() if name not in call.made or name in through
         ]
-        if not plan.weights_resident and (call.worker, call.graph.id) not in has_weights:
+        bring = {} if plan.weights_resident or (call.worker, call.graph.id) in has_weights else call.graph.weights
+        if bring:
             has_weights.add((call.worker, call.graph.id))
-            sent += call.graph.weights.values()
+            sent += bring.values()
         hopping = {name for name, route in call.routes.items() if route is Route.HOP and (number, name) in crossing}
         found.append(
             CallDemand(
                 worker=call.worker,
                 work=_key(call.graph),
+                requests=2 if bring else 1,
                 sent_bytes=sum(map(size_of, sent)),
                 returned_bytes=_bytes(call.graph, {key for key, one in call.routes.items() if one is Route.CLIENT}),
                 hop_bytes=_bytes(call.graph, hopping),

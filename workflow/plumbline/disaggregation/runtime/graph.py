@@ -58,14 +58,18 @@ class Node(Settings):
     residency: Residency = "ephemeral"
     modality: Name = ""
     """Of the inputs that it depends on; `fusion` where it depends on several."""
-    flops: Size = 0
-    bytes: Size = 0
-    """Read and written."""
+    parts: Annotated[list[tuple[Size, Size]], Field(max_length=256)] = []
+    """FLOPs, and bytes read and written, of each operation that it consists of; a view has none."""
 
     @cached_property
     def refs(self) -> list[str]:
         """Names of the values that it reads."""
         return references([self.args, list(self.kwargs.values())])
+
+    @property
+    def flops(self) -> int:
+        """Of all its parts."""
+        return sum(flops for flops, _ in self.parts)
 
 
 class Graph(Settings):

@@ -1,6 +1,7 @@
 """What the meaning of an output lets a graph leave out: positions that nobody reads, logits where a token will do."""
 
 from plumbline.disaggregation.runtime.graph import Described, Graph, Node, Output, marked, part
+from plumbline.disaggregation.runtime.program import size_of
 from plumbline.disaggregation.runtime.weights import RefusedError
 
 LINEAR = "aten.linear.default"
@@ -29,8 +30,7 @@ def last_position(graph: Graph, output: str) -> Graph:
         op=LINEAR,
         args=[{"ref": first.name}, *producer.args[1:]],
         outputs=[Described(dtype=made.dtype, shape=[rows, 1, width])],
-        flops=producer.flops // positions,
-        bytes=producer.bytes // positions,
+        parts=[(flops // positions, moved // positions) for flops, moved in producer.parts],
     )
     return _with(graph, [first, last], output, name)
 
@@ -53,6 +53,7 @@ def chosen(graph: Graph, output: str, name: str) -> Graph:
             op="aten.argmax.default",
             args=[{"ref": row}, -1],
             outputs=[Described(dtype="int64", shape=[rows])],
+            parts=[(0, size_of(Described(dtype=made.dtype, shape=[rows, width])))],
         ),
     ]
     found = _with(graph, nodes, output, token)

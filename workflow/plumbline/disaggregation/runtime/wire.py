@@ -350,9 +350,10 @@ def _other_version(version: int) -> VersionError:
 
 
 def _end_when_silent(connection: socket.socket, seconds: float) -> None:
-    """Has the kernel end the connection when the peer's machine is silent for about so long, or twice when it is idle.
+    """Has the kernel end an idle connection when the peer's machine has been silent for about twice so long.
 
-    The kernel's own keep-alive would take two hours.
+    The kernel's own keep-alive would take two hours. TCP_USER_TIMEOUT is not set: with it, the kernel also ends the
+    connection to a peer that computes for longer while its receive buffer is full.
     """
     whole = max(1, math.ceil(seconds))
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -360,7 +361,6 @@ def _end_when_silent(connection: socket.socket, seconds: float) -> None:
         (socket.TCP_KEEPIDLE, whole),
         (socket.TCP_KEEPINTVL, max(1, whole // KEEPALIVE_PROBES)),
         (socket.TCP_KEEPCNT, KEEPALIVE_PROBES),
-        (socket.TCP_USER_TIMEOUT, 1000 * whole),
     ):
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
