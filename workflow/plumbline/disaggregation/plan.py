@@ -55,6 +55,7 @@ def _graphs(settings: DisaggregationSettings, seed: int, device: str) -> tuple[l
         "pairs": [list(pair) for pair in pairs],
         "min_rounds": max(LEAST_ROUNDS, -(-MIN_ROUNDS // settings.blocks)),
         "device": device,
+        "baselines": settings.baselines,
     }
     more |= {
         "seconds": settings.workload_seconds,
