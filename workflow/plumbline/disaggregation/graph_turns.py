@@ -63,10 +63,14 @@ def ask(
         deployment = Deployment(remotes, weights, device)
         local_plan = here(captured)
         loaded = {**plans.variants, **plans.probes, CEILING: _doubled(plans)}
-        loaded |= {CAPTURE: local_plan} if CAPTURE in spec.baselines else {}
         load_seconds = _load(deployment, addresses, loaded.values())
-        arms = _arms(program, plans, loaded, deployment)
-        wanted = expected(program, _inputs(program, device))
+        if CAPTURE in spec.baselines:
+            deployment.load(local_plan)
+            loaded[CAPTURE] = local_plan
+        inputs = {place: one.to(device) for place, one in program.inputs.items()}
+        wanted = expected(program, inputs)
+        arms = {LOCAL: Arm(run=partial(timed, LOCAL, partial(local, program, inputs), wanted))}
+        arms |= _deployed(program, plans, loaded, deployment, wanted)
         for baseline, owner in owners.items():
             arms[baseline] = Behind(owner, between, name, program.inputs).arm(baseline, wanted)
         told, is_precise = in_turns(spec, arms, [spec.seed, spec.block, *name.encode()])
@@ -121,17 +125,17 @@ def _load(deployment: Deployment, addresses: Sequence[str], plans: Iterable[Plan
     return time.perf_counter() - began
 
 
-def _inputs(program: Program, device: torch.device) -> dict[str, Tensor]:
-    return {name: one.to(device) for name, one in program.inputs.items()}
-
-
-def _arms(program: Program, plans: Plans, loaded: Mapping[str, Plan], deployment: Deployment) -> dict[str, Arm]:
-    """Local, and each plan that is loaded."""
-    inputs = _inputs(program, deployment.here)
-    wanted = expected(program, inputs)
+def _deployed(
+    program: Program,
+    plans: Plans,
+    loaded: Mapping[str, Plan],
+    deployment: Deployment,
+    wanted: Mapping[str, Tensor],
+) -> dict[str, Arm]:
+    """An arm for each plan that is loaded."""
     kinds = dict.fromkeys(plans.probes, "probe") | {CEILING: "ceiling"}
     twice = {key: torch.cat([one, one]) for key, one in wanted.items()}
-    arms = {LOCAL: Arm(run=partial(timed, LOCAL, partial(local, program, inputs), wanted))}
+    arms = {}
     for name, plan in loaded.items():
         own = {"probe": {}, "ceiling": twice}.get(kinds.get(name, ""), wanted)
         arms[name] = Arm(

@@ -1,6 +1,7 @@
 """Stage `disaggregation.measure_graphs`: one block of the workloads of captured graphs, on every link.
 
-Each workload on each link has a fresh client and two fresh workers, in which all variants take turns.
+Each workload on each link has a fresh client, two fresh workers, and a fresh owner for each baseline behind another
+system's calls, in which all variants take turns.
 """
 
 import os

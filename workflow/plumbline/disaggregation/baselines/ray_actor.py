@@ -25,7 +25,8 @@ from typing import Any
 from plumbline.disaggregation.baselines.owner import Owned, Owner
 from plumbline.disaggregation.links import Network
 
-STORE_BYTES = 100 << 20  # of Ray's shared memory, which tokens and inputs hardly need
+STORE_BYTES = 512 << 20
+"""Of Ray's shared memory, taken as it is used: the largest inputs of presets/osdi.yaml, 134 MB, fit more than once."""
 ACTORS = 2
 """The most that a block has."""
 FAR = "far"
