@@ -16,11 +16,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from plumbline.disaggregation.baselines.owner import Owned, Owner
 from plumbline.disaggregation.links import Network
@@ -123,8 +125,15 @@ def _running(between: Network, folder: Path) -> Iterator[tuple[Callable[[Any], A
     finally:
         ray.shutdown()
         if far is not None:
-            far.terminate()
-            far.wait()
+            _end(far)
+
+
+def _end(far: "subprocess.Popen[bytes]") -> None:
+    """Ends the node with all that it has started; asked to end, it would wait 30 s for the other node."""
+    for one in [*psutil.Process(far.pid).children(recursive=True), far]:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    far.wait()
 
 
 def _far_node(between: Network, ray: Any) -> "subprocess.Popen[bytes]":
