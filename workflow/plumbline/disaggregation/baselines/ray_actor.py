@@ -130,9 +130,10 @@ def _running(between: Network, folder: Path) -> Iterator[tuple[Callable[[Any], A
 
 def _end(far: "subprocess.Popen[bytes]") -> None:
     """Ends the node with all that it has started; asked to end, it would wait 30 s for the other node."""
-    for one in [*psutil.Process(far.pid).children(recursive=True), far]:
+    for one in psutil.Process(far.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             one.kill()
+    far.kill()
     far.wait()
 
 
