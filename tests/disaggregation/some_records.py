@@ -48,8 +48,9 @@ def block(number: int, link: str = "loopback", **changes: object) -> MeasureReco
 
 
 CALLS = {"local": 1.0, "control": 1.0, FULL: 0.6, "no_branches": 1.1, "remote": 1.5, "no_semantics": 2.0}
-CALLS |= {"image": 0.6, "text": 0.4, "both_workers": 1.21}
+CALLS |= {"capture_only": 0.9, "rpc": 1.8, "image": 0.6, "text": 0.4, "both_workers": 1.21}
 """Times over those of local: two workers at once do 2 × 1.1 ÷ 1.21 = 1.82 times the work of one."""
+IN_CLIENT = ("local", "control", "capture_only")
 
 
 def graphs_block(number: int, link: str = "loopback", **changes: object) -> WorkloadRecord:
@@ -62,8 +63,8 @@ def graphs_block(number: int, link: str = "loopback", **changes: object) -> Work
             "name": name,
             "kind": kinds.get(name, "variant"),
             "seconds": list(times * drift * draw.normal(1, 0.002, ROUNDS)),
-            "bytes": None if name in ("local", "control") else 1000.0 * times,
-            "round_trips": None if name in ("local", "control") else 1,
+            "bytes": None if name in (*IN_CLIENT, "rpc") else 1000.0 * times,
+            "round_trips": None if name in IN_CLIENT else 1,
         }
         for name, times in CALLS.items()
     ]
@@ -125,6 +126,8 @@ def micro_block(number: int, link: str = "loopback", **slowed: float) -> Workloa
             add(f"{program}/full", [one], factor)
             add(f"{program}/split", parts, factor)
             add(f"{program}/remote", [one.model_copy(update={"returned_bytes": moved / 8})], factor)
+            add(f"{program}/rpc", [one], 9 * factor)
+            del demands.plans[f"{program}/rpc"]  # nor other systems' calls
     values = {"trial": f"microbenchmark-{link}-{number}", "outcome": "ok", "device": "cpu", "link": link, "arms": arms}
     values |= {"workload": "microbenchmark", "block": number, "costs": demands, "spec": {"block": number}}
     return WorkloadRecord.model_validate(HEAD | values)

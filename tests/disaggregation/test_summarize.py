@@ -8,7 +8,7 @@ import pytest
 import scipy
 from pydantic import ValidationError
 
-from disaggregation.some_records import CALLS, TIMES, block, graphs_block, summarized
+from disaggregation.some_records import CALLS, TIMES, block, graphs_block, micro_block, summarized
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
 from plumbline.disaggregation.analysis import cells
@@ -16,6 +16,8 @@ from plumbline.disaggregation.contrasts import blocks_for_wilcoxon, calls, contr
 from plumbline.disaggregation.figures import FiguresSpec, figures
 from plumbline.disaggregation.record import MeasureRecord
 from plumbline.disaggregation.settings import CONTRASTS, FEATURES, FIGURES, WORKLOAD_CONTRASTS, DisaggregationSettings
+from plumbline.disaggregation.workload_analysis import workload_cells
+from plumbline.disaggregation.workload_record import WorkloadRecord
 
 
 def test_ratios_are_recovered_although_blocks_and_rounds_drift():
@@ -95,7 +97,9 @@ def test_contrasts_of_the_other_workloads_are_tested_over_blocks_and_corrected_o
     found = contrasts(calls(records), WORKLOAD_CONTRASTS)
     pairs = {family: {(one.name, one.base) for one in found if one.family == family} for family in FAMILIES}
     assert pairs["features"] == {("no_branches", "full")}
-    assert pairs["baselines"] == {("full", "local"), ("remote", "full"), ("no_semantics", "full")}
+    assert pairs["baselines"] == {("full", "local"), ("capture_only", "local")} | {
+        (name, "full") for name in ("remote", "no_semantics", "rpc")
+    }
     assert {one.name for one in found if one.family == "control"} == {"control"}
     for family in FAMILIES:
         own = [one for one in found if one.family == family]
@@ -210,6 +214,70 @@ def test_a_baseline_that_could_not_run_is_a_cell_and_a_caveat_and_has_no_number(
     assert "loopback & all & ray & unavailable & -- & -- & --" in table
     assert re.search(r"rpc & 2\.00 \[.*\] & 1\.96 \[.*\] & unavailable & 1\.00", table)  # bytes that nothing counts
     assert "ray" not in set(pd.read_csv(folder / "summary.csv")["variant"])
+
+
+def test_a_baseline_that_could_not_run_in_another_workload_is_a_cell_and_a_caveat_and_has_no_number(tmp_path):
+    others = [graphs_block(number, unavailable={"ray": "not installed"}) for number in range(2)]
+    folder = summarized(tmp_path, [block(0), block(1)], others)
+    assert "ray, loopback: unavailable (not installed)." in (folder / "disaggregation_analysis.md").read_text()
+    table = (folder / "tables" / "workloads.tex").read_text()
+    assert "multimodal vqa & loopback & ray & unavailable & -- & -- & --" in table
+    assert re.search(r"rpc & 1\.80 \[.*\] & 3\.00 \[.*\] & unavailable & 1 ", table)  # bytes that nothing counts
+    assert re.search(r"capture only & 0\.90 \[.*\] & 1\.50 \[.*\] & -- & --", table)  # nothing is sent
+    assert "ray" not in set(pd.read_csv(folder / "workloads.csv")["variant"])
+
+
+def test_what_an_interface_counted_of_another_workload_is_averaged_over_blocks():
+    records = []
+    for number in range(2):
+        record = graphs_block(number).to_json()
+        for arm in record["arms"]:
+            if arm["name"] == "rpc":
+                arm |= {"bytes": 1000.0 + 100 * number, "counted_by": "interface"}
+        records.append(WorkloadRecord.model_validate(record))
+    assert {one.name: one.bytes for one in workload_cells(records)}["rpc"] == 1050.0
+
+
+def test_a_baseline_of_some_blocks_alone_is_left_out_and_the_others_are_compared():
+    short = graphs_block(1).to_json()
+    short["arms"] = [arm for arm in short["arms"] if arm["name"] != "rpc"]
+    found = workload_cells([graphs_block(0), WorkloadRecord.model_validate(short)])
+    names = {one.name for one in found}
+    assert "full" in names
+    assert "rpc" not in names
+
+
+def test_the_heat_map_has_every_baseline_in_every_workload_and_says_why_a_cell_is_missing(tmp_path):
+    gone = {"ray": "not installed"}
+    failed = {"outcome": "out_of_memory", "message": "asked for 9 GB", "arms": [], "workload": "vision_cnn"}
+    others = [
+        *(graphs_block(number, unavailable=gone) for number in range(2)),
+        graphs_block(0, "1gbit", trial="vision_cnn-1gbit-0", **failed),
+        *(micro_block(number) for number in range(2)),
+    ]
+    folder = summarized(tmp_path, [block(0), block(1)], others)
+    frame = pd.read_csv(folder / "heat_map.csv").set_index(["workload", "link", "baseline"]).sort_index()
+    six = {"capture_only", "remote", "no_semantics", "full", "rpc", "ray"}
+    for workload in ("llm_decode", "multimodal_vqa", "microbenchmark"):
+        assert set(frame.loc[(workload, "loopback")].index) == six
+    assert frame.loc[("llm_decode", "loopback", "rpc"), "against_local"] == pytest.approx(TIMES["rpc"], rel=0.01)
+    assert frame.loc[("multimodal_vqa", "loopback", "rpc"), "against_local"] == pytest.approx(CALLS["rpc"], rel=0.01)
+    times = {arm.name: np.median(arm.seconds) for arm in others[-1].arms}
+    programs = [name.removesuffix("/local") for name in times if name.endswith("/local")]
+    logs = [np.log(times[f"{one}/rpc"] / times[f"{one}/local"]) for one in programs]
+    micro = frame.loc[("microbenchmark", "loopback", "rpc"), "against_local"]
+    assert micro == pytest.approx(np.exp(np.mean(logs)), rel=0.01)
+    missing = frame["missing"].dropna()
+    assert missing["multimodal_vqa", "loopback", "ray"] == "unavailable: not installed"
+    assert missing["llm_decode", "loopback", "ray"] == "not named in `baselines`"
+    assert missing["vision_cnn", "1gbit", "full"] == "out of memory (asked for 9 GB)"
+    assert (frame["against_local"].isna() == frame["missing"].notna()).all()
+    text = (folder / "disaggregation_analysis.md").read_text()
+    assert "17 of 35 cells" in text  # six, six, and five, for the operations lack no_semantics here
+    assert "llm_prefill (not named in `workloads`)" in text
+    assert "ray in multimodal_vqa (unavailable: not installed)" in text
+    table = (folder / "tables" / "heat_map.tex").read_text()
+    assert re.search("vision cnn & 1gbit & out of memory & out of memory", table)
 
 
 def test_a_link_that_is_unavailable_is_a_caveat_and_the_rest_goes_on(tmp_path):

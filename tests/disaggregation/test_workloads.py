@@ -1,5 +1,6 @@
 """Workloads of captured graphs: every variant gives the local outputs on real workers, and is told as it was."""
 
+import importlib.util
 import json
 import os
 import re
@@ -16,14 +17,16 @@ from disaggregation.some_records import CALLS, block, graphs_block, summarized
 from plumbline.core.errors import UserError
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.disaggregation import links, measure_graphs
+from plumbline.disaggregation.baselines import ray_actor
+from plumbline.disaggregation.baselines.programs import Programs
 from plumbline.disaggregation.capture import CaptureSpec, capture, read_graphs
 from plumbline.disaggregation.figures import FiguresSpec, figures
 from plumbline.disaggregation.settings import DisaggregationSettings
 from plumbline.disaggregation.workload_analysis import gains_told, speedups, workload_cells
 from plumbline.disaggregation.workload_record import WorkloadRecord
 from plumbline.disaggregation.workloads import WORKLOADS
-from plumbline.disaggregation.workloads.interface import is_close
 from plumbline.disaggregation.workloads.microbenchmark import FAMILIES
+from plumbline.disaggregation.workloads.outputs import is_close
 
 SHAPES = {
     "contexts": [8],
@@ -44,6 +47,7 @@ SHAPES = {
 }
 SETTINGS = DisaggregationSettings.model_validate(SHAPES)
 CAN_SHAPE = os.geteuid() == 0 and shutil.which("ip") and shutil.which("tc")
+HAS_RAY = importlib.util.find_spec("ray") is not None
 VARIANTS = {
     "llm_prefill": ["weights_resident", "state_resident", "last_logits", "server_sampling", "split"],
     "vision_cnn": ["weights_resident", "direct_hop", "pipeline"],
@@ -61,7 +65,7 @@ def graphs(tmp_path_factory):
 
 def measured(folder, graphs, *workloads, links=("loopback",), **changes):
     pairs = [(name, link) for name in workloads for link in links]
-    values = {"pairs": pairs, "block": 0, "shapes": SETTINGS.shapes.model_dump(mode="json")}
+    values = {"pairs": pairs, "block": 0, "baselines": [], "shapes": SETTINGS.shapes.model_dump(mode="json")}
     values |= {"min_rounds": 5, "seconds": 0.1, "precision": 0.02, "spin_seconds": 0.0, "seed": 0, "device": "cpu"}
     spec = measure_graphs.MeasureGraphsSpec.model_validate(values | {"code": "", "inputs": ""} | changes)
     folder.mkdir(exist_ok=True)
@@ -77,26 +81,32 @@ def assert_cores_of_their_own(record):
     assert available == 1 or record.client_core != record.worker_cores[0]
 
 
-def test_every_variant_of_every_workload_gives_the_local_outputs_on_two_workers(tmp_path, graphs):
-    for record in measured(tmp_path, graphs, *WORKLOADS):
+def test_every_variant_of_every_workload_gives_the_local_outputs_on_workers_and_behind_rpc(tmp_path, graphs):
+    for record in measured(tmp_path, graphs, *WORKLOADS, baselines=["capture_only", "rpc"]):
         assert record.ok, record.message
         names = {arm.name: arm.kind for arm in record.arms}
         switches = [f"no_{name}" for name in VARIANTS[record.workload]]
-        expected = {"local", "control", "full", "remote", "no_semantics", *switches}
+        expected = {"local", "control", "full", "remote", "no_semantics", "capture_only", "rpc", *switches}
         assert {name for name, kind in names.items() if kind == "variant"} == expected
         assert names["both_workers"] == "ceiling"
         assert ("image" in names) is (record.workload == "multimodal_vqa")
-        assert len({*record.worker_pids, record.client_pid, os.getpid()}) == 4
+        assert record.owner_pids == {"rpc": record.rpc_pid}
+        assert len({*record.worker_pids, record.client_pid, record.rpc_pid, os.getpid()}) == 5
         assert_cores_of_their_own(record)
+        assert record.owner_cores == {"rpc": [record.worker_cores[0]]}
         assert record.protocol_bytes == record.kernel_bytes > 0
         assert len({len(arm.seconds) for arm in record.arms}) == 1
+        sent = {arm.name: (arm.bytes, arm.counted_by, arm.round_trips) for arm in record.arms}
+        assert sent["local"] == sent["capture_only"] == (None, None, None)
+        assert sent["rpc"] == (None, None, 1)  # on loopback, nothing counts its bytes
+        assert "capture_only" not in record.costs.plans
         cost = {arm.name: arm.bytes for arm in record.arms if arm.bytes}
         assert cost["full"] < cost["no_semantics"]
         assert cost["full"] < cost["no_weights_resident"]
 
 
 def test_every_operation_of_the_micro_workload_gives_the_local_outputs_wherever_it_runs(tmp_path, graphs):
-    (record,) = measured(tmp_path, graphs, "microbenchmark", seconds=1e-3, min_rounds=4)
+    (record,) = measured(tmp_path, graphs, "microbenchmark", seconds=1e-3, min_rounds=4, baselines=["rpc"])
     assert record.ok, record.message
     assert {len(arm.seconds) for arm in record.arms} == {4}
     assert {arm.name for arm in record.arms if arm.kind == "probe"} == {
@@ -106,16 +116,18 @@ def test_every_operation_of_the_micro_workload_gives_the_local_outputs_wherever_
     }
     cost = {arm.name: arm.bytes for arm in record.arms}
     programs = {f"{family}_8x{times}" for family in FAMILIES for times in (1, 2)}
-    places = ("local", "capture_only", "full", "split", "remote", "no_semantics")
+    places = ("local", "capture_only", "full", "split", "remote", "no_semantics", "rpc")
     probes = {"round_trip", "control", "serialise_65536", "serialise_1048576"}
     assert set(cost) == {f"{program}/{place}" for program in programs for place in places} | probes
-    assert set(record.costs.plans) == {name for name in cost if not name.endswith(("/local", "control"))}
+    assert set(record.costs.plans) == {name for name in cost if not name.endswith(("/local", "/rpc", "control"))}
     for program in programs:
         assert cost[f"{program}/local"] is cost[f"{program}/capture_only"] is None
         assert cost[f"{program}/full"] < cost[f"{program}/remote"] <= cost[f"{program}/no_semantics"]
     assert cost["matmul_8x1/remote"] + 4 * 8 * 8 <= cost["matmul_8x1/no_semantics"]
-    assert len({*record.worker_pids, record.client_pid, os.getpid()}) == 4
+    assert record.owner_pids == {"rpc": record.rpc_pid}
+    assert len({*record.worker_pids, record.client_pid, record.rpc_pid, os.getpid()}) == 5
     assert_cores_of_their_own(record)
+    assert record.owner_cores == {"rpc": [record.worker_cores[0]]}
     assert record.protocol_bytes == record.kernel_bytes > 0
 
 
@@ -157,6 +169,67 @@ def test_other_outputs_are_the_outcome_invalid_output_and_other_workloads_go_on(
     assert prefill.ok
 
 
+def test_other_outputs_behind_rpc_are_the_outcome_invalid_output(tmp_path, graphs, monkeypatch):
+    real = Programs.step
+
+    def off_by_one(self, call):
+        return {name: value + 1 for name, value in real(self, call).items()}
+
+    monkeypatch.setattr(Programs, "step", off_by_one)
+    cnn, micro = measured(tmp_path, graphs, "vision_cnn", "microbenchmark", baselines=["rpc"])
+    assert (cnn.outcome, cnn.arms, cnn.message) == ("invalid_output", [], "rpc: scores is not what local computes")
+    assert (micro.outcome, micro.message) == ("invalid_output", "matmul_8x1/rpc: mean is not what local computes")
+
+
+def test_other_keys_that_an_owner_keeps_are_the_outcome_invalid_output(tmp_path, graphs, monkeypatch):
+    real = Programs.step
+
+    def forgets(self, call):
+        found = real(self, call)
+        return found | {"keys": 0 * found["keys"]} if "keys" in found else found
+
+    monkeypatch.setattr(Programs, "step", forgets)
+    (record,) = measured(tmp_path, graphs, "llm_prefill", baselines=["rpc"])
+    assert record.outcome == "invalid_output"
+    assert record.message == "rpc: keys, which it keeps, is not what local computes"
+
+
+def test_ray_is_unavailable_with_its_reason_in_every_workload_where_it_is_not_installed(tmp_path, graphs, monkeypatch):
+    monkeypatch.setattr(ray_actor, "find_spec", lambda name: None)
+    for record in measured(tmp_path, graphs, "multimodal_vqa", "microbenchmark", baselines=["ray"]):
+        assert record.ok, record.message
+        assert record.unavailable == {"ray": "the package ray is not installed; pip install 'plumbline[ray]'"}
+        assert not [arm.name for arm in record.arms if "ray" in arm.name]
+
+
+@pytest.mark.skipif(not HAS_RAY, reason="needs the extra ray")
+def test_actors_of_ray_give_the_local_outputs_of_every_workload_in_processes_of_their_own(tmp_path, graphs):
+    baselines = ["ray", "ray_compiled"]
+    for record in measured(tmp_path, graphs, *WORKLOADS, "microbenchmark", baselines=baselines):
+        assert record.ok, record.message
+        assert set(record.owner_pids) == set(baselines)
+        assert len({*record.owner_pids.values(), *record.worker_pids, record.client_pid, os.getpid()}) == 6
+        assert record.owner_cores == {key: [record.worker_cores[0]] for key in baselines}
+        own = [arm for arm in record.arms if arm.name.rpartition("/")[2] in baselines]
+        assert len(own) == 2 * (10 if record.workload == "microbenchmark" else 1)
+        assert {(arm.bytes, arm.counted_by, arm.round_trips) for arm in own} == {(None, None, 1)}
+
+
+@pytest.mark.skipif(not (HAS_RAY and CAN_SHAPE), reason="needs the extra ray, root, ip and tc")
+def test_actors_of_ray_at_the_far_end_of_a_shaped_link_are_sent_what_its_interface_counts(tmp_path, graphs):
+    (record,) = measured(tmp_path, graphs, "vision_cnn", links=["1gbit"], baselines=["rpc", "ray", "ray_compiled"])
+    assert record.ok, record.message
+    assert_interface_counts(record, ("rpc", "ray", "ray_compiled"))
+
+
+def assert_interface_counts(record, names):
+    """The images crossed the link in every call: the owner is at its other end."""
+    images = 4 * 3 * 16 * 16 * 4
+    for arm in (arm for arm in record.arms if arm.name in names):
+        assert arm.counted_by == "interface"
+        assert images < arm.bytes
+
+
 def test_a_link_that_cannot_be_made_is_unavailable(tmp_path, graphs, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     (record,) = measured(tmp_path / "block", graphs, "vision_cnn", links=["1gbit"])
@@ -181,12 +254,14 @@ def test_a_block_that_fails_leaves_no_socket_and_no_pipe_open(tmp_path, monkeypa
 
 
 @pytest.mark.skipif(not CAN_SHAPE, reason="needs root, ip and tc")
-def test_workers_behind_a_shaped_link_send_to_each_other_and_leave_no_interface(tmp_path, graphs, monkeypatch):
+def test_workers_and_the_owner_behind_a_shaped_link_are_counted_and_leave_no_interface(tmp_path, graphs, monkeypatch):
     made = []
     monkeypatch.setattr(measure_graphs, "network", lambda link: made.append(links.network(link)) or made[-1])
-    (record,) = measured(tmp_path / "block", graphs, "vision_cnn", links=["1gbit"])
+    (record,) = measured(tmp_path / "block", graphs, "vision_cnn", links=["1gbit"], baselines=["rpc"])
     assert record.ok, record.message
     assert record.protocol_bytes == record.kernel_bytes > 0
+    assert_interface_counts(record, ["rpc"])
+    assert {arm.counted_by for arm in record.arms if arm.round_trips and arm.name != "rpc"} == {"protocol"}
     assert made
     assert are_gone(one.client_interface for one in made)
 

@@ -1,7 +1,7 @@
 # Study `disaggregation`: blocks of interleaved turns, local and on a worker -> tables, figures.
 # Needs: nothing; links of a limited rate need root, ip and tc, and are recorded as unavailable elsewhere.
-# Makes: results/disaggregation/{trials,figures,tables}, summary.csv, contrasts.csv, workloads.csv, cost_model.csv,
-# calibration.json, disaggregation_analysis.md, claims.md; graphs.json where workloads are named.
+# Makes: results/disaggregation/{trials,figures,tables}, summary.csv, contrasts.csv, heat_map.csv, workloads.csv,
+# cost_model.csv, calibration.json, disaggregation_analysis.md, claims.md; graphs.json where workloads are named.
 from plumbline.disaggregation import settings as disaggregation_settings
 
 
@@ -89,6 +89,7 @@ rule disaggregation_summarize:
         results="<results>/disaggregation/results.json",
         summary="<results>/disaggregation/summary.csv",
         contrasts="<results>/disaggregation/contrasts.csv",
+        heat_map="<results>/disaggregation/heat_map.csv",
         workloads="<results>/disaggregation/workloads.csv",
         costs="<results>/disaggregation/cost_model.csv",
         calibration="<results>/disaggregation/calibration.json",

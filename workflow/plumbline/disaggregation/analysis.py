@@ -68,14 +68,14 @@ def cells(records: Sequence[MeasureRecord]) -> list[Cell]:
                     against_full=ratio_over_rounds(seconds[name], seconds[FULL], blocks)
                     if name in SENDING and name != FULL
                     else None,
-                    bytes_per_token=_mean(one.bytes_per_token for one in many),
-                    round_trips_per_token=_mean(one.round_trips_per_token for one in many),
+                    bytes_per_token=mean(one.bytes_per_token for one in many),
+                    round_trips_per_token=mean(one.round_trips_per_token for one in many),
                 )
             )
     return found
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def mean(values: Iterable[float | None]) -> float | None:
     """Over blocks, where all have one: what a protocol counts is alike in each, what an interface counts is not."""
     found = list(values)
     return None if None in found else float(np.mean(cast(list[float], found)))

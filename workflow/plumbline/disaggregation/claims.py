@@ -13,10 +13,11 @@ from plumbline.disaggregation.contrasts import Contrast, blocks_for_wilcoxon, le
 from plumbline.disaggregation.cost_analysis import Judged
 from plumbline.disaggregation.cost_tables import costs_told
 from plumbline.disaggregation.families import CONTROL_FAMILY, FAMILIES
+from plumbline.disaggregation.heat_map import Square, cells_told
 from plumbline.disaggregation.record import MeasureRecord
 from plumbline.disaggregation.settings import CAPTURE, FULL, GENERATE, LOCAL, MARGIN
 from plumbline.disaggregation.workload_analysis import gains_told, speedups
-from plumbline.disaggregation.workload_record import WorkloadRecord
+from plumbline.disaggregation.workload_record import WorkloadRecord, target_name
 
 TITLE = "How close to local is a model on a remote worker, and what do semantics save?"
 COST = "How close to local is decoding on a worker?"
@@ -29,6 +30,7 @@ CAVEAT = "Caveats"
 QUESTIONS = (COST, FEATURE, BASELINE, GAIN, OTHER, MODEL, CAVEAT)
 GRAPH_TRIALS = "trials/block-*/*.json"
 COST_FILES = ("cost_model.csv", "tables/cost_model.tex", "figures/cost_model.pdf", "calibration.json", GRAPH_TRIALS)
+HEAT_FILES = ("heat_map.csv", "tables/heat_map.tex", "figures/heat_map.pdf")
 DOES = {
     "no_stream": "the client asks for each token",
     "no_server_sampling": "the worker sends the last position's logits, and the client asks and chooses",
@@ -57,6 +59,10 @@ CALL_DOES = {
     "no_wanted_only": "all outputs come back",
     "remote": "one worker, which keeps weights and state, takes the whole batch, and returns every output",
     "no_semantics": "also, state and what passes between parts travels through the client, one part at a time",
+    "rpc": "torch's rpc, whose one remote process keeps the module and its state",
+    "ray": "one actor of Ray that keeps the module and its state",
+    "ray_compiled": "such an actor, whose call is one of Ray's compiled graphs",
+    "capture_only": "the captured graph, replayed locally",
     "full": "the full runtime",
 }
 """The same for the other workloads."""
@@ -79,14 +85,17 @@ def all_claims(
     others: Sequence[WorkloadRecord] = (),
     called: Sequence[Contrast] = (),
     costs: Judged | None = None,
+    matrix: Sequence[Square] = (),
 ) -> list[Claim]:
     """Every claim, question by question.
 
-    others, called: records of workloads of captured graphs, their contrasts. costs: the cost model's.
+    others, called: records of workloads of captured graphs, their contrasts. costs: the cost model's. matrix: baselines
+    by workloads.
     """
     return [
         *_cost(found, compared),
         *_compared(FEATURE, "features", ("features", "features"), compared, DOES, "token"),
+        *(Claim(BASELINE, text, HEAT_FILES) for text in cells_told(matrix)),
         *_compared(BASELINE, "baselines", ("baselines", "latency"), compared, DOES, "token"),
         *_capture(records),
         *(
@@ -95,7 +104,7 @@ def all_claims(
         ),
         *_called(called),
         *(Claim(MODEL, text, COST_FILES) for text in costs_told(costs)),
-        *(Claim(CAVEAT, text, shown) for text, shown in _caveats(records, compared)),
+        *(Claim(CAVEAT, text, shown) for text, shown in _caveats(records, compared, others)),
         *(Claim(CAVEAT, text, (GRAPH_TRIALS,)) for text in _shared(others)),
     ]
 
@@ -208,7 +217,9 @@ def _shared(others: Sequence[WorkloadRecord]) -> Iterator[str]:
         )
 
 
-def _caveats(records: Sequence[MeasureRecord], compared: Sequence[Contrast]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _caveats(
+    records: Sequence[MeasureRecord], compared: Sequence[Contrast], others: Sequence[WorkloadRecord]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
     for record in records:
         if not record.ok:
             yield f"{record.trial}: {reason(record.outcome, record.message)}.", (f"trials/{record.trial}.json",)
@@ -216,6 +227,10 @@ def _caveats(records: Sequence[MeasureRecord], compared: Sequence[Contrast]) -> 
     for record in records:
         for name, why in record.unavailable.items():
             gone.setdefault(f"{name}, {record.link}: unavailable ({why}).", []).append(f"trials/{record.trial}.json")
+    for other in others:
+        for name, why in other.unavailable.items():
+            path = f"trials/{target_name(other.block)}/{other.workload}-{other.link}.json"
+            gone.setdefault(f"{name}, {other.link}: unavailable ({why}).", []).append(path)
     yield from ((text, tuple(paths)) for text, paths in gone.items())
     everywhere = _trials(dict.fromkeys(record.link for record in records))
     if compared:

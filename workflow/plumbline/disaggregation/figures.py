@@ -19,10 +19,11 @@ from plumbline.core.settings import validated
 from plumbline.disaggregation.analysis import Cell, cells
 from plumbline.disaggregation.cost_analysis import Prediction
 from plumbline.disaggregation.cost_figures import cost_model
+from plumbline.disaggregation.heat_map import Square, squares
 from plumbline.disaggregation.record import MeasureRecord
 from plumbline.disaggregation.settings import CAPTURE, FEATURES, FIGURES, FULL, GENERATE, LOCAL, SENDING
 from plumbline.disaggregation.workload_analysis import Speedup, WorkloadCell, speedups, workload_cells
-from plumbline.disaggregation.workload_figures import speedup, workload_times, workload_traffic
+from plumbline.disaggregation.workload_figures import heat_map, speedup, workload_times, workload_traffic
 from plumbline.disaggregation.workload_record import WorkloadRecord
 
 BESIDE_LOCAL = (GENERATE, CAPTURE, *SENDING)
@@ -136,12 +137,14 @@ class Found:
     workloads: list[WorkloadCell]
     gains: list[Speedup]
     predictions: list[Prediction]
+    matrix: list[Square]
 
 
 DRAWINGS: dict[str, Callable[[Found], Figure]] = {
     "latency": lambda found: latency(found.decoding),
     "features": lambda found: features(found.decoding),
     "traffic": lambda found: traffic(found.decoding),
+    "heat_map": lambda found: heat_map(found.matrix),
     "workloads": lambda found: workload_times(found.workloads),
     "workload_traffic": lambda found: workload_traffic(found.workloads),
     "speedup": lambda found: speedup(found.gains),
@@ -158,7 +161,9 @@ def figures(spec: FiguresSpec, results: Path, output: Path) -> None:
     records, merged = read_results(results, MeasureRecord)
     others = [validated(WorkloadRecord, one, str(results)) for one in merged.get("workloads", [])]
     predictions = [Prediction(**one) for one in merged.get("predictions", [])]
-    found = Found(cells(records), workload_cells(others), speedups(others), predictions)
+    decoding, called = cells(records), workload_cells(others)
+    matrix = squares(records, others, decoding, called)
+    found = Found(decoding, called, speedups(others), predictions, matrix)
     draw_figures(DRAWINGS, FIGURES, found, output.parent)
 
 

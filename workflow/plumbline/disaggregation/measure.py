@@ -4,8 +4,7 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,8 @@ from plumbline.core.run.device import device_name, torch_device
 from plumbline.core.run.processes import Member, run_group
 from plumbline.core.run.record import recording
 from plumbline.core.run.stage import stage
-from plumbline.disaggregation.baselines import ray_actor, torch_rpc
+from plumbline.disaggregation.baselines.decoder import Decoder
+from plumbline.disaggregation.baselines.others import Others
 from plumbline.disaggregation.links import WAIT_SECONDS, Network, network
 from plumbline.disaggregation.record import MeasureRecord
 from plumbline.disaggregation.runtime.client import Client
@@ -29,7 +29,7 @@ from plumbline.disaggregation.runtime.protocol import Limits
 from plumbline.disaggregation.runtime.remote import Remote
 from plumbline.disaggregation.runtime.weights import Held, Store, build
 from plumbline.disaggregation.runtime.worker import Worker
-from plumbline.disaggregation.settings import CAPTURE, COMPILED, GENERATE, LOCAL, OTHERS, RAY, RPC, Link, ModelSettings
+from plumbline.disaggregation.settings import CAPTURE, GENERATE, LOCAL, Link, ModelSettings
 from plumbline.disaggregation.variants import Clock, Variants, behind, captured, here, on_worker
 
 WEIGHTS_BYTES = 64 << 30
@@ -45,6 +45,7 @@ class BlockSpec(Spec):
     spin_seconds: float
     seed: int
     device: Literal["auto", "cpu", "cuda"]
+    baselines: list[str]
 
 
 class MeasureSpec(BlockSpec):
@@ -53,7 +54,6 @@ class MeasureSpec(BlockSpec):
     model: ModelSettings
     contexts: list[int]
     tokens: int
-    baselines: list[str]
     link: Link
 
     @property
@@ -76,16 +76,13 @@ def measure(spec: MeasureSpec, output: Path) -> None:
         recording(output, MeasureRecord, trial=output.stem, spec=spec) as findings,
         tempfile.TemporaryDirectory(prefix="plumb-") as folder,
     ):
-        unavailable = _unavailable(spec)
-        findings |= {"link": spec.link, "block": spec.block, "unavailable": unavailable}
-        others = [name for name in OTHERS if name in spec.baselines and name not in unavailable]
+        others = Others.of(spec.baselines, Path(folder))
+        findings |= {"link": spec.link, "block": spec.block, "unavailable": others.unavailable}
         members = [
             Member(work=partial(serve, spec, between, secret), name="worker", first=True),
-            Member(work=partial(ask, spec, between, secret, others, Path(folder)), name="client", first=True),
+            Member(work=partial(ask, spec, between, secret, others), name="client", first=True),
+            *others.members(between),
         ]
-        if RPC in others:
-            owner = partial(torch_rpc.own, between, Path(folder, RPC))
-            members.append(Member(work=owner, name="owner of rpc", first=True))
         import_ahead()
         for found in run_group(members):
             findings |= found
@@ -97,12 +94,6 @@ def import_ahead() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # of models that are uploaded turn after turn
-
-
-def _unavailable(spec: MeasureSpec) -> dict[str, str]:
-    """Baselines that were asked for and cannot run here -> why."""
-    reasons = {RPC: torch_rpc.missing(), RAY: ray_actor.missing(), COMPILED: ray_actor.missing()}
-    return {name: reason for name, reason in reasons.items() if name in spec.baselines and reason is not None}
 
 
 def serve(spec: MeasureSpec, between: Network, secret: bytes) -> dict[str, Any]:
@@ -117,7 +108,7 @@ def serve(spec: MeasureSpec, between: Network, secret: bytes) -> dict[str, Any]:
     return {"worker_pid": os.getpid(), "device": device_name(device)}
 
 
-def ask(spec: MeasureSpec, between: Network, secret: bytes, others: list[str], folder: Path) -> dict[str, Any]:
+def ask(spec: MeasureSpec, between: Network, secret: bytes, others: Others) -> dict[str, Any]:
     """The client: every variant, in turns. Raises OutcomeError for tokens that are not the local ones."""
     built = spec.built
     held = Held(build(built["config"], built["dtype"], spec.seed).to(built["device"]), "", 0)
@@ -131,10 +122,9 @@ def ask(spec: MeasureSpec, between: Network, secret: bytes, others: list[str], f
         more: dict[str, Any] = {}
         if CAPTURE in spec.baselines:
             variants[CAPTURE], more = captured(held)
-        pids = {}
-        for name in others:
-            owner = open_ones.enter_context(_owned(name, spec, between, folder))
-            variants[name], pids[name] = behind(owner, between), owner.process()
+        owners = open_ones.enter_context(others.owned(between, Decoder.built, built))
+        variants |= {name: behind(owner, between) for name, owner in owners.items()}
+        pids = {name: owner.process() for name, owner in owners.items()}
         contexts = [_turns(spec, variants, context) for context in spec.contexts]
         settled(client.remote.wire.socket)
         kernel, meter = client.remote.wire.kernel(), client.remote.wire.meter
@@ -150,18 +140,6 @@ def ask(spec: MeasureSpec, between: Network, secret: bytes, others: list[str], f
         "protocol_bytes": protocol,
         "kernel_bytes": counted,
     }
-
-
-@contextmanager
-def _owned(name: str, spec: MeasureSpec, between: Network, folder: Path) -> Iterator[Any]:
-    """The Decoder of the baseline `name`, in a process that is neither the client's nor the worker's."""
-    if name == RPC:
-        with torch_rpc.owned(between, folder / RPC, **spec.built) as owner:
-            yield owner
-    else:
-        start = ray_actor.compiled if name == COMPILED else ray_actor.owned
-        with start(between, folder, **spec.built) as owner:
-            yield owner
 
 
 def config_of(model: ModelSettings) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from plumbline.disaggregation.workload_record import target_name
 _target = partial(Target, "disaggregation")
 DECODING = {"model", "contexts", "tokens", "baselines", "seconds", "precision", "spin_seconds"}
 """Settings that decide a trial of `llm_decode`."""
+SUMMARIES = [f"{name}.csv" for name in ("summary", "contrasts", "heat_map", "workloads", "cost_model")]
 LEAST_ROUNDS = 5
 """Of a block of graphs, however many blocks there are."""
 
@@ -35,7 +36,7 @@ def plan(
         reads={"trials": trials, **({"workloads": blocks} if blocks else {})},
         merges=[*trials, *blocks],
         beside={
-            "summary": ["summary.csv", "contrasts.csv", "workloads.csv", "cost_model.csv", "calibration.json"],
+            "summary": [*SUMMARIES, "calibration.json"],
             "analysis": ["disaggregation_analysis.md", "claims.md"],
             "tables": [f"tables/{table}.tex" for table in TABLES],
         },
@@ -55,6 +56,7 @@ def _graphs(settings: DisaggregationSettings, seed: int, device: str) -> tuple[l
         "pairs": [list(pair) for pair in pairs],
         "min_rounds": max(LEAST_ROUNDS, -(-MIN_ROUNDS // settings.blocks)),
         "device": device,
+        "baselines": settings.baselines,
     }
     more |= {
         "seconds": settings.workload_seconds,

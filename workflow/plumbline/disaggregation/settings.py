@@ -48,11 +48,12 @@ OTHERS = (RPC, RAY, COMPILED)
 SENDING = (*REMOTE, *OTHERS)
 MARGIN = 0.05
 """Two times within this share of each other, either way, are equivalent: what "no overhead" means."""
-FIGURES = ("latency", "features", "traffic", "workloads", "workload_traffic", "speedup", "cost_model")
+FIGURES = ("latency", "features", "traffic", "heat_map", "workloads", "workload_traffic", "speedup", "cost_model")
 TABLES = (
     "decode",
     "features",
     "baselines",
+    "heat_map",
     "workloads",
     "workload_features",
     "workload_baselines",
@@ -75,7 +76,9 @@ WORKLOAD_FEATURES = (
     "no_direct_hop",
 )
 """`full` without one thing, of the workloads that it says something of."""
-WORKLOAD_CONTRASTS = Families(features={FULL: list(WORKLOAD_FEATURES)}, baselines={LOCAL: [FULL], FULL: list(BLIND)})
+WORKLOAD_CONTRASTS = Families(
+    features={FULL: list(WORKLOAD_FEATURES)}, baselines={LOCAL: [FULL, CAPTURE], FULL: [*BLIND, *OTHERS]}
+)
 WorkloadName = Literal["llm_prefill", "vision_cnn", "multimodal_vqa", "microbenchmark"]
 MICRO: WorkloadName = "microbenchmark"
 SPLIT = "split"
@@ -229,8 +232,8 @@ class DisaggregationSettings(Settings):
     """Networks between client and worker; the shaped ones need root, `ip` and `tc`, and are recorded as unavailable
     elsewhere."""
     baselines: list[Literal["capture_only", "rpc", "ray", "ray_compiled"]] = ["capture_only", "rpc"]
-    """Further baselines: the decode step captured and replayed here; torch's rpc; an actor of Ray, and one whose step
-    is compiled, which need the extra `ray` and make each block longer by about 10 s."""
+    """Further baselines of all workloads: what is captured, replayed here; torch's rpc; an actor of Ray, and one whose
+    step is compiled, which need the extra `ray` and make each workload of a block longer by about 10 s."""
     blocks: PositiveInt = 4
     """Number of fresh pairs of processes that everything is measured in."""
     seconds: PositiveFloat = 1.5
@@ -282,7 +285,7 @@ class DisaggregationSettings(Settings):
     @field_validator("workload_contrasts")
     @classmethod
     def _contrasts_of_workloads(cls, families: Families) -> Families:
-        families.check({LOCAL, FULL, *WORKLOAD_FEATURES, *BLIND})
+        families.check({LOCAL, FULL, *WORKLOAD_FEATURES, *BLIND, CAPTURE, *OTHERS})
         return families
 
     @field_validator("contexts", "links")

@@ -21,9 +21,11 @@ from plumbline.disaggregation.contrasts import Contrast, calls, contrasts, contr
 from plumbline.disaggregation.cost_analysis import judged
 from plumbline.disaggregation.cost_tables import cost_frame, cost_table
 from plumbline.disaggregation.families import Families
+from plumbline.disaggregation.heat_map import heat_frame, heat_table, squares
 from plumbline.disaggregation.record import MeasureRecord, read_trials
 from plumbline.disaggregation.settings import MARGIN, SENDING
 from plumbline.disaggregation.workload_analysis import (
+    UNAVAILABLE,
     speedups,
     workload_cells,
     workloads_frame,
@@ -31,7 +33,6 @@ from plumbline.disaggregation.workload_analysis import (
 )
 from plumbline.disaggregation.workload_record import read_workloads
 
-UNAVAILABLE = "unavailable"
 COLUMNS = [
     "Link",
     "Context",
@@ -49,8 +50,8 @@ CAPTIONS = {
     " against the full runtime.",
     "workload_features": "What each thing that the runtime knows saves in the other workloads: time of a call of the"
     " full runtime without it, against the full runtime.",
-    "workload_baselines": "Time of a call of the other workloads: of the full runtime against local, and of the"
-    " baselines against the full runtime.",
+    "workload_baselines": "Time of a call of the other workloads: of the full runtime and of the captured graph against"
+    " local, and of the baselines against the full runtime.",
 }
 """Of the tables of contrasts: a family, of decoding or, after `workload_`, of the other workloads."""
 TESTS = (
@@ -102,11 +103,20 @@ def summarize(spec: SummarizeSpec, trials: list[Path], workloads: list[Path], ou
     graphs, gains = workload_cells(others), speedups(others)
     write_csv(workloads_frame(graphs, gains), folder / "workloads.csv")
     write_latex(
-        workloads_table(graphs),
+        workloads_table(graphs, others),
         folder / "tables" / "workloads.tex",
         caption="Time of a call against local, and against the full runtime, with 95% intervals over blocks and rounds;"
-        " bytes both ways between the client and two workers, and round trips.",
+        " bytes both ways between the client and workers or owners, and round trips.",
         label="tab:disaggregation-workloads",
+    )
+    matrix = squares(records, others, found, graphs)
+    write_csv(heat_frame(matrix), folder / "heat_map.csv")
+    write_latex(
+        heat_table(matrix),
+        folder / "tables" / "heat_map.tex",
+        caption="Time over local of each baseline in each workload, with 95% intervals over blocks and rounds: of"
+        " decoding per token, of the micro workload the geometric mean over its programs, of the others per call.",
+        label="tab:disaggregation-heat-map",
     )
     costs = judged(others)
     write_csv(cost_frame(costs), folder / "cost_model.csv")
@@ -122,7 +132,7 @@ def summarize(spec: SummarizeSpec, trials: list[Path], workloads: list[Path], ou
     )
     predictions = [asdict(one) for one in (costs.predictions if costs else ())]
     write_results(output, records, workloads=[one.to_json() for one in others], predictions=predictions)
-    claims = all_claims(records, found, compared, others, called, costs)
+    claims = all_claims(records, found, compared, others, called, costs, matrix)
     write_text(folder / "disaggregation_analysis.md", findings(claims))
     write_text(folder / "claims.md", claims_text(claims))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.disaggregation.baselines.captured import Captured
 from plumbline.disaggregation.baselines.decoder import Decoder, generated
+from plumbline.disaggregation.baselines.owner import Owner
 from plumbline.disaggregation.links import Network
 from plumbline.disaggregation.runtime.client import Client
 from plumbline.disaggregation.runtime.generation import Mode, RemoteModel, Streamer
@@ -105,17 +106,17 @@ def on_worker(client: Client, remote: RemoteModel, held: Held) -> dict[str, Vari
     return {name: Variant(generate=way, counted=counted, counted_by="protocol") for name, way in ways.items()}
 
 
-def behind(owner: Any, between: Network) -> Variant:
-    """A variant whose tokens come from calls to `owner`, a Decoder in another process."""
+def behind(owner: Owner, between: Network) -> Variant:
+    """A variant whose tokens come from calls to `owner`, which has a Decoder in another process."""
     calls = 0
 
-    def call(method: str, tokens: Tensor) -> Tensor:
+    def call(tokens: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        return cast(Tensor, getattr(owner, method)(tokens))
+        return cast(Tensor, owner.step(tokens))
 
     def generate(prompt: Tensor, tokens: int, streamer: Streamer) -> Tensor:
-        return generated(partial(call, "prefill"), partial(call, "decode"), prompt, tokens, streamer)
+        return generated(call, call, prompt, tokens, streamer)
 
     return Variant(generate=generate, counted=lambda: (between.interface_bytes(), calls), counted_by="interface")
 

@@ -11,10 +11,12 @@ from plumbline.core.measure.interleave import CONTROL
 from plumbline.core.present.formatting import MISSING, with_interval
 from plumbline.core.statistics.rates import Ratio, ratio_over_rounds
 from plumbline.core.statistics.rounds import Verdict, verdict
+from plumbline.disaggregation.analysis import mean
 from plumbline.disaggregation.settings import FULL, LOCAL, MICRO
 from plumbline.disaggregation.workload_record import CEILING, WorkloadRecord
 
 Array = NDArray[np.float64]
+UNAVAILABLE = "unavailable"
 COLUMNS = ["Workload", "Link", "Variant", "Against local", "Against full", "kB per call", "Round trips"]
 
 
@@ -37,6 +39,7 @@ class WorkloadCell:
     verdict: Verdict
     """Of `full` against this variant: whether it is faster than `full`, or slower. Of `full`: against local."""
     bytes: float | None
+    """None where nothing is sent, or nothing can count it."""
     round_trips: int | None
 
 
@@ -86,8 +89,8 @@ def _groups(records: Sequence[WorkloadRecord]) -> Iterator[list[WorkloadRecord]]
 
 def _seconds(group: Sequence[WorkloadRecord]) -> tuple[dict[str, Array], NDArray[np.intp]]:
     """Seconds by arm, and the block of each round."""
-    names = [arm.name for arm in group[0].arms]
     arms = [{arm.name: np.array(arm.seconds) for arm in one.arms} for one in group]
+    names = [name for name in arms[0] if all(name in one for one in arms)]  # Ray may have been there for some blocks
     seconds = {name: np.concatenate([one[name] for one in arms]) for name in names}
     return seconds, np.repeat(np.arange(len(group)), [len(one[LOCAL]) for one in arms])
 
@@ -97,7 +100,7 @@ def _cells(group: Sequence[WorkloadRecord]) -> Iterator[WorkloadCell]:
     first, local = group[0], np.sqrt(seconds[LOCAL] * seconds[CONTROL])
     aa = ratio_over_rounds(seconds[LOCAL], seconds[CONTROL], blocks)
     for arm in first.arms:
-        if arm.kind != "variant" or arm.name == LOCAL:
+        if arm.kind != "variant" or arm.name == LOCAL or arm.name not in seconds:
             continue
         own, is_here = seconds[arm.name], arm.name == CONTROL
         base = local if arm.name == FULL else seconds[FULL]
@@ -112,7 +115,7 @@ def _cells(group: Sequence[WorkloadRecord]) -> Iterator[WorkloadCell]:
             against_local=ratio_over_rounds(own, seconds[LOCAL] if is_here else local, blocks),
             against_full=None if is_here or arm.name == FULL else ratio_over_rounds(own, seconds[FULL], blocks),
             verdict=verdict(ratio_over_rounds(seconds[LOCAL] if is_here else base, own, blocks), aa),
-            bytes=arm.bytes,
+            bytes=mean(other.bytes for one in group for other in one.arms if other.name == arm.name),
             round_trips=arm.round_trips,
         )
 
@@ -158,8 +161,8 @@ def workloads_frame(cells: Sequence[WorkloadCell], gains: Sequence[Speedup]) -> 
     return pd.DataFrame(rows)
 
 
-def workloads_table(cells: Sequence[WorkloadCell]) -> pd.DataFrame:
-    """Each cell with its intervals, bytes and round trips."""
+def workloads_table(cells: Sequence[WorkloadCell], records: Sequence[WorkloadRecord]) -> pd.DataFrame:
+    """Each cell with its intervals, bytes and round trips; then the baselines that could not run."""
     rows = []
     for one in cells:
         values = (
@@ -168,10 +171,14 @@ def workloads_table(cells: Sequence[WorkloadCell]) -> pd.DataFrame:
             "local again" if one.name == CONTROL else one.name.replace("_", " "),
             ratio_text(one.against_local),
             MISSING if one.against_full is None else ratio_text(one.against_full),
-            MISSING if one.bytes is None else f"{one.bytes / 1000:,.1f}",
+            (UNAVAILABLE if one.round_trips else MISSING) if one.bytes is None else f"{one.bytes / 1000:,.1f}",
             MISSING if one.round_trips is None else str(one.round_trips),
         )
         rows.append(dict(zip(COLUMNS, values, strict=True)))
+    gone = ((one.workload, one.link, name) for one in records if one.workload != MICRO for name in one.unavailable)
+    for workload, link, name in dict.fromkeys(gone):
+        texts = (workload.replace("_", " "), link, name.replace("_", " "), UNAVAILABLE, *[MISSING] * 3)
+        rows.append(dict(zip(COLUMNS, texts, strict=True)))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -1,15 +1,20 @@
-"""Figures of the workloads of captured graphs: a panel each, a colour a link."""
+"""Figures of the workloads of captured graphs, a panel each, and of all baselines in all workloads."""
 
 from collections.abc import Callable, Sequence
+from itertools import product
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from plumbline.core.measure.interleave import CONTROL
 from plumbline.core.present.panels import DASHES, legend_below, log_axis, panels, single_panel
-from plumbline.core.present.plotting import GREY, MARKERS, PALETTE, message_figure
+from plumbline.core.present.plotting import GREY, MARKERS, PALETTE, WIDTH, message_figure
 from plumbline.core.statistics.rates import Ratio
+from plumbline.disaggregation.heat_map import Square
 from plumbline.disaggregation.settings import FULL
 from plumbline.disaggregation.workload_analysis import Speedup, WorkloadCell
 
@@ -19,17 +24,16 @@ OFFSET = 0.18
 
 def workload_times(cells: Sequence[WorkloadCell]) -> Figure:
     """Time of a call over that of local, with its interval, by variant."""
-    remote = [one for one in cells if one.bytes is not None]
-    return _by_variant(remote, "Time ÷ local", lambda one: one.against_local)
+    return _by_variant([one for one in cells if one.name != CONTROL], "Time ÷ local", lambda one: one.against_local)
 
 
 def workload_traffic(cells: Sequence[WorkloadCell]) -> Figure:
-    """Bytes of a call between client and workers, by variant."""
+    """Bytes of a call both ways, by variant that sends something; a gap where nothing can count them."""
 
     def size(one: WorkloadCell) -> Ratio:
-        return Ratio(value=float(one.bytes or 0), low=float("nan"), high=float("nan"))
+        return Ratio(value=float("nan" if one.bytes is None else one.bytes), low=float("nan"), high=float("nan"))
 
-    return _by_variant([one for one in cells if one.bytes is not None], "Bytes per call", size)
+    return _by_variant([one for one in cells if one.round_trips], "Bytes per call", size)
 
 
 def speedup(gains: Sequence[Speedup]) -> Figure:
@@ -53,6 +57,36 @@ def speedup(gains: Sequence[Speedup]) -> Figure:
     return figure
 
 
+def heat_map(found: Sequence[Square]) -> Figure:
+    """Time over local of each baseline in each workload: a panel a link, grey where there is none."""
+    if not found:
+        return message_figure("No block has a result.")
+    links, names = _distinct([one.link for one in found]), _distinct([one.baseline for one in found])
+    rows = {link: _distinct([one.row for one in found if one.link == link]) for link in links}
+    heights = [len(rows[link]) for link in links]
+    figure, axes = plt.subplots(
+        len(links), 1, figsize=(WIDTH, 0.3 * sum(heights) + 0.9 * len(links)), height_ratios=heights, squeeze=False
+    )
+    measured = [abs(np.log(one.ratio.value)) for one in found if one.ratio is not None]
+    colors = plt.get_cmap("RdBu_r").with_extremes(bad="0.85")
+    for panel, link in zip(axes.flat, links, strict=True):
+        own = {(one.row, one.baseline): one for one in found if one.link == link}
+        ratios = [[own[row, name].ratio for name in names] for row in rows[link]]
+        values = [[np.nan if one is None else np.log(one.value) for one in row] for row in ratios]
+        most = max(measured, default=1.0)
+        panel.imshow(values, cmap=colors, norm=Normalize(-most, most), aspect="auto")
+        for (place, row), (column, name) in product(enumerate(rows[link]), enumerate(names)):
+            one = own[row, name]
+            text = one.missing if one.ratio is None else f"{one.ratio.value:.2f}"
+            is_dark = one.ratio is not None and abs(np.log(one.ratio.value)) > 0.6 * most
+            size = 5.5 if one.ratio is None else 7.5
+            panel.text(column, place, text, ha="center", va="center", fontsize=size, color="w" if is_dark else "k")
+        panel.set_yticks(range(len(rows[link])), [row.replace("_", " ") for row in rows[link]])
+        panel.set_xticks(range(len(names)), [name.replace("_", " ") for name in names])
+        panel.set_title(f"{link}: time ÷ local")
+    return figure
+
+
 def _by_variant(cells: Sequence[WorkloadCell], label: str, value: Callable[[WorkloadCell], Ratio]) -> Figure:
     if not cells:
         return message_figure(EMPTY)
@@ -68,6 +102,7 @@ def _by_variant(cells: Sequence[WorkloadCell], label: str, value: Callable[[Work
         panel.set_ylabel(label)
         log_axis(panel)
         panel.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=35, ha="right")
+        panel.set_xlim(-0.5, len(names) - 0.5)
         panel.grid(axis="y")
         panel.set_title(workload.replace("_", " "))
     legend_below(figure, _handles(links))

@@ -26,8 +26,11 @@ class WorkloadArm(Settings):
     seconds: list[float]
     """Of a call of the whole, one a round."""
     bytes: float | None
-    """Between the client and the workers in a call, headers and MACs included; None where nothing is sent."""
+    """Both ways in a call, headers and MACs included; None where nothing is sent, or nothing can count it."""
+    counted_by: Literal["protocol", "interface"] | None = None
+    """The protocol's counters, or those of the network interface, which count headers of TCP, IP and Ethernet too."""
     round_trips: int | None
+    """None where nothing is sent."""
 
 
 class WorkloadRecord(Record):
@@ -63,6 +66,14 @@ class WorkloadRecord(Record):
     worker_pids: list[int] = []
     worker_cores: list[int] = []
     """The core that each worker is bound to."""
+    unavailable: dict[str, str] = {}
+    """Baselines that were asked for and could not run here, and why."""
+    rpc_pid: int | None = None
+    """Of the process that owns rpc's module, as it says itself when it ends."""
+    owner_pids: dict[str, int] = {}
+    """Of the baselines behind calls: the process that computed, as it told the client."""
+    owner_cores: dict[str, list[int]] = {}
+    """The cores that each of them may run on."""
     client_pid: int | None = None
     client_core: int | None = None
     protocol_bytes: int | None = None

@@ -1,6 +1,5 @@
 """A model with the state of one generation, wherever it runs: the computation that all baselines share."""
 
-import os
 from collections.abc import Callable
 from typing import cast
 
@@ -38,9 +37,9 @@ class Decoder:
         assert self._session is not None
         return cast(Tensor, self._session.decode(tokens.to(self.held.model.device)).tokens).cpu()
 
-    def process(self) -> int:
-        """The id of the process that computes."""
-        return os.getpid()
+    def step(self, tokens: Tensor) -> Tensor:
+        """(rows, length) tokens of a prompt, or the (rows,) of a step -> the (rows,) that follow."""
+        return self.prefill(tokens) if tokens.ndim == 2 else self.decode(tokens)
 
 
 Step = Callable[[Tensor], Tensor]

@@ -1,4 +1,4 @@
-"""Baselines `ray` and `ray_compiled`: an actor builds the model itself, keeps keys and values, and is sent tokens.
+"""Baselines `ray` and `ray_compiled`: an actor builds the module itself, keeps its state, and is sent inputs or tokens.
 
 `ray` calls the actor's methods; `ray_compiled` compiles the step once into one of Ray's graphs, whose calls go through
 memory that is kept for them. On a shaped link, a second node of Ray runs at the worker's end, and has the actors.
@@ -8,6 +8,7 @@ Starting Ray and the actors stands outside the timed turns. Its messages are pic
 the block's own link, and nowhere else.
 """
 
+import copy
 import json
 import os
 import secrets
@@ -15,18 +16,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import psutil
 
-from plumbline.disaggregation.baselines.decoder import Decoder
+from plumbline.disaggregation.baselines.owner import Owned, Owner
 from plumbline.disaggregation.links import Network
 
-STORE_BYTES = 100 << 20  # of Ray's shared memory, which tokens do not need
+STORE_BYTES = 512 << 20
+"""Of Ray's shared memory, taken as it is used: the largest inputs of presets/osdi.yaml, 134 MB, fit more than once."""
 ACTORS = 2
 """The most that a block has."""
 FAR = "far"
@@ -63,16 +65,12 @@ class Compiled:
 
         self._get = get
         self._process = int(get(actor.process.remote()))
-        with InputNode() as tokens:
-            self._graph = actor.step.bind(tokens).experimental_compile()
+        with InputNode() as value:
+            self._graph = actor.step.bind(value).experimental_compile()
 
-    def prefill(self, prompt: Tensor) -> Tensor:
-        """As `Decoder.prefill`."""
-        return self._step(prompt)
-
-    def decode(self, tokens: Tensor) -> Tensor:
-        """As `Decoder.decode`."""
-        return self._step(tokens)
+    def step(self, value: Any) -> Any:
+        """As `Owner.step`."""
+        return copy.deepcopy(self._get(self._graph.execute(value)))  # what it was is overwritten by the next call
 
     def process(self) -> int:
         """The id of the process that computes."""
@@ -82,34 +80,19 @@ class Compiled:
         """Ends the graph."""
         self._graph.teardown()
 
-    def _step(self, tokens: Tensor) -> Tensor:
-        found: Tensor = self._get(self._graph.execute(tokens))
-        return found.clone()  # what it was is overwritten by the next call
-
-
-class Owner(Decoder):
-    """The actor: a Decoder that builds its model in its own process."""
-
-    def __init__(self, built: dict[str, Any]) -> None:
-        super().__init__(Decoder.built(**built).held)
-
-    def step(self, tokens: Tensor) -> Tensor:
-        """(rows, length) tokens of a prompt, or the (rows,) of a step -> the (rows,) that follow."""
-        return self.prefill(tokens) if tokens.ndim == 2 else self.decode(tokens)
-
 
 @contextmanager
-def owned(between: Network, folder: Path, **built: Any) -> Iterator[Called]:
-    """A Decoder in an actor's process. folder: for Ray's sockets and logs, with a short path."""
+def owned(between: Network, folder: Path, build: Callable[..., Owned], built: dict[str, Any]) -> Iterator[Called]:
+    """An Owner in an actor's process. folder: for Ray's sockets and logs, with a short path."""
     with _running(between, folder) as (start, get):
-        yield Called(start(Owner).remote(built), get)
+        yield Called(start(Owner).remote(build, built), get)
 
 
 @contextmanager
-def compiled(between: Network, folder: Path, **built: Any) -> Iterator[Compiled]:
+def compiled(between: Network, folder: Path, build: Callable[..., Owned], built: dict[str, Any]) -> Iterator[Compiled]:
     """The same, whose step is compiled."""
     with _running(between, folder) as (start, get):
-        step = Compiled(start(Owner).remote(built), get)
+        step = Compiled(start(Owner).remote(build, built), get)
         try:
             yield step
         finally:
@@ -142,8 +125,16 @@ def _running(between: Network, folder: Path) -> Iterator[tuple[Callable[[Any], A
     finally:
         ray.shutdown()
         if far is not None:
-            far.terminate()
-            far.wait()
+            _end(far)
+
+
+def _end(far: "subprocess.Popen[bytes]") -> None:
+    """Ends the node with all that it has started; asked to end, it would wait 30 s for the other node."""
+    for one in psutil.Process(far.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    far.kill()
+    far.wait()
 
 
 def _far_node(between: Network, ray: Any) -> "subprocess.Popen[bytes]":

@@ -1,21 +1,21 @@
-"""Baseline `rpc`: torch.distributed.rpc. Another process owns the module and its keys and values, and is sent tokens.
+"""Baseline `rpc`: torch.distributed.rpc. Another process owns the module and its state, and is sent inputs or tokens.
 
 TensorPipe runs over TCP alone, as between machines. Its messages are pickled, so it listens on loopback or on the
 block's own link, and nowhere else.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch.distributed import rpc
 
-from plumbline.disaggregation.baselines.decoder import Decoder
+from plumbline.disaggregation.baselines.owner import Owned, Owner
 from plumbline.disaggregation.links import Network
 
-OWNER, CLIENT = "owner", "client"
+OWNS, ASKS = "owner", "client"
 ANSWER_SECONDS = 300.0
 
 
@@ -27,16 +27,16 @@ def missing() -> str | None:
 def own(between: Network, meeting: Path) -> dict[str, Any]:
     """The owner's process: at the worker's end of the link, until the client has gone. meeting: a new file's path."""
     between.join_worker()
-    _join(OWNER, 1, between.worker_interface, meeting)
+    _join(OWNS, 1, between.worker_interface, meeting)
     rpc.shutdown()
     return {"rpc_pid": os.getpid()}
 
 
 @contextmanager
-def owned(between: Network, meeting: Path, **built: Any) -> Iterator[Any]:
-    """A Decoder in the owner's process, to be called as if it were here. built: what `Decoder.built` takes."""
-    _join(CLIENT, 0, between.client_interface, meeting)
-    owner = rpc.remote(OWNER, Decoder.built, kwargs=built)
+def owned(between: Network, meeting: Path, build: Callable[..., Owned], built: dict[str, Any]) -> Iterator[Any]:
+    """An Owner in the owner's process, to be called as if it were here."""
+    _join(ASKS, 0, between.client_interface, meeting)
+    owner = rpc.remote(OWNS, Owner, args=(build, built))
     yield owner.rpc_sync()
     del owner
     rpc.shutdown()

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from plumbline.disaggregation.runtime.capture import capture
@@ -13,9 +12,6 @@ from plumbline.disaggregation.settings import Shapes
 
 LOCAL, FULL, REMOTE, NO_SEMANTICS, BOTH = "local", "full", "remote", "no_semantics", "both_workers"
 """`both_workers` is no variant: each worker does all the work of `serial`, at once, which is the ceiling of two."""
-
-TOLERANCE = {torch.float32: (1e-4, 1e-5), torch.bfloat16: (5e-2, 5e-2)}
-"""Of what a variant returns against local: relative to each value, and to the largest, or 1 where none is as large."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,18 +80,6 @@ class Workload:
     """From the shapes and the seed."""
     plans: Callable[[Captured, Shapes, Mapping[str, float]], Plans]
     """From the captured program, the shapes, and the seconds of each node of a micro-batch."""
-
-
-def is_close(value: Tensor, expected: Tensor) -> bool:
-    """Whether a variant returns the expected values: integers equal, others within the tolerance of their type.
-
-    Sums in another order differ by rounding errors of the size of the largest, also where their result is near 0.
-    """
-    if value.shape != expected.shape or not value.is_floating_point():
-        return torch.equal(value, expected)
-    relative, absolute = TOLERANCE[value.dtype]
-    largest = float(expected.abs().max().clamp(min=1)) if expected.numel() else 1.0
-    return torch.allclose(value, expected, rtol=relative, atol=absolute * largest)
 
 
 def leave_one_out(full: Policy, names: tuple[str, ...], plan: Callable[[Policy], Plan]) -> dict[str, Plan]:
