@@ -26,6 +26,8 @@ def test_the_study_runs_from_processes_to_figures(measured):
     others = [json.loads(path.read_text()) for path in (measured.study / "trials").glob("block-*/*.json")]
     assert [record["outcome"] for record in others] == ["ok"] * 8
     assert len({pid for record in others for pid in (*record["worker_pids"], record["client_pid"])}) == 24
+    # also in the threads that answer calls, though Snakemake sets MKL_NUM_THREADS to the cores of a job
+    assert [record["owner_threads"] for record in (*records, *others)] == [{"rpc": 1}] * 10
     frame = pd.read_csv(measured.study / "workloads.csv")
     assert set(frame["workload"]) == {"llm_prefill", "vision_cnn", "multimodal_vqa"}
 

@@ -89,7 +89,7 @@ rule data_parallel_train:
     params:
         spec=spec_of("data_parallel.train"),
     shell:
-        "OMP_NUM_THREADS=1 "
+        "OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 "
         + command(
             "data_parallel.train",
             "--checkpoint-seconds {resources.checkpoint_seconds}"
@@ -118,7 +118,7 @@ rule data_parallel_equality:
     params:
         spec=spec_of("data_parallel.equality"),
     shell:
-        "OMP_NUM_THREADS=1 "
+        "OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 "
         + command(
             "data_parallel.equality",
             "--device {resources.device} --timeout-seconds {resources.timeout_seconds}"
@@ -145,7 +145,7 @@ rule data_parallel_comparison:
     params:
         spec=spec_of("data_parallel.comparison"),
     shell:
-        "OMP_NUM_THREADS=1 "
+        "OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 "
         + command(
             "data_parallel.comparison",
             "--timeout-seconds {resources.timeout_seconds} --oversubscribe {resources.oversubscribe}"

@@ -21,7 +21,7 @@ rule disaggregation_measure:
     params:
         spec=spec_of("disaggregation.measure"),
     shell:
-        "OMP_NUM_THREADS=1 "
+        "OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 "
         + command(
             "disaggregation.measure",
             "--output {output:q}",
@@ -69,7 +69,7 @@ if DISAGGREGATION_BLOCK:
         params:
             spec=spec_of("disaggregation.measure_graphs"),
         shell:
-            "OMP_NUM_THREADS=1 "
+            "OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 "
             + command(
                 "disaggregation.measure_graphs",
                 "--graphs {input.graphs:q} --output {output.first:q}",

@@ -226,7 +226,7 @@ rule lr_sweep_diagnose:
     params:
         spec=spec_of("lr_sweep.diagnose"),
     shell:
-        "OMP_NUM_THREADS=1 "
+        "OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 "
         + command(
             "lr_sweep.diagnose",
             "--trials {input.trials:q} --output {output:q}",

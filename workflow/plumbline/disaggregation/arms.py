@@ -94,11 +94,13 @@ class Behind:
 def ended(remotes: Sequence[Remote], owners: Mapping[str, Owner], core: int) -> dict[str, Any]:
     """What the connections have sent, which are closed, and which processes took part, on which cores."""
     pids = {name: owner.process() for name, owner in owners.items()}
+    threads = {name: owner.threads() for name, owner in owners.items()}
     found = counted([one.wire for one in remotes])
     for remote in remotes:
         remote.close()
     return found | {
         "owner_pids": pids,
+        "owner_threads": threads,
         "owner_cores": {name: sorted(os.sched_getaffinity(pid)) for name, pid in pids.items()},
         "client_pid": os.getpid(),
         "client_core": core,

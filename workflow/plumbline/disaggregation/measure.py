@@ -125,6 +125,7 @@ def ask(spec: MeasureSpec, between: Network, secret: bytes, others: Others) -> d
         owners = open_ones.enter_context(others.owned(between, Decoder.built, built))
         variants |= {name: behind(owner, between) for name, owner in owners.items()}
         pids = {name: owner.process() for name, owner in owners.items()}
+        threads = {name: owner.threads() for name, owner in owners.items()}
         contexts = [_turns(spec, variants, context) for context in spec.contexts]
         settled(client.remote.wire.socket)
         kernel, meter = client.remote.wire.kernel(), client.remote.wire.meter
@@ -136,6 +137,7 @@ def ask(spec: MeasureSpec, between: Network, secret: bytes, others: Others) -> d
         "contexts": contexts,
         "client_pid": os.getpid(),
         "owner_pids": pids,
+        "owner_threads": threads,
         "parameters": sum(one.numel() for one in held.model.parameters()),
         "protocol_bytes": protocol,
         "kernel_bytes": counted,

@@ -52,6 +52,8 @@ class MeasureRecord(Record):
     """Of the process that owns rpc's module, as it says itself when it ends."""
     owner_pids: dict[str, int] = {}
     """Of the baselines behind calls: the process that computed, as it told the client."""
+    owner_threads: dict[str, int] = {}
+    """How many threads each of them computed with."""
     capture_seconds: float | None = None
     """What capturing the decode step took, once, before the turns."""
     captured_operations: int | None = None

@@ -72,6 +72,8 @@ class WorkloadRecord(Record):
     """Of the process that owns rpc's module, as it says itself when it ends."""
     owner_pids: dict[str, int] = {}
     """Of the baselines behind calls: the process that computed, as it told the client."""
+    owner_threads: dict[str, int] = {}
+    """How many threads each of them computed with."""
     owner_cores: dict[str, list[int]] = {}
     """The cores that each of them may run on."""
     client_pid: int | None = None

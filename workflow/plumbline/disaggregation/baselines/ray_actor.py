@@ -64,7 +64,7 @@ class Compiled:
         from ray.dag import InputNode
 
         self._get = get
-        self._process = int(get(actor.process.remote()))
+        self._process, self._threads = get([actor.process.remote(), actor.threads.remote()])
         with InputNode() as value:
             self._graph = actor.step.bind(value).experimental_compile()
 
@@ -74,7 +74,11 @@ class Compiled:
 
     def process(self) -> int:
         """The id of the process that computes."""
-        return self._process
+        return int(self._process)
+
+    def threads(self) -> int:
+        """How many threads it computes with."""
+        return int(self._threads)
 
     def close(self) -> None:
         """Ends the graph."""
