@@ -100,6 +100,8 @@ def test_branches_run_on_two_workers_and_meet_on_the_first():
     plans += [schedule(program, Policy.of("weights_resident", "branches"), workers=1)]
     plans += [schedule(program, Policy.of("weights_resident", "wanted_only"))]
     assert [sorted({call.worker for call in plan.calls}) for plan in plans] == [[0, 1], [0, 1], [0], [0]]
+    longest, other, _ = plans[0].calls
+    assert longest.graph.flops > other.graph.flops
     with two_workers(weights) as deployment:
         for plan, outputs in zip(plans, [{"answers"}, set(expected), set(expected), {"answers"}], strict=True):
             deployment.load(plan)

@@ -249,19 +249,25 @@ def _share(program: Captured, micro_batches: int) -> int:
 
 
 def _branches(program: Captured, policy: Policy, workers: int, home: int) -> list[Call]:
-    """A call for each modality, on the workers in turn, and one at home for where they meet."""
+    """A call for each modality, on the workers in turn, and one at home for where they meet.
+
+    The longest is asked for first: a client that shares a core with a worker may be held up once that one has work.
+    """
     graph, routes = _needed(program.at(program.rows), program.wanted, policy)
     modalities = list(dict.fromkeys(one.modality for one in graph.inputs.values()))
     calls: list[Call] = []
     given: dict[str, Made] = {}
     done: set[str] = set()
-    for number, modality in reversed(list(enumerate(modalities))):  # what travels starts first
+    branches = []
+    for number, modality in enumerate(modalities):
         worker = (home + number) % workers
         stays = policy.direct_hop if worker != home else policy.state_resident
         outputs, ways = _branch(graph, modality, routes, Route.HOP if stays else Route.CLIENT)
+        branches.append((outputs, Call(worker=worker, graph=part(graph, outputs), routes=ways)))
+    for outputs, call in sorted(branches, key=lambda one: -one[1].graph.flops):
         given |= {one.ref: Made(len(calls), name) for name, one in outputs.items() if name not in routes}
         done |= outputs.keys() & routes.keys()
-        calls.append(Call(worker=worker, graph=part(graph, outputs), routes=ways))
+        calls.append(call)
     rest = {name: one for name, one in graph.outputs.items() if name not in done}
     fusion = part(graph, rest, list(given))
     made = {name: one for name, one in given.items() if name in fusion.inputs}
