@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import ArrayLike
 
 from plumbline.core.present.formatting import short
@@ -54,7 +54,12 @@ def log_axis(axes: Axes, which: str = "y") -> None:
     axes.set(**{f"{which}scale": "log"})
     low, high = sorted(axis.get_view_interval())
     decades = np.log10(high / low)
-    digits = "123456789" if decades < 0.7 else "1235" if decades < 1.2 else "125" if decades < 2.5 else "1"
+    if decades < 0.7:  # between 0.8 and 1.8, say, there is one round number of a log axis
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+        axis.set_minor_locator(NullLocator())
+        return
+    digits = "1235" if decades < 1.2 else "125" if decades < 2.5 else "1"
 
     def plain(value: float, _: int) -> str:
         return short(value) if f"{value:.6e}"[0] in digits else ""
