@@ -247,7 +247,7 @@ def test_findings_name_the_fastest_engine_what_compression_buys_and_the_limit(wh
         "Memory of base at b1-p4-g32 with engine lean: weights and KV cache take 0.657 MB, 0.224% of the",
         "its perplexity is 41.95, the base's 30.40",
         "Whitened SVD has the lower perplexity at 4 of 4 ratios",
-        "So neither limit is the bottleneck of these trials; overhead between operations is left.",
+        "So neither limit alone is the bottleneck of these trials; overhead between operations",
         " tokens per second, each from its own trial: ",
         "Of 28 trials: 28 ok.",
         "The largest batch that fits, base/lean/p4-g32: at least 5,120; 5,200 did not fit.",

@@ -39,9 +39,7 @@ def test_shared_rows_widen_the_interval_by_nadeau_and_bengios_factor() -> None:
     plain, corrected = (paired_contrast(one, two, test_over_train=ratio) for ratio in (0.0, 2 / 7))
     wider = (1 + 10 * 2 / 7) ** 0.5
     assert (corrected.high - corrected.low) / (plain.high - plain.low) == pytest.approx(wider)
-    assert (corrected.relative_high - corrected.relative_low) / (plain.relative_high - plain.relative_low) == (
-        pytest.approx(wider)
-    )
+    assert corrected.relative_low < plain.relative_low < plain.relative_high < corrected.relative_high
     assert plain.p_value < 0.05 < corrected.p_value
 
 
@@ -60,6 +58,27 @@ def test_relative_difference_agrees_with_a_paired_bootstrap_of_the_ratio() -> No
     assert contrast.relative == pytest.approx(sample.mean() / baseline.mean() - 1)
     assert contrast.relative_low == pytest.approx(theirs.low, abs=0.05 * (theirs.high - theirs.low))
     assert contrast.relative_high == pytest.approx(theirs.high, abs=0.05 * (theirs.high - theirs.low))
+
+
+@given(st.integers(0, 1000), st.floats(0.9, 1.1), st.floats(0, 0.5))
+@settings(max_examples=60, deadline=None)
+def test_relative_interval_ends_where_the_difference_from_that_ratio_begins_to_be_significant(
+    seed: int, ratio: float, shared: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    baseline = rng.uniform(0.4, 0.6, size=8)
+    sample = ratio * baseline + rng.normal(0, 0.03, size=8)
+    found = paired_contrast(sample, baseline, test_over_train=shared)
+    for end in (found.relative_low, found.relative_high):
+        assert paired_contrast(sample, (1 + end) * baseline, test_over_train=shared).p_value == pytest.approx(0.05)
+    assert (found.relative_low <= 0 <= found.relative_high) == (found.low <= 0 <= found.high)
+
+
+def test_relative_interval_has_no_bounds_where_the_baseline_cannot_be_told_from_zero() -> None:
+    found = paired_contrast([1.0, 2.0, 1.5], [0.5, -0.4, 0.1], test_over_train=0)
+    assert math.isfinite(found.relative)
+    assert math.isnan(found.relative_low)
+    assert math.isnan(found.relative_high)
 
 
 @given(series, st.integers(0, 1000))

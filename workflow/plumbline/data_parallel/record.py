@@ -120,7 +120,7 @@ class Difference(Settings):
     @property
     def promise(self) -> str:
         """What the method promises, in words; nothing where there is no promise."""
-        shares = [] if self.relative_bound is None else [f"{100 * self.relative_bound:.2g}% of what training changed"]
+        shares = [] if self.relative_bound is None else [f"{100 * self.relative_bound:.2g}% in the median"]
         return " and ".join([*([] if self.bound is None else [f"{self.bound:g}"]), *shares])
 
     @property

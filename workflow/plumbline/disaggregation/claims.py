@@ -24,7 +24,7 @@ COST = "How close to local is decoding on a worker?"
 FEATURE = "What does each semantic feature save?"
 BASELINE = "How do the baselines compare?"
 GAIN = "What do two workers gain?"
-OTHER = "How fast are the other workloads, and what does each thing that the runtime knows save there?"
+OTHER = "How fast are the other workloads, and what does each feature save there?"
 MODEL = "How well does the cost model predict what it has not seen?"
 CAVEAT = "Caveats"
 QUESTIONS = (COST, FEATURE, BASELINE, GAIN, OTHER, MODEL, CAVEAT)
@@ -99,8 +99,8 @@ def all_claims(
         *_compared(BASELINE, "baselines", ("baselines", "latency"), compared, DOES, "token"),
         *_capture(records),
         *(
-            Claim(GAIN, text, ("workloads.csv", "figures/speedup.pdf", GRAPH_TRIALS))
-            for text in gains_told(speedups(others))
+            Claim(GAIN, text, ("workloads.csv", "contrasts.csv", "figures/speedup.pdf", GRAPH_TRIALS))
+            for text in gains_told(speedups(others), _tested(called))
         ),
         *_called(called),
         *(Claim(MODEL, text, COST_FILES) for text in costs_told(costs)),
@@ -130,18 +130,19 @@ def _cost(found: Sequence[Cell], compared: Sequence[Contrast]) -> Iterator[Claim
     for one in found:
         ratio = with_interval(one.against_local.value, one.against_local.low, one.against_local.high, digits=2)
         where, test = f"{one.link}, context {one.context}", tested.get((one.link, one.context, one.name))
-        shown = ("tables/decode.tex", "contrasts.csv", _trials([one.link]))
+        shown = ("tables/decode.tex", "summary.csv", "contrasts.csv", _trials([one.link]))
         if one.name == CONTROL and test is not None:
             yield Claim(
                 COST,
                 f"{where}: local against itself (A/A) takes {ratio} times as long, {_p(test.p_corrected)}:"
                 f" {'a difference where there is none' if test.is_significant else 'no significant difference'}."
-                " Verdicts on speed (slower, no difference, inconclusive) come from intervals widened by it.",
+                " Verdicts on speed (slower, no difference, inconclusive) come from intervals widened by it, and are"
+                " not corrected for their number.",
                 shown,
             )
         elif one.name == GENERATE:
-            text = f"{where}: transformers' generate takes {ratio} times as long as the worker's loop run locally."
-            yield Claim(COST, text, shown)
+            text = f"{where}: transformers' generate takes {ratio} times as long as the worker's loop run locally"
+            yield Claim(COST, f"{text} ({one.verdict}).", ("tables/decode.tex", "summary.csv", _trials([one.link])))
         elif one.name == FULL and test is not None:
             shows = "is shown to be" if test.is_equivalent else "is not shown to be"
             yield Claim(
@@ -253,6 +254,12 @@ def _caveats(
         yield text, (everywhere,)
     if note := machine_note(machines(records)):
         yield note, (everywhere,)
+
+
+def _tested(called: Sequence[Contrast]) -> dict[tuple[str, str, str], str]:
+    """Workload, link and variant -> its corrected p-value against `full`."""
+    own = [one for one in called if one.base == FULL]
+    return {(one.place.workload, one.place.link, one.name): _p(one.p_corrected) for one in own}
 
 
 def _p(value: float) -> str:

@@ -110,6 +110,8 @@ def costs_told(found: Judged | None) -> Iterator[str]:
         return
     first, *others = scores(found)
     error = _target(first.error <= TARGET_ERROR, f"at most {percent(TARGET_ERROR)}")
+    if first.error <= TARGET_ERROR < first.error_high:
+        error += ", though its interval exceeds that"
     rank = _target(first.spearman >= TARGET_RANK, f"at least {TARGET_RANK:g}")
     regret = _target(first.regret <= TARGET_REGRET, f"at most {percent(TARGET_REGRET)}")
     yield (
@@ -155,7 +157,7 @@ def _worst(micro: Sequence[Prediction]) -> str:
     }
     name = max(errors, key=lambda one: abs(errors[one]))
     side = "fast" if errors[name] < 0 else "slow"
-    return f"Furthest off is {name}, which is predicted {100 * abs(errors[name]):.0f}% too {side}."
+    return f"Furthest off is {name}, which is predicted too {side}, at {100 * (1 + errors[name]):.0f}% of its time."
 
 
 def _target(is_met: bool, text: str) -> str:

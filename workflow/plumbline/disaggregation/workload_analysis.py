@@ -1,6 +1,6 @@
 """What the turns of all blocks say of the workloads of captured graphs: times, traffic, and how near the bound is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -187,12 +187,17 @@ def ratio_text(ratio: Ratio) -> str:
     return with_interval(ratio.value, ratio.low, ratio.high, digits=2)
 
 
-def gains_told(gains: Sequence[Speedup]) -> Iterator[str]:
-    """A sentence for each workload and link: what two workers gain."""
+def gains_told(gains: Sequence[Speedup], tested: Mapping[tuple[str, str, str], str]) -> Iterator[str]:
+    """A sentence for each workload and link: what two workers gain.
+
+    tested: workload, link and variant -> the p-value of what it takes more than `full`, in words.
+    """
     for one in gains:
+        test = tested.get((one.workload, one.link, one.serial))
+        serial = f"{one.serial}, {test}" if test else one.serial
         yield (
             f"{one.workload}, {one.link}: full is {ratio_text(one.speedup)} times as fast as one worker"
-            f" ({one.serial}). Two perfect workers would give {one.ideal:.2f}; two at once do {ratio_text(one.ceiling)}"
+            f" ({serial}). Two perfect workers would give {one.ideal:.2f}; two at once do {ratio_text(one.ceiling)}"
             f" times the work of one here. Of the bound that follows in each round, full reaches"
             f" {ratio_text(one.of_bound)}."
             + (

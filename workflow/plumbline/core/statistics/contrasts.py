@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from numpy.typing import ArrayLike
 
+from plumbline.core.statistics.bootstrap import CONFIDENCE
 from plumbline.core.statistics.effect_sizes import cohens_dz, rank_biserial
 from plumbline.core.statistics.resampled import corrected_mean
-from plumbline.core.statistics.samples import paired, rounded
+from plumbline.core.statistics.samples import Array, paired, rounded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,18 +35,17 @@ def paired_contrast(sample: ArrayLike, baseline: ArrayLike, *, test_over_train: 
     """Compares two series of equal length, paired by position, with the corrected resampled t interval and test.
 
     test_over_train: as for `corrected_mean`; 0 for pairs that share no data, which gives the ordinary paired t-test.
-    The interval of the relative difference is that of the ratio of means to first order (the delta method). It is NaN
-    when the baseline's mean is zero; d_z is infinite when all differences are the same and not zero. Raises ValueError
-    for unequal lengths.
+    The interval of the relative difference holds 0 where that of the difference does (`relative_interval`). It is NaN
+    with its interval when the baseline's mean is zero; d_z is infinite when all differences are the same and not zero.
+    Raises ValueError for unequal lengths.
     """
     first, second = paired(sample, baseline)
     differences = rounded(first - second)
     found = corrected_mean(differences, test_over_train=test_over_train)
     relative = relative_low = relative_high = float("nan")
     if second.mean():
-        ratio = first.mean() / second.mean()
-        linear = corrected_mean(ratio - 1 + (first - ratio * second) / second.mean(), test_over_train=test_over_train)
-        relative, relative_low, relative_high = linear.mean, linear.low, linear.high
+        relative = float(first.mean() / second.mean()) - 1
+        relative_low, relative_high = relative_interval(first, second, test_over_train=test_over_train)
     return Contrast(
         pairs=len(differences),
         difference=found.mean,
@@ -57,3 +58,24 @@ def paired_contrast(sample: ArrayLike, baseline: ArrayLike, *, test_over_train: 
         rank_biserial=rank_biserial(differences),
         cohens_dz=cohens_dz(differences),
     )
+
+
+def relative_interval(first: Array, second: Array, *, test_over_train: float) -> tuple[float, float]:
+    """Fieller's 95% interval (1954, J. R. Stat. Soc. B 16) of mean(first) ÷ mean(second) − 1, of paired values (n,).
+
+    It holds every ratio ρ for which the corrected interval of first − ρ · second holds 0. NaN for a single pair, and
+    where the second mean cannot be told from 0, so that the ratio has no bounds.
+    """
+    n = len(first)
+    if n < 2:
+        return float("nan"), float("nan")
+    from scipy.stats import t  # takes a second to import
+
+    reach = float(t.ppf((1 + CONFIDENCE) / 2, df=n - 1)) ** 2 * (1 / n + test_over_train)
+    (spread, shared), (_, base) = np.cov(first, second) * reach
+    mean, other = float(first.mean()), float(second.mean())
+    square, product = other**2 - base, mean * other - shared
+    if square <= 0:
+        return float("nan"), float("nan")
+    root = max(product**2 - square * (mean**2 - spread), 0.0) ** 0.5
+    return float((product - root) / square) - 1, float((product + root) / square) - 1

@@ -62,10 +62,13 @@ def _equality(record: EqualityRecord) -> Iterator[str]:
             yield f"{name}: unavailable ({one.message})."
         elif one.largest is not None:
             kept = f" ({'within' if one.holds else 'beyond'} {one.promise})" if one.promise else ""
+            of_median = ""
+            if one.relative_bound is not None and one.relative is not None:
+                of_median = f", the median one {100 * one.relative:.2g}% of what training changes"
             agree = "agree" if one.ranks_agree else "do not agree"
             yield (
                 f"{name}: after {record.steps} steps the largest difference from one process is {one.largest:.1e}"
-                f"{kept}; the ranks {agree} bit for bit."
+                f"{of_median}{kept}; the ranks {agree} bit for bit."
             )
 
 
@@ -87,7 +90,10 @@ def _learned(records: Sequence[TrialRecord], trials: pd.DataFrame) -> Iterator[s
     if any(record.epochs for record in records):
         target, reached = time_to_bleu(epochs_frame(records))
         times = "; ".join(f"{name} {seconds:.1f} s" for name, seconds in reached.items())
-        yield f"Training until a validation BLEU of {target:.1f}, which every trial reaches: {times}."
+        yield (
+            f"Training until a validation BLEU of {target:.1f}, the lowest that a trial ends with, in whole epochs of"
+            f" one run each: {times}."
+        )
 
 
 def _predicted(speedups: Sequence[Speedup], predictions: Sequence[Prediction]) -> Iterator[str]:

@@ -128,7 +128,10 @@ def _memory(row: pd.Series, base: pd.Series | None) -> str:
         return text
     times = live / (base["weights_bytes"] + base["kv_bytes"])
     peaks = row["peak_bytes"] / base["peak_bytes"]
-    return f"{text}. That is {times:.2f} times the base's weights and cache, and {peaks:.2f} times its peak"
+    return (
+        f"{text}. That is {times:.2f} times the base's weights and cache, and the peak, of one process each, is"
+        f" {peaks:.2f} times the base's"
+    )
 
 
 def _size(row: pd.Series, base: pd.Series | None) -> str:
@@ -199,7 +202,10 @@ def _limits(trials: pd.DataFrame) -> Iterator[str]:
     elif best["ceiling_share"] >= NEAR:
         yield f"{where}: the limit is its bottleneck."
     else:
-        yield f"{where}. So neither limit is the bottleneck of these trials; overhead between operations is left."
+        yield (
+            f"{where}. So neither limit alone is the bottleneck of these trials; overhead between operations and slower"
+            " kernels are left."
+        )
 
 
 def _scaling(trials: pd.DataFrame) -> Iterator[str]:

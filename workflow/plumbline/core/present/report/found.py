@@ -64,6 +64,7 @@ def find(chapter: Chapter, results: Path, captions: Path, phrases: Sequence[str]
     if not (written.exists() and records.exists()):
         return None
     _, _, findings = written.read_text(encoding="utf-8").partition("\n")
+    merged = read_json(records)
     sentences = re.findall(r"^- (.+)$", findings, flags=re.MULTILINE)
     first = (next((one for one in sentences if phrase in one), None) for phrase in phrases)
     return Found(
@@ -72,7 +73,7 @@ def find(chapter: Chapter, results: Path, captions: Path, phrases: Sequence[str]
         headlines=list(dict.fromkeys(filter(None, first))),
         figures=[_figure(path, results, caption_of(chapter.study, path, captions)) for path in chapter.figures],
         tables=[(path, read_latex(results / path)) for path in chapter.tables if (results / path).exists()],
-        origin=origin(read_json(records)["trials"]),
+        origin=origin([*merged["trials"], *merged.get("workloads", [])]),
     )
 
 
