@@ -43,10 +43,14 @@ def block(number: int, link: str = "loopback", **changes: object) -> MeasureReco
         "capture_seconds": 0.5,
         "captured_operations": 99,
     }
-    values |= {"spec": {"block": number, "link": link}, "contexts": [{"context": 32, "arms": arms, "precise": True}]}
+    values |= {
+        "spec": {"block": number, "link": link, "baselines": BASELINES},
+        "contexts": [{"context": 32, "arms": arms, "precise": True}],
+    }
     return MeasureRecord.model_validate(HEAD | values | changes)
 
 
+BASELINES = ["capture_only", "rpc"]
 CALLS = {"local": 1.0, "control": 1.0, FULL: 0.6, "no_branches": 1.1, "remote": 1.5, "no_semantics": 2.0}
 CALLS |= {"capture_only": 0.9, "rpc": 1.8, "image": 0.6, "text": 0.4, "both_workers": 1.21}
 """Times over those of local: two workers at once do 2 × 1.1 ÷ 1.21 = 1.82 times the work of one."""
@@ -70,7 +74,7 @@ def graphs_block(number: int, link: str = "loopback", **changes: object) -> Work
     ]
     values = {"trial": f"multimodal_vqa-{link}-{number}", "outcome": "ok", "device": "cpu", "link": link}
     values |= {"workload": "multimodal_vqa", "block": number, "arms": arms, "precise": True, "serial": "no_branches"}
-    values |= {"unit": "question", "units": 4, "spec": {"block": number}}
+    values |= {"unit": "question", "units": 4, "spec": {"block": number, "baselines": BASELINES}}
     return WorkloadRecord.model_validate(HEAD | values | changes)
 
 
@@ -129,7 +133,12 @@ def micro_block(number: int, link: str = "loopback", **slowed: float) -> Workloa
             add(f"{program}/rpc", [one], 9 * factor)
             del demands.plans[f"{program}/rpc"]  # nor other systems' calls
     values = {"trial": f"microbenchmark-{link}-{number}", "outcome": "ok", "device": "cpu", "link": link, "arms": arms}
-    values |= {"workload": "microbenchmark", "block": number, "costs": demands, "spec": {"block": number}}
+    values |= {
+        "workload": "microbenchmark",
+        "block": number,
+        "costs": demands,
+        "spec": {"block": number, "baselines": BASELINES},
+    }
     return WorkloadRecord.model_validate(HEAD | values)
 
 

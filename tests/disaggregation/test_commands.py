@@ -46,6 +46,24 @@ def started(key, *options):
         worker.communicate()
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("stream-seconds", "nan"),
+        ("stall-seconds", "0"),
+        ("connections", "0"),
+        ("sessions-gib", "-5"),
+        ("peer", "gpu-2"),
+    ],
+)
+def test_a_number_or_address_that_a_worker_cannot_take_is_one_line(tmp_path, option, value):
+    command = [*PLUMBLINE, "worker", "--listen", "127.0.0.1:0", "--key-file", str(tmp_path / "none.key")]
+    found = subprocess.run([*command, f"--{option}={value}"], capture_output=True, text=True, timeout=60, check=False)
+    assert found.returncode == 1
+    assert (option if option != "peer" else "'gpu-2': is not an address") in found.stderr
+    assert "Traceback" not in found.stderr
+
+
 def test_four_lines_run_a_transformers_model_on_a_worker(tmp_path):
     key = tmp_path / "worker.key"
     assert plumbline("worker-key", str(key)).returncode == 0

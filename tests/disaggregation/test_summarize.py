@@ -271,6 +271,8 @@ def test_the_heat_map_has_every_baseline_in_every_workload_and_says_why_a_cell_i
     assert missing["multimodal_vqa", "loopback", "ray"] == "unavailable: not installed"
     assert missing["llm_decode", "loopback", "ray"] == "not named in `baselines`"
     assert missing["vision_cnn", "1gbit", "full"] == "out of memory (asked for 9 GB)"
+    assert missing["vision_cnn", "1gbit", "rpc"] == "out of memory (asked for 9 GB)"
+    assert missing["vision_cnn", "1gbit", "ray"] == "not named in `baselines`"
     assert (frame["against_local"].isna() == frame["missing"].notna()).all()
     text = (folder / "disaggregation_analysis.md").read_text()
     assert "17 of 35 cells" in text  # six, six, and five, for the operations lack no_semantics here

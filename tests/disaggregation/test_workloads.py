@@ -140,6 +140,8 @@ def test_outputs_are_compared_at_the_scale_of_the_largest_and_never_closer_than_
         assert is_close(rounded + 1e-6 * max(1.0, float(exact.abs().max())), exact.float())
         assert not is_close(rounded + 1e-3 * max(1.0, float(exact.abs().max())), exact.float())
     assert not is_close(torch.tensor([float("nan")]), torch.ones(1))
+    assert not is_close(torch.tensor([torch.inf, -5.0]), torch.tensor([torch.inf, 1.0]))
+    assert not is_close(torch.tensor([100.0, 4.0]).bfloat16(), torch.tensor([100.0, 0.0]).bfloat16())
     assert not is_close(torch.ones(2), torch.ones(1))
     assert not is_close(torch.tensor([3]), torch.tensor([4]))
 

@@ -8,6 +8,7 @@ import torch
 from disaggregation.runtime.graphs import Language, Layers, Towers, captured, two_workers
 from disaggregation.runtime.pairs import SECRET
 from disaggregation.runtime.workers import forked_worker
+from plumbline.core.errors import UserError
 from plumbline.disaggregation.runtime.connection import Bounds
 from plumbline.disaggregation.runtime.deployment import Deployment
 from plumbline.disaggregation.runtime.flat import Weights
@@ -91,6 +92,11 @@ def test_a_pipeline_of_micro_batches_gives_the_whole_batch_and_a_hop_keeps_value
     crossing = IMAGES["image"].nbytes  # as wide as the images
     for with_hop, through_client in zip(costs["split"], costs["direct_hop"], strict=True):
         assert through_client - with_hop >= crossing
+
+
+def test_an_unknown_switch_of_a_policy_is_refused_with_those_that_there_are():
+    with pytest.raises(UserError, match=r"policy: no switch 'pipelin'; there are .*pipeline"):
+        Policy.of("weights_resident", "pipelin")
 
 
 def test_branches_run_on_two_workers_and_meet_on_the_first():

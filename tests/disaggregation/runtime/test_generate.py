@@ -163,6 +163,19 @@ def test_an_error_in_a_streamer_ends_the_session_and_the_connection_goes_on(clie
     assert remote.generate(PROMPT, max_new_tokens=2, eos_token_id=[]).shape == (2, 7)
 
 
+def test_what_a_user_mistypes_is_one_line_with_the_choices(client, key, address):
+    remote = client.seeded(GPT2, "float32", 7)
+    with pytest.raises(UserError, match=r"mode: 'no_stream' does not exist; choose from stream, step"):
+        remote.generate(PROMPT, max_new_tokens=2, mode="no_stream")
+    for prompt in (torch.rand(1, 3), [1, 2, 3]):
+        with pytest.raises(UserError, match="prompt: is not a tensor of token ids"):
+            remote.generate(prompt, max_new_tokens=2)
+    with pytest.raises(UserError, match=r"recover: 'linage' does not exist; choose from none, lineage"):
+        connect(address, key, recover="linage")
+    with pytest.raises(UserError, match="names no worker's address"):
+        connect([], key)
+
+
 def bytes_of(client, steps, mode):
     """Both ways, of a generation for one prompt."""
     meter = client.remote.wire.meter

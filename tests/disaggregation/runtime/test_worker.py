@@ -31,6 +31,7 @@ from plumbline.disaggregation.runtime.protocol import (
     json_object,
 )
 from plumbline.disaggregation.runtime.remote import Remote
+from plumbline.disaggregation.runtime.session import Session
 from plumbline.disaggregation.runtime.weights import RefusedError, Store, held_bytes, skeleton, specs_of
 from plumbline.disaggregation.runtime.wire import Wire
 from plumbline.disaggregation.runtime.worker import Worker
@@ -217,6 +218,21 @@ def test_streamed_tokens_wait_for_each_other_only_while_nothing_else_waits_for_t
     assert [len(first.wire.receive(1.0).body) for _ in range(4)] == [4, 4, 4, 4]
     # the last five of its steps had the worker for themselves
     assert [len(second.wire.receive(1.0).body) for _ in range(4)] == [4, 4, 4, 20]
+
+
+def test_tokens_that_wait_are_sent_before_a_request_that_takes_long_and_before_an_error(served, monkeypatch):
+    served.worker.limits = replace(served.worker.limits, stream_seconds=60.0)
+    first, second = Peer(served), Peer(served)
+    session = first.start(first.load(), [1, 2, 3]).session
+    first.wire.send(Op.STREAM, session, STREAM.pack(1, 20) + struct.pack("<i", 5))
+    served.work(5)  # the first goes at once, the others wait
+    assert len(first.wire.receive(1.0).body) == 4
+    second.load()
+    assert len(first.wire.receive(1.0).body) == 4 * 4
+    monkeypatch.setattr(Session, "decode", lambda self, tokens: 1 / 0)
+    served.work(3)
+    assert len(first.wire.receive(1.0).body) == 4 * 4  # of the four turns that loading took
+    assert first.wire.receive(1.0).op is Op.ERR
 
 
 def test_a_freed_session_and_a_closed_connection_leave_nothing(served):

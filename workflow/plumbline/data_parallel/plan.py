@@ -114,7 +114,7 @@ def _trial(
     }
     name = trial_name(method, scaling, world)
     reads = {"tokens": [tokens], "tokenizer": [tokenizer]}
-    modules = [f"{HERE}.ranks.train", f"{HERE}.methods.{method}"]
+    modules = [f"{HERE}.ranks.torchrun", f"{HERE}.ranks.train", f"{HERE}.methods.{method}"]
     return _target("train", name, f"trials/{name}/record.json", values, reads=reads, modules=modules, is_trial=True)
 
 
@@ -131,7 +131,7 @@ def _equality(settings: DataParallelSettings, seed: int, tokens: Target) -> Targ
         "steps": settings.equality.steps,
         "seed": seed,
     }
-    modules = [f"{HERE}.ranks.equality", *(f"{HERE}.methods.{name}" for name in methods)]
+    modules = [f"{HERE}.ranks.torchrun", f"{HERE}.ranks.equality", *(f"{HERE}.methods.{name}" for name in methods)]
     reads = {"tokens": [tokens]}
     return _target("equality", "equality", "proofs/equality.json", values, reads=reads, modules=modules, is_trial=True)
 
@@ -147,6 +147,10 @@ def _comparison(settings: DataParallelSettings, seed: int, device: str, tokens: 
         "seed": seed,
         "device": device,
     }
-    modules = [f"{HERE}.ranks.compare", *(f"{HERE}.methods.{name}" for name in settings.comparison.methods)]
+    modules = [
+        f"{HERE}.ranks.torchrun",
+        f"{HERE}.ranks.compare",
+        *(f"{HERE}.methods.{name}" for name in settings.comparison.methods),
+    ]
     reads = {"tokens": [tokens]}
     return _target("comparison", "speed", "comparisons/speed.json", values, reads=reads, modules=modules, is_trial=True)

@@ -47,6 +47,7 @@ def cells(records: Sequence[MeasureRecord]) -> list[Cell]:
             name: [arm for part in parts for arm in part.arms if arm.name == name]
             for name in (arm.name for arm in parts[0].arms)
         }
+        arms = {name: many for name, many in arms.items() if len(many) == len(parts)}  # Ray may be gone in later blocks
         seconds = {name: np.concatenate([np.array(arm.seconds) for arm in many]) for name, many in arms.items()}
         blocks = np.repeat(np.arange(len(parts)), [len(part.arms[0].seconds) for part in parts])
         local = np.sqrt(seconds[LOCAL] * seconds[CONTROL])
@@ -76,7 +77,7 @@ def cells(records: Sequence[MeasureRecord]) -> list[Cell]:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Over blocks, where all have one: what a protocol counts is alike in each, what an interface counts is not."""
+    """Over blocks, where all have one. An interface counts others' bytes too, and a stream's frames depend on time."""
     found = list(values)
     return None if None in found else float(np.mean(cast(list[float], found)))
 

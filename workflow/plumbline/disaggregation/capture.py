@@ -14,6 +14,9 @@ from plumbline.disaggregation.runtime.graph import Graph
 from plumbline.disaggregation.settings import Shapes, WorkloadName
 from plumbline.disaggregation.workloads import graphs as captured
 
+SCHEMA = 2
+"""Of graphs.json: changes when a graph's JSON does."""
+
 
 class CaptureSpec(Spec):
     """What decides the graphs."""
@@ -36,13 +39,13 @@ def capture(spec: CaptureSpec, output: Path) -> None:
                 "seconds": seconds,
                 "graphs": {str(rows): json.loads(one.json_text) for rows, one in by_rows.items()},
             }
-    write_text(output, json.dumps({"schema": 1, "workloads": found}, separators=(",", ":")) + "\n")
+    write_text(output, json.dumps({"schema": SCHEMA, "workloads": found}, separators=(",", ":")) + "\n")
 
 
 def read_graphs(path: Path, workload: str) -> tuple[dict[int, Graph], float]:
     """The graphs of a workload by number of rows, and how long capturing them took. Raises UserError."""
     values = read_json(path)
-    if not isinstance(values, dict) or values.get("schema") != 1 or workload not in values.get("workloads", {}):
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA or workload not in values.get("workloads", {}):
         raise UserError(f"{path}: holds no graphs of {workload}; delete it to have it rebuilt")
     found = values["workloads"][workload]
     return {int(rows): Graph.model_validate(one) for rows, one in found["graphs"].items()}, found["seconds"]

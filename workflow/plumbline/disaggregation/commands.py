@@ -42,6 +42,19 @@ def worker(
     from plumbline.disaggregation.runtime.weights import Store
     from plumbline.disaggregation.runtime.worker import Worker
 
+    for option, value, least in (
+        ("--weights-gib", weights_gib, 0.0),
+        ("--session-gib", session_gib, 0.0),
+        ("--sessions-gib", sessions_gib, 0.0),
+        ("--connections", connections, 1),
+        ("--stall-seconds", stall_seconds, 0.001),
+        ("--spin-seconds", spin_seconds, 0.0),
+        ("--stream-seconds", stream_seconds, 0.0),
+    ):
+        if not least <= value < float("inf"):
+            raise UserError(f"{option}: {value:g} is not a number of at least {least:g}")
+    for address in peer or ():
+        parse_address(address)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if models is not None and not models.is_dir():
         raise UserError(f"--models: {models} is not a directory")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from plumbline.core.run.device import torch_device
-from plumbline.disaggregation.arms import Arm, Behind, MeasureGraphsSpec, by_protocol, ended, in_turns
+from plumbline.disaggregation.arms import Arm, Behind, MeasureGraphsSpec, by_protocol, ended, in_turns, introduced
 from plumbline.disaggregation.baselines.others import Others
 from plumbline.disaggregation.baselines.programs import Programs
 from plumbline.disaggregation.capture import read_graphs
@@ -51,6 +51,7 @@ def ask(
     with ExitStack() as open_ones:
         built = {"workload": name, "shapes": spec.shapes, "seed": spec.seed, "device": str(device)}
         owners = open_ones.enter_context(others.owned(between, Programs, built))
+        known = introduced(owners)
         core = bound_to(CLIENT)  # after Ray's daemons have started, which may run on any core
         program = workload.program(spec.shapes, spec.seed)
         for module in (program.module, program.local):
@@ -74,8 +75,9 @@ def ask(
         for baseline, owner in owners.items():
             arms[baseline] = Behind(owner, between, name, program.inputs).arm(baseline, wanted)
         told, is_precise = in_turns(spec, arms, [spec.seed, spec.block, *name.encode()])
-        at_end = ended(remotes, owners, core)
-    return at_end | {
+        at_end = ended(remotes)
+    return (known | at_end) | {
+        "client_core": core,
         "arms": told,
         "costs": demands({**plans.variants, LOCAL: local_plan}).model_dump(mode="json"),
         "precise": is_precise,

@@ -109,7 +109,8 @@ def _reasons(
         own |= {name: ("unavailable", f"unavailable: {text}") for name, text in one.unavailable.items()}
         if not one.ok:
             told = reason(one.outcome, None), reason(one.outcome, one.message)
-            own |= {name: told for name in SEVEN if name not in own}
+            asked = [LOCAL, *BLIND, FULL, *one.spec["baselines"]]
+            own |= {name: told for name in asked if name not in own}
     return found
 
 

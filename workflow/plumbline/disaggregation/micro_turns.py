@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from plumbline.core.run.device import torch_device
-from plumbline.disaggregation.arms import Arm, Behind, MeasureGraphsSpec, by_protocol, ended, in_turns
+from plumbline.disaggregation.arms import Arm, Behind, MeasureGraphsSpec, by_protocol, ended, in_turns, introduced
 from plumbline.disaggregation.baselines.others import Others
 from plumbline.disaggregation.baselines.programs import Programs
 from plumbline.disaggregation.capture import read_graphs
@@ -64,6 +64,7 @@ def ask_micro(
     with ExitStack() as open_ones:
         built = {"workload": MICRO, "shapes": spec.shapes, "seed": spec.seed, "device": str(device)}
         owners = open_ones.enter_context(others.owned(between, Programs, built))
+        known = introduced(owners)
         core = bound_to(CLIENT)  # after Ray's daemons have started, which may run on any core
         arms = _Arms()
         _add_probes(arms, connections()[0])
@@ -75,8 +76,9 @@ def ask_micro(
                 own = f"{name}/{baseline}"
                 arms.turns[own] = Behind(owner, between, name, program.inputs).arm(own, wanted)
         told, is_precise = in_turns(spec, arms.turns, [spec.seed, spec.block])
-        at_end = ended(remotes, owners, core)
-    return at_end | {
+        at_end = ended(remotes)
+    return (known | at_end) | {
+        "client_core": core,
         "arms": told,
         "costs": Demands(work=arms.work, plans=arms.plans).model_dump(mode="json"),
         "precise": is_precise,

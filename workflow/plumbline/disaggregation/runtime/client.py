@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 RETRY_SECONDS = 0.2
+RECOVERS = ("none", "lineage")
 
 
 def connect(
@@ -48,6 +49,10 @@ def connect(
     Raises UserError when the worker cannot be reached or refuses.
     """
     named = [addresses] if isinstance(addresses, str) else list(addresses)
+    if not named:
+        raise UserError("connect: names no worker's address; give HOST:PORT")
+    if recover not in RECOVERS:
+        raise UserError(f"recover: {recover!r} does not exist; choose from {', '.join(RECOVERS)}")
     limits = Limits(spin_seconds=spin_seconds)
     secret = read_key(Path(key_file))
     return Client(named, lambda address: Remote(address, secret, limits, reply_seconds), recover, recover_seconds)

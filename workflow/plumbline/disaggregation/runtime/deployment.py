@@ -78,7 +78,8 @@ class Deployment:
         if [call.worker for call in plan.calls] == [HERE]:
             program, prepared = self._here[plan.calls[0].graph.id]
             found = program.run(prepared, {name: one.to(self.here) for name, one in inputs.items()})
-            return {name: one.cpu() for name, one in found.items()}
+            routes = plan.calls[0].routes
+            return {name: one.cpu() for name, one in found.items() if routes[name] is Route.CLIENT}
         try:
             return _Flight(self, plan, inputs).outputs()
         except BaseException:

@@ -147,6 +147,10 @@ class RemoteModel:
 
         Raises RequestRefusedError, and WorkerLostError with the number of the token that the worker was lost at.
         """
+        if mode not in MODES:
+            raise UserError(f"mode: {mode!r} does not exist; choose from {', '.join(MODES)}")
+        if not isinstance(prompt, Tensor) or prompt.is_floating_point():
+            raise UserError("prompt: is not a tensor of token ids, (rows, length) of an integer type")
         if max_new_tokens < 1:
             raise UserError(f"max_new_tokens: {max_new_tokens} is not above 0")
         given: dict[str, Any] = {

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 
+from plumbline.core.errors import UserError
 from plumbline.disaggregation.runtime.cost_model import HERE
 from plumbline.disaggregation.runtime.graph import Graph, Node, Output, crossing, part
 from plumbline.disaggregation.runtime.rewrites import chosen, last_position
@@ -42,7 +43,11 @@ class Policy:
 
     @classmethod
     def of(cls, *names: str) -> "Policy":
-        """The policy with only these switches on."""
+        """The policy with only these switches on. Raises UserError for a name that is none."""
+        known = [one.name for one in fields(cls)]
+        for name in names:
+            if name not in known:
+                raise UserError(f"policy: no switch {name!r}; there are {', '.join(known)}")
         return cls(**{one.name: one.name in names for one in fields(cls)})
 
     def without(self, name: str) -> "Policy":

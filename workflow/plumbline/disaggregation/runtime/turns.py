@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from plumbline.disaggregation.runtime.connection import Connection
-from plumbline.disaggregation.runtime.protocol import BODY_LIMITS, LAST, Op
+from plumbline.disaggregation.runtime.protocol import BODY_LIMITS, LAST, Op, WireError
 from plumbline.disaggregation.runtime.requests import Task
 from plumbline.disaggregation.runtime.session import Answer
 
@@ -68,6 +68,18 @@ class Turns:
         else:
             task.op, task.tokens, task.ready_at = Op.STREAM, answer.tokens, self.steps
             self._ready.append((connection, task))
+
+    def flush(self, connection: Connection, task: Task) -> None:
+        """Sends what a task has held back. Raises WireError."""
+        if task.unsent:
+            connection.wire.send(task.op, task.handle, task.unsent)
+            task.unsent, task.sent_at = b"", time.monotonic()
+
+    def flush_all(self) -> None:
+        """The same of all tasks that are ready; a connection that has broken is found when its step is done."""
+        for connection, task in self._ready:
+            with suppress(WireError):
+                self.flush(connection, task)
 
     def drop(self, connection: Connection, handle: int) -> None:
         """Forgets the task of a session, if it has one."""

@@ -34,6 +34,8 @@ log = logging.getLogger("plumbline")
 
 MESSAGE_BYTES = 600
 """Of an error's message: JSON may take six times as many."""
+TAKES_LONG = (Op.LOAD, Op.GRAPH, Op.WEIGHTS)
+"""Requests that hold all sessions up: tokens that wait for each other are sent before."""
 LONGEST_SLEEP = 0.5
 """Seconds after which the worker looks whether peers have stalled, and whether it is to stop."""
 
@@ -160,6 +162,8 @@ class Worker:
                 continue
             connection.state = State.OPEN
             try:
+                if frame.op in TAKES_LONG:
+                    self.turns.flush_all()
                 self._handle(connection, frame)
             except RefusedError as error:
                 self._log_refusal(connection.peer, str(error))
@@ -323,6 +327,7 @@ class Worker:
                     answer = session.prefill() if task.tokens is None else session.decode(task.tokens)
             except Exception as error:
                 log.exception("%s: session %d", connection.peer, task.handle)
+                self.turns.flush(connection, task)
                 self._free(connection, task.handle)
                 self._tell(connection, task.handle, "fault", error, task.op.name)
                 return

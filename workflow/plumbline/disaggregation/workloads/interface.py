@@ -10,8 +10,7 @@ from plumbline.disaggregation.runtime.graph import Graph
 from plumbline.disaggregation.runtime.schedule import Captured, Plan, Policy
 from plumbline.disaggregation.settings import Shapes
 
-LOCAL, FULL, REMOTE, NO_SEMANTICS, BOTH = "local", "full", "remote", "no_semantics", "both_workers"
-"""`both_workers` is no variant: each worker does all the work of `serial`, at once, which is the ceiling of two."""
+LOCAL, FULL, REMOTE, NO_SEMANTICS = "local", "full", "remote", "no_semantics"
 
 
 @dataclass(frozen=True, kw_only=True)
