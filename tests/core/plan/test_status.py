@@ -1,6 +1,7 @@
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,10 @@ def test_changed_trials_of_a_summary_are_counted_and_not_listed(house):
     before, after = target(records={"a": "1", "b": "2", "c": "3"}), target(records={"b": "2", "c": "9", "d": "4"})
     house.record(before)
     assert house.state(after).why == ("trials: 1 added, 1 removed, 1 changed",)
+
+
+def test_time_spent_on_a_trial_of_several_records_is_that_of_all(house):
+    several = replace(target(), beside={"others": ["train/b.json"]})
+    house.record(several, seconds=2.0)
+    house.journal(several, {"event": "start", "spec": {}, "time": 0.0}, {"event": "end", "seconds": 9.0, "time": 9.0})
+    assert house.state(several).seconds == 9.0

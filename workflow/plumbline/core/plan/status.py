@@ -124,11 +124,12 @@ def _status_of_output(
             more = f" and {len(causes) - 1} more" if len(causes) > 1 else ""
             why.append(f"its input {causes[0].target.path}{more} is stale")
         return TargetStatus(target=target, state="stale", why=tuple(why))
+    seconds = next((event["seconds"] for event in reversed(events) if event.get("event") == "end"), None)
     if target.is_trial:
         record = read_record(target.file(results))
-        spent = record["seconds"] + lost_seconds(events)
+        own = record["seconds"] if seconds is None or not target.beside else seconds  # of several records: of all
+        spent = own + lost_seconds(events)
         return TargetStatus(target=target, state="done", outcome=record["outcome"], seconds=spent)
-    seconds = next((event["seconds"] for event in reversed(events) if event.get("event") == "end"), None)
     return TargetStatus(target=target, state="done", outcome=Outcome.OK.value, seconds=seconds)
 
 
