@@ -219,14 +219,10 @@ def test_a_frame_has_no_more_waiting_tokens_than_its_operation_allows(key):
     assert torch.equal(found, local(build(GPT2, "float32", 7), prompt, new=7, do_sample=False, eos_token_id=None))
 
 
-def test_each_thing_that_the_runtime_knows_saves_its_bytes(client):
+def test_each_thing_that_the_runtime_knows_saves_its_bytes(key):
     """Logits of a vocabulary, of a whole prompt, and keys and values both ways, counted by hand."""
-    remote, meter = client.seeded(GPT2, "float32", 7), client.remote.wire.meter
-    spent = {}
-    for mode in MODES:
-        before = meter.sent_bytes + meter.received_bytes
-        remote.generate(PROMPT[:1], max_new_tokens=3, eos_token_id=[], mode=mode)
-        spent[mode] = meter.sent_bytes + meter.received_bytes - before
+    with forked_worker(stream_seconds=0.0) as worker, connect(worker.address, key) as client:
+        spent = {mode: bytes_of(client, 3, mode) for mode in MODES}
     logits, token, length = 97 * 4, 2 * 2 * 32 * 4, PROMPT.shape[1]
     assert 3 * logits < spent["logits"] - spent["step"] < 3 * (logits + 64)
     assert spent["whole"] - spent["logits"] >= (length - 1) * logits
