@@ -20,6 +20,7 @@ from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.disaggregation import links, measure, variants
 from plumbline.disaggregation.baselines import ray_actor
 from plumbline.disaggregation.record import MeasureRecord
+from plumbline.disaggregation.runtime.protocol import OVERHEAD_BYTES
 from plumbline.disaggregation.runtime.session import Session
 from plumbline.disaggregation.settings import REMOTE, DisaggregationSettings, ModelSettings
 
@@ -68,7 +69,8 @@ def test_a_block_measures_every_variant_between_processes_of_their_own_and_count
     rounds = {len(arm.seconds) for arm in context.arms}
     assert len(rounds) == 1
     cost = {arm.name: arm.bytes_per_token for arm in context.arms if arm.name in REMOTE}
-    assert cost["no_last_logits"] == cost["no_phase"] == cost["full"]
+    frames = OVERHEAD_BYTES * (spec().tokens - 1) / spec().tokens  # how many tokens go in one depends on their time
+    assert max(abs(cost[name] - cost["full"]) for name in ("no_last_logits", "no_phase")) <= frames
     more = ["full", "no_stream", "no_server_sampling", "remote", "no_state_resident", "no_semantics"]
     assert sorted(more, key=cost.get) == more
     assert cost["no_weights_resident"] * 4 > record.parameters * 4
