@@ -18,8 +18,8 @@ for study in configuration.STUDIES:
 include: "workflow/rules/report.smk"
 
 
-# Summaries and pictures come last: measurements, which take all cores, wait for none of them, and at the end those of all
-# studies share the cores.
+# Summaries and figures come last: measurements, which take all cores, need not wait for them, and in the end the summaries
+# and figures of all studies share the cores.
 for each in workflow.rules:
     if each.name.endswith(("_summarize", "_front", "_figures", "_samples", "_notebook")):
         each.priority = -1

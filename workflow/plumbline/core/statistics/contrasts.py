@@ -35,8 +35,8 @@ def paired_contrast(sample: ArrayLike, baseline: ArrayLike, *, test_over_train: 
     """Compares two series of equal length, paired by position, with the corrected resampled t interval and test.
 
     test_over_train: as for `corrected_mean`; 0 for pairs that share no data, which gives the ordinary paired t-test.
-    The interval of the relative difference holds 0 where that of the difference does (`relative_interval`). It is NaN
-    with its interval when the baseline's mean is zero; d_z is infinite when all differences are the same and not zero.
+    The interval of the relative difference holds 0 where that of the difference does (`relative_interval`); both
+    are NaN when the baseline's mean is zero. d_z is infinite when all differences are the same and not zero.
     Raises ValueError for unequal lengths.
     """
     first, second = paired(sample, baseline)

@@ -138,7 +138,7 @@ class Limits:
     """How long a read tries again and again before it sleeps. Saves the time that waking takes, and costs a core."""
     stream_seconds: float = 0.005
     """How long after a frame of a stream its next tokens may wait for each other, to go in one frame; 0: each goes at
-    once. Nobody sees 5 ms, but sending takes as long as a small model's computation of a tenth of a token."""
+    once. Nobody notices 5 ms, and sending a token took 55 µs of a step of 1.3 ms (README, "Expected outcome")."""
 
 
 class WireError(Exception):
