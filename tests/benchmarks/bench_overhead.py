@@ -1,11 +1,11 @@
 """Whether decoding on a worker over loopback takes longer than the same loop here: `full` against `local` alone.
 
-    python tests/benchmarks/bench_overhead.py --output overhead.json [--blocks 12 --append] [--tokens 50]
+    python tests/benchmarks/bench_overhead.py --output overhead.json [--blocks 12 --append] [--tokens 100]
 
 The study's own processes and variants, with its model: a block is a fresh worker and a fresh client, which take turns
 with local (twice, A/A) in random order. The block is the unit: the mean of its median log ratios, with Student's t, and
 TOST that it is within 5%. To reach: 2% longer at most, and an upper bound of 5%. With --append, blocks are added to
-those that the output holds, so that a few can be measured at a time. About 6 s a block.
+those that the output holds, so that a few can be measured at a time. About 13 s a block.
 """
 
 import argparse
@@ -43,7 +43,12 @@ def turns(spec: measure.MeasureSpec, between: Network, secret: bytes) -> list[li
         prompt = torch.randint(spec.model.vocabulary, (1, spec.contexts[0]), generator=draw)
         expected = variants[GENERATE].generate(prompt, spec.tokens, Clock())
         arms = [
-            Candidate(name=name, run=partial(variants[name].seconds, name, prompt, expected)) for name in (LOCAL, FULL)
+            Candidate(
+                name=name,
+                run=partial(variants[name].seconds, name, prompt, expected),
+                warm=partial(variants[name].warm, prompt, spec.tokens),
+            )
+            for name in (LOCAL, FULL)
         ]
         for arm in arms:
             arm.run()  # warms up
@@ -84,7 +89,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=12)
     parser.add_argument("--append", action="store_true")
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--tokens", type=int, default=50)
+    parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--context", type=int, default=32)
     parser.add_argument("--layers", type=int, default=ModelSettings().layers)
     parser.add_argument("--width", type=int, default=ModelSettings().width)

@@ -168,7 +168,12 @@ def _turns(spec: MeasureSpec, variants: Variants, context: int) -> dict[str, Any
     expected = variants[GENERATE].generate(prompt, spec.tokens, Clock())
     traffic = {name: variant.traffic(name, prompt, expected) for name, variant in variants.items()}  # warms up, too
     arms = {
-        name: Candidate(name=name, run=partial(variant.seconds, name, prompt, expected), work=spec.tokens)
+        name: Candidate(
+            name=name,
+            run=partial(variant.seconds, name, prompt, expected),
+            work=spec.tokens,
+            warm=partial(variant.warm, prompt, spec.tokens),
+        )
         for name, variant in variants.items()
     }
     rounds = interleave(

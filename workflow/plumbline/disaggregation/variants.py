@@ -18,8 +18,10 @@ from plumbline.disaggregation.links import Network
 from plumbline.disaggregation.runtime.client import Client
 from plumbline.disaggregation.runtime.generation import Mode, RemoteModel, Streamer
 from plumbline.disaggregation.runtime.weights import Held
-from plumbline.disaggregation.settings import GENERATE, LOCAL, NO_WEIGHTS, REMOTE
+from plumbline.disaggregation.settings import FULL, GENERATE, LOCAL, NO_WEIGHTS, REMOTE
 
+WARM_TOKENS = 16
+"""At most so many are generated before each turn: after another process's turn, it takes that long to be steady."""
 Generate = Callable[[Tensor, int, Streamer], Tensor]
 """Prompt, number of tokens, and what is told of each -> prompt and tokens."""
 
@@ -48,6 +50,8 @@ class Variant:
     """Bytes both ways and round trips so far: no bytes where they cannot be counted. None where nothing is sent."""
     counted_by: str | None = None
     """`protocol` or `interface`."""
+    warms: Generate | None = None
+    """What warms the processes at work, where `generate` would take long: also a way to generate."""
 
     def seconds(self, name: str, prompt: Tensor, expected: Tensor) -> float:
         """Of one turn. Raises OutcomeError for other tokens than `expected`, those of transformers here."""
@@ -56,6 +60,10 @@ class Variant:
         if not torch.equal(found, expected):
             raise OutcomeError(Outcome.INVALID_OUTPUT, f"{name} generates other tokens than transformers does locally")
         return clock.seconds
+
+    def warm(self, prompt: Tensor, tokens: int) -> None:
+        """The first of the `tokens` of a turn, untimed: afterwards the caches are those of the processes at work."""
+        (self.warms or self.generate)(prompt, min(tokens, WARM_TOKENS), Clock())
 
     def traffic(self, name: str, prompt: Tensor, expected: Tensor) -> dict[str, Any]:
         """Bytes and round trips of one turn, per token, as a record has them."""
@@ -103,7 +111,10 @@ def on_worker(client: Client, remote: RemoteModel, held: Held) -> dict[str, Vari
 
     ways: dict[str, Generate] = {name: partial(decode, cast(Mode, mode)) for name, mode in REMOTE.items()}
     ways[NO_WEIGHTS] = partial(_uploading, client, _stranger(held))
-    return {name: Variant(generate=way, counted=counted, counted_by="protocol") for name, way in ways.items()}
+    warms = ways[FULL]
+    return {
+        name: Variant(generate=way, warms=warms, counted=counted, counted_by="protocol") for name, way in ways.items()
+    }
 
 
 def behind(owner: Owner, between: Network) -> Variant:

@@ -40,12 +40,18 @@ def memory_errors() -> Iterator[None]:
     """Turns torch's own out-of-memory errors, GPU or CPU, into MemoryError."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(_first_line(error)) from error
     except (RuntimeError, OSError) as error:
-        if any(phrase in str(error) for phrase in OUT_OF_MEMORY):
-            raise MemoryError(_first_line(error)) from error
+        if (named := memory_error(error)) is not None:
+            raise named from error
         raise
+
+
+def memory_error(error: Exception) -> MemoryError | None:
+    """What one of torch's own out-of-memory errors, GPU or CPU, is called here; None for any other error."""
+    is_one = isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, (RuntimeError, OSError)) and any(phrase in str(error) for phrase in OUT_OF_MEMORY)
+    )
+    return MemoryError(_first_line(error)) if is_one else None
 
 
 def omp_threads() -> int | None:

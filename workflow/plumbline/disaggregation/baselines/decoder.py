@@ -28,14 +28,14 @@ class Decoder:
 
     def prefill(self, prompt: Tensor) -> Tensor:
         """(rows, length) tokens -> the (rows,) that follow, on the CPU. What was kept of another prompt is dropped."""
-        device = self.held.model.device
+        device = self.held.device
         self._session = Session(self.held, prompt.to(device), None, Sampling(), Reply.TOKENS)
         return cast(Tensor, self._session.prefill().tokens).cpu()
 
     def decode(self, tokens: Tensor) -> Tensor:
         """(rows,) tokens -> the (rows,) that follow, on the CPU. A prompt must have come before."""
         assert self._session is not None
-        return cast(Tensor, self._session.decode(tokens.to(self.held.model.device)).tokens).cpu()
+        return cast(Tensor, self._session.decode(tokens.to(self.held.device)).tokens).cpu()
 
     def step(self, tokens: Tensor) -> Tensor:
         """(rows, length) tokens of a prompt, or the (rows,) of a step -> the (rows,) that follow."""

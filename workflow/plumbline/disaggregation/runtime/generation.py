@@ -169,15 +169,15 @@ class RemoteModel:
         request = Request(prompt=prompt.long(), mask=mask, sampling=sampling, steps=max_new_tokens, mode=mode)
         if streamer is not None:
             streamer.put(prompt)
-        found = [prompt.long()]
+        found: list[Tensor] = []
         with closing(self._lasting(request)) as steps:  # an error in the streamer ends the session
             for tokens in steps:
-                found.append(tokens[:, None])
+                found.append(tokens)
                 if streamer is not None:
                     streamer.put(tokens)
         if streamer is not None:
             streamer.end()
-        return torch.cat(found, 1)
+        return torch.cat([request.prompt, torch.stack(found, 1)], 1)
 
     def _lasting(self, request: Request) -> Generator[Tensor, None, None]:
         """The tokens of each step. After a loss, the steps that were seen are replayed, and compared."""
@@ -291,5 +291,4 @@ def _unpacked(answer: Frame, rows: int, most: int) -> list[Tensor]:
     steps, rest = divmod(len(answer.body), 4 * rows)
     if rest or not 1 <= steps <= most:
         raise PeerGoneError(f"answered {len(answer.body)} bytes for the tokens of {rows} rows in at most {most} steps")
-    values = struct.iter_unpack(f"<{rows}i", answer.body)
-    return [torch.tensor(one) for one in values]
+    return list(torch.tensor(list(struct.iter_unpack(f"<{rows}i", answer.body))).unbind())

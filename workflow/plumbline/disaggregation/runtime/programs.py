@@ -214,7 +214,7 @@ class Programs:
     @property
     def is_ready(self) -> bool:
         """Whether a run can be done now."""
-        return any(self._can_go(one) for one in self._turns)
+        return bool(self._turns) and any(map(self._can_go, self._turns))
 
     def _can_go(self, connection: "Connection") -> bool:
         hosted = self._hosted[connection]

@@ -2,7 +2,7 @@
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -38,8 +38,8 @@ class Task:
     steps: int = 1
     ready_at: int = 0
     """How many steps the worker had done when this one became ready."""
-    unsent: bytes = b""
-    """Tokens of earlier steps that go with those of the next."""
+    unsent: list[Tensor] = field(default_factory=list)
+    """(rows,) tokens of each earlier step that go with those of the next."""
     sent_at: float = 0.0
     """When tokens were last sent, by the monotonic clock."""
 
@@ -168,7 +168,8 @@ def steps(frame: Frame, session: Session, bounds: Bounds, budget: Budget, device
 
 
 def _check_tokens(tokens: Tensor, held: Held) -> None:
-    if bool((tokens < 0).any() or (tokens >= held.vocabulary).any()):
+    least, most = torch.aminmax(tokens)
+    if int(least) < 0 or int(most) >= held.vocabulary:
         raise RefusedError(f"a token is outside the vocabulary of {held.vocabulary}")
 
 

@@ -1,6 +1,5 @@
 """A session: the state of one batch in one model, which only its connection may continue."""
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from plumbline.disaggregation.runtime.sampling import Sampler, Sampling
 from plumbline.disaggregation.runtime.weights import Held, RefusedError
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    pass
 
 
 @dataclass(frozen=True)
@@ -44,13 +43,12 @@ class Session:
         self.sampler = Sampler(sampling, self.rows, prompt.device)
         self._prompt = prompt
         self._mask = mask if mask is not None and not bool((mask == 1).all()) else None
-        accepted = inspect.signature(held.model.forward).parameters
         self._more: dict[str, Any] = {"use_cache": True}
         self._keeps_all_logits = reply is Reply.ALL_LOGITS or bool(flags & EVERY_POSITION)
-        if "logits_to_keep" in accepted and not self._keeps_all_logits:
+        if "logits_to_keep" in held.arguments and not self._keeps_all_logits:
             self._more["logits_to_keep"] = 1
         self._knows_phases = not flags & NO_PHASE
-        self._has_positions = "position_ids" in accepted
+        self._has_positions = "position_ids" in held.arguments
         self._positions = _positions(prompt, self._mask)
         self._cache: Any = None
         self.awaited: list[tuple[torch.dtype, torch.Size]] = []
@@ -140,30 +138,22 @@ def check_room(held: Held, rows: int, length: int, most_bytes: int) -> int:
     """Bytes of state of `rows` of `length` tokens. Raises RefusedError when they exceed the model's positions, or
     `most_bytes`.
     """
-    config = held.model.config.get_text_config(decoder=True)
-    positions = getattr(config, "max_position_embeddings", None)
+    positions = getattr(held.config, "max_position_embeddings", None)
     if positions is not None and length > positions:
         raise RefusedError(f"{length} tokens: the model has {positions} positions")
-    if (size := rows * length * state_bytes_per_token(config, held.model.dtype)) > most_bytes:
+    if (size := rows * length * held.state_bytes_per_token) > most_bytes:
         raise RefusedError(f"a state of {size} bytes: a session may have {most_bytes}")
     return size
 
 
 def check_logits(held: Held, rows: int, positions: int, most_bytes: int) -> int:
     """Bytes of a step's logits and of their copy in float32. Raises RefusedError when they exceed `most_bytes`."""
-    size = rows * positions * held.vocabulary * (held.model.dtype.itemsize + torch.float32.itemsize)
+    size = rows * positions * held.vocabulary * (held.dtype.itemsize + torch.float32.itemsize)
     if size > most_bytes:
         raise RefusedError(
             f"logits of {size} bytes: a session may have {most_bytes}; send fewer rows or a shorter prompt"
         )
     return size
-
-
-def state_bytes_per_token(config: "PretrainedConfig", dtype: torch.dtype) -> int:
-    """Keys and values of one token in all layers, for models that keep all of them."""
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * width * dtype.itemsize)
 
 
 def can_ship(held: Held) -> bool:
@@ -176,7 +166,7 @@ def can_ship(held: Held) -> bool:
 def _new_cache(held: Held) -> Any:
     from transformers import DynamicCache
 
-    return DynamicCache(config=held.model.config.get_text_config(decoder=True))
+    return DynamicCache(config=held.config)
 
 
 def _positions(prompt: Tensor, mask: Tensor | None) -> Tensor:

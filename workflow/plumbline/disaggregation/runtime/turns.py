@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 
 import torch
@@ -11,6 +12,9 @@ from plumbline.disaggregation.runtime.connection import Connection
 from plumbline.disaggregation.runtime.protocol import BODY_LIMITS, LAST, Op, WireError
 from plumbline.disaggregation.runtime.requests import Task
 from plumbline.disaggregation.runtime.session import Answer
+
+TOKEN_BYTES = 4
+"""Of a token in a frame."""
 
 
 class Turns:
@@ -56,13 +60,12 @@ class Turns:
         if answer.tensors:
             connection.expect_states()
         if answer.tokens is not None:
-            task.unsent += _packed(answer.tokens)
+            task.unsent.append(answer.tokens)
         has_ended = task.session.sampler.has_ended
         is_last = task.steps == 0 or has_ended
         flags = LAST if has_ended or (is_last and task.op is Op.STREAM) else 0
         if is_last or not (is_alone and _may_wait(task, connection.wire.limits.stream_seconds)):
-            connection.wire.send(task.op, task.handle, task.unsent, answer.tensors, flags)
-            task.unsent, task.sent_at = b"", time.monotonic()
+            _send(connection, task, answer.tensors, flags)
         if is_last:
             del self._tasks[task.handle]
         else:
@@ -72,8 +75,7 @@ class Turns:
     def flush(self, connection: Connection, task: Task) -> None:
         """Sends what a task has held back. Raises WireError."""
         if task.unsent:
-            connection.wire.send(task.op, task.handle, task.unsent)
-            task.unsent, task.sent_at = b"", time.monotonic()
+            _send(connection, task)
 
     def flush_all(self) -> None:
         """The same of all tasks that are ready; a connection that has broken is found when its step is done."""
@@ -92,9 +94,16 @@ def _may_wait(task: Task, seconds: float) -> bool:
     """Whether the tokens of a step may go with those of the next, which fit into the same frame."""
     if task.op is not Op.STREAM or time.monotonic() - task.sent_at >= seconds:
         return False
-    return len(task.unsent) + 4 * task.session.rows <= BODY_LIMITS[Op.STREAM]
+    return TOKEN_BYTES * task.session.rows * (len(task.unsent) + 1) <= BODY_LIMITS[Op.STREAM]
 
 
-def _packed(tokens: Tensor) -> bytes:
-    """4 bytes a token."""
-    return tokens.to("cpu", torch.int32).numpy().tobytes()
+def _send(connection: Connection, task: Task, tensors: Sequence[Tensor] = (), flags: int = 0) -> None:
+    """Sends the tokens that a task holds, in the order of its steps. Raises WireError."""
+    connection.wire.send(task.op, task.handle, _packed(task.unsent), tensors, flags)
+    task.unsent.clear()
+    task.sent_at = time.monotonic()
+
+
+def _packed(steps: Sequence[Tensor]) -> bytes:
+    """4 bytes a token, step by step."""
+    return torch.stack(list(steps)).to("cpu", torch.int32).numpy().tobytes() if steps else b""

@@ -4,11 +4,13 @@ A config comes from a client. It never leads to code of someone else's: keys tha
 """
 
 import hashlib
+import inspect
 import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from plumbline.core.errors import UserError, one_line
 from plumbline.disaggregation.runtime import buffers
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 REFUSED = ("auto_map", "quantization_config", "attn_implementation")
@@ -172,10 +174,38 @@ class Held:
     bytes: int
     users: int = 0
 
-    @property
+    @cached_property
+    def config(self) -> "PretrainedConfig":
+        """The part of the model's config that describes its decoder."""
+        return self.model.config.get_text_config(decoder=True)
+
+    @cached_property
     def vocabulary(self) -> int:
         """Number of tokens that the model knows."""
-        return int(self.model.config.get_text_config(decoder=True).vocab_size)
+        return int(self.config.vocab_size)
+
+    @cached_property
+    def state_bytes_per_token(self) -> int:
+        """Keys and values of one token in all layers, for models that keep all of them."""
+        config = self.config
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return int(2 * config.num_hidden_layers * heads * width * self.dtype.itemsize)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; transformers looks it up anew each time."""
+        return self.model.dtype
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the weights are; transformers looks it up anew each time."""
+        return self.model.device
+
+    @cached_property
+    def arguments(self) -> frozenset[str]:
+        """Names of what the model's `forward` takes."""
+        return frozenset(inspect.signature(self.model.forward).parameters)
 
 
 class Store:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from plumbline.core.errors import one_line
-from plumbline.core.run.device import memory_errors
+from plumbline.core.run.device import memory_error, memory_errors
 from plumbline.disaggregation.runtime import programs, requests
 from plumbline.disaggregation.runtime.connection import Bounds, Budget, Connection, State
 from plumbline.disaggregation.runtime.handshake import answer_hello
@@ -323,13 +323,12 @@ class Worker:
         (connection, task), session = ready, ready[1].session
         try:
             try:
-                with memory_errors():
-                    answer = session.prefill() if task.tokens is None else session.decode(task.tokens)
+                answer = session.prefill() if task.tokens is None else session.decode(task.tokens)
             except Exception as error:
                 log.exception("%s: session %d", connection.peer, task.handle)
                 self.turns.flush(connection, task)
                 self._free(connection, task.handle)
-                self._tell(connection, task.handle, "fault", error, task.op.name)
+                self._tell(connection, task.handle, "fault", memory_error(error) or error, task.op.name)
                 return
             is_alone = not (self.turns.is_ready or self.programs.is_ready)
             self.turns.answer(connection, task, answer, is_alone=is_alone)

@@ -179,7 +179,8 @@ def _interleaved(
         for worker in workers:
             worker.wait_until_loaded()
         first, second = (
-            Candidate(name=name, run=worker.seconds) for name, worker in zip((FIRST, SECOND), workers, strict=True)
+            Candidate(name=name, run=worker.seconds, warm=worker.seconds)
+            for name, worker in zip((FIRST, SECOND), workers, strict=True)
         )
         return interleave(
             first,
