@@ -228,6 +228,6 @@ def test_values_of_a_session_are_bounded():
         handle = deployment.handle(plan.calls[0], plan)
         for number in range(30):
             body = EXEC.pack(number, 1, 1) + b"\x01\0\0\0\0\x02" + HANDLE.pack(number)
-            remote.wire.send_all(Op.EXEC, handle, body, [torch.zeros(6, 8)])
+            remote.wire.send_all(Op.EXEC, handle, body, [torch.zeros(6, 8)], seconds=1.0)
         with pytest.raises(RequestRefusedError, match=r"of at most 4000|bytes wait already"):
             remote.answer(Op.EXEC)

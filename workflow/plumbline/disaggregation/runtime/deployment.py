@@ -5,6 +5,7 @@ waits for it to read.
 """
 
 import select
+import time
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,6 +15,7 @@ from plumbline.disaggregation.runtime.cost_model import HERE
 from plumbline.disaggregation.runtime.flat import Weights
 from plumbline.disaggregation.runtime.graph import Graph
 from plumbline.disaggregation.runtime.hosted import EXEC, HANDLE, PLACE, PRIVATE, WEIGHTS, Source, Way
+from plumbline.disaggregation.runtime.liveness import LOOK_SECONDS
 from plumbline.disaggregation.runtime.program import Program
 from plumbline.disaggregation.runtime.protocol import Op, PeerGoneError, json_object
 from plumbline.disaggregation.runtime.remote import Remote, RequestRefusedError
@@ -184,8 +186,12 @@ class _Flight:
                 raise PeerGoneError("the connection is closed, perhaps after a request that was cut off; connect again")
             poll.register(number, select.POLLIN | (select.POLLOUT if remote.wire.has_unsent else 0))
         seconds = max(one.reply_seconds for one in remotes.values())
-        if not (events := poll.poll(1000 * seconds)):
-            raise PeerGoneError(f"the workers have been silent for {seconds:g} s")
+        until = time.monotonic() + seconds
+        while not (events := poll.poll(1000 * LOOK_SECONDS)):
+            for remote in remotes.values():
+                remote.wire.check_alive()
+            if time.monotonic() > until:
+                raise PeerGoneError(f"the workers have been silent for {seconds:g} s")
         for number, event in events:
             remote = remotes[number]
             if event & select.POLLOUT:

@@ -69,7 +69,7 @@ class Remote:
         if self.wire.socket.fileno() < 0:
             raise PeerGoneError("the connection is closed, perhaps after a request that was cut off; connect again")
         self.wire.meter.round_trips += 1
-        self.wire.send_all(op, session, body, tensors, flags)
+        self.wire.send_all(op, session, body, tensors, flags, seconds=self.reply_seconds)
 
     def _next(self, op: Op) -> Frame:
         frame = self.wire.receive(self.reply_seconds)
