@@ -26,6 +26,7 @@ from plumbline.core.statistics.rates import ratio_over_rounds
 from plumbline.disaggregation import measure
 from plumbline.disaggregation.links import Network, network
 from plumbline.disaggregation.runtime.client import Client
+from plumbline.disaggregation.runtime.protocol import Limits
 from plumbline.disaggregation.runtime.weights import Held, build
 from plumbline.disaggregation.settings import FULL, GENERATE, LOCAL, MARGIN, ModelSettings
 from plumbline.disaggregation.variants import Clock, here, on_worker
@@ -62,7 +63,7 @@ def block(number: int, options: argparse.Namespace) -> list[list[float]]:
         {"model": ModelSettings(layers=options.layers, width=options.width), "contexts": [options.context]}
         | {"tokens": options.tokens, "baselines": [], "link": "loopback", "block": number, "min_rounds": 20}
         | {"seconds": options.seconds, "precision": 0.0, "spin_seconds": options.spin, "seed": 0, "device": "cpu"}
-        | {"code": "", "inputs": ""}
+        | {"stream_seconds": Limits().stream_seconds, "code": "", "inputs": ""}
     )
     secret = secrets.token_bytes(32)
     with closing(network("loopback")) as between:

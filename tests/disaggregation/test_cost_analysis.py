@@ -96,7 +96,7 @@ def test_the_program_that_is_furthest_off_is_said_to_be_predicted_too_fast_or_to
 def test_another_workload_is_predicted_by_a_calibration_that_has_not_seen_it():
     work = {"towers": Work(operations=50, parts=[(1e9, 1e6, 50)])}
     plans = {name: [CallDemand(worker=0, work="towers", sent_bytes=1e5)] for name in ("full", "no_branches")}
-    plans["local"] = [CallDemand(worker=-1, work="towers")]
+    plans["capture_only"] = [CallDemand(worker=-1, work="towers")]
     other = graphs_block(0, costs=Demands(work=work, plans=plans))
     found = {one.variant: one for one in judged([*blocks(), other]).predictions if one.workload == other.workload}
     assert found.keys() == plans.keys()
@@ -120,9 +120,9 @@ def pipeline_block(number, first_half=0.5):
         "full": pipeline,
         "no_pipeline": [CallDemand(worker=0, work="part", sent_bytes=5e4, returned_bytes=400)] * 16,
         "remote": [CallDemand(worker=0, work="whole", sent_bytes=8e5, returned_bytes=6400)],
-        "local": [CallDemand(worker=HERE, work="whole")],
+        "capture_only": [CallDemand(worker=HERE, work="whole")],
     }
-    times = {"local": 0.06, "control": 0.06, "full": 0.05, "no_pipeline": 0.09, "remote": 0.04}
+    times = {"local": 0.03, "control": 0.03, "capture_only": 0.06, "full": 0.05, "no_pipeline": 0.09, "remote": 0.04}
     arms = [
         {"name": name, "seconds": [one] * ROUNDS, "bytes": None, "round_trips": None} for name, one in times.items()
     ]
@@ -135,7 +135,7 @@ def pipeline_block(number, first_half=0.5):
 def test_one_worker_may_take_a_pipelines_whole_batch_in_one_call():
     (place,) = (one for one in judged([*blocks(), pipeline_block(0)]).placements if one.family == "vision_cnn")
     assert place.best == "remote"
-    assert place.worker_regret == 0
+    assert place.worker_regret == 0  # local is faster here, but nothing can place a program's module
     assert place.here_regret == pytest.approx(0.06 / 0.04 - 1)
 
 

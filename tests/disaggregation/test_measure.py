@@ -42,6 +42,7 @@ def spec(**changes):
         "baselines": [],
         "precision": 0.02,
         "spin_seconds": 0.0,
+        "stream_seconds": 0.005,
         "seed": 0,
         "device": "cpu",
         "code": "",
@@ -77,6 +78,17 @@ def test_a_block_measures_every_variant_between_processes_of_their_own_and_count
     arms = {arm.name: arm for arm in context.arms}
     assert {name for name, arm in arms.items() if arm.bytes_per_token is None} == set(arms) - set(REMOTE)
     assert arms["rpc"].round_trips_per_token == arms["no_server_sampling"].round_trips_per_token * 4 / 5  # no FREE
+
+
+def test_streamed_tokens_wait_for_each_other_as_long_as_the_setting_says(tmp_path):
+    """Of four tokens three are streamed: each in a frame of its own, or all in one."""
+    cost = []
+    for seconds in (0.0, 60.0):
+        record = measured(tmp_path, stream_seconds=seconds)
+        assert record.ok, record.message
+        assert record.spec["stream_seconds"] == seconds
+        cost += [arm.bytes_per_token for arm in record.contexts[0].arms if arm.name == "full"]
+    assert cost[0] - cost[1] == 2 * OVERHEAD_BYTES / 4
 
 
 def test_other_tokens_are_the_outcome_invalid_output(tmp_path, monkeypatch):

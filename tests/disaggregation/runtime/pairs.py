@@ -27,9 +27,9 @@ def unix_pair(**limits):
     return as_client(Wire(first, Limits(**limits))), as_worker(Wire(second, Limits(**limits)))
 
 
-def tcp_pair(**limits):
-    """(client, worker) over loopback."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+def tcp_pair(listening=None, **limits):
+    """(client, worker) over loopback, or wherever a socket listens."""
+    with listening or socket.create_server(("127.0.0.1", 0)) as listening:
         first = socket.create_connection(listening.getsockname())
         second, _ = listening.accept()
     return as_client(Wire(first, Limits(**limits))), as_worker(Wire(second, Limits(**limits)))

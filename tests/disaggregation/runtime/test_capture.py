@@ -100,6 +100,31 @@ def test_a_part_computes_only_what_its_outputs_need():
     torch.testing.assert_close(run(small, weights, TOKENS)["state"], expected["state"])
 
 
+class Last(nn.Module):
+    """What a language model computes of the hidden values of the last position."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head = head
+
+    def forward(self, hidden):
+        return self.head(hidden)[:, -1].argmax(-1)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_last_position_and_its_token_cost_what_a_module_of_them_alone_costs(bias):
+    """The weights of the head are read whole, however few positions go through it."""
+    model = Language()
+    model.head = nn.Linear(8, 11, bias=bias)
+    program, _, _ = captured(model, TOKENS, ("logits", "state"), ("logits",), (2,))
+    found = chosen(last_position(program.at(2), "logits"), "logits", "token")
+    alone, _ = capture(Last(model.head), {"hidden": torch.ones(2, 1, 8)}, ["token"], model="test", phase="forward")
+    for op in ("aten.linear.default", "aten.argmax.default"):
+        told, expected = ([node.parts for node in graph.nodes if node.op == op] for graph in (found, alone))
+        assert told == expected
+        assert len(told) == 1
+
+
 def test_the_last_position_alone_is_computed_and_its_token_chosen():
     program, weights, expected = language()
     last = last_position(program.at(2), "logits")

@@ -14,8 +14,8 @@ from plumbline.disaggregation.runtime.deployment import Deployment
 from plumbline.disaggregation.runtime.flat import Weights
 from plumbline.disaggregation.runtime.hosted import EXEC, HANDLE, PEER_SEND, WEIGHTS
 from plumbline.disaggregation.runtime.protocol import Op
-from plumbline.disaggregation.runtime.remote import Remote, RequestRefusedError
-from plumbline.disaggregation.runtime.schedule import Policy, cut, one_by_one, schedule, staged
+from plumbline.disaggregation.runtime.remote import ClosedError, Remote, RequestRefusedError
+from plumbline.disaggregation.runtime.schedule import Policy, cut, here, one_by_one, schedule, staged
 
 TOKENS = {"tokens": torch.arange(20).reshape(4, 5) % 11}
 IMAGES = {"image": torch.randn(6, 8, generator=torch.Generator().manual_seed(0))}
@@ -206,6 +206,40 @@ def test_what_does_not_fit_is_refused_with_its_reason_and_the_connection_goes_on
         asking.remote.close()
 
 
+@pytest.mark.parametrize("where", ["worker", "here"])
+def test_inputs_that_do_not_fit_a_plan_are_one_line_with_what_it_takes_and_nothing_is_sent(where):
+    program, weights, expected = layers()
+    pipeline = Policy.of("weights_resident", "wanted_only", "pipeline", "direct_hop")
+    plan = here(program) if where == "here" else schedule(program, pipeline, micro_batches=6)
+    image = IMAGES["image"]
+    wrong = {
+        "image is missing; the plan takes image": {"img": image},
+        r"image must be a tensor of float32 \[6, 8\], and is a list": {"image": image.tolist()},
+        r"image must be a tensor of float32 \[6, 8\], and is of float64 \[6, 8\]": {"image": image.double()},
+        r"float32 \[6, 8\], and is of float32 \[5, 8\]": {"image": image[:5]},
+        r"float32 \[6, 8\], and is of float32 \[7, 8\]": {"image": image[[0, *range(6)]]},
+        r"float32 \[6, 8\], and is of float32 \[6, 9\]": {"image": torch.zeros(6, 9)},
+    }
+    with two_workers(weights) as deployment:
+        deployment.load(plan)
+        for told, inputs in wrong.items():
+            before = [one.wire.meter.sent_bytes for one in deployment.remotes]
+            with pytest.raises(UserError, match=told):
+                deployment.run(plan, inputs)
+            assert [one.wire.meter.sent_bytes for one in deployment.remotes] == before
+        torch.testing.assert_close(deployment.run(plan, IMAGES | {"more": image})["scores"], expected["scores"])
+
+
+def test_a_deployment_whose_connection_was_closed_says_so():
+    program, weights, _ = layers()
+    plan = schedule(program, Policy.of("weights_resident", "wanted_only"))
+    with two_workers(weights) as deployment:
+        deployment.load(plan)
+        deployment.remotes[1].close()
+        with pytest.raises(ClosedError, match="the client has closed its connection"):
+            deployment.run(plan, IMAGES)
+
+
 def test_the_loss_of_a_peer_is_told_with_its_address():
     program, weights, _ = layers()
     plan = schedule(program, Policy.of("weights_resident", "wanted_only", "pipeline", "direct_hop"), micro_batches=6)
@@ -228,6 +262,6 @@ def test_values_of_a_session_are_bounded():
         handle = deployment.handle(plan.calls[0], plan)
         for number in range(30):
             body = EXEC.pack(number, 1, 1) + b"\x01\0\0\0\0\x02" + HANDLE.pack(number)
-            remote.wire.send_all(Op.EXEC, handle, body, [torch.zeros(6, 8)])
+            remote.wire.send_all(Op.EXEC, handle, body, [torch.zeros(6, 8)], seconds=1.0)
         with pytest.raises(RequestRefusedError, match=r"of at most 4000|bytes wait already"):
             remote.answer(Op.EXEC)

@@ -1,6 +1,7 @@
 """A model on a worker generates the tokens that transformers' `generate` gives here."""
 
 import signal
+import socket
 import struct
 import threading
 import time
@@ -25,10 +26,10 @@ from plumbline.disaggregation.runtime.protocol import (
     Reply,
     json_bytes,
 )
-from plumbline.disaggregation.runtime.remote import RequestRefusedError
+from plumbline.disaggregation.runtime.remote import ClosedError, RequestRefusedError
 from plumbline.disaggregation.runtime.sampling import Sampling
 from plumbline.disaggregation.runtime.session import Session
-from plumbline.disaggregation.runtime.weights import Held, RefusedError, Store, build, held_bytes
+from plumbline.disaggregation.runtime.weights import Held, RefusedError, Store, build, held_bytes, skeleton
 
 PROMPT = torch.tensor([[5, 17, 3, 42, 8], [9, 9, 30, 1, 77]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
@@ -321,7 +322,7 @@ def test_after_a_request_that_was_cut_off_no_call_takes_its_answer(key):
             remote.generate(PROMPT, max_new_tokens=1)
         worker.send(signal.SIGCONT)
         time.sleep(0.2)
-        with pytest.raises(WorkerLostError, match="the connection is closed"):
+        with pytest.raises(WorkerLostError, match="the connection was closed when a request was cut off"):
             remote.generate(PROMPT.flip(1), max_new_tokens=1)
 
 
@@ -435,8 +436,61 @@ class killing:
 def test_without_any_worker_left_recovery_gives_up_with_the_token(key):
     with forked_worker() as worker, connect(worker.address, key, recover="lineage", recover_seconds=0.5) as client:
         remote = client.seeded(GPT2, "float32", 7)
-        with pytest.raises(WorkerLostError, match=r"was lost at token \d+ of 100"):
+        told = rf"was lost at token \d+ of 100 .*, and none of {worker.address} took over within 0\.5 s"
+        with pytest.raises(WorkerLostError, match=told):
             remote.generate(PROMPT, max_new_tokens=100, eos_token_id=[], streamer=killing(worker, at=4))
+
+
+def test_with_lineage_a_client_is_of_the_first_worker_that_answers_and_says_so(key, address, caplog):
+    dead = unused_address()
+    with connect([dead, address], key, recover="lineage") as client:
+        assert client.remote.address == address
+        assert torch.equal(client.seeded(GPT2).generate(PROMPT, max_new_tokens=1)[:, :5], PROMPT)
+    (record,) = caplog.records
+    assert f"worker {dead}: cannot be reached" in record.getMessage()
+    assert record.getMessage().endswith(f"going on with worker {address}")
+    with pytest.raises(UserError, match=f"worker {dead}: cannot be reached"):
+        connect([dead, address], key)
+
+
+def test_when_no_worker_answers_each_is_named_with_its_reason(key):
+    first, second = unused_address(), unused_address()
+    with pytest.raises(UserError, match=f"worker {first}: cannot be reached .*; worker {second}: cannot be reached"):
+        connect([first, second], key, recover="lineage")
+    with pytest.raises(UserError, match=r"'nonsense': is not an address; write HOST:PORT"):
+        connect([first, "nonsense"], key, recover="lineage")
+
+
+def unused_address():
+    """Where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("recover", ["none", "lineage"])
+def test_after_a_client_was_closed_every_call_says_so_and_nothing_connects_again(key, recover):
+    class Closing:
+        def put(self, value):
+            if value.ndim == 1:
+                client.close()
+
+    with forked_worker() as worker:
+        with connect(worker.address, key, recover=recover) as client:
+            remote, other = client.seeded(GPT2), client.seeded(GPT2)
+            told = f"worker {worker.address}: the client has closed its connection; connect again"
+            with pytest.raises(ClosedError, match=told):
+                remote.generate(PROMPT, max_new_tokens=100, eos_token_id=[], streamer=Closing())
+        for call in (
+            lambda: remote.generate(PROMPT, max_new_tokens=1),
+            lambda: client.seeded(GPT2),
+            lambda: client.upload(build(GPT2, "float32", 7)),
+            other.free,
+            client.remote.stats,
+        ):
+            with pytest.raises(ClosedError, match=told):
+                call()
+        with connect(worker.address, key) as witness:
+            assert witness.remote.stats()["connections"] == 1
 
 
 def test_concurrent_sessions_wait_for_no_more_steps_than_there_are_others(address, key):
@@ -500,6 +554,67 @@ def test_a_config_that_asks_for_code_or_too_much_is_refused(client, config, reas
     body = {"config": config, "dtype": "float32", "seed": 0}
     with pytest.raises(RequestRefusedError, match=reason):
         client.remote.ask(Op.LOAD, body=json_bytes(body))
+
+
+MISTAKES = {
+    r"config: a LlamaConfig is not a mapping; give its to_dict\(\)": lambda client: client.seeded(
+        transformers.LlamaConfig()
+    ),
+    "config: a str is not a mapping": lambda client: client.seeded("gpt2"),
+    "config: the config has no model_type": lambda client: client.seeded({"n_embd": 32}),
+    "config: is not JSON": lambda client: client.seeded(GPT2 | {"activation_function": torch.nn.GELU()}),
+    "config: takes [0-9]+ bytes, of at most 65536": lambda client: client.seeded(GPT2 | {"more": "x" * 70_000}),
+    "dtype: torch.float32 does not exist; choose from 'float32'": lambda client: client.seeded(GPT2, torch.float32),
+    "seed: 'x' is not an integer": lambda client: client.seeded(GPT2, seed="x"),
+    "folder: .* is not a str": lambda client: client.folder(None),
+    "upload: 'gpt2' is not a model; give a causal language model": lambda client: client.upload("gpt2"),
+    "upload: a Linear is not a model": lambda client: client.upload(torch.nn.Linear(2, 2)),
+    "upload: a GPT2Model is not what a worker builds from its config, a GPT2LMHeadModel": lambda client: client.upload(
+        transformers.GPT2Model(transformers.GPT2Config(**{key: GPT2[key] for key in ("n_embd", "n_layer", "n_head")}))
+    ),
+    "upload: a ViTModel: the config is not one of a causal language model": lambda client: client.upload(
+        transformers.ViTModel(transformers.ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
+    ),
+    "upload: a GPT2LMHeadModel has no weights": lambda client: client.upload(skeleton(GPT2, "float32")),
+    "upload: a MambaForCausalLM: a MambaForCausalLM keeps no key-value cache": lambda client: client.upload(
+        transformers.MambaForCausalLM(transformers.MambaConfig(**STATE_SPACE))
+    ),
+    "worker .*: a RwkvForCausalLM keeps no key-value cache": lambda client: client.seeded(
+        {"model_type": "rwkv", **STATE_SPACE, "attention_hidden_size": 32}
+    ),
+    "worker .*: the config is not one of a causal language model .*is_decoder=True": lambda client: client.seeded(
+        {"model_type": "reformer"}
+    ),
+}
+STATE_SPACE = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 97}
+
+
+@pytest.mark.parametrize("told", MISTAKES)
+def test_a_model_that_a_worker_cannot_run_is_one_line_and_the_connection_goes_on(client, told):
+    with pytest.raises(UserError, match=told) as refused:
+        MISTAKES[told](client)
+    assert "\n" not in str(refused.value)
+    assert client.seeded(GPT2).generate(PROMPT, max_new_tokens=1).shape == (2, 6)
+
+
+def test_a_saved_state_space_model_is_refused(client, saved):
+    transformers.MambaForCausalLM(transformers.MambaConfig(**STATE_SPACE)).save_pretrained(saved / "mamba")
+    with pytest.raises(UserError, match="a MambaForCausalLM keeps no key-value cache"):
+        client.folder("mamba")
+
+
+def test_a_model_that_was_given_up_is_said_to_be(client):
+    remote = client.seeded(GPT2)
+    remote.free()
+    with pytest.raises(UserError, match="free: this model was given up before"):
+        remote.free()
+
+
+def test_a_config_object_runs_by_its_dict(client):
+    config = transformers.LlamaConfig(**{key: value for key, value in CONFIGS["llama"].items() if key != "model_type"})
+    remote = client.seeded(config.to_dict(), "float32", 7)
+    expected = local(build(CONFIGS["llama"], "float32", 7), PROMPT, do_sample=False, eos_token_id=None)
+    assert torch.equal(remote.generate(PROMPT, max_new_tokens=NEW, eos_token_id=[]), expected)
 
 
 @pytest.mark.parametrize("name", ["../mine", "/etc", "mine/../../x", "no-such"])

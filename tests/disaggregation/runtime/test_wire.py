@@ -3,7 +3,6 @@
 import socket
 import struct
 import threading
-import time
 
 import pytest
 import torch
@@ -52,7 +51,7 @@ def framed(body=b"", *, op=Op.DECODE, flags=0, length=None, sequence=0, version=
 def test_a_tensor_of_any_type_and_shape_arrives_as_it_was_sent(dtype, shape):
     sent = torch.randint(-100, 100, shape).to(dtype)
     client, worker = unix_pair()
-    client.send_all(Op.PUT, body=b"name", tensors=[sent, sent, sent])
+    client.send_all(Op.PUT, body=b"name", tensors=[sent, sent, sent], seconds=1.0)
     frame = worker.receive(1.0)
     assert (frame.op, frame.body, len(frame.tensors)) == (Op.PUT, b"name", 3)
     for found in frame.tensors:
@@ -64,7 +63,7 @@ def test_a_tensor_of_any_type_and_shape_arrives_as_it_was_sent(dtype, shape):
 def test_large_buffers_cross_while_the_reader_is_slower_than_the_socket():
     sent = torch.randn(3_000_000)
     client, worker = tcp_pair()
-    sender = threading.Thread(target=client.send_all, args=(Op.PUT, 0, b"w", [sent]))
+    sender = threading.Thread(target=client.send_all, args=(Op.PUT, 0, b"w", [sent]), kwargs={"seconds": 5.0})
     sender.start()
     frame = worker.receive(5.0)
     sender.join()
@@ -115,9 +114,9 @@ def test_one_token_there_and_back_takes_76_bytes_and_36_when_streamed():
 def test_protocol_counters_equal_the_kernels():
     client, worker = tcp_pair()
     for round in range(20):
-        client.send_all(Op.PREFILL, tensors=[torch.zeros(1000 * round)])
+        client.send_all(Op.PREFILL, tensors=[torch.zeros(1000 * round)], seconds=1.0)
         worker.receive(1.0)
-        worker.send_all(Op.DECODE, body=b"abcd")
+        worker.send_all(Op.DECODE, body=b"abcd", seconds=1.0)
         client.receive(1.0)
     for end in (client, worker):
         settled(end.socket)
@@ -202,7 +201,7 @@ def test_a_silent_peer_and_one_that_stops_reading_are_given_up():
     with pytest.raises(PeerGoneError, match=r"silent for 0\.1 s"):
         worker.receive(0.1)
     with pytest.raises(PeerGoneError, match=r"has read nothing for 0\.1 s"):
-        client.send_all(Op.PUT, tensors=[torch.zeros(10_000_000)])
+        client.send_all(Op.PUT, tensors=[torch.zeros(10_000_000)], seconds=0.1)
 
 
 def test_a_peer_that_sends_too_slowly_stalls_and_one_that_is_idle_does_not():
@@ -223,27 +222,6 @@ def test_a_peer_that_sends_too_slowly_stalls_and_one_that_is_idle_does_not():
     worker.check_stall(1e12)
 
 
-def test_the_kernel_ends_a_connection_whose_peer_is_silent_as_soon_as_the_limits_say():
-    for end in tcp_pair(stall_seconds=7.5):
-        told = {name: end.socket.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in KEPT_ALIVE}
-        assert end.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-        assert told["TCP_KEEPIDLE"] == 8
-        assert told["TCP_KEEPINTVL"] * told["TCP_KEEPCNT"] <= 8
-
-
-def test_a_peer_that_computes_for_longer_than_the_limits_while_a_frame_waits_for_it_is_kept():
-    client, worker = tcp_pair(stall_seconds=1.0)
-    client.send(Op.PUT, tensors=[torch.zeros(10_000_000)])
-    assert client.has_unsent
-    time.sleep(3.5)  # the kernel looks each time that it probes, with pauses that double
-    for _ in range(100_000):
-        client.flush()
-        if worker.fill() and (frame := worker.frame()):
-            break
-    assert frame.tensors[0].numel() == 10_000_000
-
-
-KEPT_ALIVE = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
 FRAMES = st.one_of(
     st.builds(
         lambda session, body: {"op": Op.DECODE, "session": session, "body": body},

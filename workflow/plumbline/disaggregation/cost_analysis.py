@@ -9,7 +9,7 @@ from plumbline.core.measure.interleave import CONTROL
 from plumbline.core.statistics.rates import Ratio, ratio_over_rounds
 from plumbline.disaggregation.runtime.calibration import Observation, calibrated
 from plumbline.disaggregation.runtime.cost_model import CostModel
-from plumbline.disaggregation.settings import CAPTURE, FULL, LOCAL, MICRO, ROUND_TRIP, SPLIT
+from plumbline.disaggregation.settings import CAPTURE, FULL, MICRO, ROUND_TRIP, SPLIT
 from plumbline.disaggregation.workload_record import WorkloadRecord
 
 
@@ -46,7 +46,7 @@ class Placement:
     regret: float
     """Time of the chosen place over that of the best, less 1."""
     here_regret: float
-    """The same for always the client's process."""
+    """The same for always the client's process, where the captured graph is replayed."""
     worker_regret: float
     """The same for always one worker: without cost_placement."""
 
@@ -149,7 +149,7 @@ def _placements(predictions: Sequence[Prediction], records: Sequence[WorkloadRec
         own = [one for one in predictions if (one.program, one.link) == place]
         is_micro = own[0].workload == MICRO
         worker = FULL if is_micro else str(alone[own[0].workload])  # type: ignore[index]
-        places = (CAPTURE, FULL, SPLIT) if is_micro else (LOCAL, worker, FULL)
+        places = (CAPTURE, worker, SPLIT if is_micro else FULL)
         named = {one.variant: one for one in own if one.variant in places}
         chosen = min(named.values(), key=lambda one: one.predicted)
         best = min(named.values(), key=lambda one: one.measured)

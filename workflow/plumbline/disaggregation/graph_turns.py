@@ -62,12 +62,11 @@ def ask(
         plans = workload.plans(captured, spec.shapes, _node_seconds(found[program.batches[-1]], program, weights))
         remotes = [reached(secret, spec.spin_seconds, address) for address in addresses]
         deployment = Deployment(remotes, weights, device)
-        local_plan = here(captured)
+        replayed = here(captured)
         loaded = {**plans.variants, **plans.probes, CEILING: _doubled(plans)}
         load_seconds = _load(deployment, addresses, loaded.values())
-        if CAPTURE in spec.baselines:
-            deployment.load(local_plan)
-            loaded[CAPTURE] = local_plan
+        deployment.load(replayed)  # whatever `baselines` names: the cost model may place the program here
+        loaded[CAPTURE] = replayed
         inputs = {place: one.to(device) for place, one in program.inputs.items()}
         wanted = expected(program, inputs)
         arms = {LOCAL: Arm(run=partial(timed, LOCAL, partial(local, program, inputs), wanted))}
@@ -79,7 +78,7 @@ def ask(
     return (known | at_end) | {
         "client_core": core,
         "arms": told,
-        "costs": demands({**plans.variants, LOCAL: local_plan}).model_dump(mode="json"),
+        "costs": demands({**plans.variants, CAPTURE: replayed}).model_dump(mode="json"),
         "precise": is_precise,
         "unit": workload.unit,
         "units": program.rows,

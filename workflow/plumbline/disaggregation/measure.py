@@ -55,6 +55,7 @@ class MeasureSpec(BlockSpec):
     contexts: list[int]
     tokens: int
     link: Link
+    stream_seconds: float
 
     @property
     def built(self) -> dict[str, Any]:
@@ -100,7 +101,8 @@ def serve(spec: MeasureSpec, between: Network, secret: bytes) -> dict[str, Any]:
     """The worker: serves until its one client has gone."""
     device = torch_device(spec.device)
     store = Store(WEIGHTS_BYTES, device)
-    worker = Worker(between.worker_end(), secret, store, Limits(spin_seconds=spec.spin_seconds))
+    limits = Limits(spin_seconds=spec.spin_seconds, stream_seconds=spec.stream_seconds)
+    worker = Worker(between.worker_end(), secret, store, limits)
     was_used = False
     while not was_used or worker.connections:
         worker.turn()

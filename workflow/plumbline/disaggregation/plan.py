@@ -9,7 +9,7 @@ from plumbline.disaggregation.settings import FIGURES, TABLES, DisaggregationSet
 from plumbline.disaggregation.workload_record import target_name
 
 _target = partial(Target, "disaggregation")
-DECODING = {"model", "contexts", "tokens", "baselines", "seconds", "precision", "spin_seconds"}
+DECODING = {"model", "contexts", "tokens", "baselines", "seconds", "precision", "spin_seconds", "stream_seconds"}
 """Settings that decide a trial of `llm_decode`."""
 SUMMARIES = [f"{name}.csv" for name in ("summary", "contrasts", "heat_map", "workloads", "cost_model")]
 LEAST_ROUNDS = 5

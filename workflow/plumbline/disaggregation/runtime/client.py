@@ -5,6 +5,7 @@ model = remote.upload(AutoModelForCausalLM.from_pretrained("my-model"))
 tokens = model.generate(prompt, max_new_tokens=100)
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from plumbline.core.errors import UserError
+from plumbline.disaggregation.runtime.address import parse_address
+from plumbline.disaggregation.runtime.asked import saved, seeded, uploaded
 from plumbline.disaggregation.runtime.defaults import Defaults
 from plumbline.disaggregation.runtime.generation import RemoteModel, WorkerLostError
 from plumbline.disaggregation.runtime.keys import read_key
@@ -23,10 +26,12 @@ from plumbline.disaggregation.runtime.protocol import (
     WireError,
 )
 from plumbline.disaggregation.runtime.remote import Remote
-from plumbline.disaggregation.runtime.weights import cleaned, config_of, content_hash, weights_of
+from plumbline.disaggregation.runtime.weights import content_hash, weights_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+log = logging.getLogger("plumbline")
 
 RETRY_SECONDS = 0.2
 RECOVERS = ("none", "lineage")
@@ -41,18 +46,20 @@ def connect(
     spin_seconds: float = 0.0,
     reply_seconds: float = 300.0,
 ) -> "Client":
-    """A client of the worker at the first of `addresses`, HOST:PORT; further ones are for when it is lost.
+    """A client of the worker at the first of `addresses`, HOST:PORT; further ones are for `lineage`.
 
-    recover: with `lineage`, a generation whose worker is lost goes on at whichever address answers within
-    `recover_seconds`: its inputs are replayed there, and the tokens so far must come out again. spin_seconds: how
-    long a read tries again before it sleeps. reply_seconds: how long a worker may take for an answer.
-    Raises UserError when the worker cannot be reached or refuses.
+    recover: with `lineage`, the client is of the first worker that answers, and a generation whose worker is lost goes
+    on at whichever address answers within `recover_seconds`: its inputs are replayed there, and the tokens so far must
+    come out again. spin_seconds: how long a read tries again before it sleeps. reply_seconds: how long a worker may
+    take for an answer. Raises UserError when the worker cannot be reached or refuses; with `lineage`, when none does.
     """
     named = [addresses] if isinstance(addresses, str) else list(addresses)
     if not named:
         raise UserError("connect: names no worker's address; give HOST:PORT")
     if recover not in RECOVERS:
         raise UserError(f"recover: {recover!r} does not exist; choose from {', '.join(RECOVERS)}")
+    for address in named:
+        parse_address(address)
     limits = Limits(spin_seconds=spin_seconds)
     secret = read_key(Path(key_file))
     return Client(named, lambda address: Remote(address, secret, limits, reply_seconds), recover, recover_seconds)
@@ -65,11 +72,25 @@ class Client:
         self, addresses: list[str], open_remote: Callable[[str], Remote], recover: str, recover_seconds: float
     ) -> None:
         self.recovers = recover == "lineage"
-        self.remote = open_remote(addresses[0])
         self._addresses = addresses
         self._open = open_remote
+        self.remote = self._first() if self.recovers else open_remote(addresses[0])
         self._recover_seconds = recover_seconds
         self._models: list[RemoteModel] = []
+
+    def _first(self) -> Remote:
+        """A connection to the first address that answers."""
+        reasons = []
+        for address in self._addresses:
+            try:
+                found = self._open(address)
+            except UserError as error:
+                reasons.append(str(error))
+                continue
+            if reasons:
+                log.warning("%s; going on with worker %s", "; ".join(reasons), address)
+            return found
+        raise UserError("; ".join(reasons))
 
     def __enter__(self) -> "Client":
         return self
@@ -82,31 +103,29 @@ class Client:
         self.remote.close()
 
     def upload(self, model: "PreTrainedModel") -> "RemoteModel":
-        """A model of this process. Its weights are sent unless the worker holds the same content already.
+        """A causal language model of this process. Its weights are sent unless the worker holds the same content.
 
         What its `generation_config` sets holds on the worker, too. Raises UserError where that is not possible.
         """
-        config = config_of(model)
-        asked = {
-            "config": config,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "content": content_hash(model),
-        }
+        asked = {**uploaded(model), "content": content_hash(model)}
         defaults = Defaults.of(model.generation_config)
         defaults.check(do_sample=False)
         return self._loaded(asked, weights_of(model), defaults)
 
     def seeded(self, config: Mapping[str, Any], dtype: str = "float32", seed: int = 0) -> "RemoteModel":
         """A model of a transformers config, as `to_dict` gives it, whose random weights the worker draws."""
-        return self._loaded({"config": cleaned(config), "dtype": dtype, "seed": seed}, {})
+        return self._loaded(seeded(config, dtype, seed), {})
 
     def folder(self, name: str, dtype: str = "float32") -> "RemoteModel":
         """The model that lies in the folder `name` below the worker's --models."""
-        return self._loaded({"folder": name, "dtype": dtype}, {})
+        return self._loaded(saved(name, dtype), {})
 
-    def move(self, lost: WorkerLostError) -> None:
-        """Opens a connection to any of the addresses, and loads all models there. Raises `lost` when none answers."""
-        self.remote.close()
+    def move(self, lost: str) -> None:
+        """Opens a connection to any of the addresses, and loads all models there.
+
+        lost: which worker was, and at which token. Raises WorkerLostError with it when none answers.
+        """
+        self.remote.cut_off()
         deadline = time.monotonic() + self._recover_seconds
         while True:
             for address in self._addresses:
@@ -114,10 +133,14 @@ class Client:
                     self.remote = self._open(address)
                     for model in self._models:
                         model.load(self.remote)
+                    log.warning("%s; going on with worker %s", lost, address)
                     return
-                except (UserError, WireError):
+                except (UserError, WireError) as error:
                     if time.monotonic() > deadline:
-                        raise lost from None
+                        raise WorkerLostError(
+                            f"{lost}, and none of {', '.join(self._addresses)} took over within "
+                            f"{self._recover_seconds:g} s ({error})"
+                        ) from None
             time.sleep(RETRY_SECONDS)
 
     def _loaded(
@@ -132,6 +155,11 @@ class Client:
         return model
 
     def forget(self, model: "RemoteModel") -> None:
-        """Gives up a model."""
+        """Gives up a model. Raises UserError when that was done before, and WorkerLostError."""
+        if model not in self._models:
+            raise UserError("free: this model was given up before")
         self._models.remove(model)
-        self.remote.ask(Op.FREE, model.handle, flags=ON_MODEL)
+        try:
+            self.remote.ask(Op.FREE, model.handle, flags=ON_MODEL)
+        except WireError as error:
+            raise WorkerLostError(f"worker {self.remote.address}: was lost while it freed a model ({error})") from None

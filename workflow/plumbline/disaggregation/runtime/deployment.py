@@ -5,15 +5,18 @@ waits for it to read.
 """
 
 import select
+import time
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from plumbline.core.errors import UserError
 from plumbline.disaggregation.runtime.cost_model import HERE
 from plumbline.disaggregation.runtime.flat import Weights
-from plumbline.disaggregation.runtime.graph import Graph
+from plumbline.disaggregation.runtime.graph import Described, Graph
 from plumbline.disaggregation.runtime.hosted import EXEC, HANDLE, PLACE, PRIVATE, WEIGHTS, Source, Way
+from plumbline.disaggregation.runtime.liveness import LOOK_SECONDS
 from plumbline.disaggregation.runtime.program import Program
 from plumbline.disaggregation.runtime.protocol import Op, PeerGoneError, json_object
 from plumbline.disaggregation.runtime.remote import Remote, RequestRefusedError
@@ -73,18 +76,23 @@ class Deployment:
     def run(self, plan: Plan, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the plan's calls return, joined by rows where several return the same name.
 
-        Raises RequestRefusedError, and PeerGoneError when a worker is lost; the connections are closed then.
+        inputs: by name, of all rows; those that the plan does not read are passed over. Raises UserError for a missing
+        one or one of another type or shape, RequestRefusedError, and PeerGoneError when a worker is lost; the
+        connections are closed then.
         """
+        _check(plan.inputs, inputs)
         if [call.worker for call in plan.calls] == [HERE]:
             program, prepared = self._here[plan.calls[0].graph.id]
             found = program.run(prepared, {name: one.to(self.here) for name, one in inputs.items()})
             routes = plan.calls[0].routes
             return {name: one.cpu() for name, one in found.items() if routes[name] is Route.CLIENT}
+        for remote in self.remotes:
+            remote.check_open()
         try:
             return _Flight(self, plan, inputs).outputs()
         except BaseException:
             for remote in self.remotes:
-                remote.close()
+                remote.cut_off()
             raise
 
     def fetch(self, worker: int, number: int) -> Tensor:
@@ -180,12 +188,14 @@ class _Flight:
         remotes = {one.wire.socket.fileno(): one for one in self.deployment.remotes}
         poll = select.poll()
         for number, remote in remotes.items():
-            if number < 0:
-                raise PeerGoneError("the connection is closed, perhaps after a request that was cut off; connect again")
             poll.register(number, select.POLLIN | (select.POLLOUT if remote.wire.has_unsent else 0))
         seconds = max(one.reply_seconds for one in remotes.values())
-        if not (events := poll.poll(1000 * seconds)):
-            raise PeerGoneError(f"the workers have been silent for {seconds:g} s")
+        until = time.monotonic() + seconds
+        while not (events := poll.poll(1000 * LOOK_SECONDS)):
+            for remote in remotes.values():
+                remote.wire.check_alive()
+            if time.monotonic() > until:
+                raise PeerGoneError(f"the workers have been silent for {seconds:g} s")
         for number, event in events:
             remote = remotes[number]
             if event & select.POLLOUT:
@@ -202,6 +212,18 @@ class _Flight:
         call = self.plan.calls[number]
         names = [name for name in sorted(call.graph.outputs) if call.routes[name] is Route.CLIENT]
         self.returned |= {(number, name): one for name, one in zip(names, tensors, strict=True)}
+
+
+def _check(wanted: Mapping[str, Described], given: Mapping[str, Tensor]) -> None:
+    """Raises UserError for inputs that are not those of the plan."""
+    for name, one in wanted.items():
+        if name not in given:
+            raise UserError(f"inputs: {name} is missing; the plan takes {', '.join(wanted)}")
+        found, told = given[name], f"inputs: {name} must be a tensor of {one.dtype} {one.shape}"
+        if not isinstance(found, Tensor):
+            raise UserError(f"{told}, and is a {type(found).__name__}")
+        if (dtype := str(found.dtype).removeprefix("torch.")) != one.dtype or list(found.shape) != one.shape:
+            raise UserError(f"{told}, and is of {dtype} {list(found.shape)}; capture the program for it, or change it")
 
 
 def _sent(weights: Weights) -> list[Tensor]:

@@ -24,7 +24,7 @@ from plumbline.disaggregation.runtime.protocol import (
     json_bytes,
     json_object,
 )
-from plumbline.disaggregation.runtime.remote import Remote
+from plumbline.disaggregation.runtime.remote import ClosedError, Remote
 from plumbline.disaggregation.runtime.sampling import Sampler, Sampling
 from plumbline.disaggregation.runtime.wire import Frame
 
@@ -195,12 +195,12 @@ class RemoteModel:
                         )
                 return
             except WireError as error:
-                lost = WorkerLostError(
-                    f"worker {self._client.remote.address}: was lost at token {len(seen) + 1} of {request.steps} "
-                    f"({error}); with recover='lineage' another one goes on"
-                )
-                if not self._client.recovers or losses == MOST_LOSSES:
-                    raise lost from None
+                where = f"token {len(seen) + 1} of {request.steps}"
+                lost = f"worker {self._client.remote.address}: was lost at {where} ({error})"
+                if not self._client.recovers:
+                    raise WorkerLostError(f"{lost}; with recover='lineage' another one goes on") from None
+                if losses == MOST_LOSSES:
+                    raise WorkerLostError(f"{lost}, the last of {losses + 1} that this generation has lost") from None
                 self._client.move(lost)
 
     def _steps(self, request: Request) -> Iterator[Tensor]:
@@ -215,7 +215,7 @@ class RemoteModel:
             else:
                 yield from _received(remote, request, answer, rows)
         finally:
-            with suppress(WireError, OSError):  # the session is gone with its connection
+            with suppress(WireError, OSError, ClosedError):  # the session is gone with its connection
                 remote.free(session)
 
     def _choosing(self, remote: Remote, request: Request, answer: Frame) -> Iterator[Tensor]:

@@ -9,7 +9,7 @@ def greet(wire: Wire, secret: bytes) -> None:
     """The client's side, which waits for the answer. Raises WireError when the worker refuses, or has another key."""
     nonce = new_nonce()
     wire.use_keys(hello_key(secret), answer_key(secret, nonce))
-    wire.send_all(Op.HELLO, body=nonce)
+    wire.send_all(Op.HELLO, body=nonce, seconds=wire.limits.stall_seconds)
     try:
         answer = wire.receive(wire.limits.stall_seconds)
     except (VersionError, PeerGoneError):

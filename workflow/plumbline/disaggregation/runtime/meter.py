@@ -46,12 +46,16 @@ def kernel_bytes(connection: socket.socket) -> KernelBytes | None:
 
     `acknowledged` has one more than was sent on the side that connected: the SYN takes a sequence number.
     """
+    info = tcp_info(connection)
+    return None if info is None else KernelBytes(*BYTES_ACKED.unpack_from(info, BYTES_ACKED_OFFSET))
+
+
+def tcp_info(connection: socket.socket) -> bytes | None:
+    """Linux's struct tcp_info; None for a socket of another kind, or a kernel from before 4.1."""
     if connection.family not in (socket.AF_INET, socket.AF_INET6):
         return None
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
-    if len(info) < BYTES_ACKED_OFFSET + BYTES_ACKED.size:
-        return None
-    return KernelBytes(*BYTES_ACKED.unpack_from(info, BYTES_ACKED_OFFSET))
+    return info if len(info) >= BYTES_ACKED_OFFSET + BYTES_ACKED.size else None
 
 
 def settled(connection: socket.socket, seconds: float = 1.0) -> KernelBytes | None:

@@ -9,6 +9,7 @@ import select
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
@@ -285,12 +286,19 @@ class Programs:
                     raise RefusedError(f"{hosted.bytes} bytes are kept, of at most {self.bounds.session_bytes}")
                 held[number] = value
             case Way.SEND if hosted.peer is not None:
-                hosted.peer.wire.send(Op.PEER_SEND, 0, PEER_SEND.pack(hosted.peer_inbox, number), [value])
-                self._watch(hosted.peer)
+                self._send(hosted, hosted.peer, number, value)
             case _:
                 raise RefusedError(f"an output cannot go by way {kind}")
 
     # Other workers
+
+    def _send(self, hosted: Hosted, peer: Remote, number: int, value: Tensor) -> None:
+        try:
+            peer.wire.send(Op.PEER_SEND, 0, PEER_SEND.pack(hosted.peer_inbox, number), [value])
+            self._watch(peer)
+        except WireError as error:
+            self._drop_peer(hosted)
+            raise RefusedError(f"peer {peer.address}: {error}") from None
 
     def _connect(self, connection: "Connection", hosted: Hosted, frame: Frame) -> None:
         """Connects to another worker, which must be one that this worker was told of."""
@@ -334,7 +342,19 @@ class Programs:
                     self._tell(connection, 0, "refused", RefusedError(f"peer {peer.address}: {told}"), "EXEC")
             self._watch(peer)
         except WireError as error:
-            self._drop_peer(self._hosted[connection])
+            self._lose_peer(connection, peer, error)
+
+    def check_peers(self) -> None:
+        """Tells clients whose other worker's machine is gone: nothing that it would send can wake this one."""
+        for connection, peer in list(self.peers.values()):
+            try:
+                peer.wire.check_alive()
+            except WireError as error:
+                self._lose_peer(connection, peer, error)
+
+    def _lose_peer(self, connection: "Connection", peer: Remote, error: WireError) -> None:
+        self._drop_peer(self._hosted[connection])
+        with suppress(WireError):  # the client may be gone as well
             self._tell(connection, 0, "fault", RefusedError(f"peer {peer.address}: {error}"), "EXEC")
 
     def _watch(self, peer: Remote) -> None:

@@ -19,6 +19,10 @@ class RequestRefusedError(UserError):
     """The worker did not carry out a request, and says why."""
 
 
+class ClosedError(UserError):
+    """This side has closed the connection itself."""
+
+
 class Remote:
     """A connection to the worker at `address`, HOST:PORT."""
 
@@ -29,6 +33,7 @@ class Remote:
         """
         self.address = address
         self.reply_seconds = reply_seconds
+        self._is_closed = False
         try:
             connection = socket.create_connection(parse_address(address), timeout=CONNECT_SECONDS)
         except OSError as error:
@@ -41,11 +46,14 @@ class Remote:
             greet(self.wire, secret)
             self.stats()  # a frame under this connection's key: the worker knows now that this side holds the secret
         except WireError as error:
-            self.close()
+            self.cut_off()
             raise UserError(f"worker {address}: {error}") from None
 
     def ask(self, op: Op, session: int = 0, body: bytes = b"", tensors: Sequence[Tensor] = (), flags: int = 0) -> Frame:
-        """The answer to a request. Raises RequestRefusedError, and PeerGoneError when the worker is lost."""
+        """The answer to a request.
+
+        Raises RequestRefusedError, PeerGoneError when the worker is lost, and ClosedError after `close`.
+        """
         with self._closing_if_cut_off():
             self._send(op, session, body, tensors, flags)
             return self._next(op)
@@ -66,10 +74,9 @@ class Remote:
     def _send(
         self, op: Op, session: int = 0, body: bytes = b"", tensors: Sequence[Tensor] = (), flags: int = 0
     ) -> None:
-        if self.wire.socket.fileno() < 0:
-            raise PeerGoneError("the connection is closed, perhaps after a request that was cut off; connect again")
+        self.check_open()
         self.wire.meter.round_trips += 1
-        self.wire.send_all(op, session, body, tensors, flags)
+        self.wire.send_all(op, session, body, tensors, flags, seconds=self.reply_seconds)
 
     def _next(self, op: Op) -> Frame:
         frame = self.wire.receive(self.reply_seconds)
@@ -87,14 +94,31 @@ class Remote:
             yield
         except RequestRefusedError:
             raise
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            if self._is_closed and isinstance(error, WireError):  # closed while it waited
+                raise self._closed() from None
+            self.cut_off()
             raise
 
     def stats(self) -> dict[str, object]:
         """The worker's counters, and those of this connection's sessions."""
         return json_object(self.ask(Op.STATS).body)
 
+    def check_open(self) -> None:
+        """Raises ClosedError after `close`, and PeerGoneError when the connection ended in another way."""
+        if self._is_closed:
+            raise self._closed()
+        if self.wire.socket.fileno() < 0:
+            raise PeerGoneError("the connection was closed when a request was cut off; connect again")
+
+    def _closed(self) -> ClosedError:
+        return ClosedError(f"worker {self.address}: the client has closed its connection; connect again")
+
     def close(self) -> None:
-        """Ends the connection: the worker frees all that is this connection's."""
+        """Ends the connection, which is not used any more: the worker frees all that is this connection's."""
+        self._is_closed = True
+        self.wire.socket.close()
+
+    def cut_off(self) -> None:
+        """Ends the connection because it is of no use: the worker is lost, or owes an answer that nobody waits for."""
         self.wire.socket.close()

@@ -25,12 +25,16 @@ def last_position(graph: Graph, output: str) -> Graph:
     source = producer.refs[0]
     first = _sliced(source, f"{source}_last", graph.described[source])
     rows, positions, width = made.shape
+    stays = sum(size_of(graph.described[ref]) for ref in producer.refs[1:])  # of the layer's weights
     last = Node(
         name=name,
         op=LINEAR,
         args=[{"ref": first.name}, *producer.args[1:]],
         outputs=[Described(dtype=made.dtype, shape=[rows, 1, width])],
-        parts=[(flops // positions, moved // positions) for flops, moved in producer.parts],
+        parts=[
+            (flops // positions, (moved - stays) // positions + stays) if flops else (0, moved // positions)
+            for flops, moved in producer.parts
+        ],
     )
     return _with(graph, [first, last], output, name)
 
@@ -41,6 +45,7 @@ def chosen(graph: Graph, output: str, name: str) -> Graph:
     made = graph.described[value]
     rows, _, width = made.shape
     row, token = f"{value}_row", f"{value}_token"
+    ids = Described(dtype="int64", shape=[rows])
     nodes = [
         Node(
             name=row,
@@ -52,8 +57,8 @@ def chosen(graph: Graph, output: str, name: str) -> Graph:
             name=token,
             op="aten.argmax.default",
             args=[{"ref": row}, -1],
-            outputs=[Described(dtype="int64", shape=[rows])],
-            parts=[(0, size_of(Described(dtype=made.dtype, shape=[rows, width])))],
+            outputs=[ids],
+            parts=[(0, size_of(Described(dtype=made.dtype, shape=[rows, width])) + size_of(ids))],
         ),
     ]
     found = _with(graph, nodes, output, token)

@@ -6,10 +6,11 @@ Each switch of a policy is one thing that the runtime knows of a program's meani
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
+from functools import cached_property
 
 from plumbline.core.errors import UserError
 from plumbline.disaggregation.runtime.cost_model import HERE
-from plumbline.disaggregation.runtime.graph import Graph, Node, Output, crossing, part
+from plumbline.disaggregation.runtime.graph import Described, Graph, Node, Output, crossing, part
 from plumbline.disaggregation.runtime.rewrites import chosen, last_position
 from plumbline.disaggregation.runtime.weights import RefusedError
 
@@ -105,6 +106,17 @@ class Plan:
             ]
             depth.append(max(waits, default=0))
         return 1 + max(depth)
+
+    @cached_property
+    def inputs(self) -> dict[str, Described]:
+        """What the client gives: name -> type and shape, for all rows together."""
+        found: dict[str, Described] = {}
+        rows = max((call.rows[1] for call in self.calls if call.rows), default=0)
+        for call in self.calls:
+            for name, one in call.graph.inputs.items():
+                if name not in call.made:
+                    found[name] = one if call.rows is None else one.model_copy(update={"shape": [rows, *one.shape[1:]]})
+        return found
 
     @property
     def graphs(self) -> dict[tuple[int, bytes], Graph]:

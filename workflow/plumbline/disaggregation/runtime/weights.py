@@ -34,7 +34,7 @@ MOST_LAYERS = 1024
 """Also of experts: a module of each is made before the size of the weights is known."""
 
 
-class RefusedError(Exception):
+class RefusedError(UserError):
     """A request that is not carried out; the message is the reason. The connection goes on."""
 
 
@@ -121,6 +121,7 @@ def from_folder(folder: Path, dtype: str) -> "PreTrainedModel":
         )
     except (OSError, ValueError, ImportError) as error:
         raise RefusedError(f"{folder.name}: {one_line(error)}") from None
+    _check_cache(model)
     return model.eval()
 
 
@@ -160,9 +161,22 @@ def _made(config: Mapping[str, Any], dtype: str) -> "PreTrainedModel":
     values = {key: value for key, value in config.items() if key not in ("model_type", "dtype")}
     try:
         known = AutoConfig.for_model(config["model_type"], **values)
-        return AutoModelForCausalLM.from_config(known, dtype=getattr(torch, dtype))
-    except (ValueError, TypeError, AttributeError, ImportError, UserError) as error:
+        model = AutoModelForCausalLM.from_config(known, dtype=getattr(torch, dtype))
+    except Exception as error:  # noqa: BLE001  whatever transformers raises for the values that a stranger gives
         raise RefusedError(f"the config is not one of a causal language model ({one_line(error)[:200]})") from None
+    _check_cache(model)
+    return model
+
+
+def _check_cache(model: "PreTrainedModel") -> None:
+    """Raises RefusedError for a model whose state is not a cache that is handed to it: one that its module keeps, such
+    as a state-space model's, would be taken for that of the next session.
+    """
+    if "past_key_values" not in inspect.signature(model.forward).parameters:
+        raise RefusedError(
+            f"a {type(model).__name__} keeps no key-value cache (`past_key_values`): state-space models such as Mamba "
+            "and RWKV cannot be run on a worker; generate locally"
+        )
 
 
 @dataclass

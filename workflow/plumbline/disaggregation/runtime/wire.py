@@ -4,7 +4,6 @@
 """
 
 import hmac
-import math
 import select
 import socket
 import struct
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from plumbline.disaggregation.runtime import buffers
 from plumbline.disaggregation.runtime.keys import keyed, tagged
+from plumbline.disaggregation.runtime.liveness import LOOK_SECONDS, is_gone, watch_over
 from plumbline.disaggregation.runtime.meter import KernelBytes, Meter, kernel_bytes
 from plumbline.disaggregation.runtime.protocol import (
     BODY_LIMITS,
@@ -40,7 +40,6 @@ OPS = {int(op): (op, BODY_LIMITS[op]) for op in Op}
 CODES = {op: (int(op), BODY_LIMITS[op]) for op in Op}
 START_BYTES = 4096
 """Of the receive buffer, which grows to the largest body that the protocol allows."""
-KEEPALIVE_PROBES = 4
 MAX_PIECES = 256
 """Pieces of memory that one `sendmsg` takes, below the system's IOV_MAX."""
 
@@ -83,7 +82,7 @@ class Wire:
         connection.setblocking(True)  # calls that must not wait say so: a read that may is one system call then
         if connection.family in (socket.AF_INET, socket.AF_INET6):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _end_when_silent(connection, limits.stall_seconds)
+            watch_over(connection, limits.stall_seconds)
         self.socket = connection
         self.limits = limits
         self.meter = Meter()
@@ -173,15 +172,22 @@ class Wire:
                 outbox[0] = outbox[0][sent:]
 
     def send_all(
-        self, op: Op, session: int = 0, body: bytes = b"", tensors: Sequence[Tensor] = (), flags: int = 0
+        self,
+        op: Op,
+        session: int = 0,
+        body: bytes = b"",
+        tensors: Sequence[Tensor] = (),
+        flags: int = 0,
+        *,
+        seconds: float,
     ) -> None:
-        """`send`, and waits until the system has all of it. Raises PeerGoneError when the peer stops reading."""
+        """`send`, and waits until the system has all of it. Raises PeerGoneError when the peer is gone, or has read
+        nothing for `seconds`: it may be computing.
+        """
         self.send(op, session, body, tensors, flags)
         while self._outbox:
-            poll = select.poll()
-            poll.register(self.socket, select.POLLOUT)
-            if not poll.poll(1000 * self.limits.stall_seconds):
-                raise PeerGoneError(f"the peer has read nothing for {self.limits.stall_seconds:g} s")
+            if not self._can(select.POLLOUT, seconds):
+                raise PeerGoneError(f"the peer has read nothing for {seconds:g} s")
             self.flush()
 
     # Receiving
@@ -220,8 +226,17 @@ class Wire:
             self._incomplete_since = self._incomplete_since or time.monotonic()
         return found
 
+    def check_alive(self) -> None:
+        """Raises PeerGoneError when the peer's machine has not answered for about as long as an idle one may."""
+        allowed = 2 * self.limits.stall_seconds
+        if is_gone(self.socket, allowed):
+            raise PeerGoneError(f"the peer's machine has not answered for {allowed:g} s")
+
     def check_stall(self, now: float) -> None:
-        """Raises WireError when the peer takes too long to complete a frame, or to read."""
+        """Raises PeerGoneError as `check_alive`, and WireError when the peer takes too long to complete a frame, or to
+        read.
+        """
+        self.check_alive()
         allowed = self.limits.stall_seconds
         if self._incomplete_since is not None:
             expected = len(self._arriving.memory) if self._arriving else 0
@@ -240,17 +255,29 @@ class Wire:
     def receive(self, seconds: float) -> Frame:
         """The next frame, which is waited for: spinning for `limits.spin_seconds`, then asleep.
 
-        Raises WireError, and PeerGoneError after `seconds` without a byte.
+        Raises WireError, and PeerGoneError when the peer is gone, or after `seconds` without a byte.
         """
         while (found := self.frame()) is None:
             if self.limits.spin_seconds and self._spin():
                 continue
             if seconds != self._waits:
-                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
+                first = min(seconds, LOOK_SECONDS)
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(first))
                 self._waits = seconds
-            if not self.fill(0):
+            if not self.fill(0) and not self._can(select.POLLIN, seconds - LOOK_SECONDS):
                 raise PeerGoneError(f"the peer has been silent for {seconds:g} s")
         return found
+
+    def _can(self, event: int, seconds: float) -> bool:
+        """Waits until the socket can be read, or written; whether it can within `seconds`. Raises PeerGoneError."""
+        poll = select.poll()
+        poll.register(self.socket, event)
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if poll.poll(1000 * min(left, LOOK_SECONDS)):
+                return True
+            self.check_alive()
+        return False
 
     def _spin(self) -> bool:
         """Tries to read, for as long as the limits say; whether something arrived."""
@@ -347,22 +374,6 @@ class Wire:
 
 def _other_version(version: int) -> VersionError:
     return VersionError(f"this side speaks protocol version {VERSION}, the peer version {version}")
-
-
-def _end_when_silent(connection: socket.socket, seconds: float) -> None:
-    """Has the kernel end an idle connection when the peer's machine has been silent for about twice so long.
-
-    The kernel's own keep-alive would take two hours. TCP_USER_TIMEOUT is not set: with it, the kernel also ends the
-    connection to a peer that computes for longer while its receive buffer is full.
-    """
-    whole = max(1, math.ceil(seconds))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        (socket.TCP_KEEPIDLE, whole),
-        (socket.TCP_KEEPINTVL, max(1, whole // KEEPALIVE_PROBES)),
-        (socket.TCP_KEEPCNT, KEEPALIVE_PROBES),
-    ):
-        connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _timeval(seconds: float) -> bytes:

@@ -186,7 +186,10 @@ class Worker:
                 self.turns.add(connection, task)
 
     def _check_stalls(self, now: float) -> None:
-        """Refuses peers that have stalled; while this side computed or built a model, they had no chance to go on."""
+        """Refuses peers that have stalled, and drops those whose machine is gone.
+
+        While this side computed or built a model, they had no chance to go on.
+        """
         busy = max(0.0, now - self._checked - LONGEST_SLEEP)
         self._checked = now
         for connection in list(self.connections.values()):
@@ -196,8 +199,12 @@ class Worker:
                 connection.wire.check_stall(now)
                 if connection.state is not State.OPEN and now - connection.began > self.limits.stall_seconds:
                     raise WireError("stalled peer: has not shown that it holds the key")
+            except PeerGoneError as error:
+                log.info("%s: %s", connection.peer, error)
+                self._drop(connection)
             except WireError as error:
                 self._refuse(connection, str(error), tells=connection.state is not State.NEW)
+        self.programs.check_peers()
 
     def _log_refusal(self, peer: str, reason: str) -> None:
         self.refused += 1

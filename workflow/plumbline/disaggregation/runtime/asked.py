@@ -1,0 +1,76 @@
+"""What a client asks a worker to load, checked here: a mistake is one line before anything is sent."""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from plumbline.core.errors import UserError
+from plumbline.disaggregation.runtime.protocol import BODY_LIMITS, Op, json_bytes
+from plumbline.disaggregation.runtime.weights import FLOATS, RefusedError, cleaned, config_of, skeleton
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CAUSAL = "a causal language model of transformers, as AutoModelForCausalLM.from_pretrained gives it"
+CONTENT_BYTES = 128
+"""Of a LOAD, for the content hash."""
+
+
+def uploaded(model: "PreTrainedModel") -> dict[str, Any]:
+    """The config and dtype of a model of this process. Raises UserError for one that a worker would not build."""
+    from transformers import PreTrainedModel
+
+    name = f"upload: {model!r:.60}" if isinstance(model, str) else f"upload: a {type(model).__name__}"
+    if not isinstance(model, PreTrainedModel):
+        raise UserError(f"{name} is not a model; give {CAUSAL}")
+    if any(one.is_meta for one in model.parameters()):
+        raise UserError(f"{name} has no weights, for it is on the device `meta`; load them first")
+    dtype = str(model.dtype).removeprefix("torch.")
+    try:
+        config = config_of(model)
+        built = type(skeleton(config, dtype))
+    except RefusedError as error:
+        raise UserError(f"{name}: {error}; give {CAUSAL}") from None
+    if type(model) is not built:
+        raise UserError(f"{name} is not what a worker builds from its config, a {built.__name__}; give {CAUSAL}")
+    return _fitting({"config": config, "dtype": dtype})
+
+
+def seeded(config: Mapping[str, Any], dtype: str, seed: int) -> dict[str, Any]:
+    """A config, a dtype and the seed of random weights. Raises UserError."""
+    if not isinstance(config, Mapping):
+        fix = "its to_dict()" if hasattr(config, "to_dict") else "a dict, as a config's to_dict() gives it"
+        raise UserError(f"config: a {type(config).__name__} is not a mapping; give {fix}")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise UserError(f"seed: {seed!r} is not an integer")
+    _check_dtype(dtype)
+    try:
+        asked = {"config": cleaned(json.loads(json_bytes(dict(config)))), "dtype": dtype, "seed": seed}
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config: is not JSON ({error}); give what a transformers config's to_dict() gives") from None
+    except RefusedError as error:
+        raise UserError(f"config: {error}") from None
+    return _fitting(asked)
+
+
+def saved(name: str, dtype: str) -> dict[str, Any]:
+    """A folder of the worker's. Raises UserError."""
+    if not isinstance(name, str):
+        raise UserError(f"folder: {name!r} is not a str; give the name of a folder below the worker's --models")
+    _check_dtype(dtype)
+    return _fitting({"folder": name, "dtype": dtype})
+
+
+def _check_dtype(dtype: object) -> None:
+    if dtype not in FLOATS:
+        raise UserError(f"dtype: {dtype!r} does not exist; choose from {', '.join(map(repr, FLOATS))}")
+
+
+def _fitting(asked: dict[str, Any]) -> dict[str, Any]:
+    """What fits into a request."""
+    size, most = len(json_bytes(asked)) + CONTENT_BYTES, BODY_LIMITS[Op.LOAD]
+    if size > most:
+        raise UserError(
+            f"config: takes {size} bytes, of at most {most}; leave out keys that say nothing about the model"
+        )
+    return asked
