@@ -151,9 +151,9 @@ def _cost(found: Sequence[Cell], compared: Sequence[Contrast]) -> Iterator[Claim
             shows = "is shown to be" if test.is_equivalent else "is not shown to be"
             yield Claim(
                 COST,
-                f"{where}: the full runtime takes {ratio} times as long as local ({one.against_local_verdict}), and sends"
-                f" {one.bytes_per_token:,.0f} bytes per token, the prompt included. It {shows} within {MARGIN:.0%} of"
-                f" local (TOST, {_p(test.equivalence_p)}).",
+                f"{where}: the full runtime takes {ratio} times as long as local ({one.against_local_verdict}), and"
+                f" sends {one.bytes_per_token:,.0f} bytes per token, the prompt included. It {shows} within"
+                f" {MARGIN:.0%} of local (TOST, {_p(test.equivalence_p)}).",
                 shown,
             )
 
