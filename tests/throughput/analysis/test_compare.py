@@ -33,7 +33,7 @@ def test_same_folder_twice_is_equal(tmp_path: Path) -> None:
     status, text = said(folder, folder)
     assert status == 0
     assert "28 trials in both: 28 equal." in text
-    assert "28 trials of 28 have the same batches on both sides." in text
+    assert "The batches of 28 trials of 28 are the same on both sides." in text
 
 
 def test_a_wide_interval_and_a_busy_machine_make_no_difference_between_a_record_and_its_copy(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def summary_lines(comparison: dict[str, Any]) -> Iterator[str]:
         "in turn."
     )
     if same := sum(pair["same_batches"] for pair in pairs):
-        yield f"{plural(same, 'trial')} of {len(pairs)} {'has' if same == 1 else 'have'} the same batches on both sides."
+        yield f"The batches of {plural(same, 'trial')} of {len(pairs)} are the same on both sides."
     if noisy := sum(pair["noisy"] for pair in pairs):
         yield (
             f"{noisy} of {len(pairs)} trials are noisy, before or after, and get no verdict on their speed: {NOISY}."
