@@ -17,6 +17,7 @@ from typing import Annotated, Any, NamedTuple, TextIO
 import typer
 
 from plumbline import config as configuration
+from plumbline.commands.options import ConfigFiles, Results
 from plumbline.core.errors import UserError
 from plumbline.core.present.formatting import MISSING, plural
 from plumbline.core.run.record import SCHEMA
@@ -58,7 +59,7 @@ NOT_SHOWN = ("machine", "spec", "schema", "study", "stage")
 
 @app.command()
 def show(
-    studies: Annotated[list[str] | None, typer.Argument(metavar="[STUDY]...", help="All with trials, if none.")] = None,
+    studies: Annotated[list[str] | None, typer.Argument(metavar="STUDY", help="All with trials, if none.")] = None,
     columns: Annotated[str | None, typer.Option(help="Columns to show, separated by commas; `all` for all.")] = None,
     where: Annotated[
         list[str] | None, typer.Option(help="Show trials with, e.g., 'width>=64' or outcome=ok; ~ looks for a text.")
@@ -67,12 +68,13 @@ def show(
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print CSV, with all columns unless --columns says which.")
     ] = False,
-    configfile: Annotated[
-        list[Path] | None, typer.Option("--configfile", help="YAML merged over config.yaml; may be repeated.")
-    ] = None,
-    results: Annotated[Path | None, typer.Option(help="Results folder to read instead of the config's.")] = None,
+    configfile: ConfigFiles = None,
+    results: Results = None,
 ) -> None:
-    """Show the trials of a study as a table, from their records: the columns that fit, unless --columns says which."""
+    """Show the trials of a study as a table.
+
+    It has the columns that fit, unless --columns says which, and is read from the trials' records.
+    """
     folder = results_folder("show", studies, configfile, results)
     tables = {study: rows for study in studies or configuration.STUDIES if (rows := read_rows(folder / study, study))}
     if not tables:

@@ -37,7 +37,7 @@ def worker(
     spin_seconds: Annotated[float, typer.Option(help="How long a read spins before it sleeps.")] = 0.0,
     stream_seconds: Annotated[float, typer.Option(help="How long streamed tokens may wait for each other.")] = 0.005,
 ) -> None:
-    """Serve language models to clients that hold the key (`plumbline.disaggregation.runtime.client`)."""
+    """Serve language models to clients that hold the key."""
     from plumbline.core.run.device import torch_device
     from plumbline.disaggregation.runtime.address import parse_address
     from plumbline.disaggregation.runtime.connection import Bounds
@@ -93,7 +93,10 @@ def worker(
 
 @app.command("worker-key")
 def worker_key(path: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
-    """Write a new key, which only this user may read, for workers and their clients."""
+    """Write a new key for workers and their clients.
+
+    Only this user may read the file.
+    """
     from plumbline.disaggregation.runtime.keys import write_key
 
     write_key(path)
