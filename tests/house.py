@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from plumbline import config as configuration
+from plumbline.commands.show import read_rows, trials_of
 from plumbline.core.plan.kept_code import keep_code_of
 
 PROJECT = Path(__file__).parents[1]
@@ -67,9 +68,10 @@ class House:
         rows = re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)
         return Counter({rule: int(count) for rule, count in rows if rule not in ("job", "all", self.study.name)})
 
-    def plumbline(self, *arguments: str, status: int = 0) -> str:
+    def plumbline(self, *arguments: str, status: int = 0, **variables: str) -> str:
+        """What a command prints, run with these variables in its environment too."""
         command = [sys.executable, "-c", "from plumbline.cli import main; main()", *arguments]
-        environment = self.environment() | {"PYTHONPATH": str(self.root / "workflow")}
+        environment = self.environment() | {"PYTHONPATH": str(self.root / "workflow")} | variables
         done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout
@@ -91,6 +93,20 @@ class House:
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new))
+
+
+def check_shown(house: House) -> None:
+    """That the table of the trials of the house's study fits 120 columns, or 80, and each row has keys of its own."""
+    study, config = house.study.name, configuration.load([house.root / "config.yaml", house.root / "tiny.yaml"])
+    found = read_rows(house.root / config.results / study, study)
+    assert len({tuple(row.keys.values()) for row in found}) == len(found) > 0
+    for width in (120, 80):
+        said = house.plumbline("show", study, "--configfile", "tiny.yaml", COLUMNS=str(width)).splitlines()
+        assert said[0].startswith(f"{study}: {len(trials_of(found))} trial")
+        heading, *lines = said[1 : len(found) + 2]
+        assert max(map(len, (heading, *lines))) <= width
+        first = {next(iter(found[0].found))} if width == 120 else set()
+        assert {*found[0].keys, "outcome"} | first <= set(heading.split())
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -44,3 +45,14 @@ def test_the_ten_lines_of_the_readme_run_a_script_that_knows_nothing_of_plumblin
     record = TrialRecord.read(tmp_path / "record.json")
     assert record.ok
     assert 0.5 < record.metrics["validation_accuracy"] <= 1
+
+
+def test_without_scikit_learn_the_example_says_in_one_line_what_it_needs(tmp_path):
+    script = ROOT / "examples" / "digits_mlp" / "train.py"
+    code = "import runpy, sys; sys.modules['sklearn'] = None; runpy.run_path(sys.argv[0], run_name='__main__')"
+    code = code.replace("sys.argv[0]", repr(str(script)))
+    options = ["--lr", "0.01", "--width", "8", "--seed", "0", "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line == "train.py: scikit-learn, which brings the digits, is not installed: pip install scikit-learn"

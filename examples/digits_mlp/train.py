@@ -8,6 +8,7 @@ for one file of data, and torch.compile, which torch.optim loads.
 
 import argparse
 import json
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,7 +22,10 @@ EPOCHS, BATCH, TRAINING = 15, 64, 1000
 
 def digits() -> tuple[Tensor, Tensor]:
     """Images (1797, 64) from 0 to 1, and their labels (1797,), in the order of sklearn.datasets.load_digits."""
-    (package,) = find_spec("sklearn").submodule_search_locations
+    found = find_spec("sklearn")
+    if found is None:
+        sys.exit("train.py: scikit-learn, which brings the digits, is not installed: pip install scikit-learn")
+    (package,) = found.submodule_search_locations
     table = torch.tensor(np.loadtxt(Path(package, "datasets", "data", "digits.csv.gz"), delimiter=","))
     return table[:, :-1].float() / 16, table[:, -1].long()
 

@@ -1,6 +1,7 @@
 """`plumbline compare` of every study, from its records."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from lr_sweep import sweep_records as lr_sweep
 from plumbline.cli import app
 from plumbline.core.files import write_json
 from sweep import some as sweep
+from throughput import grid_records as throughput
 
 
 def said(*arguments: object) -> tuple[int, str]:
@@ -50,6 +52,7 @@ STUDIES = {
         make(number) for make in (disaggregation.block, disaggregation.graphs_block) for number in (0, 1)
     ],
     "sweep": list(points()),
+    "throughput": [throughput.trial(warmup_steady=False), throughput.failed("timeout", "base", "static")],
 }
 
 
@@ -58,7 +61,7 @@ def test_a_folder_is_equal_to_itself(study, tmp_path):
     folder = write(STUDIES[study], tmp_path)
     status, text = said(folder, folder)
     assert status == 0
-    assert " equal." in text
+    assert re.search(r"\b(\d+) (trials|numbers|number)( in both)?: \1 equal\.", text), text
     assert said(folder / study, folder / study, "--study", study) == (status, text)
 
 

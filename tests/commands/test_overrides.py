@@ -43,9 +43,9 @@ def test_a_number_names_an_entry_of_a_list_and_the_others_stay():
     ("word", "said"),
     [
         ("ablation.rnus=3", r"^ablation\.rnus: no such key; did you mean ablation\.runs\?$"),
-        ("ablatoin.runs=3", r"^ablatoin: no such key; did you mean ablation\?$"),
+        ("ablatoin.runs=3", r"^ablatoin\.runs: no such key; did you mean ablation\.runs\?$"),
         ("runs=3", r"^runs: no such key; did you mean ablation\.runs\?$"),
-        ("sweep.digit_mlp.seeds=[0]", r"^sweep\.digit_mlp: no such key; did you mean sweep\.digits_mlp\?$"),
+        ("sweep.digit_mlp.seeds=[0]", r"^sweep\.digit_mlp\.seeds: no such key; did you mean sweep\.digits_mlp\?$"),
         ("sweep.digits_mlp.seds=[0]", r"did you mean sweep\.digits_mlp\.seeds\?"),
         ("throughput.grid.0.batches=[0]", r"did you mean throughput\.grid\.0\.batch\?"),
         ("throughput.grid.9.batch=[0]", r"throughput\.grid is a list of 3; name one by its number from 0"),

@@ -11,6 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from house import PROJECT
+from plumbline import cli
 from plumbline import config as configuration
 from plumbline.commands import run
 from plumbline.commands.run import snakemake_command
@@ -62,6 +63,44 @@ def test_a_word_that_is_neither_a_study_nor_a_setting_is_named(here):
     with pytest.raises(UserError, match=r"'ablaton' is neither a study nor KEY=VALUE; did you mean ablation\?"):
         printed("ablaton")
     assert not (here / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("abl", "'abl' is neither a study nor KEY=VALUE; did you mean ablation?"),
+        ("repotr", "'repotr' is neither a study nor KEY=VALUE; did you mean report?"),
+        ("ablation.runs", "'ablation.runs' is a setting without a value; write ablation.runs=VALUE"),
+        ("--ablation.runs=3", "no option --ablation.runs; settings have no dashes: ablation.runs=3"),
+        ("--dryrun", "no option --dryrun; did you mean --dry-run?"),
+        ("--forceall", "no option --forceall; for one of snakemake's, add it to the command that --print prints"),
+        ("-np", "no option -p; for one of snakemake's, add it to the command that --print prints"),
+    ],
+)
+def test_each_slip_of_the_pen_is_one_line_with_its_fix(here, word, said):
+    with pytest.raises(UserError) as refused:
+        printed(word)
+    assert str(refused.value) == f"run: {said}"
+    assert not (here / "results").exists()
+
+
+def test_a_dry_run_is_snakemakes():
+    assert printed("ablation", "-n")[1:] == ["--cores", "all", "--dry-run", "ablation"]
+
+
+@pytest.mark.parametrize("command", ["run", "show", "status", "compare", "init", "export", "worker-key"])
+def test_help_fits_one_screen(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    if command not in {one.name or one.callback.__name__ for one in cli.app.registered_commands}:
+        cli.mount()
+    said = CliRunner().invoke(cli.app, [command, "-h"]).output.splitlines()
+    assert len(said) <= 24
+    assert max(map(len, said)) <= 80
+
+
+def test_help_of_run_names_every_option_that_a_slip_is_compared_with(monkeypatch):
+    said = CliRunner().invoke(run.app, ["-h"]).output + CliRunner().invoke(run.app, ["--help"]).output
+    assert [name for name in run.OPTIONS if name not in said] == []
 
 
 def test_help_imports_neither_torch_nor_pandas_nor_scipy():

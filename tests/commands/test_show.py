@@ -7,12 +7,16 @@ import json
 import pytest
 
 from plumbline.commands.show import (
+    as_texts,
     column,
     columns_of,
     condition,
-    read_trials,
+    left_out,
+    read_rows,
+    show,
     sorted_by,
     table_lines,
+    that_fit,
     write_csv,
 )
 from plumbline.core.errors import UserError
@@ -47,7 +51,7 @@ def trials(tmp_path):
         (path.parent / f".{number}.json.1.partial").write_text("{")
     (tmp_path / "net" / "runs").mkdir()
     (tmp_path / "net" / "runs" / "metrics.json").write_text("{")
-    return read_trials(tmp_path, "sweep")
+    return read_rows(tmp_path, "sweep")
 
 
 def seeds(found):
@@ -116,7 +120,7 @@ def test_csv_holds_every_digit_and_reads_back(trials):
 def test_the_table_is_aligned_and_a_text_stays_on_its_line(trials):
     trials[0].values["accuracy"] = 123456.7
     trials[0].values["sweep"] = "two\nlines"
-    lines = list(table_lines(["sweep", "accuracy"], trials))
+    lines = list(table_lines(as_texts(["sweep", "accuracy"], trials)))
     assert lines == [
         "sweep      accuracy",
         "two lines    123457",
@@ -126,10 +130,42 @@ def test_the_table_is_aligned_and_a_text_stays_on_its_line(trials):
     ]
 
 
+def test_columns_go_from_the_end_where_there_is_no_room_and_never_those_that_tell_rows_apart(trials):
+    table = as_texts(["width", "seed", "accuracy", "outcome", "seconds"], trials)
+    wide = max(map(len, table_lines(table)))
+    kept = {"width", "seed", "outcome"}
+    names = {width: [one.name for one in that_fit(table, kept, width)] for width in (wide, wide - 1, 30, 1)}
+    assert names[wide] == ["width", "seed", "accuracy", "outcome", "seconds"]
+    assert names[wide - 1] == ["width", "seed", "accuracy", "outcome"]
+    assert names[30] == names[1] == ["width", "seed", "outcome"]
+    assert left_out(names[wide], names[30], 9) == (
+        "(3 of 9 columns, no room for accuracy, seconds; for others: --columns NAME,NAME, --columns all or --csv)"
+    )
+
+
+@pytest.mark.parametrize(("columns", "is_whole"), [(None, False), ("all", True)])
+def test_the_table_is_as_wide_as_the_terminal_and_whole_when_columns_are_named(
+    tmp_path, monkeypatch, capsys, columns, is_whole
+):
+    path = tmp_path / "sweep" / "net" / "trials" / "p" / "seed0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(record(8, 0, 0.5) | {"metrics": {f"metric_{i}": 0.5 for i in range(30)}}))
+    for width, terminal in ((120, None), (90, "90")):
+        monkeypatch.delenv("COLUMNS", raising=False)
+        if terminal:
+            monkeypatch.setenv("COLUMNS", terminal)
+        show(["sweep"], columns=columns, results=tmp_path)
+        title, heading, _, *below = capsys.readouterr().out.splitlines()
+        assert title == "sweep: 1 trial"
+        assert (len(heading) > width) is is_whole
+        assert ("metric_29" in heading) is is_whole
+        assert any("--columns" in line for line in below) is not is_whole
+
+
 def test_a_file_that_is_not_json_is_named_and_the_others_are_shown(tmp_path, capsys):
     folder = tmp_path / "net" / "trials" / "p"
     folder.mkdir(parents=True)
     (folder / "seed0.json").write_text(json.dumps(record(8, 0, 0.5)))
     (folder / "seed1.json").write_text("{")
-    assert len(read_trials(tmp_path, "sweep")) == 1
+    assert len(read_rows(tmp_path, "sweep")) == 1
     assert capsys.readouterr().err == f"1 file not readable as JSON, the first: {folder}/seed1.json\n"

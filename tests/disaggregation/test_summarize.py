@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from disaggregation.some_records import CALLS, TIMES, block, graphs_block, micro_block, summarized
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
-from plumbline.disaggregation.analysis import cells
+from plumbline.disaggregation.analysis import cells, cells_frame
 from plumbline.disaggregation.contrasts import blocks_for_wilcoxon, calls, contrasts, decoding, least_wilcoxon_p
 from plumbline.disaggregation.figures import FiguresSpec, figures
 from plumbline.disaggregation.record import MeasureRecord
 from plumbline.disaggregation.settings import CONTRASTS, FEATURES, FIGURES, WORKLOAD_CONTRASTS, DisaggregationSettings
-from plumbline.disaggregation.workload_analysis import workload_cells
+from plumbline.disaggregation.workload_analysis import speedups, workload_cells, workloads_frame
 from plumbline.disaggregation.workload_record import WorkloadRecord
 
 
@@ -30,11 +30,29 @@ def test_ratios_are_recovered_although_blocks_and_rounds_drift():
     assert found["rpc"].against_full.value == pytest.approx(2 / 1.02, rel=0.005)
     assert found["capture_only"].against_full is None
     assert found["no_semantics"].against_full.value == pytest.approx(6 / 1.02, rel=0.005)
-    assert {name: str(found[name].verdict) for name in ("control", "full", "no_semantics")} == {
+    assert {name: str(found[name].against_local_verdict) for name in ("control", "full", "no_semantics")} == {
         "control": "no difference",
         "full": "no difference",
         "no_semantics": "slower",
     }
+
+
+def test_each_verdict_says_in_its_name_what_it_is_against():
+    found = {one.name: one for one in cells([block(0), block(1), block(2)])}
+    assert found["rpc"].against_full_verdict == found["rpc"].against_local_verdict == "slower"
+    assert found["full"].against_full_verdict is found["generate"].against_full_verdict is None
+    records = [graphs_block(number) for number in range(3)]
+    called = {one.name: one for one in workload_cells(records)}
+    verdicts = {name: (one.against_local_verdict, one.against_full_verdict) for name, one in called.items()}
+    assert verdicts["control"] == ("no difference", None)
+    assert verdicts["full"] == ("faster", None)
+    assert verdicts["capture_only"] == ("faster", "slower")
+    frames = cells_frame(list(found.values())), workloads_frame(list(called.values()), speedups(records))
+    for frame in frames:
+        named = [name for name in frame if "verdict" in name]
+        assert named == ["against_local_verdict", "against_full_verdict"]
+        rows = frame.set_index("variant")
+        assert rows["against_full_verdict"].notna().tolist() == rows["against_full"].notna().tolist()
 
 
 def test_the_summary_writes_its_table_its_findings_and_figures(tmp_path):

@@ -280,7 +280,7 @@ def test_ratios_and_the_share_of_the_bound_are_recovered():
     assert set(found) == set(CALLS) - {"local", "image", "text", "both_workers"}
     assert found["full"].against_local.value == pytest.approx(0.6, rel=0.01)
     assert found["no_semantics"].against_full.value == pytest.approx(2 / 0.6, rel=0.01)
-    assert {name: str(found[name].verdict) for name in ("full", "no_semantics")} == {
+    assert {name: str(found[name].against_local_verdict) for name in ("full", "no_semantics")} == {
         "full": "faster",
         "no_semantics": "slower",
     }

@@ -6,7 +6,7 @@ import os
 import pandas as pd
 import pytest
 
-from house import House, build
+from house import House, build, check_shown
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,10 @@ def test_each_rank_leaves_a_file_for_each_epoch_in_the_folder_of_its_own_trial(t
             for epoch in range(2)
             for kind in ("results", "gen")
         }
+
+
+def test_the_table_of_trials_fits_the_terminal(trained):
+    check_shown(trained)
 
 
 def test_strong_scaling_ends_with_the_loss_of_one_process_and_weak_scaling_takes_half_the_steps(trained):

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from house import House, build
+from house import House, build, check_shown
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,10 @@ def test_the_study_runs_from_processes_to_figures(measured):
     assert [record["owner_threads"] for record in (*records, *others)] == [{"rpc": 1}] * 10
     frame = pd.read_csv(measured.study / "workloads.csv")
     assert set(frame["workload"]) == {"llm_prefill", "vision_cnn", "multimodal_vqa"}
+
+
+def test_the_table_of_trials_fits_the_terminal(measured):
+    check_shown(measured)
 
 
 def test_second_run_has_nothing_to_do_and_a_deleted_block_alone_is_measured_again(measured):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from house import TINY, House, build, kill_group
+from house import TINY, House, build, check_shown, kill_group
 from plumbline.core.run.progress import read_journal
 
 CONFIG = ("--configfile", "tiny.yaml")
@@ -33,6 +33,10 @@ def test_rates_are_added_until_the_best_is_bracketed_and_one_diverged_or_the_lim
     decisions = [json.loads(path.read_text()) for path in sorted((swept.study / "rounds").iterdir())]
     assert sorted(rate for decision in decisions for rate in decision["add"]) == sorted(set(rates) - set(asked))
     assert any(record["outcome"] == "diverged" for record in records) or sum(rate > max(asked) for rate in rates) == 4
+
+
+def test_the_table_of_trials_fits_the_terminal(swept):
+    check_shown(swept)
 
 
 def test_second_run_has_nothing_to_do(swept):

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from house import TINY
+from house import TINY, check_shown
 
 LOOKS = [
     *(["-n"], ["-np"], ["-nq"], ["-nF"], ["--dag"], ["--summary"], ["--report", "report.html"]),
@@ -49,3 +49,7 @@ def test_touching_takes_the_lock_and_renames_nothing(stale_house, tmp_path):
     house.snakemake("--touch")
     assert contents(house).keys() - before.keys() == set()
     assert "stale" in house.plumbline("status", "--configfile", "tiny.yaml")
+
+
+def test_the_table_of_trials_fits_the_terminal(finished_house):
+    check_shown(finished_house)

@@ -51,6 +51,16 @@ def test_overrides_decide_what_runs_and_the_printed_command_finds_nothing_left(h
     assert shlex.split(printed)[1:4] == ["--cores", "all", "sweep"]
 
 
+def test_a_dry_run_lists_the_jobs_and_runs_none_and_a_misspelt_file_is_named(house):
+    text = finish(house, "sweep", "sweep.quadratic.seeds=[0]", "-n")
+    assert re.search(r"^total +\d+$", text, flags=re.MULTILINE), text
+    assert not list(house.study.glob("**/trials"))
+    text = finish(house, "results/sweep/quadratic/sumary.csv", status=1)
+    said = [line for line in text.splitlines() if "there is no target results/sweep/quadratic/sumary.csv" in line]
+    assert len(said) == 1, text
+    assert "did you mean results/sweep/" in said[0]
+
+
 def test_failed_trials_end_it_with_the_last_line_of_their_logs_and_snakemakes_status(house):
     command = f"sweep.quadratic.command={json.dumps(FAILS + TINY['sweep']['quadratic']['command'])}"
     text = finish(house, "sweep", "sweep.quadratic.seeds=[0]", command, status=1)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from house import TINY, House, build
+from house import TINY, House, build, check_shown
 from plumbline.sweep.settings import FIGURES
 
 
@@ -27,6 +27,10 @@ def test_each_trial_has_a_record_and_the_best_point_is_found(swept):
     best = json.loads((folder / "best.json").read_text())
     assert best["parameters"]["x"] == 2
     assert "Nothing to be done" in swept.snakemake()
+
+
+def test_the_table_of_trials_fits_the_terminal(swept):
+    check_shown(swept)
 
 
 def test_a_report_of_one_study_shows_it_and_names_the_others(swept):

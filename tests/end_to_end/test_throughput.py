@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from house import TINY, House, build
+from house import TINY, House, build, check_shown
 
 ARCHITECTURE = {"vocabulary": 64, "context": 32, "width": 32, "hidden": 48, "layers": 2, "heads": 2}
 SETTINGS = copy.deepcopy(TINY)
@@ -65,6 +65,10 @@ def test_every_outcome_is_a_record_and_the_rest_goes_on(measured):
     assert found["plain-0.4/ctranslate2/b1-p4-g6"]["outcome"] == "unavailable"
     assert "no low-rank layers" in found["plain-0.4/ctranslate2/b1-p4-g6"]["message"]
     assert all("user/missing" in found[name]["message"] for name in found if name.startswith("missing/"))
+
+
+def test_the_table_of_trials_fits_the_terminal(measured):
+    check_shown(measured)
 
 
 def test_engines_give_the_same_tokens_and_every_token_is_counted(measured):
@@ -137,4 +141,5 @@ def test_added_cell_runs_alone(measured):
 
 
 def test_results_compared_with_themselves_show_nothing_slower(measured):
-    assert "slower" not in measured.plumbline("compare", "results", "results").replace("nothing is slower", "")
+    found = json.loads(measured.plumbline("compare", "results", "results", "--json"))
+    assert found["counts"] == dict.fromkeys(found["counts"], 0) | {"equal": len(found["trials"])}

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from plumbline import config as configuration
 from plumbline.commands import export, init, run, show
+from plumbline.commands.options import ConfigFiles, Results
 from plumbline.commands.watch import show_status
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
@@ -25,11 +26,14 @@ from plumbline.core.present.answer import Answer
 from plumbline.core.present.formatting import plural
 from plumbline.core.present.report.chapters import given_options
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
-ConfigFiles = Annotated[
-    list[Path] | None, typer.Option("--configfile", help="YAML merged over config.yaml; may be repeated.")
-]
 TABLE_COLUMNS = 120
 UNBOUNDED = 10_000
 """Columns of a table that is as wide as its rows."""
@@ -44,12 +48,12 @@ def plumbline() -> None:
 @app.command()
 def status(
     configfile: ConfigFiles = None,
-    results: Annotated[str | None, typer.Option(help="Results folder to read instead of the config's.")] = None,
+    results: Results = None,
     study: Annotated[list[str] | None, typer.Option(help="Show this study only; may be repeated.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show running trials and failures until all is done.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the progress of each study, and why stale targets are stale."""
+    """Show the progress of each study, and why targets are stale."""
     if unknown := sorted({*(study or [])} - {*configuration.STUDIES}):
         raise UserError(f"status: no study {unknown[0]!r}; choose from {', '.join(configuration.STUDIES)}")
     config = configuration.load([Path("config.yaml"), *(configfile or [])])
@@ -77,7 +81,7 @@ def status(
 def diagnose(
     study: Annotated[str, typer.Argument(help="The study, e.g. lr_sweep.")],
     configfile: ConfigFiles = None,
-    results: Annotated[str | None, typer.Option(help="Results folder to read instead of the config's.")] = None,
+    results: Results = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show whether a study runs as fast as it should. Exits with 0: healthy, 1: slower, 2: inconclusive."""
@@ -127,9 +131,9 @@ def compare(
 @app.command()
 def report(
     configfile: ConfigFiles = None,
-    results: Annotated[str | None, typer.Option(help="Results folder to read instead of the config's.")] = None,
+    results: Results = None,
 ) -> None:
-    """Write report.html and REPORT.md from the results that are there; nothing is run."""
+    """Write the report from the results so far; nothing is run."""
     from plumbline.core.present.report.write import write_report  # pandas, which no other command needs
 
     config = configuration.load([Path("config.yaml"), *(configfile or [])])
@@ -214,7 +218,7 @@ def _print_answers(answers: list[Answer], as_json: bool) -> NoReturn:
     raise typer.Exit(1 if 1 in statuses else max(statuses))
 
 
-def _trials(config: configuration.Common, study: str, results: str | None) -> list[str]:
+def _trials(config: configuration.Common, study: str, results: Path | None) -> list[str]:
     """The study's trials: those that the config asks for, and of the optional ones those that have begun."""
     folder = Path(results or config.results) / study
     trials = [target for target in config.plan(folder.parent) if target.study == study and target.is_trial]

@@ -281,6 +281,44 @@ def test_an_uploaded_model_follows_its_own_generation_config(client, shape):
         assert torch.equal(found, local(model, PROMPT, seed=3))
 
 
+@pytest.mark.parametrize(
+    ("settings", "length"),
+    [
+        ({}, 5 + 20),
+        ({"max_new_tokens": 7}, 5 + 7),
+        ({"max_length": 9}, 9),
+        ({"max_length": 9, "max_new_tokens": 7}, 5 + 7),
+    ],
+)
+def test_without_max_new_tokens_as_many_come_as_transformers_gives(client, saved, settings, length):
+    model = build(GPT2, "float32", 7)
+    model.generation_config = transformers.GenerationConfig(**settings)
+    expected = model.generate(PROMPT, attention_mask=torch.ones_like(PROMPT))
+    assert expected.shape == (2, length)
+    model.save_pretrained(saved / f"long-{length}-{len(settings)}")
+    for found in (client.upload, lambda _: client.folder(f"long-{length}-{len(settings)}")):
+        remote = found(model)
+        assert torch.equal(remote.generate(PROMPT), expected)
+        assert remote.generate(PROMPT, max_new_tokens=3).shape == (2, 5 + 3)
+        remote.free()
+
+
+def test_a_prompt_as_long_as_max_length_is_refused_as_transformers_refuses_it(client):
+    model = build(GPT2, "float32", 7)
+    model.generation_config = transformers.GenerationConfig(max_length=5)
+    with pytest.raises(ValueError, match="Input length of input_ids is 5, but `max_length` is set to 5"):
+        model.generate(PROMPT, attention_mask=torch.ones_like(PROMPT))
+    with pytest.raises(UserError, match=r"max_length: 5 leaves no room after a prompt of 5 tokens; pass"):
+        client.upload(model).generate(PROMPT)
+
+
+def test_the_default_length_is_told(client, caplog):
+    client.seeded(GPT2, "float32", 7).generate(PROMPT)
+    assert [one.getMessage() for one in caplog.records if "max_new_tokens" in one.getMessage()] == [
+        "max_new_tokens: neither in the call nor in the generation_config; using 20"
+    ]
+
+
 def test_without_a_mask_padding_is_masked_where_transformers_infers_it(client):
     model = build(CONFIGS["llama"], "float32", 7)
     padded, settings = PROMPT * MASK, {"max_new_tokens": NEW, "do_sample": False}

@@ -13,7 +13,7 @@ from plumbline.cli import app
 from plumbline.core.errors import UserError
 from plumbline.throughput.analysis.compare import compare, exit_status
 from plumbline.throughput.record import TrialRecord
-from throughput.grid_records import failed, grid, trial, write
+from throughput.grid_records import failed, grid, timed_batch, trial, write
 
 CONFIG = {"dtype": "float32", "attention": "sdpa", "threads": 2, "compile": False}
 
@@ -33,6 +33,20 @@ def test_same_folder_twice_is_equal(tmp_path: Path) -> None:
     status, text = said(folder, folder)
     assert status == 0
     assert "28 trials in both: 28 equal." in text
+    assert "The batches of 28 trials of 28 are the same on both sides." in text
+
+
+def test_a_wide_interval_and_a_busy_machine_make_no_difference_between_a_record_and_its_copy(tmp_path: Path) -> None:
+    wide = [timed_batch(0.01 * (1 + number), 32) for number in range(3)]
+    records = [trial(batches=wide), trial(batch=8, warmup_steady=False), trial(batch=64, batches=wide[:1])]
+    folder = results([*records, failed("timeout", "base", "static")], tmp_path / "a")
+    copied = results([trial(batches=wide, seed=1)], tmp_path / "b")
+    comparison = compare(folder, folder, 0.0)
+    assert {name: count for name, count in comparison["counts"].items() if count} == {"equal": 4}
+    assert {(pair["ratio"], pair["low"], pair["high"]) for pair in comparison["trials"]} == {(1, 1, 1), (None,) * 3}
+    assert compare(folder, copied, 0.0)["counts"]["equal"] == 1
+    others = results([trial(batches=[*wide[:2], wide[0]])], tmp_path / "c")
+    assert compare(folder, others, 0.0)["counts"]["unclear"] == 1
 
 
 def test_one_trial_slower_by_a_tenth_is_found_and_only_that(tmp_path: Path) -> None:

@@ -6,17 +6,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from plumbline.core.present.answer import Answer
+from plumbline.core.present.answer import Answer, Row
 
 
-def row(record: dict[str, Any]) -> dict[str, Any]:
-    """What `plumbline show` says of a trial first: accuracy is the mean over the test sets of the runs."""
+def rows(record: dict[str, Any]) -> list[Row]:
+    """What `plumbline show` says of a trial: accuracy is the mean over the test sets of the runs."""
     accuracies = defaultdict(list)
     for run in record["runs"]:
         if run["outcome"] == "ok":
             accuracies[run["classifier"]].append(run["test"]["accuracy"])
-    head = {name: record.get(name) for name in ("view", "layers", "representation", "feature_width")}
-    return head | {f"{name}_accuracy": fmean(values) for name, values in accuracies.items()}
+    keys = {name: record.get(name) for name in ("view", "layers", "representation")}
+    found = {f"{name}_accuracy": fmean(values) for name, values in accuracies.items()}
+    return [Row(keys, found)]
 
 
 def compare(first: Path, second: Path, threshold: float | None) -> Answer:

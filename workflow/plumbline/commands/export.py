@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from plumbline import config as configuration
+from plumbline.commands.options import ConfigFiles, Results
 from plumbline.commands.show import NOT_SHOWN, results_folder, scalars
 from plumbline.core.errors import UserError
 from plumbline.core.present.formatting import plural
@@ -50,12 +51,10 @@ class Run(NamedTuple):
 
 @export.command()
 def mlflow(
-    studies: Annotated[list[str] | None, typer.Argument(metavar="[STUDY]...", help="All with trials, if none.")] = None,
+    studies: Annotated[list[str] | None, typer.Argument(metavar="STUDY", help="All with trials, if none.")] = None,
     store: Annotated[str | None, typer.Option(help="Tracking URI; RESULTS/mlflow.db in SQLite unless given.")] = None,
-    configfile: Annotated[
-        list[Path] | None, typer.Option("--configfile", help="YAML merged over config.yaml; may be repeated.")
-    ] = None,
-    results: Annotated[Path | None, typer.Option(help="Results folder to read instead of the config's.")] = None,
+    configfile: ConfigFiles = None,
+    results: Results = None,
 ) -> None:
     """Write trials to a local MLflow store. One that is there already is left alone, one that ran again is replaced."""
     folder = results_folder("export", studies, configfile, results)

@@ -52,7 +52,11 @@ def init(
     command: Annotated[list[str], typer.Argument(help="The command of one run, after --.")],
     output: Annotated[Path | None, typer.Option(help="File to write; NAME.yaml unless given.")] = None,
 ) -> None:
-    """Write the config of a sweep, guessed from a command: init NAME -- python train.py --lr 0.1 --out out."""
+    """Write the config of a sweep, guessed from a command.
+
+    \b
+    plumbline init my_sweep -- python train.py --lr 0.1 --out out
+    """
     from plumbline.core.settings import validated
     from plumbline.sweep.settings import NAME, SweepStudySettings
 

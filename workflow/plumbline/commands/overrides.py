@@ -63,6 +63,17 @@ def keys(dotted: str, values: Any) -> list[Key]:
     return found
 
 
+def is_key(word: str, paths: Sequence[Path]) -> bool:
+    """Whether `word` is a dotted key of the config in the YAML files `paths`."""
+    if not re.fullmatch(r"\w[\w-]*(\.[\w-]+)+", word):
+        return False
+    try:
+        keys(word, configuration.read(paths))
+    except UserError:
+        return False
+    return True
+
+
 def _with(values: Any, path: Sequence[Key], value: Any) -> Any:
     """A copy of `values` with `value` at `path`; a mapping is merged into the one that is there."""
     if not path:
@@ -104,10 +115,12 @@ def _unknown(dotted: str, path: Sequence[str], known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1) or [key for key in all_keys() if key.split(".")[-1] == name][:1]
     prefix = f"{where}." if where and near and near[0] in known else ""
     if near:
-        return f"{'.'.join(path)}: no such key; did you mean {prefix}{near[0]}?"
+        meant = prefix + near[0]
+        whole = meant + dotted.removeprefix(".".join(path))
+        return f"{dotted}: no such key; did you mean {whole if whole in all_keys() else meant}?"
     if not known:
         return f"{dotted}: {where} has no keys of its own in the config; give it as a whole: {where}=VALUE"
-    return f"{'.'.join(path)}: no such key (known here: {', '.join(known)})"
+    return f"{dotted}: no such key (known here: {', '.join(known)})"
 
 
 def all_keys(kind: Any = None, above: str = "") -> list[str]:

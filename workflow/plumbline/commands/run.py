@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from plumbline import config as configuration
+from plumbline.commands.options import ConfigFiles
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_text
 from plumbline.core.plan.target import digest
@@ -28,44 +29,64 @@ TAIL = 12
 """Lines of Snakemake's output that are shown when it failed and no target did."""
 CLOCK_SKEW_SECONDS = 5.0
 """By so much a cluster's clocks may differ."""
+OPTIONS = ("--configfile", "--cores", "--profile", "--dry-run", "--print", "--help")
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})
 def run(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TARGET|KEY=VALUE]...", help="Studies or files to make, and settings to override."),
+        typer.Argument(metavar="STUDY|FILE|KEY=VALUE", help="What to run, all if nothing, and other settings."),
     ] = None,
-    configfile: Annotated[
-        list[Path] | None, typer.Option("--configfile", help="YAML merged over config.yaml; may be repeated.")
-    ] = None,
-    cores: Annotated[str | None, typer.Option(help="Cores to use; all unless a profile says otherwise.")] = None,
-    profile: Annotated[Path | None, typer.Option(help="Snakemake profile, e.g. profiles/slurm.")] = None,
-    print_only: Annotated[bool, typer.Option("--print", help="Print the snakemake command, and run nothing.")] = False,
+    configfile: ConfigFiles = None,
+    cores: Annotated[str | None, typer.Option(metavar="N", help="Cores to use; all, unless a profile says.")] = None,
+    profile: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Snakemake profile: profiles/slurm.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="List the jobs that would run; run none.")] = False,
+    print_only: Annotated[bool, typer.Option("--print", help="Print the snakemake command; run nothing.")] = False,
 ) -> None:
-    """Run studies, with settings such as ablation.runs=3, and show how far they are. Ends as Snakemake ends."""
-    from plumbline.commands.overrides import merged, split
+    """Run what is missing or stale, and show how far it is.
+
+    \b
+    plumbline run                            every study, then the report
+    plumbline run ablation ablation.runs=3   one study, with another setting
+    plumbline run sweep 'sweep.mine.grid.lr=[0.1, 0.3]'
+    plumbline run sweep --configfile mine.yaml -n
+
+    Exits with Snakemake's status. Its other options: add them to what --print prints.
+    """
+    from plumbline.commands.overrides import is_key, merged, split
     from plumbline.core.run.lock import check_writable
 
+    _check_options(words or [])
     targets, overrides = split(words or [])
-    _check_targets(targets)
     paths = [Path("config.yaml"), *(configfile or [])]
+    for target in targets:
+        if is_key(target, paths):
+            raise UserError(f"run: {target!r} is a setting without a value; write {target}=VALUE")
+    _check_targets(targets)
     values = merged(paths, overrides)
     config = configuration.check(values)
     results = Path(config.results)
     check_writable(results)
     if overrides:
         paths = [Path("config.yaml"), _written(values, paths, overrides, results)]
-    command = snakemake_command(targets, paths[1:], cores, profile)
+    command = snakemake_command(targets, paths[1:], cores, profile, is_dry=dry_run)
     if print_only:
         typer.echo(shlex.join(command))
         return
+    if dry_run:
+        sys.exit(subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode)
     studies = [target for target in targets if target in configuration.STUDIES]
     _run(command, config, results, studies if len(studies) == len(targets) > 0 else configuration.STUDIES)
 
 
 def snakemake_command(
-    targets: Sequence[str], configfiles: Sequence[Path], cores: str | None, profile: Path | None
+    targets: Sequence[str],
+    configfiles: Sequence[Path],
+    cores: str | None,
+    profile: Path | None,
+    *,
+    is_dry: bool = False,
 ) -> list[str]:
     """The command that a shell in the project's folder takes."""
     program = Path(sys.executable).parent / "snakemake"
@@ -76,15 +97,33 @@ def snakemake_command(
         command += ["--cores", cores or "all"]
     if profile:
         command += ["--profile", str(profile)]
+    if is_dry:
+        command.append("--dry-run")
     command += targets
     return [*command, "--configfile", *map(str, configfiles)] if configfiles else command
 
 
+def _check_options(words: Sequence[str]) -> None:
+    """Raises UserError for a word with a dash, which is no option of this command."""
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if name.startswith("-"):
+            near = difflib.get_close_matches(name, OPTIONS, n=1)
+            if near:
+                fix = f"did you mean {near[0]}?"
+            elif equals and "." in name:
+                fix = f"settings have no dashes: {word.lstrip('-')}"
+            else:
+                fix = "for one of snakemake's, add it to the command that --print prints"
+            raise UserError(f"run: no option {name}; {fix}")
+
+
 def _check_targets(targets: Sequence[str]) -> None:
-    known = (*configuration.STUDIES, "all")
+    known = (*configuration.STUDIES, "all", "report")
     for target in targets:
         if target not in known and "/" not in target:
-            near = difflib.get_close_matches(target, known, n=1)
+            begun = [name for name in known if name.startswith(target)]
+            near = begun or difflib.get_close_matches(target, known, n=1)
             fix = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}, or name a file"
             raise UserError(f"run: {target!r} is neither a study nor KEY=VALUE; {fix}")
 

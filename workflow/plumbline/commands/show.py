@@ -7,8 +7,9 @@ import importlib
 import json
 import math
 import re
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import eq, ge, gt, le, lt, ne
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TextIO
@@ -16,6 +17,7 @@ from typing import Annotated, Any, NamedTuple, TextIO
 import typer
 
 from plumbline import config as configuration
+from plumbline.commands.options import ConfigFiles, Results
 from plumbline.core.errors import UserError
 from plumbline.core.present.formatting import MISSING, plural
 from plumbline.core.run.record import SCHEMA
@@ -24,13 +26,24 @@ from plumbline.core.run.records import record_files
 app = typer.Typer()
 
 
-class Trial(NamedTuple):
-    """A trial's record as the table shows it."""
+class Shown(NamedTuple):
+    """A row of the table: a trial, or a part of one."""
 
-    headline: dict[str, Any]
-    """The columns that its study shows first."""
+    keys: dict[str, Any]
+    """What tells it from other rows."""
+    found: dict[str, Any]
+    """The columns that its study shows beside the keys, what matters most first."""
     values: dict[str, Any]
-    """These, and everything else in the record that is one value."""
+    """All of these, and everything else in the record that is one value."""
+
+
+class Column(NamedTuple):
+    """A column of the table, as text."""
+
+    name: str
+    cells: list[str]
+    width: int
+    is_numeric: bool
 
 
 CONDITION = re.compile(r"([\w.]+)\s*(>=|<=|!=|=|>|<|~)\s*(.*)", re.DOTALL)
@@ -38,12 +51,15 @@ COMPARE: dict[str, Callable[[Any, Any], bool]] = {"=": eq, "!=": ne, "<": lt, "<
 NOT_FINITE = ("nan", "inf", "-inf")
 """Numbers that records hold as texts."""
 AT_THE_END = ("outcome", "seconds")
+WIDTH = 120
+"""Columns of text where there is no terminal."""
+GAP = "  "
 NOT_SHOWN = ("machine", "spec", "schema", "study", "stage")
 
 
 @app.command()
 def show(
-    studies: Annotated[list[str] | None, typer.Argument(metavar="[STUDY]...", help="All with trials, if none.")] = None,
+    studies: Annotated[list[str] | None, typer.Argument(metavar="STUDY", help="All with trials, if none.")] = None,
     columns: Annotated[str | None, typer.Option(help="Columns to show, separated by commas; `all` for all.")] = None,
     where: Annotated[
         list[str] | None, typer.Option(help="Show trials with, e.g., 'width>=64' or outcome=ok; ~ looks for a text.")
@@ -52,29 +68,56 @@ def show(
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print CSV, with all columns unless --columns says which.")
     ] = False,
-    configfile: Annotated[
-        list[Path] | None, typer.Option("--configfile", help="YAML merged over config.yaml; may be repeated.")
-    ] = None,
-    results: Annotated[Path | None, typer.Option(help="Results folder to read instead of the config's.")] = None,
+    configfile: ConfigFiles = None,
+    results: Results = None,
 ) -> None:
-    """Show the trials of a study as a table, from their records."""
+    """Show the trials of a study as a table.
+
+    It has the columns that fit, unless --columns says which, and is read from the trials' records.
+    """
     folder = results_folder("show", studies, configfile, results)
-    tables = {
-        study: trials for study in studies or configuration.STUDIES if (trials := read_trials(folder / study, study))
-    }
+    tables = {study: rows for study in studies or configuration.STUDIES if (rows := read_rows(folder / study, study))}
     if not tables:
         raise UserError(f"show: {folder} holds no trials of {', '.join(studies or ['any study'])}; run them first")
     if as_csv and len(tables) > 1:
         raise UserError(f"show: --csv takes one study; name one of {', '.join(tables)}")
-    for study, trials in tables.items():
-        names, known = columns_of(trials, columns, is_full=as_csv), columns_of(trials, "all", is_full=True)
+    for study, rows in tables.items():
+        names, known = columns_of(rows, columns, is_full=as_csv), columns_of(rows, "all", is_full=True)
         tests = [condition(text, known) for text in where or []]
-        chosen = sorted_by([trial for trial in trials if all(test(trial) for test in tests)], sort, known)
+        chosen = sorted_by([row for row in rows if all(test(row) for test in tests)], sort, known)
         if as_csv:
             write_csv(names, chosen, sys.stdout)
             continue
-        typer.echo(f"{study}: {plural(len(chosen), 'trial')}" + (f" of {len(trials)}" if where else ""))
-        typer.echo("\n".join(table_lines(names, chosen)) + "\n")
+        typer.echo(f"{study}: {counted(chosen)}" + (f" of {len(trials_of(rows))}" if where else ""))
+        table = as_texts(names, chosen)
+        fitting = table if columns else that_fit(table, essential(rows), shutil.get_terminal_size((WIDTH, 24)).columns)
+        typer.echo("\n".join(table_lines(fitting)))
+        if not columns:
+            typer.echo(left_out([one.name for one in table], [one.name for one in fitting], len(known)))
+        typer.echo()
+
+
+def trials_of(rows: Iterable[Shown]) -> set[str]:
+    """The trials that the rows are of."""
+    return {row.values["trial"] for row in rows}
+
+
+def counted(rows: Sequence[Shown]) -> str:
+    """How many trials there are, and how many rows where one has several."""
+    trials = len(trials_of(rows))
+    return plural(trials, "trial") + (f" in {len(rows)} rows" if len(rows) > trials else "")
+
+
+def essential(rows: Iterable[Shown]) -> set[str]:
+    """The columns that are shown however narrow the terminal is."""
+    return {name for row in rows for name in row.keys} | {"outcome"}
+
+
+def left_out(names: Sequence[str], fitting: Sequence[str], known: int) -> str:
+    """Which of the study's columns did not fit, how many there are in all, and how to see the others."""
+    narrow = [name for name in names if name not in fitting]
+    text = f"({len(fitting)} of {known} columns" + (f", no room for {', '.join(narrow)}" if narrow else "")
+    return f"{text}; for others: --columns NAME,NAME, --columns all or --csv)"
 
 
 def results_folder(
@@ -87,11 +130,11 @@ def results_folder(
     return results or Path(configuration.load([Path("config.yaml"), *(configfile or [])]).results)
 
 
-def read_trials(folder: Path, study: str) -> list[Trial]:
-    """A Trial for each record below `folder`, as its study orders them. Files that are not JSON are named on stderr."""
+def read_rows(folder: Path, study: str) -> list[Shown]:
+    """The rows of each record below `folder`, as its study orders them. Files that are not JSON are named on stderr."""
     commands = importlib.import_module(f"plumbline.{study}.commands")
     place = commands.order(folder) if hasattr(commands, "order") else lambda record: ()
-    found, broken = list[tuple[Any, Trial]](), []
+    found, broken = list[tuple[Any, Shown]](), []
     gc.disable()  # what is read stays, and looking for garbage among it takes a quarter of the time
     for path in record_files(folder):
         try:
@@ -101,12 +144,15 @@ def read_trials(folder: Path, study: str) -> list[Trial]:
             broken.append(path)
             continue
         if isinstance(record, dict) and record.get("schema") == SCHEMA and "trial" in record:
-            first = commands.row(record) | {name: record[name] for name in AT_THE_END}
-            found.append((place(record), Trial(first, first | dict(scalars(record)))))
+            others = {name: record[name] for name in AT_THE_END} | dict(scalars(record))
+            found += (
+                (place(record), Shown(keys, values, keys | values | more | others))
+                for keys, values, more in commands.rows(record)
+            )
     gc.enable()
     if broken:
         typer.echo(f"{plural(len(broken), 'file')} not readable as JSON, the first: {broken[0]}", err=True)
-    return [trial for _, trial in sorted(found, key=lambda pair: pair[0])]
+    return [row for _, row in sorted(found, key=lambda pair: pair[0])]
 
 
 def scalars(record: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -119,14 +165,15 @@ def scalars(record: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, A
             yield above + name, value
 
 
-def columns_of(trials: Sequence[Trial], asked: str | None, *, is_full: bool) -> list[str]:
+def columns_of(rows: Sequence[Shown], asked: str | None, *, is_full: bool) -> list[str]:
     """Names of the columns that `asked` stands for; without it the study's own, or all where `is_full`."""
-    everything = list(dict.fromkeys(name for trial in trials for name in trial.values))
+    everything = list(dict.fromkeys(name for row in rows for name in row.values))
     if asked == "all" or (asked is None and is_full):
         return everything
     if asked is None:
-        names = dict.fromkeys(name for trial in trials for name in trial.headline)
-        return [name for name in names if name not in AT_THE_END] + list(AT_THE_END)
+        keys = dict.fromkeys(name for row in rows for name in row.keys)
+        found = dict.fromkeys(name for row in rows for name in row.found)
+        return [name for name in keys | found if name not in AT_THE_END] + list(AT_THE_END)
     return [column(name.strip(), everything) for name in asked.split(",")]
 
 
@@ -143,7 +190,7 @@ def column(name: str, known: Sequence[str]) -> str:
     )
 
 
-def condition(text: str, known: Sequence[str]) -> Callable[[Trial], bool]:
+def condition(text: str, known: Sequence[str]) -> Callable[[Shown], bool]:
     """What `text`, such as width>=64, asks of a trial. One without a value fits nothing but !=."""
     found = CONDITION.fullmatch(text.strip())
     if found is None:
@@ -153,8 +200,8 @@ def condition(text: str, known: Sequence[str]) -> Callable[[Trial], bool]:
     if sign in ("<", "<=", ">", ">=") and number is None:
         raise UserError(f"show: --where {text!r}: {wanted!r} is not a number")
 
-    def fits(trial: Trial) -> bool:
-        value = trial.values.get(name)
+    def fits(row: Shown) -> bool:
+        value = row.values.get(name)
         if sign == "~":
             return wanted in shown(value)
         if number is not None and (own := _number(value)) is not None:
@@ -164,40 +211,58 @@ def condition(text: str, known: Sequence[str]) -> Callable[[Trial], bool]:
     return fits
 
 
-def sorted_by(trials: list[Trial], asked: str | None, known: Sequence[str]) -> list[Trial]:
+def sorted_by(rows: list[Shown], asked: str | None, known: Sequence[str]) -> list[Shown]:
     """By the column that is `asked` for, numbers before texts; those without a value last in either direction."""
     if asked is None:
-        return trials
+        return list(rows)
     name = column(asked.removeprefix("-"), known)
-    having = [trial for trial in trials if trial.values.get(name) is not None]
-    numbers = [(trial, _number(trial.values[name])) for trial in having]
+    having = [row for row in rows if row.values.get(name) is not None]
+    numbers = [(row, _number(row.values[name])) for row in having]
 
-    def key(pair: tuple[Trial, float | None]) -> tuple[bool, float, str]:
-        trial, number = pair
-        return number is None, number or 0.0, plain(trial.values[name])
+    def key(pair: tuple[Shown, float | None]) -> tuple[bool, float, str]:
+        row, number = pair
+        return number is None, number or 0.0, plain(row.values[name])
 
-    ordered = [trial for trial, _ in sorted(numbers, key=key, reverse=asked.startswith("-"))]
-    return ordered + [trial for trial in trials if trial.values.get(name) is None]
+    ordered = [row for row, _ in sorted(numbers, key=key, reverse=asked.startswith("-"))]
+    return ordered + [row for row in rows if row.values.get(name) is None]
 
 
-def table_lines(names: Sequence[str], trials: Sequence[Trial]) -> Iterator[str]:
+def as_texts(names: Sequence[str], rows: Sequence[Shown]) -> list[Column]:
+    """The columns of these names, with a text for each row."""
+    found = []
+    for name in names:
+        values = [row.values.get(name) for row in rows]
+        cells = [shown(value) for value in values]
+        found.append(Column(name, cells, max(map(len, (name, *cells))), all(map(_is_numeric, values))))
+    return found
+
+
+def that_fit(columns: Sequence[Column], essential: Collection[str], width: int) -> list[Column]:
+    """The columns without the last ones that are more than `width` has room for; the `essential` stay in any case."""
+    kept = list(columns)
+    for column in reversed(columns):
+        if sum(one.width + len(GAP) for one in kept) - len(GAP) <= width:
+            break
+        if column.name not in essential:
+            kept.remove(column)
+    return kept
+
+
+def table_lines(columns: Sequence[Column]) -> Iterator[str]:
     """The table with a heading; columns of numbers stand to the right. Rich would take a minute for 10,000 rows."""
-    for_each = [[shown(trial.values.get(name)) for trial in trials] for name in names]
-    widths = [max(map(len, (name, *cells))) for name, cells in zip(names, for_each, strict=True)]
-    right = [all(_is_numeric(trial.values.get(name)) for trial in trials) for name in names]
-    for cells in ((*names,), *zip(*for_each, strict=True)):
-        yield "  ".join(
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(cells, widths, right, strict=True)
+    for cells in ([one.name for one in columns], *zip(*(one.cells for one in columns), strict=True)):
+        yield GAP.join(
+            cell.rjust(one.width) if one.is_numeric else cell.ljust(one.width)
+            for cell, one in zip(cells, columns, strict=True)
         ).rstrip()
 
 
-def write_csv(names: Sequence[str], trials: Iterable[Trial], stream: TextIO) -> None:
+def write_csv(names: Sequence[str], rows: Iterable[Shown], stream: TextIO) -> None:
     """CSV with a header. Numbers have all their digits; what a trial does not have is empty."""
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(names)
-    for trial in trials:
-        values = [trial.values.get(name) for name in names]
+    for row in rows:
+        values = [row.values.get(name) for name in names]
         writer.writerow(["" if value is None else plain(value) for value in values])
 
 

@@ -6,20 +6,20 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from plumbline.core.present.answer import Answer
+from plumbline.core.present.answer import Answer, Row
 
 
-def row(record: dict[str, Any]) -> dict[str, Any]:
-    """What `plumbline show` says of a trial first. The rate is summary.csv's, which leaves the first epoch out."""
+def rows(record: dict[str, Any]) -> list[Row]:
+    """What `plumbline show` says of a trial. The rate is summary.csv's, which leaves the first epoch out."""
     epochs, test = record["epochs"], record["translations"].get("test", {})
     warm = [epoch for epoch in epochs if epoch["epoch"] > 0] or epochs
     ranks = Counter[int]()
     for epoch in warm:
         ranks[epoch["epoch"]] += epoch["tokens_per_sec"]
-    head = {name: record.get(name) for name in ("trial", "method", "scaling", "world", "batch")}
+    keys = {name: record.get(name) for name in ("trial", "method", "scaling", "world", "batch")}
     rate = fmean(ranks.values()) if epochs else None
     last = epochs[-1]["validation_loss"] if epochs else None
-    return head | {"tokens_per_second": rate, "validation_loss": last, "test_bleu": test.get("bleu")}
+    return [Row(keys, {"tokens_per_second": rate, "validation_loss": last, "test_bleu": test.get("bleu")})]
 
 
 def compare(first: Path, second: Path, threshold: float | None) -> Answer:

@@ -30,9 +30,12 @@ class Cell:
     """Per token: the median over rounds."""
     against_local: Ratio
     """How many times as long as local, by the rounds' ratios; of the control: A/A."""
-    verdict: Verdict
+    against_local_verdict: Verdict
+    """Whether it is faster than local, or slower."""
     against_full: Ratio | None
     """How many times as long as `full`: what that knowledge saves. None for variants that send nothing."""
+    against_full_verdict: Verdict | None
+    """Whether it is faster than `full`, or slower."""
     bytes_per_token: float | None
     round_trips_per_token: float | None
 
@@ -55,7 +58,8 @@ def cells(records: Sequence[MeasureRecord]) -> list[Cell]:
         for name, many in arms.items():
             if name == LOCAL:
                 continue
-            base = seconds[LOCAL] if name == CONTROL else local
+            base, full = seconds[LOCAL] if name == CONTROL else local, seconds[FULL]
+            is_remote = name in SENDING and name != FULL
             found.append(
                 Cell(
                     link=link,
@@ -65,9 +69,10 @@ def cells(records: Sequence[MeasureRecord]) -> list[Cell]:
                     rounds=len(blocks),
                     milliseconds=1e3 * float(np.median(seconds[name])),
                     against_local=ratio_over_rounds(seconds[name], base, blocks),
-                    verdict=verdict(ratio_over_rounds(base, seconds[name], blocks), aa),
-                    against_full=ratio_over_rounds(seconds[name], seconds[FULL], blocks)
-                    if name in SENDING and name != FULL
+                    against_local_verdict=verdict(ratio_over_rounds(base, seconds[name], blocks), aa),
+                    against_full=ratio_over_rounds(seconds[name], full, blocks) if is_remote else None,
+                    against_full_verdict=verdict(ratio_over_rounds(full, seconds[name], blocks), aa)
+                    if is_remote
                     else None,
                     bytes_per_token=mean(one.bytes_per_token for one in many),
                     round_trips_per_token=mean(one.round_trips_per_token for one in many),
@@ -88,9 +93,16 @@ def cells_frame(found: Sequence[Cell]) -> pd.DataFrame:
     for one in found:
         row: dict[str, object] = {"link": one.link, "context": one.context, "variant": one.name}
         row |= {"blocks": one.blocks, "rounds": one.rounds, "milliseconds_per_token": one.milliseconds}
-        for name, ratio in (("against_local", one.against_local), ("against_full", one.against_full)):
-            ends = (np.nan,) * 3 if ratio is None else (ratio.value, ratio.low, ratio.high)
-            row |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
-        row |= {"verdict": str(one.verdict), "bytes_per_token": one.bytes_per_token}
+        row |= ratio_columns("against_local", one.against_local)
+        row |= {"against_local_verdict": str(one.against_local_verdict)}
+        row |= ratio_columns("against_full", one.against_full)
+        row |= {"against_full_verdict": one.against_full_verdict and str(one.against_full_verdict)}
+        row |= {"bytes_per_token": one.bytes_per_token}
         rows.append(row | {"round_trips_per_token": one.round_trips_per_token})
     return pd.DataFrame(rows)
+
+
+def ratio_columns(name: str, ratio: Ratio | None) -> dict[str, float]:
+    """The value and the ends of its interval, NaN for None."""
+    ends = (np.nan,) * 3 if ratio is None else (ratio.value, ratio.low, ratio.high)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))

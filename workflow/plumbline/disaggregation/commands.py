@@ -4,7 +4,8 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from types import FrameType
@@ -13,9 +14,12 @@ from typing import Annotated, Any
 import typer
 
 from plumbline.core.errors import UserError
-from plumbline.core.present.answer import Answer
+from plumbline.core.present.answer import Answer, Row
+from plumbline.disaggregation.settings import BLIND, DECODING, FULL, LOCAL, RPC
 
 app = typer.Typer()
+SHOWN = (LOCAL, FULL, *BLIND, RPC)
+"""The variants that `plumbline show` begins with: between them lies what semantics save."""
 
 
 @app.command()
@@ -33,7 +37,7 @@ def worker(
     spin_seconds: Annotated[float, typer.Option(help="How long a read spins before it sleeps.")] = 0.0,
     stream_seconds: Annotated[float, typer.Option(help="How long streamed tokens may wait for each other.")] = 0.016,
 ) -> None:
-    """Serve language models to clients that hold the key (`plumbline.disaggregation.runtime.client`)."""
+    """Serve language models to clients that hold the key."""
     from plumbline.core.run.device import torch_device
     from plumbline.disaggregation.runtime.address import parse_address
     from plumbline.disaggregation.runtime.connection import Bounds
@@ -89,24 +93,38 @@ def worker(
 
 @app.command("worker-key")
 def worker_key(path: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
-    """Write a new key, which only this user may read, for workers and their clients."""
+    """Write a new key for workers and their clients.
+
+    Only this user may read the file.
+    """
     from plumbline.disaggregation.runtime.keys import write_key
 
     write_key(path)
     typer.echo(f"{path} written; copy it to where the clients run, over a channel that keeps it secret")
 
 
-def row(record: dict[str, Any]) -> dict[str, Any]:
-    """What `plumbline show` says of a block first: the median milliseconds of each variant, per token or call."""
-    if "workload" in record:
-        medians = {f"{arm['name']}_ms": 1000 * median(arm["seconds"]) for arm in record["arms"]}
-        return {"link": record["link"], "block": record["block"]} | medians
-    medians = {
-        f"{arm['name']}_{context['context']}_ms": 1000 * median(arm["seconds"])
-        for context in record["contexts"]
-        for arm in context["arms"]
-    }
-    return {"link": record["link"], "block": record["block"]} | medians
+def rows(record: dict[str, Any]) -> list[Row]:
+    """What `plumbline show` says of a block: the median milliseconds of a call, of decoding per token and context.
+
+    Of the micro workload a call is all its programs, once each.
+    """
+    keys = {"workload": record.get("workload", DECODING), "link": record["link"], "block": record["block"]}
+    contexts = record.get("contexts") or [{"context": None, "arms": record.get("arms", [])}]
+    return [_row(keys | {"context": one["context"]}, one["arms"]) for one in contexts]
+
+
+def _row(keys: dict[str, Any], arms: list[dict[str, Any]]) -> Row:
+    medians = {arm["name"]: 1000 * median(arm["seconds"]) for arm in arms}
+    whole = defaultdict[str, float](float)
+    for name, value in medians.items():
+        whole[name.rpartition("/")[2]] += value
+    found = {f"{name}_ms": whole[name] for name in SHOWN if name in whole}
+    return Row(keys, found, {f"{name}_ms": value for name, value in (whole | medians).items()})
+
+
+def order(folder: Path) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """Where `plumbline show` puts a block: decoding first, each workload's blocks on a link together."""
+    return lambda record: ("workload" in record, record.get("workload", ""), record["link"], record["block"])
 
 
 def compare(first: Path, second: Path, threshold: float | None) -> Answer:

@@ -11,7 +11,7 @@ from plumbline.core.measure.interleave import CONTROL
 from plumbline.core.present.formatting import MISSING, with_interval
 from plumbline.core.statistics.rates import Ratio, ratio_over_rounds
 from plumbline.core.statistics.rounds import Verdict, verdict
-from plumbline.disaggregation.analysis import mean
+from plumbline.disaggregation.analysis import mean, ratio_columns
 from plumbline.disaggregation.settings import FULL, LOCAL, MICRO
 from plumbline.disaggregation.workload_record import CEILING, WorkloadRecord
 
@@ -34,10 +34,12 @@ class WorkloadCell:
     units_per_second: float
     against_local: Ratio
     """How many times as long as local; of the control: A/A."""
+    against_local_verdict: Verdict
+    """Whether it is faster than local, or slower."""
     against_full: Ratio | None
     """How many times as long as `full`. None for local and for `full` itself."""
-    verdict: Verdict
-    """Of `full` against this variant: whether it is faster than `full`, or slower. Of `full`: against local."""
+    against_full_verdict: Verdict | None
+    """Whether it is faster than `full`, or slower."""
     bytes: float | None
     """None where nothing is sent, or nothing can count it."""
     round_trips: int | None
@@ -102,8 +104,9 @@ def _cells(group: Sequence[WorkloadRecord]) -> Iterator[WorkloadCell]:
     for arm in first.arms:
         if arm.kind != "variant" or arm.name == LOCAL or arm.name not in seconds:
             continue
-        own, is_here = seconds[arm.name], arm.name == CONTROL
-        base = local if arm.name == FULL else seconds[FULL]
+        own, full = seconds[arm.name], seconds[FULL]
+        base = seconds[LOCAL] if arm.name == CONTROL else local
+        is_other = arm.name not in (CONTROL, FULL)
         yield WorkloadCell(
             workload=first.workload,
             link=first.link,
@@ -112,9 +115,10 @@ def _cells(group: Sequence[WorkloadRecord]) -> Iterator[WorkloadCell]:
             rounds=len(blocks),
             milliseconds=1e3 * float(np.median(own)),
             units_per_second=len(own) * (first.units or 1) / float(own.sum()),
-            against_local=ratio_over_rounds(own, seconds[LOCAL] if is_here else local, blocks),
-            against_full=None if is_here or arm.name == FULL else ratio_over_rounds(own, seconds[FULL], blocks),
-            verdict=verdict(ratio_over_rounds(seconds[LOCAL] if is_here else base, own, blocks), aa),
+            against_local=ratio_over_rounds(own, base, blocks),
+            against_local_verdict=verdict(ratio_over_rounds(base, own, blocks), aa),
+            against_full=ratio_over_rounds(own, full, blocks) if is_other else None,
+            against_full_verdict=verdict(ratio_over_rounds(full, own, blocks), aa) if is_other else None,
             bytes=mean(other.bytes for one in group for other in one.arms if other.name == arm.name),
             round_trips=arm.round_trips,
         )
@@ -147,16 +151,14 @@ def workloads_frame(cells: Sequence[WorkloadCell], gains: Sequence[Speedup]) -> 
         row |= {"blocks": one.blocks, "rounds": one.rounds, "milliseconds": one.milliseconds}
         row |= {"units_per_second": one.units_per_second}
         gain = found[one.workload, one.link] if one.name == FULL else None
-        ratios: dict[str, Ratio | None] = {"against_local": one.against_local, "against_full": one.against_full}
-        ratios |= {
-            "speedup": None if gain is None else gain.speedup,
-            "two_at_once": None if gain is None else gain.ceiling,
-            "share_of_bound": None if gain is None else gain.of_bound,
-        }
-        for name, ratio in ratios.items():
-            ends = (np.nan,) * 3 if ratio is None else (ratio.value, ratio.low, ratio.high)
-            row |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
-        row |= {"bound": None if gain is None else gain.ideal, "verdict": str(one.verdict)}
+        row |= ratio_columns("against_local", one.against_local)
+        row |= {"against_local_verdict": str(one.against_local_verdict)}
+        row |= ratio_columns("against_full", one.against_full)
+        row |= {"against_full_verdict": one.against_full_verdict and str(one.against_full_verdict)}
+        row |= ratio_columns("speedup", None if gain is None else gain.speedup)
+        row |= ratio_columns("two_at_once", None if gain is None else gain.ceiling)
+        row |= ratio_columns("share_of_bound", None if gain is None else gain.of_bound)
+        row |= {"bound": None if gain is None else gain.ideal}
         rows.append(row | {"bytes": one.bytes, "round_trips": one.round_trips})
     return pd.DataFrame(rows)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from plumbline.core.present.answer import Answer
+from plumbline.core.present.answer import Answer, Row
 
 
 def diagnose(folder: Path, trials: Sequence[str]) -> Answer:
@@ -16,10 +16,10 @@ def diagnose(folder: Path, trials: Sequence[str]) -> Answer:
     return Answer(diagnosis.to_json(), summary_lines(diagnosis), EXIT_STATUS[diagnosis.status])
 
 
-def row(record: dict[str, Any]) -> dict[str, Any]:
-    """What `plumbline show` says of a trial first."""
-    names = ("trial", "rate", "seed", "steps", "class", "final_validation_loss", "tokens_per_second")
-    return {name: record.get(name) for name in names}
+def rows(record: dict[str, Any]) -> list[Row]:
+    """What `plumbline show` says of a trial."""
+    keys, found = ("trial", "rate", "seed"), ("class", "final_validation_loss", "tokens_per_second", "steps")
+    return [Row(*({name: record.get(name) for name in names} for names in (keys, found)))]
 
 
 def compare(first: Path, second: Path, threshold: float | None) -> Answer:

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from plumbline.core.files import read_json
-from plumbline.core.present.answer import Answer
+from plumbline.core.present.answer import Answer, Row
 
 Goals = dict[tuple[str, str], Literal["max", "min"]]
 """(sweep, metric) -> max or min."""
 
 
-def row(record: dict[str, Any]) -> dict[str, Any]:
-    """What `plumbline show` says of a trial first."""
-    return {"sweep": record["sweep"], **record["parameters"], "seed": record["seed"], **record["metrics"]}
+def rows(record: dict[str, Any]) -> list[Row]:
+    """What `plumbline show` says of a trial: the metrics, in the order in which the sweep names them."""
+    return [Row({"sweep": record["sweep"], **record["parameters"], "seed": record["seed"]}, record["metrics"])]
 
 
 def order(folder: Path) -> Callable[[dict[str, Any]], tuple[Any, ...]]:

@@ -6,7 +6,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from plumbline.core.present.answer import Answer
+from plumbline.core.present.answer import Answer, Row
 
 
 def compare(first: Path, second: Path, threshold: float | None) -> Answer:
@@ -66,8 +66,13 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def row(record: dict[str, Any]) -> dict[str, Any]:
-    """What `plumbline show` says of a trial first."""
-    names = ("variant", "engine", "batch", "prompt", "generated", "tokens_per_second")
-    latency, memory = "time_to_first_token_seconds", "peak_bytes"
-    return {name: record.get(name) for name in (*names, latency, memory)}
+def rows(record: dict[str, Any]) -> list[Row]:
+    """What `plumbline show` says of a trial: tokens per second, milliseconds to the first token, 10^6 bytes at most."""
+    keys = {name: record.get(name) for name in ("variant", "engine", "batch", "prompt", "generated")}
+    latency, memory = record.get("time_to_first_token_seconds"), record.get("peak_bytes")
+    found = {
+        "tokens_per_second": record.get("tokens_per_second"),
+        "first_token_ms": None if latency is None else 1e3 * latency,
+        "peak_mb": None if memory is None else memory / 1e6,
+    }
+    return [Row(keys, found)]

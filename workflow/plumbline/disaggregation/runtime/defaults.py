@@ -1,5 +1,6 @@
 """What a model's `generation_config` says: the settings that `generate` takes from it, and those it cannot follow."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -10,11 +11,11 @@ from torch import Tensor
 from plumbline.core.errors import UserError
 
 NO_EFFECT = {
-    *("bos_token_id", "max_length", "max_new_tokens", "transformers_version", "_from_model_config", "use_cache"),
+    *("bos_token_id", "transformers_version", "_from_model_config", "use_cache"),
     *("output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"),
     *("cache_implementation", "renormalize_logits", "length_penalty", "early_stopping", "disable_compile"),
 }
-"""Keys that leave the tokens as they are, or that `generate` has arguments for."""
+"""Keys that leave the tokens as they are."""
 NEUTRAL = {
     "repetition_penalty": 1.0,
     "encoder_repetition_penalty": 1.0,
@@ -36,6 +37,9 @@ NEUTRAL = {
 """Values with which a logits processor does nothing."""
 OF_SAMPLING = ("top_p", "typical_p", "min_p", "top_h", "epsilon_cutoff", "eta_cutoff")
 """Processors that greedy decoding ignores."""
+NEW_TOKENS = 20
+"""How many tokens transformers generates where nobody says how many."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,9 @@ class Defaults:
     do_sample: bool = False
     temperature: float = 1.0
     top_k: int = 50
+    max_new_tokens: int | None = None
+    max_length: int | None = None
+    """Prompt included."""
     unsupported: tuple[str, ...] = ()
     """Settings that change the tokens in a way that the runtime does not implement."""
 
@@ -64,6 +71,8 @@ class Defaults:
             do_sample=values.pop("do_sample", False),
             temperature=values.pop("temperature", 1.0),
             top_k=values.pop("top_k", 50),
+            max_new_tokens=values.pop("max_new_tokens", None),
+            max_length=values.pop("max_length", None),
             unsupported=tuple(key for key, value in sorted(values.items()) if _matters(key, value)),
         )
 
@@ -75,6 +84,23 @@ class Defaults:
     def to_json(self) -> dict[str, Any]:
         """As a worker tells them."""
         return asdict(self)
+
+    def new_tokens(self, prompt: int) -> int:
+        """How many tokens follow a prompt of so many when the caller does not say, by transformers' rules.
+
+        Raises UserError when the prompt leaves no room for one.
+        """
+        if self.max_new_tokens is not None:
+            return self.max_new_tokens
+        if self.max_length is None:
+            logger.warning("max_new_tokens: neither in the call nor in the generation_config; using %d", NEW_TOKENS)
+            return NEW_TOKENS
+        if self.max_length <= prompt:
+            raise UserError(
+                f"generation_config: max_length: {self.max_length} leaves no room after a prompt of {prompt} tokens; "
+                "pass max_new_tokens"
+            )
+        return self.max_length - prompt
 
     def check(self, *, do_sample: bool) -> None:
         """Raises UserError when the generation_config asks for something that is not implemented."""

@@ -122,7 +122,7 @@ class RemoteModel:
         self,
         prompt: Tensor,
         *,
-        max_new_tokens: int,
+        max_new_tokens: int | None = None,
         attention_mask: Tensor | None = None,
         do_sample: bool | None = None,
         temperature: float | None = None,
@@ -137,8 +137,9 @@ class RemoteModel:
         `torch.manual_seed(seed)`.
 
         attention_mask: 0 where there is padding, which stands on the left; None infers it from the padding token as
-        transformers does. None elsewhere takes what the model's `generation_config` says; an empty list as
-        eos_token_id never ends early. streamer: takes the prompt and each step's tokens, as they come.
+        transformers does. None elsewhere takes what the model's `generation_config` says, which for max_new_tokens may
+        be a max_length, and is 20 where it says nothing; an empty list as eos_token_id never ends early. streamer:
+        takes the prompt and each step's tokens, as they come.
         mode: `stream` asks once and the worker sends each token; `step` asks for each; `logits` has the worker send
         logits, from which this side chooses. The others leave out what the runtime knows, for comparison: `positions`
         is `stream` with logits computed at every position; `phaseless` is `stream` with the whole sequence going
@@ -151,6 +152,8 @@ class RemoteModel:
             raise UserError(f"mode: {mode!r} does not exist; choose from {', '.join(MODES)}")
         if not isinstance(prompt, Tensor) or prompt.is_floating_point():
             raise UserError("prompt: is not a tensor of token ids, (rows, length) of an integer type")
+        if max_new_tokens is None:
+            max_new_tokens = self.defaults.new_tokens(prompt.shape[-1])
         if max_new_tokens < 1:
             raise UserError(f"max_new_tokens: {max_new_tokens} is not above 0")
         given: dict[str, Any] = {

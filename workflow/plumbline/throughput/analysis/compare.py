@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from plumbline.core.errors import UserError
+from plumbline.core.present.formatting import plural
 from plumbline.core.run.record import Outcome
 from plumbline.core.run.record_differences import (
     clause_counts,
@@ -14,7 +17,7 @@ from plumbline.core.run.record_differences import (
     machine_differences,
     spec_differences,
 )
-from plumbline.core.statistics.rates import rate, rate_ratio
+from plumbline.core.statistics.rates import Ratio, rate, rate_ratio
 from plumbline.throughput.analysis.quality import NOISY, is_noisy
 from plumbline.throughput.analysis.rates import timed
 from plumbline.throughput.measurement.settings import EngineConfig
@@ -29,8 +32,9 @@ def compare(first: Path, second: Path, threshold: float) -> dict[str, Any]:
     """How the trials in `second` differ from those of the same name in `first`, as plain JSON.
 
     A trial is `slower` or `faster` when the whole bootstrap 95% interval of the ratio of tokens per second, second
-    over first, is beyond the threshold; `equal` when it is wholly within; `unclear` when neither, or when a side is
-    noisy; `unknown` when a single batch gave no interval. A trial that succeeded on one side only is `slower` or
+    over first, is beyond the threshold; `equal` when it is wholly within, or when both sides have the same batches,
+    as a record and its copy do; `unclear` when neither, or when a side is noisy; `unknown` when a single batch gave no
+    interval. A trial that succeeded on one side only is `slower` or
     `faster` too; one whose outcome changed from one failure to another is `changed`. Models of different sizes are not
     compared: `other model`. Retrained weights of the same shapes are equally fast, so they are compared, and
     `retrained` counts them.
@@ -105,6 +109,8 @@ def summary_lines(comparison: dict[str, Any]) -> Iterator[str]:
         "two processes, but not how the machine changed between the two runs: add --live to measure both sides now, "
         "in turn."
     )
+    if same := sum(pair["same_batches"] for pair in pairs):
+        yield f"The batches of {plural(same, 'trial')} of {len(pairs)} are the same on both sides."
     if noisy := sum(pair["noisy"] for pair in pairs):
         yield (
             f"{noisy} of {len(pairs)} trials are noisy, before or after, and get no verdict on their speed: {NOISY}."
@@ -134,7 +140,7 @@ def read_trials(folder: Path) -> dict[str, TrialRecord]:
 
 def _pair(first: TrialRecord, second: TrialRecord, threshold: float) -> dict[str, Any]:
     """One trial on both sides: outcomes, rates, the ratio second over first, direction, and what else changed."""
-    pair: dict[str, Any] = {"trial": first.trial, "noisy": is_noisy(first) or is_noisy(second)}
+    pair: dict[str, Any] = {"trial": first.trial, "noisy": is_noisy(first) or is_noisy(second), "same_batches": False}
     rates = []
     for name, record in (("first", first), ("second", second)):
         batches = timed(record)
@@ -144,7 +150,9 @@ def _pair(first: TrialRecord, second: TrialRecord, threshold: float) -> dict[str
         pair[f"{name}_tokens_per_second"] = rate(batches) if good else None
     before, after = rates
     if before is not None and after is not None:
-        ratio = rate_ratio(after, before)
+        pair["same_batches"] = np.array_equal(before, after)
+        pair["noisy"] = pair["noisy"] and not pair["same_batches"]
+        ratio = Ratio(value=1.0, low=1.0, high=1.0) if pair["same_batches"] else rate_ratio(after, before)
         ends = ratio.as_json()
         direction = ratio.direction(threshold)
         if pair["noisy"] and direction != "unknown":
