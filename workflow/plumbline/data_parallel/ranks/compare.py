@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,25 @@ class Arm:
             self.parameters = sum(parameter.numel() for parameter in model.parameters())
 
     def turn(self) -> float:
-        """The candidate's steps, on every rank of its group; their seconds on rank 0, once all ranks are done.
+        """The candidate's steps, on every rank of its group; the mean over ranks of their seconds, on rank 0.
 
-        Of independent processes the mean over ranks: none of them waits for the others, so each would go on at once.
+        Each rank times its own steps: it would go on at once with the next. What the method has it wait for the others
+        is part of a step.
         """
         if not self.takes_part:
             for number in range(len(self.work)):  # as often as the others, so that none of them looks further
                 self.rank.slot.beat(number)
             return 0.0
+        with nullcontext() if self.world == self.rank.world else self.rank.roaming():
+            own = self._steps()
+        if self.world == 1:
+            return own
+        spent = torch.tensor(own, dtype=torch.float64, device=self.rank.device)
+        dist.all_reduce(spent, group=self.group)
+        return float(spent) / self.world
+
+    def _steps(self) -> float:
+        """The steps on this rank; their seconds."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         began = time.perf_counter()
@@ -70,14 +82,7 @@ class Arm:
             torch.cuda.synchronize()
         own = time.perf_counter() - began
         torch.set_num_threads(before)
-        if self.described["scaling"] == "independent":
-            spent = torch.tensor(own, dtype=torch.float64, device=self.rank.device)
-            dist.all_reduce(spent, group=self.group)
-            return float(spent) / self.world
-        if self.world == 1:
-            return own
-        dist.barrier(group=self.group)
-        return time.perf_counter() - began
+        return own
 
 
 def typical(whole: Sequence[Indices], lengths: Indices, count: int) -> list[Indices]:
