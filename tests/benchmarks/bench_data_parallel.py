@@ -5,7 +5,7 @@
 Both take turns in one process, in random order, on one thread. The plain loop shuffles the pairs, pads each batch to
 its longest, passes an attention mask and labels of -100 where nothing is predicted, and takes the model's own loss and
 torch's AdamW, as a Trainer does. Work is counted in tokens without padding. Several processes are compared by the
-study itself, in its stage `comparison`.
+study itself, in its stage `comparison`, and by `bench_ddp_limits`.
 """
 
 import argparse
@@ -66,6 +66,15 @@ def timed(run: Callable[[], None]) -> Callable[[], float]:
     return turn
 
 
+def default_tokens(folder: Path) -> Path:
+    """Writes what the study trains on by default; the tokens' meta.json."""
+    manifest, encoder, meta = folder / "corpus/manifest.json", folder / "tokenizer/t.json", folder / "tokens/m.json"
+    corpus(CorpusSpec(corpus=SETTINGS.corpus, fingerprint=[], **HEAD), manifest)
+    tokenizer(TokenizerSpec(vocabulary=SETTINGS.model.vocabulary, **HEAD), manifest, encoder)
+    tokens(TokensSpec(context=SETTINGS.model.context, too_long="drop", **HEAD), manifest, encoder, meta)
+    return meta
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
@@ -73,12 +82,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        manifest, encoder, meta = folder / "corpus/manifest.json", folder / "tokenizer/t.json", folder / "tokens/m.json"
-        corpus(CorpusSpec(corpus=SETTINGS.corpus, fingerprint=[], **HEAD), manifest)
-        tokenizer(TokenizerSpec(vocabulary=SETTINGS.model.vocabulary, **HEAD), manifest, encoder)
-        tokens(TokensSpec(context=SETTINGS.model.context, too_long="drop", **HEAD), manifest, encoder, meta)
-        made = open_tokens(meta)
+        made = open_tokens(default_tokens(Path(name)))
     split, batch = made.splits["train"], SETTINGS.training.batch
 
     def model() -> Any:

@@ -9,11 +9,13 @@ import pytest
 
 from data_parallel.small import HEAD, HERE, MODEL, TRAINING, build_tokens
 from plumbline.core.errors import UserError
+from plumbline.core.measure.machine import core_count
 from plumbline.core.run.processes import oom_kill_count
-from plumbline.data_parallel.comparison import ComparisonSpec, comparison, together
+from plumbline.data_parallel.comparison import ComparisonSpec, comparison
 from plumbline.data_parallel.ranks.board import host_number, read
 from plumbline.data_parallel.ranks.launch import AGENT, run_ranks
 from plumbline.data_parallel.ranks.room import node_count
+from plumbline.data_parallel.ranks.rounds import together
 from plumbline.data_parallel.ranks.watch import blame
 from plumbline.data_parallel.settings import ComparisonSettings
 
@@ -53,8 +55,8 @@ def test_rank_whose_torchrun_is_gone_ends_at_once_whoever_adopted_it(tmp_path):
     assert read(tmp_path, 1) == []
 
 
-def test_a_turn_of_independent_processes_lasts_the_mean_of_their_own_times(tmp_path, monkeypatch):
-    """By their clocks rank 0 takes a second and rank 1 two; where they wait, rank 0 looks again after the barrier."""
+def test_a_turn_lasts_the_mean_over_ranks_of_their_own_times(tmp_path, monkeypatch):
+    """By their clocks rank 0 takes a second and rank 1 two."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE.parent), str(HERE.parents[1] / "workflow")]))
     request = {"model": MODEL.model_dump(mode="json"), "training": TRAINING.model_dump(mode="json"), "device": "cpu"}
     request |= {"seed": 0, "steps": 1, "tokens": str(build_tokens(tmp_path / "tokens"))}
@@ -63,7 +65,44 @@ def test_a_turn_of_independent_processes_lasts_the_mean_of_their_own_times(tmp_p
         for scaling, method in (("independent", None), ("strong", "ddp"))
     ]
     found = run_ranks("data_parallel.clocked", request, world=2, folder=tmp_path / "board", timeout=60)
-    assert found == [1.5, 2.0]
+    assert found == [1.5, 1.5]
+
+
+@pytest.fixture
+def launched(tmp_path, monkeypatch):
+    """Runs `launched` on so many ranks, which may use two cores; what rank 0 answers."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE.parent), str(HERE.parents[1] / "workflow")]))
+    everything = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(everything)[:2])
+
+    def run(world: int, leaves: list[int] | None = None):
+        request = {"device": "cpu", "launches": 3, "leaves": leaves}
+        return run_ranks("data_parallel.launched", request, world=world, folder=tmp_path / "board", timeout=60)
+
+    yield run
+    os.sched_setaffinity(0, everything)
+
+
+@pytest.mark.skipif(core_count() < 2, reason="needs two cores")
+def test_each_launch_is_a_new_process_whose_ranks_keep_to_a_core_each_unless_they_roam(launched):
+    cores = sorted(os.sched_getaffinity(0))
+    found = launched(2)
+    assert len(found) == 3
+    assert len({one["pid"] for ranks in found for one in ranks}) == 6
+    assert len({one["parent"] for ranks in found for one in ranks}) == 2
+    for ranks in found:
+        assert [one["own"] for one in ranks] == [one["threads"] for one in ranks] == [[core] for core in cores]
+        assert all(one["roaming"] == cores for one in ranks)
+
+
+@pytest.mark.skipif(core_count() < 2, reason="needs two cores")
+def test_a_rank_that_has_cores_to_spare_may_use_them_all(launched):
+    assert all(one["own"] == sorted(os.sched_getaffinity(0)) for ranks in launched(1) for one in ranks)
+
+
+def test_a_rank_that_leaves_in_a_later_launch_is_named(launched):
+    with pytest.raises(UserError, match=r"rank 1 .* ended in step 0 without a word"):
+        launched(2, leaves=[1, 1])
 
 
 def test_one_process_in_a_job_of_two_nodes_uses_one(monkeypatch):
@@ -91,12 +130,11 @@ def test_rounds_and_all_reduces_of_all_launches_are_kept_with_the_launch_they_be
         reduces = [{"world": 2, "bytes": 64, "seconds": [speed]}]
         return {"candidates": turns, "orders": [[0, 1, 2]] * 3, "all_reduces": reduces, "waited_percent": [speed]}
 
-    settings = ComparisonSettings(launches=3, precision=0.05)
-    found = together([launch(1.5), launch(1.5)], settings)
+    found = together([launch(1.5), launch(1.5)], launches=3, precision=0.05)
     assert found["launches"] == [0, 0, 0, 1, 1, 1]
     assert found["candidates"][2]["seconds"] == [1 / 1.5] * 6
     assert not found["precise"]  # two launches do not show how far launches differ
-    assert together([launch(1.5)] * 3, settings)["precise"]
-    assert not together([launch(1.5), launch(1.6), launch(1.9)], settings)["precise"]
+    assert together([launch(1.5)] * 3, launches=3, precision=0.05)["precise"]
+    assert not together([launch(1.5), launch(1.6), launch(1.9)], launches=3, precision=0.05)["precise"]
     assert found["all_reduces"] == [{"world": 2, "bytes": 64, "seconds": [1.5, 1.5]}]
     assert found["waited_percent"] == [1.5, 1.5]

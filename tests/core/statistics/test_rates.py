@@ -132,6 +132,40 @@ def test_processes_that_each_have_a_speed_of_their_own_are_the_replicates(
     assert least <= np.mean(covered) <= most
 
 
+def noise_of(kind: str, rng: np.random.Generator, size: int) -> np.ndarray:
+    """Logarithms of rounds: normal; with heavy tails; or of turns of which a neighbour slows one in seven a lot."""
+    if kind == "normal":
+        return 0.05 * rng.normal(size=size)
+    if kind == "heavy":
+        return 0.03 * rng.standard_t(2, size=size)
+    slowed = [(rng.random(size) < 1 / 7) * rng.exponential(0.25, size) for _ in range(2)]
+    return 0.03 * rng.normal(size=size) + slowed[0] - slowed[1]
+
+
+@pytest.mark.parametrize("dealt", [0.0, 0.015])
+@pytest.mark.parametrize("kind", ["normal", "heavy", "busy"])
+def test_six_processes_of_five_rounds_give_an_interval_that_covers_and_is_narrow(kind: str, dealt: float) -> None:
+    """With the bootstrap of so few rounds it would cover 98% to 100%, and twice as wide where a neighbour is busy."""
+    rng = np.random.default_rng(11)
+    processes = np.repeat(np.arange(6), 5)
+    covered, widths = [], []
+    for _ in range(2000):
+        logs = noise_of(kind, rng, 30) + rng.normal(0, dealt, 6)[processes]
+        ratio = ratio_over_rounds(1.6 * np.exp(logs), np.ones(30), processes)
+        covered.append(ratio.low <= 1.6 <= ratio.high)
+        widths.append(ratio.half_width)
+    assert 0.93 <= np.mean(covered) <= 0.975
+    assert np.median(widths) < 0.035
+
+
+def test_a_neighbour_that_slows_one_side_moves_the_ratio_a_third_as_far_as_it_moves_the_mean() -> None:
+    rng = np.random.default_rng(12)
+    logs = 0.03 * rng.normal(size=(500, 30)) + (rng.random((500, 30)) < 1 / 7) * rng.exponential(0.25, (500, 30))
+    processes = np.repeat(np.arange(6), 5)
+    moved = np.mean([np.log(ratio_over_rounds(np.exp(each), np.ones(30), processes).value) for each in logs])
+    assert 0 < moved < logs.mean() / 3
+
+
 def test_each_process_counts_alike_however_many_rounds_it_had() -> None:
     processes = np.array([0] * 30 + [1] * 3)
     values = np.where(processes == 0, 1.0, 1.21)

@@ -1,22 +1,18 @@
 """Stage `data_parallel.comparison`: how fast worlds and methods are against each other, in interleaved turns."""
 
 import logging
-from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from plumbline.core.errors import UserError
 from plumbline.core.files import read_json
-from plumbline.core.measure.interleave import Rounds, joined
 from plumbline.core.measure.machine import core_count
 from plumbline.core.plan.target import Spec
 from plumbline.core.run.record import recording
 from plumbline.core.run.stage import stage
 from plumbline.data_parallel.ranks.launch import run_ranks
 from plumbline.data_parallel.ranks.room import check_room
+from plumbline.data_parallel.ranks.rounds import together
 from plumbline.data_parallel.record import ComparisonRecord
 from plumbline.data_parallel.settings import ComparisonSettings, ModelSettings, Scaling, TrainingSettings
 
@@ -60,48 +56,9 @@ def comparison(
     with recording(output, ComparisonRecord, trial=output.stem, spec=spec) as findings:
         module, folder = "plumbline.data_parallel.ranks.compare", output.with_name(f".{output.stem}.ranks")
         findings["batch"] = batch
-        parts: list[dict[str, Any]] = []
-        for launch in range(spec.comparison.launches):
-            parts.append(
-                run_ranks(module, request | {"launch": launch}, world=world, folder=folder, timeout=timeout_seconds)
-            )
-            found = together(parts, spec.comparison)
-            log.info("launch %d: %d rounds so far; precise: %s", launch, len(found["launches"]), found["precise"])
-            if found["precise"]:
-                break
-        findings |= found
-
-
-def together(parts: Sequence[dict[str, Any]], settings: ComparisonSettings) -> dict[str, Any]:
-    """What the launches found, as one: all their rounds, and all-reduces of each size."""
-    first, *_ = parts
-    rounds = joined([_rounds(part) for part in parts], settings.launches, settings.precision)
-    candidates = [
-        each | {"seconds": rounds.seconds[:, place].tolist()} for place, each in enumerate(first["candidates"])
-    ]
-    reduces = [
-        same[0] | {"seconds": list(chain.from_iterable(each["seconds"] for each in same))}
-        for same in zip(*(part["all_reduces"] for part in parts), strict=True)
-    ]
-    return first | {
-        "candidates": candidates,
-        "orders": rounds.orders.tolist(),
-        "launches": rounds.processes.tolist(),
-        "precise": rounds.precise,
-        "all_reduces": reduces,
-        "waited_percent": list(chain.from_iterable(part["waited_percent"] for part in parts)),
-    }
-
-
-def _rounds(part: dict[str, Any]) -> Rounds:
-    """The rounds of one launch."""
-    return Rounds(
-        names=[each["name"] for each in part["candidates"]],
-        seconds=np.array([each["seconds"] for each in part["candidates"]]).T,
-        orders=np.array(part["orders"]),
-        processes=np.zeros(len(part["orders"]), dtype=np.intp),
-        precise=False,
-    )
+        parts = run_ranks(module, request, world=world, folder=folder, timeout=timeout_seconds)
+        findings |= together(parts, spec.comparison.launches, spec.comparison.precision)
+        log.info("launches: %d, rounds: %d", len(parts), len(findings["launches"]))
 
 
 def candidates(spec: ComparisonSpec) -> list[dict[str, Any]]:

@@ -183,11 +183,11 @@ class EqualitySettings(Settings):
 class ComparisonSettings(Settings):
     """How worlds and methods are compared: their groups take turns in random order, round after round."""
 
-    seconds: PositiveFloat = 20.0
+    seconds: PositiveFloat = 22.0
     """Time budget of the rounds of all launches together, in seconds."""
-    launches: PositiveInt = 3
+    launches: PositiveInt = 6
     """How often the ranks are launched, one launch after another. A launch keeps its memory placement to its end, so
-    launches are the replicates of the intervals."""
+    launches are the replicates of the intervals; with fewer than five, the intervals are much wider."""
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Rounds go on until half the 95% interval of every ratio is at most this share."""
     batch: PositiveInt | None = 64

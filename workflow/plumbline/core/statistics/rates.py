@@ -12,6 +12,9 @@ from plumbline.core.statistics.samples import Array, paired
 MOST_BLOCK_SHARE = 1 / 4
 """Of a series, the longest block: fewer than four blocks say nothing about the spread."""
 
+ENOUGH_PROCESSES = 5
+"""With so many processes their medians alone give an interval that covers, and is steady."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
@@ -86,8 +89,9 @@ def ratio_over_rounds(
 
     processes: (n,) labels of the processes that the rounds ran in; None: all ran in one. Memory placement and the
     machine's state persist within a process, so several processes are the replicates (as in Kalibera & Jones 2013): the
-    ratio is the mean of their medians on a log scale, each process counting alike, and the interval is the wider of the
-    bootstrap over rounds within processes and of Student's t over their medians.
+    ratio is the mean of their medians on a log scale, each process counting alike, and the interval is Student's t over
+    their medians, which scatter by the rounds within a process as well. Of fewer than `ENOUGH_PROCESSES` it is the
+    wider of that and of the bootstrap over rounds within processes: medians of so few may be close by chance.
 
     Raises ValueError for unequal lengths and for values that are not positive.
     """
@@ -101,11 +105,12 @@ def ratio_over_rounds(
     value = float(medians.mean())
     if len(logs) < 2:
         return Ratio(value=math.exp(value), low=float("nan"), high=float("nan"))
-    rng = np.random.default_rng(seed)
-    low, high = percentile_interval(np.mean([_resampled_medians(part, rng) for part in parts], axis=0))
-    if len(parts) > 1:
-        half = _student(len(parts)) * float(medians.std(ddof=1)) / len(parts) ** 0.5
-        low, high = min(low, value - half), max(high, value + half)
+    half = _student(len(parts)) * float(medians.std(ddof=1)) / len(parts) ** 0.5 if len(parts) > 1 else 0.0
+    low, high = value - half, value + half
+    if len(parts) < ENOUGH_PROCESSES:
+        rng = np.random.default_rng(seed)
+        ends = percentile_interval(np.mean([_resampled_medians(part, rng) for part in parts], axis=0))
+        low, high = min(low, ends[0]), max(high, ends[1])
     return Ratio(value=math.exp(value), low=math.exp(low), high=math.exp(high))
 
 

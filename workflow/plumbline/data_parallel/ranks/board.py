@@ -90,6 +90,13 @@ class Slot:
         self._step = self._step if step is None else step
         self._write()
 
+    def take_over(self) -> State:
+        """Puts this process in the place of one that it forked; how far that one was when it wrote last."""
+        _, state, self._beats, self._step, _ = _LAYOUT.unpack(self._memory)
+        self._state = _STATES[state]
+        self._write()
+        return self._state
+
     def fail(self, **error: str) -> None:
         """Leaves an error: its `kind`, `message` and, where that is its kind, `outcome`."""
         write_json(_error(self.folder, self.rank), {**error, "time": time.time()})

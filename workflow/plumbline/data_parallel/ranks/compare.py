@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import torch
 import torch.distributed as dist
 
 from plumbline.core.measure.clocks import clocks
-from plumbline.core.measure.interleave import CONTROL, Candidate, interleave, rounds_per_process
+from plumbline.core.measure.interleave import CONTROL, MIN_ROUNDS, Candidate, interleave
 from plumbline.core.measure.priority import take_priority
 from plumbline.core.run.device import device_name
 from plumbline.data_parallel.methods.interface import replica
-from plumbline.data_parallel.ranks.rank import Rank, main
+from plumbline.data_parallel.ranks.rank import Rank, main_of_launches
+from plumbline.data_parallel.ranks.rounds import together
 from plumbline.data_parallel.settings import ModelSettings, TrainingSettings
 from plumbline.data_parallel.training.data import Indices, Tokens, batches, open_tokens
 from plumbline.data_parallel.training.learner import Learner
@@ -51,14 +53,25 @@ class Arm:
             self.parameters = sum(parameter.numel() for parameter in model.parameters())
 
     def turn(self) -> float:
-        """The candidate's steps, on every rank of its group; their seconds on rank 0, once all ranks are done.
+        """The candidate's steps, on every rank of its group; the mean over ranks of their seconds, on rank 0.
 
-        Of independent processes the mean over ranks: none of them waits for the others, so each would go on at once.
+        Each rank times its own steps: it would go on at once with the next. What the method has it wait for the others
+        is part of a step.
         """
         if not self.takes_part:
             for number in range(len(self.work)):  # as often as the others, so that none of them looks further
                 self.rank.slot.beat(number)
             return 0.0
+        with nullcontext() if self.world == self.rank.world else self.rank.roaming():
+            own = self._steps()
+        if self.world == 1:
+            return own
+        spent = torch.tensor(own, dtype=torch.float64, device=self.rank.device)
+        dist.all_reduce(spent, group=self.group)
+        return float(spent) / self.world
+
+    def _steps(self) -> float:
+        """The steps on this rank; their seconds."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         began = time.perf_counter()
@@ -69,14 +82,7 @@ class Arm:
             torch.cuda.synchronize()
         own = time.perf_counter() - began
         torch.set_num_threads(before)
-        if self.described["scaling"] == "independent":
-            spent = torch.tensor(own, dtype=torch.float64, device=self.rank.device)
-            dist.all_reduce(spent, group=self.group)
-            return float(spent) / self.world
-        if self.world == 1:
-            return own
-        dist.barrier(group=self.group)
-        return time.perf_counter() - began
+        return own
 
 
 def typical(whole: Sequence[Indices], lengths: Indices, count: int) -> list[Indices]:
@@ -108,8 +114,11 @@ def dealt(chosen: Sequence[Indices]) -> list[tuple[Indices, Indices | None]]:
     return [(batch, None) for batch in chosen]
 
 
-def compare(rank: Rank, request: dict[str, Any]) -> None:
-    """Times the candidates in random order, round after round, then all-reduces of growing size in each world."""
+def compare(rank: Rank, request: dict[str, Any]) -> bool:
+    """One launch: times the candidates in random order, round after round, then all-reduces of growing size.
+
+    Rank 0 adds what it found to its answer. Returns, on every rank, whether another launch is wanted.
+    """
     tokens = open_tokens(Path(request["tokens"]))
     arms = [Arm(rank, request, tokens, described) for described in offered(request["candidates"], rank.device.type)]
     for arm in arms:
@@ -125,11 +134,20 @@ def compare(rank: Rank, request: dict[str, Any]) -> None:
             arms[called].turn()
             rank.stop_if_asked()
     reduces = [entry for world in request["worlds"] if world > 1 for entry in _all_reduces(rank, world)]
-    rank.answer(answer | {"all_reduces": reduces, "device": device_name(rank.device)})
+    answer |= {"all_reduces": reduces, "device": device_name(rank.device)}
+    wants_another = False
+    if rank.rank == 0:
+        parts = [*rank.answered(), answer]
+        rank.answer(parts)
+        launches = request["launches"]
+        wants_another = len(parts) < launches and not together(parts, launches, request["precision"])["precise"]
+    (agreed,) = rank.agreeing(wants_another)()
+    rank.stop_if_asked()
+    return bool(agreed)
 
 
 def _conducted(rank: Rank, request: dict[str, Any], arms: list[Arm]) -> dict[str, Any]:
-    """The rounds, called by rank 0."""
+    """The rounds of a launch, called by rank 0."""
     waits: list[float] = []
     watched = _watched(arms)
 
@@ -154,8 +172,8 @@ def _conducted(rank: Rank, request: dict[str, Any], arms: list[Arm]) -> dict[str
         candidates[1:],
         seconds=request["seconds"] / request["launches"],
         precision=request["precision"],
-        min_rounds=rounds_per_process(request["launches"]),
-        seed=[request["seed"], request["launch"]],
+        min_rounds=-(-MIN_ROUNDS // request["launches"]),
+        seed=[request["seed"], rank.launch],
     )
     described = {arm.described["name"]: arm for arm in arms}
     described[CONTROL] = arms[0]
@@ -217,4 +235,4 @@ def _all_reduces(rank: Rank, world: int) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     take_priority()  # before there are threads, which have it then
-    main(compare)
+    main_of_launches(compare)

@@ -19,6 +19,7 @@ from plumbline.data_parallel.ranks.board import State, read
 from plumbline.data_parallel.ranks.room import node_count
 from plumbline.data_parallel.ranks.watch import TORCHRUN_LOG, blame, watch
 
+REQUEST = "request.json"
 RESULT = "result.json"
 AGENT = "PLUMBLINE_RANKS_PARENT"
 """The variable that tells ranks the process id of the torchrun which started them."""
@@ -39,7 +40,7 @@ def run_ranks(
     """
     _clear(folder)
     kills = oom_kill_count()
-    write_json(folder / "request.json", request)
+    write_json(folder / REQUEST, request)
     members = [
         Member(
             work=_torchrun(module, world, folder),

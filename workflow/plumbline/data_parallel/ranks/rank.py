@@ -1,11 +1,13 @@
 """A process among those that torchrun has started: its place, its device, its groups, and what it reports."""
 
+import gc
 import logging
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import read_json, storage_error, write_json
@@ -21,7 +24,7 @@ from plumbline.core.run.device import memory_errors, torch_device
 from plumbline.core.run.orphans import signal_at_death_of_parent
 from plumbline.core.run.record import OutcomeError
 from plumbline.data_parallel.ranks.board import Slot, State
-from plumbline.data_parallel.ranks.launch import AGENT, RESULT
+from plumbline.data_parallel.ranks.launch import AGENT, REQUEST, RESULT
 
 COLLECTIVE_TIMEOUT = 3600.0
 """Seconds. The watcher ends a trial that hangs long before, and names the rank, which a collective cannot."""
@@ -52,12 +55,29 @@ class Rank:
     folder: Path
     control: dist.ProcessGroup | None
     """A group on the CPU, for small things: who stops, what ranks tell each other."""
+    launch: int = 0
+    """How many launches came before."""
+    cores: frozenset[int] = frozenset()
+    """All that this process may use. Where the ranks are as many, each keeps to one of them."""
     asked_to_stop: bool = field(default=False)
+
+    @contextmanager
+    def roaming(self) -> Iterator[None]:
+        """While the block runs, this thread may use every core, as a process that trains alone."""
+        own = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, self.cores)
+        yield
+        os.sched_setaffinity(0, own)
 
     def answer(self, value: Any) -> None:
         """Hands a JSON value to the process that started the ranks; of rank 0 alone."""
         if self.rank == 0:
             write_json(self.folder / RESULT, value)
+
+    def answered(self) -> list[Any]:
+        """What the launches before this one answered, a list; of rank 0 alone."""
+        found: list[Any] = read_json(self.folder / RESULT) if self.launch else []
+        return found
 
     def gathered(self, value: Any) -> list[Any]:
         """What each rank gave, in their order, on every rank."""
@@ -95,47 +115,118 @@ class Rank:
             raise StopAskedError
 
 
-def main(work: Callable[[Rank, Any], None]) -> NoReturn:
+def main(work: Callable[[Rank, Any], object]) -> NoReturn:
     """Calls `work` with this process's place and the request; ends the process. The argument is the ranks' folder."""
+    slot = _begun()
+    _end(0 if _worked(slot, work, lambda found: True) else 1)
+
+
+def main_of_launches(work: Callable[[Rank, Any], bool]) -> NoReturn:
+    """As `main`, but calls `work` in a fork of this process, and as often as it asks for another launch.
+
+    A fork has data, threads and connections of its own, as a new process has, and need not import torch again, which
+    takes many times as long. Nothing may have started a thread or used a GPU before.
+    """
+    slot, own = _begun(), os.getpid()
+    gc.freeze()  # a fork copies no pages only to collect what was imported
+    launch = -1
+    while True:
+        launch += 1
+        child = os.fork()
+        if child == 0:
+            _die_with(own)
+            _end(0 if _worked(slot, work, lambda wants_another: not wants_another, launch) else 1)
+        with _handing_on_to(child):
+            _, status = os.waitpid(child, 0)
+        if slot.take_over() not in (State.STARTING, State.RUNNING) or status:
+            _end(int(status != 0))
+
+
+def _begun() -> Slot:
+    """This process's place on the board, once it is sure to end with torchrun."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # torchrun gives each rank a session of its own, beyond the reach of a signal to the group
+    _die_with(int(os.environ[AGENT]))
+    return Slot(Path(sys.argv[1]), int(os.environ["RANK"]))
+
+
+def _die_with(parent: int) -> None:
+    """Has the kernel end this process when its parent ends; ends it at once if that is no longer `parent`."""
     signal_at_death_of_parent(signal.SIGKILL)
-    if os.getppid() != int(os.environ[AGENT]):  # torchrun was gone already; whoever adopts orphans is its parent now
+    if os.getppid() != parent:  # it was gone already; whoever adopts orphans is the parent now
         os._exit(1)
-    folder, number = Path(sys.argv[1]), int(os.environ["RANK"])
-    slot = Slot(folder, number)
-    status = 1
+
+
+def _worked(slot: Slot, work: Callable[[Rank, Any], Any], is_last: Callable[[Any], bool], launch: int = 0) -> bool:
+    """Calls `work` and says on the board how it ended: done if what it returned `is_last`. False: with an error."""
     try:
         with memory_errors():
-            rank = _joined(slot, folder, read_json(folder / "request.json"))
+            request = read_json(slot.folder / REQUEST)
+            rank = _joined(slot, request, launch)
             signal.signal(signal.SIGTERM, _asking(rank))
             signal.signal(signal.SIGINT, _asking(rank))
-            work(rank, read_json(folder / "request.json"))
-        slot.set(State.INTERRUPTED if rank.asked_to_stop else State.DONE)
-        status = 0
+            found = work(rank, request)
+        if rank.asked_to_stop:
+            slot.set(State.INTERRUPTED)
+        elif is_last(found):
+            slot.set(State.DONE)
     except StopAskedError:
         slot.set(State.INTERRUPTED)
-        status = 0
     except Exception as error:  # noqa: BLE001  whatever it is, the watcher must hear of it
         traceback.print_exc()
         slot.fail(**_described(error))
+        return False
+    return True
+
+
+def _end(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)  # tearing down groups whose peers are gone would wait for them
 
 
-def _joined(slot: Slot, folder: Path, request: dict[str, Any]) -> Rank:
+@contextmanager
+def _handing_on_to(child: int) -> Iterator[None]:
+    """While the block runs, SIGTERM and SIGINT go to the child."""
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def _joined(slot: Slot, request: dict[str, Any], launch: int) -> Rank:
     device = torch_device(request.get("device", "auto"))
     if device.type == "cuda":
-        local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if local >= count:
-            raise UserError(f"has no GPU: this host has {count}; lower data_parallel.worlds or set device: cpu")
+        local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= gpus:
+            raise UserError(f"has no GPU: this host has {gpus}; lower data_parallel.worlds or set device: cpu")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
+    cores = frozenset(os.sched_getaffinity(0))
+    if device.type == "cpu":
+        _keep_to_own_core(sorted(cores))
     timeout = timedelta(seconds=COLLECTIVE_TIMEOUT)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+    store, number, world = next(rendezvous("env://", timeout=timeout))
+    store = dist.PrefixStore(f"launch {launch}", store)  # torchrun's, which holds what earlier launches said
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=number, world_size=world, timeout=timeout)
     control = dist.new_group(backend="gloo", timeout=timeout)
-    return Rank(dist.get_rank(), dist.get_world_size(), device, slot, folder, control)
+    return Rank(number, world, device, slot, slot.folder, control, launch, cores)
+
+
+def _keep_to_own_core(cores: list[int]) -> None:
+    """Keeps this process, and the threads that it starts later, to one core if there are as many as ranks here.
+
+    Whoever waits for data is woken on the core where it arrived, so that two ranks would share a core after many a
+    collective, until the system moves one of them. With cores to spare the system chooses better.
+    """
+    if len(cores) == int(os.environ["LOCAL_WORLD_SIZE"]):
+        os.sched_setaffinity(0, {cores[int(os.environ["LOCAL_RANK"])]})
 
 
 def _asking(rank: Rank) -> Callable[[int, FrameType | None], None]:
