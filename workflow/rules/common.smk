@@ -12,6 +12,7 @@ from plumbline import config as configuration
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
 from plumbline.core.plan.kept_code import keep_code_of
+from plumbline.core.plan.batch import batches
 from plumbline.core.plan.provenance import is_current, keep_code, read_contents
 from plumbline.core.plan.target import by_name, canonical, study_files
 from plumbline.core.present.report.chapters import title_and_caption
@@ -154,6 +155,24 @@ def command(stage, options, piped=False):
     return f"{given}python -m plumbline.{stage} --spec {spec} {options} --log {{log:q}} 2>> {{log:q}}"
 
 
+def batches_of(stage, per_job):
+    """The targets of `stage` in batches of `per_job`, whose rules make them in place of the rule for a single one."""
+    found = batches([target for (of, _), target in TARGETS.items() if of == stage], per_job)
+    if found:
+        workflow.ruleorder(*(batch.rule for batch in found), stage.replace(".", "_"))
+    return found
+
+
+def batch_outputs(batch):
+    """The files that a batch makes. Those that are there stay when its job begins, which makes only what is not current."""
+    return list(map(update, batch.outputs(RESULTS)))
+
+
+def batch_command(stage, options=""):
+    """The shell line that makes a batch of targets of `stage`, each with `options`."""
+    return f"printf %s {{params.spec:q}} | python -m plumbline.core.run.batch plumbline.{stage} {options} 2>> {{log:q}}"
+
+
 def pictures(study, figures, inside=""):
     """The PNG files of `figures`, each with its caption in Snakemake's report; `inside` a folder of the study."""
     captions = {figure: PACKAGES / "report" / f"{study}-{figure}.rst" for figure in figures}
@@ -172,6 +191,11 @@ def pictures(study, figures, inside=""):
 # While it parses, Snakemake tells no one whether it is going to run jobs; it calls `execute` when it is, and only then
 # (not for --lint, --dag, --summary, --report, --unlock, ...), before it looks at any file.
 def execute_prepared(executor_plugin, *args, execute=workflow.execute, **kwargs):
+    forced = workflow.dag_settings.forcerun
+    for rule in workflow.rules:
+        if workflow.dag_settings.forceall or rule.name in forced:
+            for file in rule.output:
+                file.flags.pop("update", None)  # nothing stays
     if workflow.is_main_process:
         terminal.check_executor(executor_plugin.name, workflow.resource_settings.cores)
         modes, run = executor_plugin.common_settings, (PLAN, RESULTS, Path(".snakemake/metadata"))
