@@ -21,7 +21,7 @@ include: "workflow/rules/report.smk"
 # The longest chain comes first: its last training, of one process, is to have others beside it.
 # Summaries and figures come last: measurements, which take all cores, need not wait for them, and in the end the summaries
 # and figures of all studies share the cores.
-CHAIN = ["lr_sweep_" + stage for stage in ("corpus", "tokenizer", "tokens", "train", "extend", "best")]
+CHAIN = [f"lr_sweep_{stage}" for stage in ("corpus", "tokenizer", "tokens", "train", "extend", "best")]
 for each in workflow.rules:
     if each.name in (*CHAIN, "throughput_base"):
         each.priority = 2

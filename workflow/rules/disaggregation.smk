@@ -46,7 +46,7 @@ for batch in batches_of("disaggregation.measure", CONFIG.disaggregation.blocks_p
         params:
             spec=batch.spec(RESULTS),
         shell:
-            "export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1; " + batch_command("disaggregation.measure")
+            f"export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1; {batch_command('disaggregation.measure')}"
 
 
 DISAGGREGATION_BLOCK = [
@@ -117,7 +117,7 @@ for batch in batches_of("disaggregation.measure_graphs", CONFIG.disaggregation.b
         params:
             spec=batch.spec(RESULTS),
         shell:
-            "export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1; " + batch_command("disaggregation.measure_graphs")
+            f"export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1; {batch_command('disaggregation.measure_graphs')}"
 
 
 DISAGGREGATION_RECORDS = " ".join(

@@ -32,7 +32,7 @@ def prepare(
     execute = workflow.execute
 
     def execute_prepared(executor_plugin: Any, *args: Any, **kwargs: Any) -> Any:
-        _delete_what_is_forced(workflow)
+        _force_batches(workflow)
         if workflow.is_main_process:
             _begin(workflow, executor_plugin, plan, results, lines)
         try:
@@ -60,13 +60,18 @@ def _begin(
         workflow.scheduling_settings.max_jobs_per_timespan = None
 
 
-def _delete_what_is_forced(workflow: Any) -> None:
-    """Of a batch whose job is forced, Snakemake leaves no output for the job to find: it makes all of them again."""
+def _force_batches(workflow: Any) -> None:
+    """Forces batches where their stage is: --forcerun ablation_train.
+
+    Of a batch that is forced, Snakemake leaves no output for its job to find, which makes all of them again.
+    """
     asked = workflow.dag_settings
-    for rule in workflow.rules:
-        if asked.forceall or rule.name in asked.forcerun:
-            for file in rule.output:
-                file.flags.pop("update", None)
+    numbered = [rule for rule in workflow.rules if rule.name.rpartition("_")[2].isdigit()]
+    forced = [rule for rule in numbered if {rule.name, rule.name.rpartition("_")[0]} & set(asked.forcerun)]
+    asked.forcerun = frozenset(asked.forcerun) | {rule.name for rule in forced}
+    for rule in numbered if asked.forceall else forced:
+        for file in rule.output:
+            file.flags.pop("update", None)
 
 
 def refuse_here(workflow: Any, target: Target, results: Path, check: Callable[..., object]) -> None:
