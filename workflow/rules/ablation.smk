@@ -164,6 +164,31 @@ rule ablation_train:
         )
 
 
+for batch in batches_of("ablation.train", CONFIG.ablation.trials_per_job):
+
+    rule:
+        """Some of the trials, one after another, each in a process of its own."""
+        name:
+            batch.rule
+        input:
+            **batch.inputs(RESULTS),
+        output:
+            batch_outputs(batch),
+        log:
+            f"<results>/ablation/{batch.log}",
+        benchmark:
+            f"<results>/ablation/benchmarks/train/batch-{batch.number}.tsv"
+        priority: 1  # a long job that only waits for features: not the last one, alone on the machine
+        conda:
+            ENVIRONMENT
+        resources:
+            device=CONFIG.device,
+        params:
+            spec=batch.spec(RESULTS),
+        shell:
+            batch_command("ablation.train", "--device {resources.device}")
+
+
 rule ablation_learning_curve:
     """Accuracy against the number of training adapters, for some representations."""
     input:

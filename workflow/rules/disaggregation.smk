@@ -28,6 +28,27 @@ rule disaggregation_measure:
         )
 
 
+for batch in batches_of("disaggregation.measure", CONFIG.disaggregation.blocks_per_job):
+
+    rule:
+        """Some of the blocks, one after another, each in fresh processes; measures, so it runs alone."""
+        name:
+            batch.rule
+        output:
+            batch_outputs(batch),
+        log:
+            f"<results>/disaggregation/{batch.log}",
+        conda:
+            ENVIRONMENT
+        threads: WHOLE_MACHINE
+        resources:
+            **WHOLE_NODE,
+        params:
+            spec=batch.spec(RESULTS),
+        shell:
+            f"export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1; {batch_command('disaggregation.measure')}"
+
+
 DISAGGREGATION_BLOCK = [
     f"<results>/disaggregation/trials/{{block}}/{workload}-{link}.json"
     for workload, link in CONFIG.disaggregation.workload_pairs
@@ -74,6 +95,29 @@ if DISAGGREGATION_BLOCK:
                 "disaggregation.measure_graphs",
                 "--graphs {input.graphs:q} --output {output.first:q}",
             )
+
+
+for batch in batches_of("disaggregation.measure_graphs", CONFIG.disaggregation.blocks_per_job):
+
+    rule:
+        """Some of the blocks of the other workloads, one after another; measures, so it runs alone."""
+        name:
+            batch.rule
+        input:
+            **batch.inputs(RESULTS),
+        output:
+            batch_outputs(batch),
+        log:
+            f"<results>/disaggregation/{batch.log}",
+        conda:
+            ENVIRONMENT
+        threads: WHOLE_MACHINE
+        resources:
+            **WHOLE_NODE,
+        params:
+            spec=batch.spec(RESULTS),
+        shell:
+            f"export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1; {batch_command('disaggregation.measure_graphs')}"
 
 
 DISAGGREGATION_RECORDS = " ".join(

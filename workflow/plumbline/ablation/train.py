@@ -43,6 +43,11 @@ class TrainSpec(Spec):
     seed: int
 
 
+def import_ahead() -> None:
+    """Imports, before the processes of a batch fork, what each of them would take a while to."""
+    import scipy.optimize  # noqa: F401
+
+
 @stage
 def train(
     spec: TrainSpec, adapters: Path, splits: Path, features: list[Path], output: Path, device: str = "auto"

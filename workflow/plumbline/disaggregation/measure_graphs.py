@@ -33,13 +33,17 @@ from plumbline.disaggregation.settings import MICRO, Link, WorkloadName
 from plumbline.disaggregation.workload_record import WorkloadRecord
 
 
-@stage
-def measure_graphs(spec: MeasureGraphsSpec, graphs: Path, output: Path) -> None:
-    """Writes a record for each workload and link beside `output`, which is that of the first."""
+def import_ahead() -> None:
+    """Imports once, before any process forks, what each of them would spend seconds on."""
     import transformers.models.clip.modeling_clip
     import transformers.models.gpt2.modeling_gpt2
     import transformers.models.resnet.modeling_resnet  # noqa: F401
 
+
+@stage
+def measure_graphs(spec: MeasureGraphsSpec, graphs: Path, output: Path) -> None:
+    """Writes a record for each workload and link beside `output`, which is that of the first."""
+    import_ahead()
     for name, link in track(spec.pairs, len(spec.pairs), "workloads"):
         trial = f"{name}-{link}-{spec.block}"
         with (

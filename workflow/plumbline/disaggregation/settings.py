@@ -236,6 +236,8 @@ class DisaggregationSettings(Settings):
     step is compiled, which need the extra `ray` and make each workload of a block longer by about 10 s."""
     blocks: PositiveInt = 4
     """Number of fresh pairs of processes that everything is measured in."""
+    blocks_per_job: PositiveInt = 8
+    """Number of blocks, of whichever links, that share a job, which spends three seconds on imports."""
     seconds: PositiveFloat = 1.5
     """Time budget of each context in a block, once there are enough rounds."""
     precision: PositiveFloat = 0.02

@@ -42,7 +42,7 @@ class Stage(Generic[Arguments]):
 
     def main(self) -> NoReturn:
         """Runs the stage with this process's arguments; exits with 0, or with 1 after a one-line error."""
-        _log_to_stderr()
+        log_to_stderr()
         name = Path(sys.argv[0]).stem
         try:
             arguments, journal = self._parse(sys.argv[1:])
@@ -131,7 +131,8 @@ def _note_failure(message: str) -> None:
         log.error("the journal cannot be written: %s", error)
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
+    """Has the log write to stderr, with ISO timestamps in UTC."""
     handler = logging.StreamHandler(sys.stderr)
     layout = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     layout.converter = time.gmtime

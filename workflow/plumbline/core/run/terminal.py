@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import DefaultFilter, DefaultFormatter, LogEvent, get_event
 
+from plumbline.core.errors import UserError
 from plumbline.core.present.formatting import plural
 
 NOISE = (
@@ -46,6 +48,15 @@ CONTROLLER_SECONDS = 10
 
 class RefusedError(WorkflowError):
     """A user's mistake: printed as its one line, without the place in the workflow that noticed it."""
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """A UserError ends Snakemake with one line."""
+    try:
+        yield
+    except UserError as error:
+        raise RefusedError(str(error)) from None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,79 @@
+"""Trials that share a job: each stays a target of its own, made once, whatever becomes of the others."""
+
+import copy
+import json
+import time
+
+import pytest
+
+from house import TINY, TRIALS, House, contents, kill_group
+from plumbline.core.run.progress import read_journal
+
+NOTHING = "Nothing to be done"
+BATCHES = 3
+"""Of TRIALS trials, with four a job."""
+
+
+@pytest.fixture
+def batched(house) -> House:
+    """The finished house, with a config that has four trials share a job, and none of the trials."""
+    settings = copy.deepcopy(TINY)
+    settings["ablation"]["trials_per_job"] = 4
+    house.configure(settings)
+    for path in trials(house):
+        path.unlink()
+    return house
+
+
+def trials(house):
+    return sorted((house.study / "trials").rglob("*.json"))
+
+
+def started(house):
+    """Trial -> how many times a process began it."""
+    journals = sorted((house.study / "logs" / "train").rglob("*.jsonl"))
+    return {path: sum(event.get("event") == "start" for event in read_journal(path)) for path in journals}
+
+
+def jobs(house, *arguments):
+    """Jobs of a dry run that train, by rule."""
+    return {rule: count for rule, count in house.waiting(*arguments).items() if rule.startswith("ablation_train")}
+
+
+def test_trials_of_batches_are_those_of_single_jobs_and_each_is_made_again_alone(batched, finished_house):
+    assert jobs(batched) == {f"ablation_train_{number}": 1 for number in range(BATCHES)}
+    batched.snakemake()
+    assert contents(batched) == contents(finished_house)
+    assert NOTHING in batched.snakemake()
+
+    before = {path: path.read_bytes() for path in trials(batched)}
+    assert len(before) == TRIALS
+    gone = trials(batched)[0]
+    gone.unlink()
+    assert sum(jobs(batched).values()) == 1
+    batched.snakemake()
+    assert [path for path in trials(batched) if path.read_bytes() != before[path]] == [gone]
+    assert NOTHING in batched.snakemake()
+
+    assert sum(jobs(batched, "--forcerun", "ablation_train").values()) == BATCHES
+    counts = started(batched)
+    batched.snakemake("--forcerun", "ablation_train_1")
+    again = [path for path, count in started(batched).items() if count != counts[path]]
+    assert len(again) in (TRIALS // BATCHES, TRIALS // BATCHES + 1)
+    assert contents(batched) == contents(finished_house)
+
+
+def test_what_a_killed_run_has_made_of_a_batch_is_not_made_again(batched, finished_house):
+    counts = started(batched)
+    process = batched.start()
+    while len(trials(batched)) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    kill_group(process)
+    made = {path: json.loads(path.read_text()) for path in trials(batched)}
+    assert len(made) < TRIALS
+    batched.snakemake()
+    assert {path: json.loads(path.read_text()) for path in made} == made
+    assert contents(batched) == contents(finished_house)
+    assert max(count - counts[path] for path, count in started(batched).items()) <= 2
+    assert not list(batched.study.rglob(".*.kept"))

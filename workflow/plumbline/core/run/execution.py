@@ -1,0 +1,89 @@
+"""What happens between Snakemake's parsing of the workflow and its first job.
+
+Imported by the workflow alone; no stage knows Snakemake.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from snakemake.exceptions import MissingRuleException
+from snakemake.logging import logger
+
+from plumbline.core.errors import UserError
+from plumbline.core.plan.provenance import is_current
+from plumbline.core.plan.target import Target
+from plumbline.core.run import terminal
+from plumbline.core.run.begin import begin, would_begin
+
+METADATA = Path(".snakemake/metadata")
+warn_once = cache(logger.warning)
+
+
+def prepare(
+    workflow: Any, plan: Sequence[Target], results: Path, lines: terminal.Lines | None, names: Sequence[str]
+) -> None:
+    """Has the workflow prepare its results, and refuse what cannot run, before it executes anything.
+
+    While it parses, Snakemake tells no one whether it is going to run jobs; it calls `execute` when it is, and only
+    then (not for --lint, --dag, --summary, --report, --unlock, ...), before it looks at any file. names: its targets.
+    """
+    execute = workflow.execute
+
+    def execute_prepared(executor_plugin: Any, *args: Any, **kwargs: Any) -> Any:
+        _force_batches(workflow)
+        if workflow.is_main_process:
+            _begin(workflow, executor_plugin, plan, results, lines)
+        try:
+            return execute(executor_plugin, *args, **kwargs)
+        except MissingRuleException as error:
+            files = [str(file) for target in plan for file in target.files(results)]
+            raise terminal.unknown_target(workflow.dag_settings.targets, names, files) or error from None
+
+    workflow.execute = execute_prepared
+
+
+def _begin(
+    workflow: Any, executor_plugin: Any, plan: Sequence[Target], results: Path, lines: terminal.Lines | None
+) -> None:
+    terminal.check_executor(executor_plugin.name, workflow.resource_settings.cores)
+    modes, run = executor_plugin.common_settings, (plan, results, METADATA)
+    with terminal.refusing():
+        for line in would_begin(*run) if modes.dryrun_exec else begin(*run, touch=modes.touch_exec):
+            logger.warning(line)
+    if modes.dryrun_exec and lines:
+        lines.shorten(executor_plugin.executor)
+    if modes.local_exec:
+        # A limit for submissions to a cluster. Here it would have the scheduler go over all jobs that are left once
+        # a second for each job that has started, which takes longer than the jobs themselves where they are short.
+        workflow.scheduling_settings.max_jobs_per_timespan = None
+
+
+def _force_batches(workflow: Any) -> None:
+    """Forces batches where their stage is: --forcerun ablation_train.
+
+    Of a batch that is forced, Snakemake leaves no output for its job to find, which makes all of them again.
+    """
+    asked = workflow.dag_settings
+    numbered = [rule for rule in workflow.rules if rule.name.rpartition("_")[2].isdigit()]
+    forced = [rule for rule in numbered if {rule.name, rule.name.rpartition("_")[0]} & set(asked.forcerun)]
+    asked.forcerun = frozenset(asked.forcerun) | {rule.name for rule in forced}
+    for rule in numbered if asked.forceall else forced:
+        for file in rule.output:
+            file.flags.pop("update", None)
+
+
+def refuse_here(workflow: Any, target: Target, results: Path, check: Callable[..., object]) -> None:
+    """Refuses `target` where `check` refuses its settings on the machine that runs it.
+
+    Only where that is this machine, and only a target that is not done. A dry run, which may be for a cluster, warns.
+    """
+    if not workflow.local_exec or is_current(target, results):
+        return
+    try:
+        check(target.settings)
+    except UserError as error:
+        if not workflow.dryrun:
+            raise terminal.RefusedError(str(error)) from None
+        warn_once(f"a run on this machine would be refused: {error}")
