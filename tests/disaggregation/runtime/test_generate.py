@@ -607,10 +607,10 @@ MISTAKES = {
     "folder: .* is not a str": lambda client: client.folder(None),
     "upload: 'gpt2' is not a model; give a causal language model": lambda client: client.upload("gpt2"),
     "upload: a Linear is not a model": lambda client: client.upload(torch.nn.Linear(2, 2)),
-    "upload: a GPT2Model is not what a worker builds from its config, a GPT2LMHeadModel": lambda client: client.upload(
+    "upload: a GPT2Model is not the causal language model of its config, GPT2LMHeadModel": lambda client: client.upload(
         transformers.GPT2Model(transformers.GPT2Config(**{key: GPT2[key] for key in ("n_embd", "n_layer", "n_head")}))
     ),
-    "upload: a ViTModel: the config is not one of a causal language model": lambda client: client.upload(
+    "upload: a ViTModel is not the causal language model of its config, none": lambda client: client.upload(
         transformers.ViTModel(transformers.ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
     ),
     "upload: a GPT2LMHeadModel has no weights": lambda client: client.upload(skeleton(GPT2, "float32")),

@@ -93,7 +93,7 @@ def test_a_client_is_told_when_the_machine_of_its_other_worker_is_gone(host):
     with serving(host.listening()) as (_, far), serving(nearby(), peers=(far,)) as (worker, near):
         first, second = Remote(near, SECRET), Remote(far, SECRET)
         first.ask(Op.PEER, body=second.ask(Op.INBOX).body + far.encode())
-        ((_, peer),) = worker.programs.peers.values()
+        (peer,) = (hosted.peer for hosted in worker.programs._hosted.values() if hosted.peer)
         host.pull_the_cable()
         peer.wire.send(Op.STATS)
         with pytest.raises(RequestRefusedError, match=f"peer {far}: {GONE}"):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from plumbline.core.errors import UserError
 from plumbline.disaggregation.runtime.protocol import BODY_LIMITS, Op, json_bytes
-from plumbline.disaggregation.runtime.weights import FLOATS, RefusedError, cleaned, config_of, skeleton
+from plumbline.disaggregation.runtime.weights import FLOATS, RefusedError, check_cache, cleaned, config_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -18,7 +18,7 @@ CONTENT_BYTES = 128
 
 def uploaded(model: "PreTrainedModel") -> dict[str, Any]:
     """The config and dtype of a model of this process. Raises UserError for one that a worker would not build."""
-    from transformers import PreTrainedModel
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedModel
 
     name = f"upload: {model!r:.60}" if isinstance(model, str) else f"upload: a {type(model).__name__}"
     if not isinstance(model, PreTrainedModel):
@@ -26,13 +26,16 @@ def uploaded(model: "PreTrainedModel") -> dict[str, Any]:
     if any(one.is_meta for one in model.parameters()):
         raise UserError(f"{name} has no weights, for it is on the device `meta`; load them first")
     dtype = str(model.dtype).removeprefix("torch.")
+    built = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(model.config), None)
+    classes = [one for one in (built if isinstance(built, tuple) else (built,)) if one]
+    if type(model) not in classes:
+        told = " or ".join(one.__name__ for one in classes) or "none"
+        raise UserError(f"{name} is not the causal language model of its config, {told}; give {CAUSAL}")
     try:
+        check_cache(model)
         config = config_of(model)
-        built = type(skeleton(config, dtype))
     except RefusedError as error:
-        raise UserError(f"{name}: {error}; give {CAUSAL}") from None
-    if type(model) is not built:
-        raise UserError(f"{name} is not what a worker builds from its config, a {built.__name__}; give {CAUSAL}")
+        raise UserError(f"{name}: {error}") from None
     return _fitting({"config": config, "dtype": dtype})
 
 

@@ -9,13 +9,11 @@ import select
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from plumbline.core.errors import UserError
 from plumbline.disaggregation.runtime import buffers
 from plumbline.disaggregation.runtime.flat import Weights, received
 from plumbline.disaggregation.runtime.graph import Graph, parsed
@@ -33,9 +31,9 @@ from plumbline.disaggregation.runtime.hosted import (
     Source,
     Way,
 )
+from plumbline.disaggregation.runtime.peers import Peers
 from plumbline.disaggregation.runtime.program import Program, size_of
-from plumbline.disaggregation.runtime.protocol import Limits, Op, WireError, json_object
-from plumbline.disaggregation.runtime.remote import Remote
+from plumbline.disaggregation.runtime.protocol import Limits, Op
 from plumbline.disaggregation.runtime.weights import RefusedError, Store
 from plumbline.disaggregation.runtime.wire import Frame
 
@@ -62,12 +60,10 @@ class Programs:
         epoll: select.epoll,
         tell: Callable[..., None],
     ) -> None:
-        """epoll: that of the worker, which hands events of connections to other workers to `serve_peer`. tell: sends an
+        """epoll: that of the worker, which hands events of connections to other workers to `peers`. tell: sends an
         error to a client."""
-        self.store, self.bounds, self.limits = store, bounds, limits
-        self.peers: dict[int, tuple[Connection, Remote]] = {}
-        """File descriptor of a connection to another worker -> whose it is."""
-        self._secret, self._epoll, self._tell = secret, epoll, tell
+        self.store, self.bounds = store, bounds
+        self.peers = Peers(bounds.peers, secret, limits, epoll, tell)
         self._hosted: dict[Connection, Hosted] = {}
         self._programs: dict[bytes, Program] = {}
         self._weights: dict[bytes, tuple[Weights, int]] = {}
@@ -97,7 +93,7 @@ class Programs:
                     self._inboxes[hosted.inbox] = connection
                 connection.wire.send(Op.INBOX, body=hosted.inbox)
             case Op.PEER:
-                self._connect(connection, hosted, frame)
+                self.peers.connect(connection, hosted, frame)
             case Op.PEER_SEND:
                 self._arrive(frame)
 
@@ -286,36 +282,9 @@ class Programs:
                     raise RefusedError(f"{hosted.bytes} bytes are kept, of at most {self.bounds.session_bytes}")
                 held[number] = value
             case Way.SEND if hosted.peer is not None:
-                self._send(hosted, hosted.peer, number, value)
+                self.peers.send(hosted, number, value)
             case _:
                 raise RefusedError(f"an output cannot go by way {kind}")
-
-    # Other workers
-
-    def _send(self, hosted: Hosted, peer: Remote, number: int, value: Tensor) -> None:
-        try:
-            peer.wire.send(Op.PEER_SEND, 0, PEER_SEND.pack(hosted.peer_inbox, number), [value])
-            self._watch(peer)
-        except WireError as error:
-            self._drop_peer(hosted)
-            raise RefusedError(f"peer {peer.address}: {error}") from None
-
-    def _connect(self, connection: "Connection", hosted: Hosted, frame: Frame) -> None:
-        """Connects to another worker, which must be one that this worker was told of."""
-        inbox, address = frame.body[:TOKEN_BYTES], frame.body[TOKEN_BYTES:].decode(errors="replace")
-        if address not in self.bounds.peers:
-            raise RefusedError(f"PEER: {address} is not a peer of this worker")
-        if hosted.peer is not None:
-            raise RefusedError("PEER: the connection has a peer already")
-        try:
-            hosted.peer = Remote(address, self._secret, self.limits)
-        except UserError as error:
-            raise RefusedError(f"PEER: {error}") from None
-        hosted.peer_inbox = inbox
-        number = hosted.peer.wire.socket.fileno()
-        self.peers[number] = (connection, hosted.peer)
-        self._epoll.register(number, select.EPOLLIN)
-        connection.wire.send(Op.PEER)
 
     def _arrive(self, frame: Frame) -> None:
         """Keeps a value from another worker for the run that waits for it."""
@@ -328,47 +297,6 @@ class Programs:
             raise RefusedError(f"PEER_SEND: {hosted.bytes} bytes wait already")
         hosted.arrived[number] = frame.tensors[0]
         self._waken(owner, hosted)
-
-    def serve_peer(self, number: int, events: int) -> None:
-        """Sends what is unsent, and tells the client of an error that another worker reports, or of its loss."""
-        connection, peer = self.peers[number]
-        try:
-            if events & select.EPOLLOUT:
-                peer.wire.flush()
-            if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
-                peer.wire.fill()
-                while frame := peer.wire.frame():
-                    told = json_object(frame.body).get("message") if frame.op is Op.ERR else frame.op.name
-                    self._tell(connection, 0, "refused", RefusedError(f"peer {peer.address}: {told}"), "EXEC")
-            self._watch(peer)
-        except WireError as error:
-            self._lose_peer(connection, peer, error)
-
-    def check_peers(self) -> None:
-        """Tells clients whose other worker's machine is gone: nothing that it would send can wake this one."""
-        for connection, peer in list(self.peers.values()):
-            try:
-                peer.wire.check_alive()
-            except WireError as error:
-                self._lose_peer(connection, peer, error)
-
-    def _lose_peer(self, connection: "Connection", peer: Remote, error: WireError) -> None:
-        self._drop_peer(self._hosted[connection])
-        with suppress(WireError):  # the client may be gone as well
-            self._tell(connection, 0, "fault", RefusedError(f"peer {peer.address}: {error}"), "EXEC")
-
-    def _watch(self, peer: Remote) -> None:
-        """Waits for the peer to read what is unsent, where something is."""
-        wanted = select.EPOLLIN | (select.EPOLLOUT if peer.wire.has_unsent else 0)
-        self._epoll.modify(peer.wire.socket.fileno(), wanted)
-
-    def _drop_peer(self, hosted: Hosted) -> None:
-        if hosted.peer is not None:
-            number = hosted.peer.wire.socket.fileno()
-            self._epoll.unregister(number)
-            del self.peers[number]
-            hosted.peer.close()
-            hosted.peer = None
 
     def forget(self, connection: "Connection") -> None:
         """Frees all that is a connection's."""
@@ -390,7 +318,7 @@ class Programs:
         self._programs = {name: one for name, one in self._programs.items() if id(one) in used}
         if hosted.inbox is not None:
             del self._inboxes[hosted.inbox]
-        self._drop_peer(hosted)
+        self.peers.drop(hosted)
 
 
 def _input_bytes(graph: Graph) -> int:

@@ -121,7 +121,7 @@ def from_folder(folder: Path, dtype: str) -> "PreTrainedModel":
         )
     except (OSError, ValueError, ImportError) as error:
         raise RefusedError(f"{folder.name}: {one_line(error)}") from None
-    _check_cache(model)
+    check_cache(model)
     return model.eval()
 
 
@@ -164,11 +164,11 @@ def _made(config: Mapping[str, Any], dtype: str) -> "PreTrainedModel":
         model = AutoModelForCausalLM.from_config(known, dtype=getattr(torch, dtype))
     except Exception as error:  # noqa: BLE001  whatever transformers raises for the values that a stranger gives
         raise RefusedError(f"the config is not one of a causal language model ({one_line(error)[:200]})") from None
-    _check_cache(model)
+    check_cache(model)
     return model
 
 
-def _check_cache(model: "PreTrainedModel") -> None:
+def check_cache(model: "PreTrainedModel") -> None:
     """Raises RefusedError for a model whose state is not a cache that is handed to it: one that its module keeps, such
     as a state-space model's, would be taken for that of the next session.
     """

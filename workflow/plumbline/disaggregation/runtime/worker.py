@@ -88,7 +88,7 @@ class Worker:
             elif connection is not None:
                 self._serve(connection, events)
             elif number in self.programs.peers:
-                self.programs.serve_peer(number, events)
+                self.programs.peers.serve(number, events)
         if self.turns.is_ready:
             self._step()
         if (connection := self.programs.next()) is not None:
@@ -204,7 +204,7 @@ class Worker:
                 self._drop(connection)
             except WireError as error:
                 self._refuse(connection, str(error), tells=connection.state is not State.NEW)
-        self.programs.check_peers()
+        self.programs.peers.check()
 
     def _log_refusal(self, peer: str, reason: str) -> None:
         self.refused += 1
