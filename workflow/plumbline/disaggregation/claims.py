@@ -135,9 +135,7 @@ def _cost(found: Sequence[Cell], compared: Sequence[Contrast]) -> Iterator[Claim
             yield Claim(
                 COST,
                 f"{where}: local against itself (A/A) takes {ratio} times as long, {_p(test.p_corrected)}:"
-                f" {'a difference where there is none' if test.is_significant else 'no significant difference'}."
-                " Verdicts on speed (slower, no difference, inconclusive) use intervals widened by what A/A shows and"
-                " are not corrected for multiple comparisons.",
+                f" {'a difference where there is none' if test.is_significant else 'no significant difference'}.",
                 shown,
             )
         elif one.name == GENERATE:
@@ -252,6 +250,13 @@ def _caveats(
                 " t-tests of the blocks' log ratios, which assume that these are normal."
             )
         yield text, ("contrasts.csv",)
+        yield (
+            (
+                "Verdicts on speed (faster, slower, no difference, inconclusive) use intervals widened by what local against"
+                " itself (A/A) shows, and are not corrected for multiple comparisons."
+            ),
+            ("summary.csv", "workloads.csv"),
+        )
     yield "Worker, client and baselines share one machine, so its cores and memory bandwidth are shared.", (everywhere,)
     for parameters in sorted({record.parameters for record in records if record.parameters}):
         text = f"The model that decodes has {parameters:,} parameters; the larger it is, the less the network matters."
