@@ -87,7 +87,7 @@ def test_a_sentence_has_no_interval_where_one_program_gives_none():
 def test_the_program_that_is_furthest_off_is_said_to_be_predicted_too_fast_or_too_slow_without_a_cause():
     for slowed, said in ((1.5, "too fast"), (0.6, "too slow")):
         told = "\n".join(costs_told(judged(blocks(norm=slowed))))
-        found = re.search(r"Furthest off is (norm_\w+), .* predicted too (fast|slow), at (\d+)% of its time\.", told)
+        found = re.search(r"furthest off is (norm_\w+), .* predicted too (fast|slow), at (\d+)% of its time\.", told)
         assert found, told
         assert f"too {found[2]}" == said
         assert float(found[3]) == pytest.approx(100 / slowed, abs=1.5)
@@ -158,7 +158,7 @@ def test_the_summary_writes_the_calibration_the_table_the_findings_and_the_figur
     assert (frame.groupby(["program", "link"])["is_chosen"].sum() == 1).all()
     text = (folder / "disaggregation_analysis.md").read_text()
     assert "target: at most 15%; met" in text
-    assert "Without `cost_placement`, always on one worker" in text
+    assert "Without `cost_placement`, that is, always on one worker" in text
     assert "| `cost_model.csv`" in (folder / "claims.md").read_text()
     assert "all families &" in (folder / "tables" / "cost_model.tex").read_text()
     figures(FiguresSpec(code="", inputs=""), folder / "results.json", folder / "figures" / "latency.pdf")

@@ -205,7 +205,7 @@ def test_four_blocks_cannot_be_significant_by_ranks_and_the_findings_say_so(tmp_
     assert least_wilcoxon_p(4) == scipy.stats.wilcoxon([1, 2, 3, 4], method="exact").pvalue == 0.125
     assert (least_wilcoxon_p(5), blocks_for_wilcoxon()) == (0.0625, 6)
     folder = summarized(tmp_path / "four", [block(number) for number in range(4)])
-    assert "cannot fall below p = 0.125" in (folder / "disaggregation_analysis.md").read_text()
+    assert "cannot go below p = 0.125" in (folder / "disaggregation_analysis.md").read_text()
     folder = summarized(tmp_path / "six", [block(number) for number in range(6)])
     assert "cannot fall below" not in (folder / "disaggregation_analysis.md").read_text()
 

@@ -305,7 +305,7 @@ def test_the_summary_tells_them(tmp_path):
     assert full["speedup_low"] < full["speedup"] == pytest.approx(1.1 / 0.6, rel=0.01)
     text = (folder / "disaggregation_analysis.md").read_text()
     assert "multimodal_vqa, loopback: full is 1.83 [" in text
-    assert "`no_semantics` (also, state and what passes between parts travels through the client" in text
+    assert "`no_semantics` (state and what passes between parts also go through the client" in text
     assert "takes this many times as long per call as `full`: multimodal_vqa, 1gbit: 1.83 [" in text
     assert "multimodal_vqa, 1gbit: full on two workers takes 0.60 [" in text
     assert "no branches & full & 1.83 [" in (folder / "tables" / "workload_features.tex").read_text()

@@ -35,33 +35,33 @@ DOES = {
     "no_stream": "the client asks for each token",
     "no_server_sampling": "the worker sends the last position's logits, and the client asks and chooses",
     "no_last_logits": "logits are computed at every position of the prompt",
-    "no_phase": "each step runs as a prompt does, over the whole sequence",
+    "no_phase": "each step runs over the whole sequence, like a prompt",
     "no_state_resident": "keys and values travel both ways in every step, and the client asks for each token",
     "no_weights_resident": "the model is uploaded for each generation",
     "remote": "the worker sends the logits of every position, and the client asks and chooses",
     "no_semantics": "logits, keys and values travel both ways in every step, and the client asks and chooses",
-    "rpc": "torch's rpc, whose remote process keeps the model and its state",
-    "ray": "an actor of Ray that keeps the model and its state",
-    "ray_compiled": "such an actor, whose step is one of Ray's compiled graphs",
+    "rpc": "torch's rpc; a remote process keeps the model and its state",
+    "ray": "a Ray actor that keeps the model and its state",
+    "ray_compiled": "such an actor, with its step compiled into a Ray graph",
     "capture_only": "the captured decode step, replayed locally",
     "full": "the full runtime",
 }
 
 CALL_DOES = {
     "no_weights_resident": "the weights travel with every call",
-    "no_state_resident": "keys and values travel back",
+    "no_state_resident": "keys and values are sent back",
     "no_last_logits": "logits of every position are computed",
     "no_server_sampling": "the client chooses the token",
     "no_split": "one worker takes the whole batch",
     "no_pipeline": "one worker takes the micro-batches, one after another",
-    "no_direct_hop": "what one worker makes for the other goes through the client",
+    "no_direct_hop": "what one worker computes for the other goes through the client",
     "no_branches": "one worker computes both towers",
     "no_wanted_only": "all outputs come back",
-    "remote": "one worker, which keeps weights and state, takes the whole batch, and returns every output",
-    "no_semantics": "also, state and what passes between parts travels through the client, one part at a time",
-    "rpc": "torch's rpc, whose one remote process keeps the module and its state",
-    "ray": "one actor of Ray that keeps the module and its state",
-    "ray_compiled": "such an actor, whose call is one of Ray's compiled graphs",
+    "remote": "one worker keeps weights and state, takes the whole batch, and returns every output",
+    "no_semantics": "state and what passes between parts also go through the client, one part at a time",
+    "rpc": "torch's rpc; one remote process keeps the module and its state",
+    "ray": "one Ray actor that keeps the module and its state",
+    "ray_compiled": "such an actor, with its call compiled into a Ray graph",
     "capture_only": "the captured graph, replayed locally",
     "full": "the full runtime",
 }
@@ -135,9 +135,7 @@ def _cost(found: Sequence[Cell], compared: Sequence[Contrast]) -> Iterator[Claim
             yield Claim(
                 COST,
                 f"{where}: local against itself (A/A) takes {ratio} times as long, {_p(test.p_corrected)}:"
-                f" {'a difference where there is none' if test.is_significant else 'no significant difference'}."
-                " Verdicts on speed (slower, no difference, inconclusive) come from intervals widened by it, and are"
-                " not corrected for their number.",
+                f" {'a difference where there is none' if test.is_significant else 'no significant difference'}.",
                 shown,
             )
         elif one.name == GENERATE:
@@ -204,7 +202,7 @@ def _capture(records: Sequence[MeasureRecord]) -> Iterator[Claim]:
         count = next(record.captured_operations for record in records if record.capture_seconds is not None)
         text = (
             f"`{CAPTURE}`: capturing the decode step ({count} operations) takes {min(seconds):.2f} to"
-            f" {max(seconds):.2f} s, once for a block; the turns replay what was captured."
+            f" {max(seconds):.2f} s, once per block; the turns replay the captured graph."
         )
         yield Claim(BASELINE, text, (_trials(dict.fromkeys(record.link for record in records)),))
 
@@ -215,10 +213,10 @@ def _shared(others: Sequence[WorkloadRecord]) -> Iterator[str]:
             yield f"{record.trial}: {reason(record.outcome, record.message)}."
     if others:
         yield (
-            "In the other workloads, local is one thread and the workers have one each. Client and workers share the"
-            " machine: below three cores, the client takes time from the workers while it sends. Both workers are on"
-            " the far side of the link, and nothing limits what they send to each other; those bytes are not among the"
-            " ones that are told."
+            "In the other workloads, local runs one thread, and so does each worker. Client and workers share the"
+            " machine: with fewer than three cores, the client takes time from the workers while it sends. Both workers"
+            " are on the far side of the link, and nothing limits what they send to each other; those bytes are not"
+            " counted here."
         )
 
 
@@ -242,19 +240,24 @@ def _caveats(
         blocks = min(one.blocks for one in compared)
         text = (
             f"Intervals and tests cover the spread over {plural(blocks, 'block')} of fresh processes and their rounds."
-            " The p-values of differences are corrected by Holm over all rows of a table; TOST's are not."
+            " The p-values of differences are Holm-corrected over all rows of a table; TOST's are not."
             " Cliff's δ compares blocks without pairing them, so it can differ in sign from a ratio."
         )
         if least_wilcoxon_p(blocks) >= ALPHA:
             text += (
-                f" With so few, the signed-rank test over blocks cannot fall below p = {least_wilcoxon_p(blocks):.3g},"
-                f" whatever they hold: it takes {blocks_for_wilcoxon()} blocks for {ALPHA:g}. The p-values here are"
-                " t-tests of the blocks' log ratios, which take them for normal."
+                f" With so few blocks, the signed-rank test cannot go below p = {least_wilcoxon_p(blocks):.3g},"
+                f" whatever the data: {ALPHA:g} takes {blocks_for_wilcoxon()} blocks. The p-values here come from"
+                " t-tests of the blocks' log ratios, which assume that these are normal."
             )
         yield text, ("contrasts.csv",)
+        text = (
+            "Verdicts on speed (faster, slower, no difference, inconclusive) use intervals widened by what local"
+            " against itself (A/A) shows, and are not corrected for multiple comparisons."
+        )
+        yield text, ("summary.csv", "workloads.csv")
     yield "Worker, client and baselines share one machine, so its cores and memory bandwidth are shared.", (everywhere,)
     for parameters in sorted({record.parameters for record in records if record.parameters}):
-        text = f"The model that decodes has {parameters:,} parameters: the larger, the less a network costs against it."
+        text = f"The model that decodes has {parameters:,} parameters; the larger it is, the less the network matters."
         yield text, (everywhere,)
     if note := machine_note(machines(records)):
         yield note, (everywhere,)

@@ -140,8 +140,8 @@ def costs_told(found: Judged | None) -> Iterator[str]:
     for link, ratio in found.saved.items():
         text = with_interval(ratio.value, ratio.low, ratio.high, digits=2)
         yield (
-            f"Without `cost_placement`, always on one worker, the micro workload's programs take {text} times as long"
-            f" on {link} as where a model without their family puts them (geometric mean)."
+            f"Without `cost_placement`, that is, always on one worker, the micro workload's programs take {text} times"
+            f" as long on {link} as where a model calibrated without their family places them (geometric mean)."
         )
     for link, ratio in found.control.items():
         text = with_interval(ratio.value, ratio.low, ratio.high, digits=2)
@@ -157,7 +157,7 @@ def _worst(micro: Sequence[Prediction]) -> str:
     }
     name = max(errors, key=lambda one: abs(errors[one]))
     side = "fast" if errors[name] < 0 else "slow"
-    return f"Furthest off is {name}, which is predicted too {side}, at {100 * (1 + errors[name]):.0f}% of its time."
+    return f"The furthest off is {name}, which is predicted too {side}, at {100 * (1 + errors[name]):.0f}% of its time."
 
 
 def _target(is_met: bool, text: str) -> str:
@@ -166,13 +166,13 @@ def _target(is_met: bool, text: str) -> str:
 
 def _calibration(costs: CostModel) -> str:
     links = "; ".join(
-        f"{name}: {1e6 * one.round_trip_seconds:.0f} µs a round trip, {8e-9 * one.bytes_per_second:.2g} Gbit/s"
+        f"{name}: {1e6 * one.round_trip_seconds:.0f} µs per round trip, {8e-9 * one.bytes_per_second:.2g} Gbit/s"
         for name, one in costs.links.items()
     )
     return (
-        f"Calibrated from all families, this machine computes {costs.flops_per_second / 1e9:.0f} GFLOP/s and moves"
-        f" {costs.memory_bytes_per_second / 1e9:.0f} GB/s; an operation takes {1e6 * costs.operation_seconds:.0f} µs"
-        f" besides, a graph {1e6 * costs.graph_seconds:.0f} µs, a request {1e6 * costs.call_seconds:.0f} µs and a"
-        f" byte {1e9 * costs.serialisation_seconds_per_byte:.2g} ns at each end. While both workers compute, each takes"
-        f" {costs.sharing:.2f} times as long. {links[0].upper()}{links[1:]}."
+        f"Calibrated on all families, the model puts this machine at {costs.flops_per_second / 1e9:.0f} GFLOP/s and"
+        f" {costs.memory_bytes_per_second / 1e9:.0f} GB/s, with overheads of {1e6 * costs.operation_seconds:.0f} µs per"
+        f" operation, {1e6 * costs.graph_seconds:.0f} µs per graph, {1e6 * costs.call_seconds:.0f} µs per request and"
+        f" {1e9 * costs.serialisation_seconds_per_byte:.2g} ns per byte at each end. While both workers compute, each"
+        f" takes {costs.sharing:.2f} times as long. {links[0].upper()}{links[1:]}."
     )

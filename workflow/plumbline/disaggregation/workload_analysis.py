@@ -199,11 +199,11 @@ def gains_told(gains: Sequence[Speedup], tested: Mapping[tuple[str, str, str], s
         serial = f"{one.serial}, {test}" if test else one.serial
         yield (
             f"{one.workload}, {one.link}: full is {ratio_text(one.speedup)} times as fast as one worker"
-            f" ({serial}). Two perfect workers would give {one.ideal:.2f}; two at once do {ratio_text(one.ceiling)}"
-            f" times the work of one here. Of the bound that follows in each round, full reaches"
-            f" {ratio_text(one.of_bound)}."
+            f" ({serial}). Two perfect workers would be {one.ideal:.2f} times as fast; here, two at once do"
+            f" {ratio_text(one.ceiling)} times the work of one. Full reaches {ratio_text(one.of_bound)} of the bound"
+            " that follows, round by round."
             + (
-                f" One worker that takes the whole batch in one call, as it can where nothing is pipelined, takes"
+                f" One worker that takes the whole batch in one call, as it can without a pipeline, takes"
                 f" {ratio_text(one.undivided)} times as long as full."
                 if one.undivided is not None
                 else ""

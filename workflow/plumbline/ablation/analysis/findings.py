@@ -182,8 +182,8 @@ def _against_chance(summary: pd.DataFrame) -> Iterator[str]:
     above = good["chance_p_holm"] <= ALPHA
     yield (
         f"{above.sum()} of {len(good)} trials are significantly above the chance level of {100 * level:.1f}% "
-        f"({LEVEL}); a trial counts once a classifier. The test counts each adapter once, with the share of its runs "
-        "that named its class, and adapters that share images as dependent (one-sided t-test with the "
+        f"({LEVEL}); each trial counts once per classifier. The test counts each adapter once, with the share of its "
+        "runs that named its class, and treats adapters that share images as dependent (one-sided t-test with the "
         "cluster-robust variance over groups)."
     )
     if not above.all():

@@ -131,7 +131,7 @@ def _best(ranking: Ranking, first: Ranking) -> Iterator[str]:
         yield f"{whose} {' and '.join(edges)} {is_or_are} at the edge of what was tried; a better point may lie beyond."
     if fair := ranking.unbiased:
         is_the_same = fair.mean == mean
-        changed = ", as all choices were the same" if is_the_same else "; the mean above is biased by selection"
+        changed = ", as the choice was the same each time" if is_the_same else "; the mean above is biased by selection"
         yield (
             "Picking the best point on all seeds but one and scoring it on that seed gives"
             f" {_interval(fair.mean, fair.low, fair.high)} on average. Expect this mean from new seeds{changed}."
@@ -223,7 +223,7 @@ def _caveats(rankings: Sequence[Ranking], sampler: str | None) -> Iterator[str]:
     ranking = rankings[0]
     seeds = len({one.seed for one in ranking.records})
     if seeds < 5:
-        yield f"{plural(seeds, 'seed')} a point: intervals rest on few replicates and assume that they are normal."
+        yield f"Each point has {plural(seeds, 'seed')}: intervals rest on few replicates and assume normality."
     if ranking.best and seeds > 1 and ranking.means[ranking.best].low == ranking.means[ranking.best].high:
         yield "The best point has the same score with all seeds, so its interval has no width; add seeds."
     if all(one.seeds_change_nothing for one in rankings):
