@@ -76,4 +76,24 @@ def test_what_a_killed_run_has_made_of_a_batch_is_not_made_again(batched, finish
     assert {path: json.loads(path.read_text()) for path in made} == made
     assert contents(batched) == contents(finished_house)
     assert max(count - counts[path] for path, count in started(batched).items()) <= 2
-    assert not list(batched.study.rglob(".*.kept"))
+    assert not list(batched.study.rglob(".*.made"))
+
+
+def test_a_batch_that_fails_over_older_records_makes_all_of_them_again_and_none_twice(house, finished_house):
+    settings = copy.deepcopy(TINY)
+    settings["ablation"] |= {"trials_per_job": 4, "runs": 3}
+    house.configure(settings)
+    house.snakemake("results/ablation/splits.safetensors")
+    features = house.study / "features/product/flat.safetensors"
+    whole = features.read_bytes()
+    features.write_bytes(b"not a tensor")
+    said = house.snakemake(succeeds=False)
+    assert "FAILED ablation_train_" in said
+    counts = started(house)
+    features.write_bytes(whole)
+    house.snakemake()
+    runs = [json.loads(path.read_text())["spec"]["runs"] for path in trials(house)]
+    assert runs == [3] * TRIALS
+    again = {path.stem for path, count in started(house).items() if count != counts[path]}
+    assert again == {"flat"}
+    assert NOTHING in house.snakemake()

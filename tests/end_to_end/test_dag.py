@@ -30,8 +30,7 @@ def planned_jobs(house: House, *targets: str) -> list[tuple[str, dict[str, set[s
     jobs = []
     for rule, text in zip(parts[::2], parts[1::2], strict=True):
         lines = re.findall(r"^    (input|output|log): (.*)$", text, flags=re.MULTILINE)
-        named = {directive: paths.replace(" (update)", "").split(", ") for directive, paths in lines}
-        jobs.append((rule, {directive: set(paths) for directive, paths in named.items()}))
+        jobs.append((rule, {directive: set(paths.split(", ")) for directive, paths in lines}))
     return jobs
 
 

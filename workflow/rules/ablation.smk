@@ -173,7 +173,7 @@ for batch in batches_of("ablation.train", CONFIG.ablation.trials_per_job):
         input:
             **batch.inputs(RESULTS),
         output:
-            batch_outputs(batch),
+            batch.outputs(RESULTS),
         log:
             f"<results>/ablation/{batch.log}",
         benchmark:

@@ -55,6 +55,7 @@ pathvars:
 
 
 PLANNED = Rules(PLAN, TARGETS, RESULTS, checkpoints)
+BATCHES = []
 spec_of, inputs_of, outputs_of = PLANNED.spec_of, PLANNED.inputs_of, PLANNED.outputs_of
 
 
@@ -83,12 +84,8 @@ def batches_of(stage, per_job):
     found = PLANNED.batches_of(stage, per_job)
     if found:
         workflow.ruleorder(*(batch.rule for batch in found), stage.replace(".", "_"))
+    BATCHES.extend(found)
     return found
-
-
-def batch_outputs(batch):
-    """The files that a batch makes. Those that are there stay when its job begins, which makes only what is not current."""
-    return list(map(update, batch.outputs(RESULTS)))
 
 
 def batch_command(stage, options=""):
@@ -111,7 +108,7 @@ def pictures(study, figures, inside=""):
     ]
 
 
-execution.prepare(workflow, PLAN, RESULTS, TERMINAL, ["all", *configuration.STUDIES, "report"])
+execution.prepare(workflow, PLAN, RESULTS, TERMINAL, ["all", *configuration.STUDIES, "report"], BATCHES)
 
 
 onerror:

@@ -35,7 +35,7 @@ for batch in batches_of("disaggregation.measure", CONFIG.disaggregation.blocks_p
         name:
             batch.rule
         output:
-            batch_outputs(batch),
+            batch.outputs(RESULTS),
         log:
             f"<results>/disaggregation/{batch.log}",
         conda:
@@ -106,7 +106,7 @@ for batch in batches_of("disaggregation.measure_graphs", CONFIG.disaggregation.b
         input:
             **batch.inputs(RESULTS),
         output:
-            batch_outputs(batch),
+            batch.outputs(RESULTS),
         log:
             f"<results>/disaggregation/{batch.log}",
         conda:

@@ -116,7 +116,7 @@ def test_each_target_has_the_record_log_and_journal_of_a_process_of_its_own(fold
         assert folder.events(number) == ["start", "end"]
         assert "draw finished" in (folder.root / f"log/{number}.log").read_text()
     assert (folder.root / "imported").read_text() == "once "
-    assert not list(folder.root.rglob(".*.kept"))
+    assert not list(folder.root.rglob(".*.made"))
 
 
 def test_what_is_there_from_the_same_spec_is_left_alone_and_nothing_else(folder):
@@ -144,7 +144,7 @@ def test_one_that_fails_stops_no_other_and_what_was_made_outlives_the_deletion_o
     folder.run([job(number) for number in NUMBERS])
     assert [folder.record(number) for number in (0, 2)] == made
     assert [folder.events(number).count("start") for number in NUMBERS] == [1, 2, 1]
-    assert not list(folder.root.rglob(".*.kept"))
+    assert not list(folder.root.rglob(".*.made"))
 
 
 def test_a_kept_record_of_another_spec_is_not_taken(folder):

@@ -1,11 +1,16 @@
 """Batches: targets of one stage that one job makes, so that what they import is imported once."""
 
+import glob
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from plumbline.core.plan.target import Target, canonical
+from plumbline.core.plan.provenance import is_current
+from plumbline.core.plan.target import Target, canonical, digest
+
+MADE, BEFORE = "made", "before"
+"""Kinds of links that keep a record: made by a batch that did not come to its end; there before the run."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,19 @@ class Batch:
         """What `core.run.batch` makes, as canonical JSON: of each target its spec and its files."""
         return f"[{','.join(self._job(target, results) for target in self.targets)}]"
 
+    def keep(self, results: Path, *, anew: bool) -> None:
+        """Links what is current, for Snakemake deletes all outputs when the job begins. anew: makes all of it again."""
+        for target in self.targets:
+            files = target.files(results)
+            for kept in {kept for file in files for kept in file.parent.glob(f".{glob.escape(file.name)}.*.{BEFORE}")}:
+                kept.unlink()
+            if anew:
+                for _, kept in kept_links(files, target.spec, MADE):
+                    kept.unlink(missing_ok=True)
+            elif is_current(target, results):
+                for file, kept in kept_links(files, target.spec, BEFORE):
+                    relink(file, kept)
+
     def _job(self, target: Target, results: Path) -> str:
         files = {
             "inputs": target.inputs(results),
@@ -48,6 +66,18 @@ class Batch:
             "outputs": target.file_names(results),
         }
         return canonical({**files, "spec": json.loads(target.spec)})
+
+
+def kept_links(outputs: Iterable[Path], spec: str, kind: str) -> list[tuple[Path, Path]]:
+    """Each of a target's outputs, and the link that keeps it: hidden, and named by the spec."""
+    return [(output, output.with_name(f".{output.name}.{digest(spec)}.{kind}")) for output in outputs]
+
+
+def relink(file: Path, link: Path) -> None:
+    """Makes `link` one to `file`, whatever it was."""
+    link.unlink(missing_ok=True)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.hardlink_to(file)
 
 
 def batches(targets: Sequence[Target], per_job: int) -> list[Batch]:

@@ -2,8 +2,9 @@
 
     python -m plumbline.core.run.batch plumbline.ablation.train --device cpu <<< '[{"spec": …, "inputs": …, …}, …]'
 
-A target whose records are there, made from its spec, is left alone. One that fails stops none of the others. Until the
-whole batch is done, links keep what is: Snakemake deletes all outputs of a job that fails.
+A target whose records are there, made from its spec, is left alone. One that fails stops none of the others. Snakemake
+deletes all outputs of a job when it begins and when it fails, so links keep what is current: what was there when the
+run began (`Batch.keep`), and what a batch has made that did not come to its end.
 """
 
 import importlib
@@ -20,7 +21,8 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from plumbline.core.errors import UserError
-from plumbline.core.plan.canonical import canonical, digest
+from plumbline.core.plan.batch import BEFORE, MADE, kept_links, relink
+from plumbline.core.plan.canonical import canonical
 from plumbline.core.run.orphans import signal_at_death_of_parent
 from plumbline.core.run.record import read_record
 from plumbline.core.run.stage import Stage, log_to_stderr
@@ -45,22 +47,27 @@ def main() -> NoReturn:
         log.error("%d of %d failed: %s", len(failed), len(jobs), " ".join(failed))
         sys.exit(1)
     for job in jobs:
-        for _, kept in _links(job):
-            kept.unlink(missing_ok=True)
+        for suffix in (MADE, BEFORE):
+            for _, kept in kept_links(map(Path, job["outputs"]), canonical(job["spec"]), suffix):
+                kept.unlink(missing_ok=True)
     log.info("all %d are done", len(jobs))
     sys.exit()
 
 
 def _is_there(job: Job) -> bool:
-    """Whether all records were made from today's spec, by an earlier run or by a batch that did not come to its end."""
-    for output, kept in _links(job):
-        if not output.exists() and kept.exists():
-            output.parent.mkdir(parents=True, exist_ok=True)
-            output.hardlink_to(kept)
+    """Whether all records were made from today's spec; brings them back from where they are kept."""
+    outputs = list(map(Path, job["outputs"]))
     try:
-        return all(read_record(output)["spec"] == job["spec"] for output, _ in _links(job))
+        if all(read_record(output)["spec"] == job["spec"] for output in outputs):
+            return True
     except UserError:
-        return False
+        pass
+    for suffix in (MADE, BEFORE):
+        if (links := kept_links(outputs, canonical(job["spec"]), suffix)) and all(kept.exists() for _, kept in links):
+            for output, kept in links:
+                relink(kept, output)
+            return True
+    return False
 
 
 def _make(module: ModuleType, job: Job, options: Sequence[str]) -> bool:
@@ -71,9 +78,8 @@ def _make(module: ModuleType, job: Job, options: Sequence[str]) -> bool:
     process.join()
     if process.exitcode != 0:
         return False
-    for output, kept in _links(job):
-        kept.unlink(missing_ok=True)
-        kept.hardlink_to(output)
+    for output, kept in kept_links(map(Path, job["outputs"]), canonical(job["spec"]), MADE):
+        relink(output, kept)
     return True
 
 
@@ -89,13 +95,6 @@ def _run(stage: Stage[Any], job: Job, options: Sequence[str]) -> None:
     fixed = ["--spec", canonical(job["spec"]), "--output", job["outputs"][0], "--log", job["log"]]
     sys.argv = [stage.name.rpartition(".")[2], *fixed, *inputs, *options]
     stage.main()
-
-
-def _links(job: Job) -> list[tuple[Path, Path]]:
-    """Each output, and the link that keeps it until the batch is done: hidden, named by the spec."""
-    made_from = digest(canonical(job["spec"]))
-    outputs = [Path(output) for output in job["outputs"]]
-    return [(output, output.with_name(f".{output.name}.{made_from}.kept")) for output in outputs]
 
 
 if __name__ == "__main__":

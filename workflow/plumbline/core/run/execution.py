@@ -12,6 +12,7 @@ from snakemake.exceptions import MissingRuleException
 from snakemake.logging import logger
 
 from plumbline.core.errors import UserError
+from plumbline.core.plan.batch import Batch
 from plumbline.core.plan.provenance import is_current
 from plumbline.core.plan.target import Target
 from plumbline.core.run import terminal
@@ -22,19 +23,29 @@ warn_once = cache(logger.warning)
 
 
 def prepare(
-    workflow: Any, plan: Sequence[Target], results: Path, lines: terminal.Lines | None, names: Sequence[str]
+    workflow: Any,
+    plan: Sequence[Target],
+    results: Path,
+    lines: terminal.Lines | None,
+    names: Sequence[str],
+    batches: Sequence[Batch],
 ) -> None:
     """Has the workflow prepare its results, and refuse what cannot run, before it executes anything.
 
     While it parses, Snakemake tells no one whether it is going to run jobs; it calls `execute` when it is, and only
-    then (not for --lint, --dag, --summary, --report, --unlock, ...), before it looks at any file. names: its targets.
+    then (not for --lint, --dag, --summary, --report, --unlock, ...), before it looks at any file.
+    names: its targets. batches: the list of them, which may still grow.
     """
     execute = workflow.execute
 
     def execute_prepared(executor_plugin: Any, *args: Any, **kwargs: Any) -> Any:
-        _force_batches(workflow)
+        _force_batches(workflow, batches)
         if workflow.is_main_process:
             _begin(workflow, executor_plugin, plan, results, lines)
+            if not (modes := executor_plugin.common_settings).dryrun_exec and not modes.touch_exec:
+                asked = workflow.dag_settings
+                for batch in batches:
+                    batch.keep(results, anew=asked.forceall or batch.rule in asked.forcerun)
         try:
             return execute(executor_plugin, *args, **kwargs)
         except MissingRuleException as error:
@@ -60,18 +71,11 @@ def _begin(
         workflow.scheduling_settings.max_jobs_per_timespan = None
 
 
-def _force_batches(workflow: Any) -> None:
-    """Forces batches where their stage is: --forcerun ablation_train.
-
-    Of a batch that is forced, Snakemake leaves no output for its job to find, which makes all of them again.
-    """
-    asked = workflow.dag_settings
-    numbered = [rule for rule in workflow.rules if rule.name.rpartition("_")[2].isdigit()]
-    forced = [rule for rule in numbered if {rule.name, rule.name.rpartition("_")[0]} & set(asked.forcerun)]
-    asked.forcerun = frozenset(asked.forcerun) | {rule.name for rule in forced}
-    for rule in numbered if asked.forceall else forced:
-        for file in rule.output:
-            file.flags.pop("update", None)
+def _force_batches(workflow: Any, batches: Sequence[Batch]) -> None:
+    """Forces batches where their stage is: --forcerun ablation_train."""
+    forced = set(workflow.dag_settings.forcerun)
+    forced |= {batch.rule for batch in batches if batch.rule.rpartition("_")[0] in forced}
+    workflow.dag_settings.forcerun = frozenset(forced)
 
 
 def refuse_here(workflow: Any, target: Target, results: Path, check: Callable[..., object]) -> None:
