@@ -68,7 +68,7 @@ def timed(run: Callable[[], None]) -> Callable[[], float]:
 
 def default_tokens(folder: Path) -> Path:
     """Writes what the study trains on by default; the tokens' meta.json."""
-    manifest, encoder, meta = folder / "corpus/manifest.json", folder / "tokenizer/t.json", folder / "tokens/m.json"
+    manifest, encoder, meta = folder / "corpus/manifest.json", folder / "tokenizer/t.json", folder / "tokens/meta.json"
     corpus(CorpusSpec(corpus=SETTINGS.corpus, fingerprint=[], **HEAD), manifest)
     tokenizer(TokenizerSpec(vocabulary=SETTINGS.model.vocabulary, **HEAD), manifest, encoder)
     tokens(TokensSpec(context=SETTINGS.model.context, too_long="drop", **HEAD), manifest, encoder, meta)

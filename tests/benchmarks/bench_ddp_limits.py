@@ -4,7 +4,7 @@
 
 Model, batches, launches, turns and clocks are those of the study's stage `comparison`. `no_sync` is DDP without any
 all-reduce; `one_bucket` reduces all gradients at the end of the backward pass; `flat` does so without DDP, in one
-tensor; `free` is DDP whose ranks and their threads may use every core, where the study keeps each rank to one.
+tensor; `own_core` is DDP whose ranks keep to a core each, with all their threads.
 Needs two cores.
 """
 
@@ -72,20 +72,20 @@ VARIANTS: dict[str, type[Replica]] = {
     "no_sync": NoSync,
     "one_bucket": OneBucket,
     "flat": Flat,
-    "free": Ddp,
+    "own_core": Ddp,
 }
 
 
 class Arm(compare.Arm):
-    """A candidate of the comparison; in the turns of `free`, no thread of the rank keeps to a core."""
+    """A candidate of the comparison; in the turns of `own_core`, all threads of the rank keep to one."""
 
     def turn(self) -> float:
-        if self.described["method"] != "free" or not self.takes_part:
+        if self.described["method"] != "own_core" or not self.takes_part:
             return super().turn()
-        own = os.sched_getaffinity(0)
-        self._move_threads(self.rank.cores)
+        cores = os.sched_getaffinity(0)
+        self._move_threads({sorted(cores)[self.rank.rank]})
         seconds = super().turn()
-        self._move_threads(own)
+        self._move_threads(cores)
         return seconds
 
     @staticmethod

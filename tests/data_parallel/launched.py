@@ -1,7 +1,6 @@
-"""Launches of ranks that say which process and which cores they have; one may leave without a word."""
+"""Launches of ranks that say which process they are; one may leave without a word."""
 
 import os
-from pathlib import Path
 
 from plumbline.data_parallel.ranks.rank import main_of_launches
 
@@ -9,11 +8,7 @@ from plumbline.data_parallel.ranks.rank import main_of_launches
 def launch(rank, request):
     if [rank.rank, rank.launch] == request["leaves"]:
         os._exit(0)
-    threads = {core for one in Path("/proc/self/task").iterdir() for core in os.sched_getaffinity(int(one.name))}
-    with rank.roaming():
-        roaming = sorted(os.sched_getaffinity(0))
-    own = sorted(os.sched_getaffinity(0))
-    found = {"pid": os.getpid(), "parent": os.getppid(), "threads": sorted(threads), "roaming": roaming, "own": own}
+    found = {"pid": os.getpid(), "parent": os.getppid()}
     gathered = rank.gathered(found)
     if rank.rank == 0:
         rank.answer([*rank.answered(), gathered])

@@ -9,7 +9,6 @@ import pytest
 
 from data_parallel.small import HEAD, HERE, MODEL, TRAINING, build_tokens
 from plumbline.core.errors import UserError
-from plumbline.core.measure.machine import core_count
 from plumbline.core.run.processes import oom_kill_count
 from plumbline.data_parallel.comparison import ComparisonSpec, comparison
 from plumbline.data_parallel.ranks.board import host_number, read
@@ -70,39 +69,26 @@ def test_a_turn_lasts_the_mean_over_ranks_of_their_own_times(tmp_path, monkeypat
 
 @pytest.fixture
 def launched(tmp_path, monkeypatch):
-    """Runs `launched` on so many ranks, which may use two cores; what rank 0 answers."""
+    """Runs three launches of `launched` on two ranks; what rank 0 answers."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE.parent), str(HERE.parents[1] / "workflow")]))
-    everything = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(everything)[:2])
 
-    def run(world: int, leaves: list[int] | None = None):
+    def run(leaves: list[int] | None = None):
         request = {"device": "cpu", "launches": 3, "leaves": leaves}
-        return run_ranks("data_parallel.launched", request, world=world, folder=tmp_path / "board", timeout=60)
+        return run_ranks("data_parallel.launched", request, world=2, folder=tmp_path / "board", timeout=60)
 
-    yield run
-    os.sched_setaffinity(0, everything)
+    return run
 
 
-@pytest.mark.skipif(core_count() < 2, reason="needs two cores")
-def test_each_launch_is_a_new_process_whose_ranks_keep_to_a_core_each_unless_they_roam(launched):
-    cores = sorted(os.sched_getaffinity(0))
-    found = launched(2)
+def test_each_launch_is_a_new_process_of_ranks_that_are_started_once(launched):
+    found = launched()
     assert len(found) == 3
     assert len({one["pid"] for ranks in found for one in ranks}) == 6
     assert len({one["parent"] for ranks in found for one in ranks}) == 2
-    for ranks in found:
-        assert [one["own"] for one in ranks] == [one["threads"] for one in ranks] == [[core] for core in cores]
-        assert all(one["roaming"] == cores for one in ranks)
-
-
-@pytest.mark.skipif(core_count() < 2, reason="needs two cores")
-def test_a_rank_that_has_cores_to_spare_may_use_them_all(launched):
-    assert all(one["own"] == sorted(os.sched_getaffinity(0)) for ranks in launched(1) for one in ranks)
 
 
 def test_a_rank_that_leaves_in_a_later_launch_is_named(launched):
     with pytest.raises(UserError, match=r"rank 1 .* ended in step 0 without a word"):
-        launched(2, leaves=[1, 1])
+        launched(leaves=[1, 1])
 
 
 def test_one_process_in_a_job_of_two_nodes_uses_one(monkeypatch):

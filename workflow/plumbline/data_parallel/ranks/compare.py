@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +61,7 @@ class Arm:
             for number in range(len(self.work)):  # as often as the others, so that none of them looks further
                 self.rank.slot.beat(number)
             return 0.0
-        with nullcontext() if self.world == self.rank.world else self.rank.roaming():
-            own = self._steps()
+        own = self._steps()
         if self.world == 1:
             return own
         spent = torch.tensor(own, dtype=torch.float64, device=self.rank.device)

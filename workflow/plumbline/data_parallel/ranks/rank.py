@@ -57,17 +57,7 @@ class Rank:
     """A group on the CPU, for small things: who stops, what ranks tell each other."""
     launch: int = 0
     """How many launches came before."""
-    cores: frozenset[int] = frozenset()
-    """All that this process may use. Where the ranks are as many, each keeps to one of them."""
     asked_to_stop: bool = field(default=False)
-
-    @contextmanager
-    def roaming(self) -> Iterator[None]:
-        """While the block runs, this thread may use every core, as a process that trains alone."""
-        own = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, self.cores)
-        yield
-        os.sched_setaffinity(0, own)
 
     def answer(self, value: Any) -> None:
         """Hands a JSON value to the process that started the ranks; of rank 0 alone."""
@@ -207,26 +197,13 @@ def _joined(slot: Slot, request: dict[str, Any], launch: int) -> Rank:
             raise UserError(f"has no GPU: this host has {gpus}; lower data_parallel.worlds or set device: cpu")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    cores = frozenset(os.sched_getaffinity(0))
-    if device.type == "cpu":
-        _keep_to_own_core(sorted(cores))
     timeout = timedelta(seconds=COLLECTIVE_TIMEOUT)
     store, number, world = next(rendezvous("env://", timeout=timeout))
     store = dist.PrefixStore(f"launch {launch}", store)  # torchrun's, which holds what earlier launches said
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=number, world_size=world, timeout=timeout)
     control = dist.new_group(backend="gloo", timeout=timeout)
-    return Rank(number, world, device, slot, slot.folder, control, launch, cores)
-
-
-def _keep_to_own_core(cores: list[int]) -> None:
-    """Keeps this process, and the threads that it starts later, to one core if there are as many as ranks here.
-
-    Whoever waits for data is woken on the core where it arrived, so that two ranks would share a core after many a
-    collective, until the system moves one of them. With cores to spare the system chooses better.
-    """
-    if len(cores) == int(os.environ["LOCAL_WORLD_SIZE"]):
-        os.sched_setaffinity(0, {cores[int(os.environ["LOCAL_RANK"])]})
+    return Rank(number, world, device, slot, slot.folder, control, launch)
 
 
 def _asking(rank: Rank) -> Callable[[int, FrameType | None], None]:
