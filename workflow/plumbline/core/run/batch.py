@@ -36,11 +36,12 @@ def main() -> NoReturn:
     """Makes the targets that stdin describes, and exits with 1 where one failed."""
     log_to_stderr()
     name, options, jobs = sys.argv[1], sys.argv[2:], json.load(sys.stdin)
+    missing = [job for job in jobs if not _is_there(job)]
     module = importlib.import_module(name)
     if import_ahead := getattr(module, "import_ahead", None):
         import_ahead()
     try:
-        failed = [job["log"] for job in jobs if not (_is_there(job) or _make(module, job, options))]
+        failed = [job["log"] for job in missing if not _make(module, job, options)]
     except KeyboardInterrupt:
         sys.exit(130)  # the process that works on a target was interrupted too, and has said so
     if failed:

@@ -8,7 +8,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.nn.parallel import DistributedDataParallel
+
+WHOLE = StateDictOptions(full_state_dict=True)
+"""States of whole tensors on every rank; with offloading, torch gives them to the first rank alone."""
 
 
 class Replica:
@@ -58,10 +62,7 @@ class Replica:
 
     def full_weights(self) -> dict[str, Tensor]:
         """The whole module's weights, by the names of the module that was wrapped; called by every rank."""
-        from torch.distributed.checkpoint import state_dict  # takes half a second, and the comparison needs none
-
-        whole = state_dict.StateDictOptions(full_state_dict=True)
-        weights: dict[str, Any] = state_dict.get_model_state_dict(self.module, options=whole)
+        weights: dict[str, Any] = get_model_state_dict(self.module, options=WHOLE)
         return weights
 
     def wire_bytes(self, accumulation: int) -> float:

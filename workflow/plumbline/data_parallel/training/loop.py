@@ -14,14 +14,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from tokenizers import Tokenizer
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
 from plumbline.core.measure.spans import TRAINING_SPANS, Spans
 from plumbline.core.run.checkpoint import load_checkpoint, save_checkpoint
 from plumbline.core.run.record import Outcome, OutcomeError
-from plumbline.data_parallel.methods.interface import memory_bytes, replica
+from plumbline.data_parallel.methods.interface import WHOLE, memory_bytes, replica
 from plumbline.data_parallel.ranks.rank import Rank, StopAskedError
 from plumbline.data_parallel.record import RankEpoch
 from plumbline.data_parallel.settings import ModelSettings, OperationSettings, TrainingSettings
@@ -32,8 +32,6 @@ from plumbline.data_parallel.training.translate import BATCH, bleu, translate
 
 PROBED_STEPS = 4
 """Steps whose backward pass is repeated with and without synchronisation after each epoch."""
-WHOLE = StateDictOptions(full_state_dict=True)
-"""States of whole tensors on every rank; with offloading, torch gives them to the first rank alone."""
 COUNTS = ("steps", "sequences", "tokens", "padded_tokens", "target_tokens")
 log = logging.getLogger("plumbline")
 
