@@ -303,6 +303,27 @@ def test_without_max_new_tokens_as_many_come_as_transformers_gives(client, saved
         remote.free()
 
 
+def test_models_of_the_same_weights_follow_their_own_generation_configs(client, saved):
+    """Weights are held once; what `generate` does where nobody says is each model's own, whoever came first."""
+    model, expected = build(GPT2, "float32", 11), {}
+    for name, length in (("short", 8), ("shorter", 6)):
+        model.generation_config = transformers.GenerationConfig(max_length=length)
+        model.save_pretrained(saved / name)
+        expected[name] = model.generate(PROMPT, attention_mask=torch.ones_like(PROMPT))
+    remotes = {name: client.folder(name) for name in expected}
+    assert remotes["short"].content == remotes["shorter"].content
+    for name, remote in remotes.items():
+        assert torch.equal(remote.generate(PROMPT), expected[name])
+    assert client.seeded(GPT2, "float32", 11).generate(PROMPT).shape == (2, 5 + 20)
+
+
+def test_a_folder_whose_generation_config_cannot_be_read_is_refused(client, saved):
+    build(GPT2, "float32", 12).save_pretrained(saved / "broken")
+    (saved / "broken" / "generation_config.json").write_text("{")
+    with pytest.raises(UserError, match=r"broken: generation_config\.json: "):
+        client.folder("broken")
+
+
 def test_a_prompt_as_long_as_max_length_is_refused_as_transformers_refuses_it(client):
     model = build(GPT2, "float32", 7)
     model.generation_config = transformers.GenerationConfig(max_length=5)
@@ -667,12 +688,12 @@ def test_a_folder_is_counted_in_the_type_that_it_is_loaded_as(tmp_path):
     numbers = sum(one.numel() for one in model.parameters())
     store = Store(4 * numbers, torch.device("cpu"), tmp_path)
     with pytest.raises(RefusedError, match=f"weights of {8 * numbers} bytes"):
-        store.saved("mine", "float64")
-    held = store.saved("mine", "float32")
+        store.saved(store.path("mine"), "float64")
+    held = store.saved(store.path("mine"), "float32")
     assert held.bytes == 4 * numbers + sum(one.nbytes for one in held.model.buffers())
     (tmp_path / "mine" / "model.safetensors").write_bytes(b"not a model")
     with pytest.raises(RefusedError, match=r"mine: model\.safetensors cannot be read"):
-        store.saved("mine", "bfloat16")
+        store.saved(store.path("mine"), "bfloat16")
 
 
 def test_weights_that_hash_otherwise_are_refused(client):

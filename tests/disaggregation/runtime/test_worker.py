@@ -172,7 +172,7 @@ def test_a_recorded_conversation_is_refused_on_another_connection(served, caplog
 def test_bytes_that_are_no_protocol_are_refused(served, caplog):
     connection = served.dial()
     connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    assert is_refused(served, connection, caplog, "this side speaks protocol version 3, the peer version 71")
+    assert is_refused(served, connection, caplog, f"this side speaks protocol version {VERSION}, the peer version 71")
 
 
 def test_a_handle_of_another_connection_is_refused_and_its_owner_goes_on(served, caplog):

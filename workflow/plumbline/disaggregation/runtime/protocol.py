@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-VERSION = 3
+VERSION = 4
 HEADER = struct.Struct("<BBHIII")
 MAC_BYTES = 16
 OVERHEAD_BYTES = HEADER.size + MAC_BYTES

@@ -3,6 +3,7 @@
 import math
 import struct
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,16 @@ from plumbline.disaggregation.runtime.protocol import (
 )
 from plumbline.disaggregation.runtime.sampling import Sampling, sampling_of
 from plumbline.disaggregation.runtime.session import Session, can_ship
-from plumbline.disaggregation.runtime.weights import Held, RefusedError, Store, cleaned, held_bytes, skeleton, specs_of
+from plumbline.disaggregation.runtime.weights import (
+    Held,
+    RefusedError,
+    Store,
+    cleaned,
+    generation_config,
+    held_bytes,
+    skeleton,
+    specs_of,
+)
 from plumbline.disaggregation.runtime.wire import Frame
 
 
@@ -51,8 +61,10 @@ def load(frame: Frame, connection: Connection, store: Store) -> tuple[Held, dict
     """
     asked = json_object(frame.body)
     dtype = str(asked.get("dtype"))
+    folder = None
     if isinstance(asked.get("folder"), str):
-        held: Held | None = store.saved(asked["folder"], dtype)
+        folder = store.path(asked["folder"])
+        held: Held | None = store.saved(folder, dtype)
     else:
         if not isinstance(asked.get("config"), dict):
             raise RefusedError("LOAD: names no config and no folder")
@@ -63,7 +75,7 @@ def load(frame: Frame, connection: Connection, store: Store) -> tuple[Held, dict
             held = store.seeded(config, dtype, asked["seed"])
         else:
             raise RefusedError("LOAD: names no seed and no content")
-    return None if held is None else (held, _described(held))
+    return None if held is None else (held, _described(held, folder))
 
 
 def _uploaded(config: dict[str, Any], dtype: str, content: str, connection: Connection, store: Store) -> Held | None:
@@ -173,7 +185,7 @@ def _check_tokens(tokens: Tensor, held: Held) -> None:
         raise RefusedError(f"a token is outside the vocabulary of {held.vocabulary}")
 
 
-def _described(held: Held) -> dict[str, Any]:
-    """What a client must know of a model."""
-    defaults = Defaults.of(held.model.generation_config)
+def _described(held: Held, folder: Path | None) -> dict[str, Any]:
+    """What a client must know of a model, which lies in `folder` if it was read from one."""
+    defaults = Defaults.of(generation_config(held, folder))
     return {"content": held.content, "bytes": held.bytes, "defaults": defaults.to_json()}

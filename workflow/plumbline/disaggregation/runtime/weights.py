@@ -21,8 +21,9 @@ from plumbline.core.errors import UserError, one_line
 from plumbline.disaggregation.runtime import buffers
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
+GENERATION_CONFIG = "generation_config.json"
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 REFUSED = ("auto_map", "quantization_config", "attn_implementation")
 DROPPED = ("transformers_version", "_name_or_path", "architectures", "dtype")
@@ -123,6 +124,22 @@ def from_folder(folder: Path, dtype: str) -> "PreTrainedModel":
         raise RefusedError(f"{folder.name}: {one_line(error)}") from None
     check_cache(model)
     return model.eval()
+
+
+def generation_config(held: "Held", folder: Path | None = None) -> "GenerationConfig":
+    """The generation_config that lies in `folder`; without one, what transformers takes from the model's config.
+
+    Not that of the model which is held: it may have come from elsewhere, with the same weights and other defaults.
+    Raises RefusedError when the file cannot be read.
+    """
+    from transformers import GenerationConfig
+
+    if folder is None or not (folder / GENERATION_CONFIG).is_file():
+        return GenerationConfig.from_model_config(held.model.config)
+    try:
+        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise RefusedError(f"{folder.name}: {GENERATION_CONFIG}: {one_line(error)}") from None
 
 
 def stored_size(folder: Path, dtype: str) -> int:
@@ -251,15 +268,19 @@ class Store:
         with self._room(held_bytes(skeleton(config, dtype))):  # before any of it exists
             return self._add(build(config, dtype, seed), asked)
 
-    def saved(self, name: str, dtype: str) -> Held:
-        """The model in the folder `name` below the worker's. Raises RefusedError."""
-        if dtype not in FLOATS:
-            raise RefusedError(f"dtype {dtype!r}; choose from {', '.join(FLOATS)}")
+    def path(self, name: str) -> Path:
+        """The folder `name` below the worker's. Raises RefusedError."""
         if self.folder is None:
             raise RefusedError("this worker has no folder of models; start it with --models")
         path = (self.folder / name).resolve()
         if not path.is_relative_to(self.folder.resolve()):
             raise RefusedError(f"{name}: is outside the worker's folder of models")
+        return path
+
+    def saved(self, path: Path, dtype: str) -> Held:
+        """The model in a folder. Raises RefusedError."""
+        if dtype not in FLOATS:
+            raise RefusedError(f"dtype {dtype!r}; choose from {', '.join(FLOATS)}")
         asked = json.dumps(["saved", str(path), dtype])
         if held := self._held.get(self._known.get(asked, "")):
             return self._counted(held)
