@@ -35,7 +35,7 @@ def worker(
     connections: Annotated[int, typer.Option(help="The most connections at a time.")] = 256,
     stall_seconds: Annotated[float, typer.Option(help="How long a peer may take to complete a frame.")] = 10.0,
     spin_seconds: Annotated[float, typer.Option(help="How long a read spins before it sleeps.")] = 0.0,
-    stream_seconds: Annotated[float, typer.Option(help="How long streamed tokens may wait for each other.")] = 0.016,
+    stream_seconds: Annotated[float, typer.Option(help="How long streamed tokens may wait for each other.")] = 0.033,
 ) -> None:
     """Serve language models to clients that hold the key."""
     from plumbline.core.run.device import torch_device

@@ -244,7 +244,7 @@ class DisaggregationSettings(Settings):
     """Measuring stops early when half of every interval is at most this share."""
     spin_seconds: Annotated[float, Field(ge=0)] = 0.0
     """How long reads try again before they sleep, on both sides; it takes a core."""
-    stream_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.016
+    stream_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.033
     """How long streamed tokens of `llm_decode` may wait for each other on the worker, to go in one frame; 0 sends each
     at once."""
     workloads: dict[WorkloadName, list[Link]] = {
