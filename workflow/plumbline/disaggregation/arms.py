@@ -19,8 +19,8 @@ from plumbline.disaggregation.settings import Link, Shapes, WorkloadName
 from plumbline.disaggregation.workloads.outputs import check, timed
 
 SHORT_TURN_SECONDS = 0.05
-"""Where local takes less, every turn is run once untimed before it is timed. A process whose turn follows another's
-starts with cold caches: a few tenths of a millisecond, which the longer turns do not show."""
+"""Where local takes less, the processes at work are warmed before every turn. A process whose turn follows another's
+starts with cold caches, which costs up to a millisecond: longer turns do not show it."""
 Count = Callable[[], tuple[int | None, int]]
 """Bytes both ways and round trips so far: no bytes where they cannot be counted."""
 
@@ -40,6 +40,8 @@ class Arm:
     run: Callable[[], float]
     """Seconds of one turn. Raises OutcomeError for other outputs than local's."""
     kind: str = "variant"
+    warms: Callable[[], object] | None = None
+    """What warms the processes at work before a turn, where `run` would take long; None: `run`."""
     count: Count | None = None
     """None where nothing is sent."""
     counted_by: str = "protocol"
@@ -120,7 +122,8 @@ def in_turns(spec: BlockSpec, arms: Mapping[str, Arm], seed: Sequence[int]) -> t
     traffic = {name: arm.traffic() for name, arm in arms.items()}  # warms up, too
     is_short = next(iter(arms.values())).run() < SHORT_TURN_SECONDS
     first, *others = [
-        Candidate(name=name, run=arm.run, warm=arm.run if is_short else None) for name, arm in arms.items()
+        Candidate(name=name, run=arm.run, warm=(arm.warms or arm.run) if is_short else None)
+        for name, arm in arms.items()
     ]
     rounds = interleave(
         first,

@@ -27,7 +27,7 @@ from plumbline.disaggregation.runtime.flat import Weights
 from plumbline.disaggregation.runtime.graph import Graph
 from plumbline.disaggregation.runtime.program import Program as Runnable
 from plumbline.disaggregation.runtime.schedule import Captured, Plan, Route, here
-from plumbline.disaggregation.settings import CAPTURE, LOCAL, WorkloadName
+from plumbline.disaggregation.settings import CAPTURE, FULL, LOCAL, WorkloadName
 from plumbline.disaggregation.workload_record import CEILING
 from plumbline.disaggregation.workloads import WORKLOADS
 from plumbline.disaggregation.workloads.interface import Plans, Program
@@ -136,12 +136,14 @@ def _deployed(
     """An arm for each plan that is loaded."""
     kinds = dict.fromkeys(plans.probes, "probe") | {CEILING: "ceiling"}
     twice = {key: torch.cat([one, one]) for key, one in wanted.items()}
+    warms = partial(deployment.run, loaded[FULL], program.inputs)
     arms = {}
     for name, plan in loaded.items():
         own = {"probe": {}, "ceiling": twice}.get(kinds.get(name, ""), wanted)
         arms[name] = Arm(
             run=partial(timed, name, partial(deployment.run, plan, program.inputs), own),
             kind=kinds.get(name, "variant"),
+            warms=None if name == CAPTURE else warms,
             count=partial(by_protocol, deployment.remotes),
             check=partial(_check_kept, name, plan, deployment, wanted),
         )

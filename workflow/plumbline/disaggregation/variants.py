@@ -21,7 +21,8 @@ from plumbline.disaggregation.runtime.weights import Held
 from plumbline.disaggregation.settings import FULL, GENERATE, LOCAL, NO_WEIGHTS, REMOTE
 
 WARM_TOKENS = 16
-"""At most so many are generated before each turn: after another process's turn, it takes that long to be steady."""
+"""At most so many are generated before each turn, and half of its own: after another process's turn, it takes that
+long to be steady."""
 Generate = Callable[[Tensor, int, Streamer], Tensor]
 """Prompt, number of tokens, and what is told of each -> prompt and tokens."""
 
@@ -63,7 +64,7 @@ class Variant:
 
     def warm(self, prompt: Tensor, tokens: int) -> None:
         """The first of the `tokens` of a turn, untimed: afterwards the caches are those of the processes at work."""
-        (self.warms or self.generate)(prompt, min(tokens, WARM_TOKENS), Clock())
+        (self.warms or self.generate)(prompt, min(-(-tokens // 2), WARM_TOKENS), Clock())
 
     def traffic(self, name: str, prompt: Tensor, expected: Tensor) -> dict[str, Any]:
         """Bytes and round trips of one turn, per token, as a record has them."""
