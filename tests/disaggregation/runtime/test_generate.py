@@ -317,11 +317,31 @@ def test_models_of_the_same_weights_follow_their_own_generation_configs(client, 
     assert client.seeded(GPT2, "float32", 11).generate(PROMPT).shape == (2, 5 + 20)
 
 
-def test_a_folder_whose_generation_config_cannot_be_read_is_refused(client, saved):
+def test_a_folder_whose_generation_config_cannot_be_read_is_refused_and_takes_no_memory(client, saved):
     build(GPT2, "float32", 12).save_pretrained(saved / "broken")
     (saved / "broken" / "generation_config.json").write_text("{")
+    before = client.remote.stats()["weights_bytes"]
     with pytest.raises(UserError, match=r"broken: generation_config\.json: "):
         client.folder("broken")
+    assert client.remote.stats()["weights_bytes"] == before
+
+
+def test_the_default_length_ends_with_the_models_positions_as_in_transformers(client):
+    model = build(GPT2, "float32", 13)
+    model.generation_config = transformers.GenerationConfig()
+    positions = model.config.max_position_embeddings
+    prompt = torch.arange(positions - 6)[None] % model.config.vocab_size
+    expected = model.generate(prompt, attention_mask=torch.ones_like(prompt))
+    assert expected.shape[1] == positions
+    assert torch.equal(client.upload(model).generate(prompt), expected)
+    assert torch.equal(client.seeded(GPT2, "float32", 13).generate(prompt), expected)
+    with pytest.raises(UserError, match=rf"the model has {positions} positions"):
+        client.upload(model).generate(torch.zeros((1, positions), dtype=torch.int64))
+
+
+def test_a_prompt_that_is_no_matrix_is_refused(client):
+    with pytest.raises(UserError, match=r"prompt: has the shape \[\], not \(rows, length\)"):
+        client.seeded(GPT2, "float32", 13).generate(torch.tensor(3))
 
 
 def test_a_prompt_as_long_as_max_length_is_refused_as_transformers_refuses_it(client):
@@ -622,19 +642,19 @@ MISTAKES = {
     "config: a str is not a mapping": lambda client: client.seeded("gpt2"),
     "config: the config has no model_type": lambda client: client.seeded({"n_embd": 32}),
     "config: is not JSON": lambda client: client.seeded(GPT2 | {"activation_function": torch.nn.GELU()}),
-    "config: takes [0-9]+ bytes, of at most 65536": lambda client: client.seeded(GPT2 | {"more": "x" * 70_000}),
-    "dtype: torch.float32 does not exist; choose from 'float32'": lambda client: client.seeded(GPT2, torch.float32),
+    "config: is [0-9]+ bytes, the limit is 65536": lambda client: client.seeded(GPT2 | {"more": "x" * 70_000}),
+    "dtype: unknown dtype torch.float32; choose from 'float32'": lambda client: client.seeded(GPT2, torch.float32),
     "seed: 'x' is not an integer": lambda client: client.seeded(GPT2, seed="x"),
     "folder: .* is not a str": lambda client: client.folder(None),
-    "upload: 'gpt2' is not a model; give a causal language model": lambda client: client.upload("gpt2"),
+    "upload: 'gpt2' is not a model; pass a model from AutoModelForCausalLM": lambda client: client.upload("gpt2"),
     "upload: a Linear is not a model": lambda client: client.upload(torch.nn.Linear(2, 2)),
-    "upload: a GPT2Model is not the causal language model of its config, GPT2LMHeadModel": lambda client: client.upload(
+    "upload: a GPT2Model is not the class that its config belongs to, GPT2LMHeadModel": lambda client: client.upload(
         transformers.GPT2Model(transformers.GPT2Config(**{key: GPT2[key] for key in ("n_embd", "n_layer", "n_head")}))
     ),
-    "upload: a ViTModel is not the causal language model of its config, none": lambda client: client.upload(
+    "upload: a ViTModel is not the class that its config belongs to, none": lambda client: client.upload(
         transformers.ViTModel(transformers.ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
     ),
-    "upload: a GPT2LMHeadModel has no weights": lambda client: client.upload(skeleton(GPT2, "float32")),
+    "upload: a GPT2LMHeadModel is on the meta device": lambda client: client.upload(skeleton(GPT2, "float32")),
     "upload: a MambaForCausalLM: a MambaForCausalLM keeps no key-value cache": lambda client: client.upload(
         transformers.MambaForCausalLM(transformers.MambaConfig(**STATE_SPACE))
     ),
@@ -665,7 +685,7 @@ def test_a_saved_state_space_model_is_refused(client, saved):
 def test_a_model_that_was_given_up_is_said_to_be(client):
     remote = client.seeded(GPT2)
     remote.free()
-    with pytest.raises(UserError, match="free: this model was given up before"):
+    with pytest.raises(UserError, match="free: this model was already freed"):
         remote.free()
 
 

@@ -444,6 +444,23 @@ def test_an_error_of_the_worker_ends_one_connection_alone(served, caplog, monkey
     assert Peer(served).ask(Op.STATS).op is Op.STATS
 
 
+def test_a_run_that_is_refused_once_its_client_is_gone_does_not_end_the_worker(served, monkeypatch):
+    peer = Peer(served)
+    peer.load()
+    (connection,) = served.worker.connections.values()
+
+    def refuses(connection):
+        raise RefusedError("EXEC: the peer was lost")
+
+    monkeypatch.setattr(served.worker.programs, "step", refuses)
+    peer.wire.socket.close()
+    connection.wire.socket.shutdown(socket.SHUT_WR)  # what is told now breaks
+    served.worker._run(connection)
+    served.work()
+    assert served.worker.connections == {}
+    assert Peer(served).ask(Op.STATS).op is Op.STATS
+
+
 def test_a_long_message_of_any_characters_fits_into_its_frame(served):
     peer = Peer(served)
     for character in ("x", "\u00e9", "\U0001f600", "\x01"):

@@ -186,8 +186,8 @@ class ComparisonSettings(Settings):
     seconds: PositiveFloat = 22.0
     """Time budget of the rounds of all launches together, in seconds."""
     launches: PositiveInt = 6
-    """How often the ranks are launched, one launch after another. A launch keeps its memory placement to its end, so
-    launches are the replicates of the intervals; with fewer than five, the intervals are much wider."""
+    """How often the ranks are launched, one launch after another. Where its memory lies stays as it is to the end of a
+    launch, so launches are the replicates of the intervals; with fewer than five, the intervals are much wider."""
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Rounds go on until half the 95% interval of every ratio is at most this share."""
     batch: PositiveInt | None = 64

@@ -51,7 +51,7 @@ def summarize(spec: SummarizeSpec, trials: list[Path], equality: Path, compariso
         speedups_table(found),
         folder / "tables" / "speedups.tex",
         caption="Tokens per second over those of one process, and over those of as many independent processes at the"
-        " same time, from interleaved turns, with bootstrap 95% intervals over rounds.",
+        " same time, from interleaved turns, with 95% intervals over launches.",
         label="tab:data_parallel-speedups",
     )
     write_latex(

@@ -18,9 +18,6 @@ from plumbline.disaggregation.runtime.remote import Remote
 from plumbline.disaggregation.settings import Link, Shapes, WorkloadName
 from plumbline.disaggregation.workloads.outputs import check, timed
 
-SHORT_TURN_SECONDS = 0.05
-"""Where local takes less, the processes at work are warmed before every turn. A process whose turn follows another's
-starts with cold caches, which costs up to a millisecond: longer turns do not show it."""
 Count = Callable[[], tuple[int | None, int]]
 """Bytes both ways and round trips so far: no bytes where they cannot be counted."""
 
@@ -117,13 +114,17 @@ def ended(remotes: Sequence[Remote]) -> dict[str, Any]:
     return found | {"client_pid": os.getpid()}
 
 
-def in_turns(spec: BlockSpec, arms: Mapping[str, Arm], seed: Sequence[int]) -> tuple[list[dict[str, Any]], bool]:
-    """Every arm as a record has it, the first beside its second copy, and whether the time sufficed."""
+def in_turns(
+    spec: BlockSpec, arms: Mapping[str, Arm], seed: Sequence[int], *, warms: bool
+) -> tuple[list[dict[str, Any]], bool]:
+    """Every arm as a record has it, the first beside its second copy, and whether the time sufficed.
+
+    warms: whether the processes at work are warmed before every turn. A process whose turn follows another's starts
+    with cold caches, which costs up to a millisecond.
+    """
     traffic = {name: arm.traffic() for name, arm in arms.items()}  # warms up, too
-    is_short = next(iter(arms.values())).run() < SHORT_TURN_SECONDS
     first, *others = [
-        Candidate(name=name, run=arm.run, warm=(arm.warms or arm.run) if is_short else None)
-        for name, arm in arms.items()
+        Candidate(name=name, run=arm.run, warm=(arm.warms or arm.run) if warms else None) for name, arm in arms.items()
     ]
     rounds = interleave(
         first,

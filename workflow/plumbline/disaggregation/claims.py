@@ -250,11 +250,11 @@ def _caveats(
                 " t-tests of the blocks' log ratios, which assume that these are normal."
             )
         yield text, ("contrasts.csv",)
-        text = (
-            "Verdicts on speed (faster, slower, no difference, inconclusive) use intervals widened by what local"
-            " against itself (A/A) shows, and are not corrected for multiple comparisons."
-        )
-        yield text, ("summary.csv", "workloads.csv")
+    text = (
+        "Verdicts on speed (faster, slower, no difference, inconclusive) use intervals widened by what local"
+        " against itself (A/A) shows, and are not corrected for multiple comparisons."
+    )
+    yield text, ("summary.csv", "workloads.csv")
     yield "Worker, client and baselines share one machine, so its cores and memory bandwidth are shared.", (everywhere,)
     for parameters in sorted({record.parameters for record in records if record.parameters}):
         text = f"The model that decodes has {parameters:,} parameters; the larger it is, the less the network matters."

@@ -75,7 +75,7 @@ def ask_micro(
             for baseline, owner in owners.items():  # the cost model, which is of the runtime's plans, leaves these out
                 own = f"{name}/{baseline}"
                 arms.turns[own] = Behind(owner, between, name, program.inputs).arm(own, wanted)
-        told, is_precise = in_turns(spec, arms.turns, [spec.seed, spec.block])
+        told, is_precise = in_turns(spec, arms.turns, [spec.seed, spec.block], warms=True)
         at_end = ended(remotes)
     return (known | at_end) | {
         "client_core": core,

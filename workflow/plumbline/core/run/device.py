@@ -47,7 +47,9 @@ def memory_errors() -> Iterator[None]:
 
 
 def memory_error(error: Exception) -> MemoryError | None:
-    """What one of torch's own out-of-memory errors, GPU or CPU, is called here; None for any other error."""
+    """A MemoryError itself, or for one of torch's own out-of-memory errors, GPU or CPU; None for any other error."""
+    if isinstance(error, MemoryError):
+        return error
     is_one = isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, (RuntimeError, OSError)) and any(phrase in str(error) for phrase in OUT_OF_MEMORY)
     )

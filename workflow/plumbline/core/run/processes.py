@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from plumbline.core.errors import UserError
+from plumbline.core.measure.layout import shift_memory
 from plumbline.core.measure.machine import cgroup_file
 from plumbline.core.measure.priority import take_priority
 from plumbline.core.run.orphans import (
@@ -216,6 +217,7 @@ def _be_member(member: Member, output: int | None, writing: int, parent: int, gr
             take_priority()
             end_group_with_this_process()
         os.environ.update(member.environment)
+        shift_memory()
         faulthandler.enable(file=2)  # a crash in native code leaves its Python stack in the log
         answer = _answer(member.work if callable(member.work) else partial(_execute, member.work)) + b"\n"
         sys.stdout.flush()

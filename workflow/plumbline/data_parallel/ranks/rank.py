@@ -20,6 +20,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from plumbline.core.errors import UserError
 from plumbline.core.files import read_json, storage_error, write_json
+from plumbline.core.measure.layout import shift_memory
 from plumbline.core.run.device import memory_errors, torch_device
 from plumbline.core.run.orphans import signal_at_death_of_parent
 from plumbline.core.run.record import OutcomeError
@@ -125,6 +126,7 @@ def main_of_launches(work: Callable[[Rank, Any], bool]) -> NoReturn:
         child = os.fork()
         if child == 0:
             _die_with(own)
+            shift_memory()
             _end(0 if _worked(slot, work, lambda wants_another: not wants_another, launch) else 1)
         with _handing_on_to(child):
             _, status = os.waitpid(child, 0)

@@ -11,7 +11,7 @@ from plumbline.disaggregation.runtime.weights import FLOATS, RefusedError, check
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CAUSAL = "a causal language model of transformers, as AutoModelForCausalLM.from_pretrained gives it"
+CAUSAL = "pass a model from AutoModelForCausalLM.from_pretrained"
 CONTENT_BYTES = 128
 """Of a LOAD, for the content hash."""
 
@@ -22,15 +22,15 @@ def uploaded(model: "PreTrainedModel") -> dict[str, Any]:
 
     name = f"upload: {model!r:.60}" if isinstance(model, str) else f"upload: a {type(model).__name__}"
     if not isinstance(model, PreTrainedModel):
-        raise UserError(f"{name} is not a model; give {CAUSAL}")
+        raise UserError(f"{name} is not a model; {CAUSAL}")
     if any(one.is_meta for one in model.parameters()):
-        raise UserError(f"{name} has no weights, for it is on the device `meta`; load them first")
+        raise UserError(f"{name} is on the meta device and has no weights; load them first")
     dtype = str(model.dtype).removeprefix("torch.")
     built = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(model.config), None)
     classes = [one for one in (built if isinstance(built, tuple) else (built,)) if one]
     if type(model) not in classes:
         told = " or ".join(one.__name__ for one in classes) or "none"
-        raise UserError(f"{name} is not the causal language model of its config, {told}; give {CAUSAL}")
+        raise UserError(f"{name} is not the class that its config belongs to, {told}; {CAUSAL}")
     try:
         check_cache(model)
         config = config_of(model)
@@ -66,14 +66,12 @@ def saved(name: str, dtype: str) -> dict[str, Any]:
 
 def _check_dtype(dtype: object) -> None:
     if dtype not in FLOATS:
-        raise UserError(f"dtype: {dtype!r} does not exist; choose from {', '.join(map(repr, FLOATS))}")
+        raise UserError(f"dtype: unknown dtype {dtype!r}; choose from {', '.join(map(repr, FLOATS))}")
 
 
 def _fitting(asked: dict[str, Any]) -> dict[str, Any]:
     """What fits into a request."""
     size, most = len(json_bytes(asked)) + CONTENT_BYTES, BODY_LIMITS[Op.LOAD]
     if size > most:
-        raise UserError(
-            f"config: takes {size} bytes, of at most {most}; leave out keys that say nothing about the model"
-        )
+        raise UserError(f"config: is {size} bytes, the limit is {most}; drop keys that do not describe the model")
     return asked

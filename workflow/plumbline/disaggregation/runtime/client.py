@@ -16,7 +16,7 @@ from torch import Tensor
 from plumbline.core.errors import UserError
 from plumbline.disaggregation.runtime.address import parse_address
 from plumbline.disaggregation.runtime.asked import saved, seeded, uploaded
-from plumbline.disaggregation.runtime.defaults import Defaults
+from plumbline.disaggregation.runtime.defaults import Defaults, positions_of
 from plumbline.disaggregation.runtime.generation import RemoteModel, WorkerLostError
 from plumbline.disaggregation.runtime.keys import read_key
 from plumbline.disaggregation.runtime.protocol import (
@@ -108,7 +108,7 @@ class Client:
         What its `generation_config` sets holds on the worker, too. Raises UserError where that is not possible.
         """
         asked = {**uploaded(model), "content": content_hash(model)}
-        defaults = Defaults.of(model.generation_config)
+        defaults = Defaults.of(model.generation_config, positions_of(model.config))
         defaults.check(do_sample=False)
         return self._loaded(asked, weights_of(model), defaults)
 
@@ -157,7 +157,7 @@ class Client:
     def forget(self, model: "RemoteModel") -> None:
         """Gives up a model. Raises UserError when that was done before, and WorkerLostError."""
         if model not in self._models:
-            raise UserError("free: this model was given up before")
+            raise UserError("free: this model was already freed")
         self._models.remove(model)
         try:
             self.remote.ask(Op.FREE, model.handle, flags=ON_MODEL)

@@ -55,14 +55,16 @@ class Defaults:
     max_new_tokens: int | None = None
     max_length: int | None = None
     """Prompt included."""
+    positions: int | None = None
+    """Of the model, prompt included; None: as many as there are."""
     unsupported: tuple[str, ...] = ()
     """Settings that change the tokens in a way that the runtime does not implement."""
 
     @classmethod
-    def of(cls, config: Any) -> Self:
-        """Those of a transformers GenerationConfig; None: of a model without one."""
+    def of(cls, config: Any, positions: int | None) -> Self:
+        """Those of a transformers GenerationConfig, for a model of so many `positions`; None: of one without it."""
         if config is None:
-            return cls()
+            return cls(positions=positions)
         values = {key: value for key, value in config.to_diff_dict().items() if value is not None}
         eos = values.pop("eos_token_id", ())
         return cls(
@@ -73,6 +75,7 @@ class Defaults:
             top_k=values.pop("top_k", 50),
             max_new_tokens=values.pop("max_new_tokens", None),
             max_length=values.pop("max_length", None),
+            positions=positions,
             unsupported=tuple(key for key, value in sorted(values.items()) if _matters(key, value)),
         )
 
@@ -93,8 +96,10 @@ class Defaults:
         if self.max_new_tokens is not None:
             return self.max_new_tokens
         if self.max_length is None:
-            logger.warning("max_new_tokens: neither in the call nor in the generation_config; using %d", NEW_TOKENS)
-            return NEW_TOKENS
+            room = NEW_TOKENS if self.positions is None else self.positions - prompt
+            new = min(NEW_TOKENS, room) if room > 0 else NEW_TOKENS  # the worker refuses a prompt that fills the model
+            logger.warning("max_new_tokens: neither in the call nor in the generation_config; using %d", new)
+            return new
         if self.max_length <= prompt:
             raise UserError(
                 f"generation_config: max_length: {self.max_length} leaves no room after a prompt of {prompt} tokens; "
@@ -110,6 +115,12 @@ class Defaults:
                 f"generation_config: {', '.join(wrong)}: not supported on a worker, and transformers would give other "
                 "tokens; unset it in the model's generation_config, or generate locally"
             )
+
+
+def positions_of(config: Any) -> int | None:
+    """What transformers takes a model's config to allow."""
+    found: int | None = getattr(config, "max_position_embeddings", None)
+    return found
 
 
 def _matters(key: str, value: Any) -> bool:

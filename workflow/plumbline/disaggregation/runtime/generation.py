@@ -152,6 +152,8 @@ class RemoteModel:
             raise UserError(f"mode: {mode!r} does not exist; choose from {', '.join(MODES)}")
         if not isinstance(prompt, Tensor) or prompt.is_floating_point():
             raise UserError("prompt: is not a tensor of token ids, (rows, length) of an integer type")
+        if prompt.ndim != 2:
+            raise UserError(f"prompt: has the shape {list(prompt.shape)}, not (rows, length)")
         if max_new_tokens is None:
             max_new_tokens = self.defaults.new_tokens(prompt.shape[-1])
         if max_new_tokens < 1:

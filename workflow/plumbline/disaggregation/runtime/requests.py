@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from plumbline.disaggregation.runtime.connection import Bounds, Budget, Connection, Upload
-from plumbline.disaggregation.runtime.defaults import Defaults
+from plumbline.disaggregation.runtime.defaults import Defaults, positions_of
 from plumbline.disaggregation.runtime.protocol import (
     DECODE,
     MOST_ROWS,
@@ -75,7 +75,13 @@ def load(frame: Frame, connection: Connection, store: Store) -> tuple[Held, dict
             held = store.seeded(config, dtype, asked["seed"])
         else:
             raise RefusedError("LOAD: names no seed and no content")
-    return None if held is None else (held, _described(held, folder))
+    if held is None:
+        return None
+    try:
+        return held, _described(held, folder)
+    except RefusedError:
+        store.release(held)
+        raise
 
 
 def _uploaded(config: dict[str, Any], dtype: str, content: str, connection: Connection, store: Store) -> Held | None:
@@ -187,5 +193,5 @@ def _check_tokens(tokens: Tensor, held: Held) -> None:
 
 def _described(held: Held, folder: Path | None) -> dict[str, Any]:
     """What a client must know of a model, which lies in `folder` if it was read from one."""
-    defaults = Defaults.of(generation_config(held, folder))
+    defaults = Defaults.of(generation_config(held, folder), positions_of(held.model.config))
     return {"content": held.content, "bytes": held.bytes, "defaults": defaults.to_json()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,9 +11,6 @@ from plumbline.disaggregation.runtime import buffers
 from plumbline.disaggregation.runtime.protocol import EVERY_POSITION, NO_PHASE, SHIPS_STATE, Reply
 from plumbline.disaggregation.runtime.sampling import Sampler, Sampling
 from plumbline.disaggregation.runtime.weights import Held, RefusedError
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

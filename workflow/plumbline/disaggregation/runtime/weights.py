@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from plumbline.core.errors import UserError, one_line
+from plumbline.core.run.device import memory_error
 from plumbline.disaggregation.runtime import buffers
 
 if TYPE_CHECKING:
@@ -180,6 +181,8 @@ def _made(config: Mapping[str, Any], dtype: str) -> "PreTrainedModel":
         known = AutoConfig.for_model(config["model_type"], **values)
         model = AutoModelForCausalLM.from_config(known, dtype=getattr(torch, dtype))
     except Exception as error:  # noqa: BLE001  whatever transformers raises for the values that a stranger gives
+        if (named := memory_error(error)) is not None:
+            raise named from None
         raise RefusedError(f"the config is not one of a causal language model ({one_line(error)[:200]})") from None
     check_cache(model)
     return model

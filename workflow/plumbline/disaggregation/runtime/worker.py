@@ -356,7 +356,8 @@ class Worker:
                 self.programs.step(connection)
         except RefusedError as error:
             self._log_refusal(connection.peer, str(error))
-            self._tell(connection, 0, "refused", error, Op.EXEC.name)
+            with suppress(PeerGoneError):  # its next read finds out
+                self._tell(connection, 0, "refused", error, Op.EXEC.name)
         except WireError as error:
             log.info("%s: %s", connection.peer, error)
             self._drop(connection)
