@@ -57,7 +57,8 @@ def summarize(spec: SummarizeSpec, trials: list[Path], equality: Path, compariso
     write_latex(
         equality_table(proof),
         folder / "tables" / "equality.tex",
-        caption=f"Largest difference of any parameter from training in one process after {proof.steps} steps.",
+        caption=f"Differences from training in one process after {proof.steps} steps: the largest of any parameter,"
+        " and the median one as a share of what training changes in the median parameter.",
         label="tab:data_parallel-equality",
     )
     merged: dict[str, Any] = {"equality": proof.to_json(), "comparison": speed.to_json()}
@@ -121,7 +122,7 @@ def equality_table(record: EqualityRecord) -> pd.DataFrame:
                 "World": str(one.world),
                 "Dtype": one.dtype,
                 "Largest difference": one.outcome if one.largest is None else f"{one.largest:.1e}",
-                "Of what training changed": MISSING if one.relative is None else f"{100 * one.relative:.1g}%",
+                "Median, of the change": MISSING if one.relative is None else f"{100 * one.relative:.1g}%",
                 "Bound": one.promise or MISSING,
                 "Bytes sent per step": MISSING
                 if one.wire_bytes_per_step is None

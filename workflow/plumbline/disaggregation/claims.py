@@ -239,7 +239,8 @@ def _caveats(
     if compared:
         blocks = min(one.blocks for one in compared)
         text = (
-            f"Intervals and tests cover the spread over {plural(blocks, 'block')} of fresh processes and their rounds."
+            f"Intervals and tests cover the spread over {plural(blocks, 'block')} of fresh processes and their rounds;"
+            " intervals of the cost model's errors cover the spread over programs."
             " The p-values of differences are Holm-corrected over all rows of a table; TOST's are not."
             " Cliff's δ compares blocks without pairing them, so it can differ in sign from a ratio."
         )
@@ -257,7 +258,7 @@ def _caveats(
     yield text, ("summary.csv", "workloads.csv")
     yield "Worker, client and baselines share one machine, so its cores and memory bandwidth are shared.", (everywhere,)
     for parameters in sorted({record.parameters for record in records if record.parameters}):
-        text = f"The model that decodes has {parameters:,} parameters; the larger it is, the less the network matters."
+        text = f"The model that decodes has {parameters:,} parameters; other sizes were not measured."
         yield text, (everywhere,)
     if note := machine_note(machines(records)):
         yield note, (everywhere,)

@@ -146,7 +146,8 @@ def cells_told(found: Sequence[Square]) -> Iterator[str]:
     gone = _missing(own, seen)
     text = (
         f"{len(seen)} of {len(SEVEN) * len(WORKLOADS)} cells (seven baselines in five workloads) were measured, each on"
-        " at least one link, and the outputs of every turn were the same as local's."
+        " at least one link, and the outputs of every turn agreed with local's: tokens exactly, numbers up to"
+        " rounding."
     )
     yield text + (f" Missing: {'; '.join(f'{what} ({why})' for what, why in gone.items())}." if gone else "")
 

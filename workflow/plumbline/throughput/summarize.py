@@ -132,7 +132,7 @@ def _write_tables(
         "loss above the base in nats per token, paired over its windows, with the bootstrap 95% interval. "
         f"Tokens per second at {cell_text(place)} with engine {place['engine']}, with the bootstrap 95% interval over "
         "the batches of the process; processes ran one after another, so only the next column compares. Relative to "
-        "base: all variants interleaved there, with the bootstrap 95% interval "
+        "base: all variants interleaved there, with the 95% interval "
         f"over rounds and processes; A/A is the base against itself. {note}"
     )
     write_latex(

@@ -104,10 +104,11 @@ def _drop(summary: pd.DataFrame, contrasts: pd.DataFrame) -> Iterator[str]:
         lower = int((tested["significant"] & (tested["difference"] < 0)).sum())
         least, most = (number(100 * end, signed=True) for end in (group["difference"].max(), group["difference"].min()))
         answer = (
-            f"{lower} of {len(tested)} representations are significantly less accurate when only self-attention layers "
-            f"are seen ({LEVEL}){_others_untested(group)}. "
+            f"{lower} of {plural(len(tested), 'representation')} {'is' if len(tested) == 1 else 'are'} significantly "
+            f"less accurate when only self-attention layers are seen ({LEVEL}){_others_untested(group)}. "
         )
-        yield f"{where}: {answer if len(tested) else ''}The change ranges from {most} to {least} points."
+        span = f"ranges from {most} to {least}" if len(group) > 1 else f"is {most}"
+        yield f"{where}: {answer if len(tested) else ''}The change {span} points."
         own = (summary["view"] == view) & (summary["classifier"] == classifier) & (summary["layers"] == "all_layers")
         best = best_trial(summary[own & summary["representation"].isin(group["representation"])])
         if best is None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from plumbline.core.present.findings import findings_text
-from plumbline.core.present.formatting import bytes_text, percent, reason, with_interval
+from plumbline.core.present.formatting import bytes_text, reason, with_interval
 from plumbline.core.run.records import machine_note, machines
 from plumbline.data_parallel.analysis.frames import epochs_frame, label, time_to_bleu
 from plumbline.data_parallel.analysis.network import HERE, Prediction
@@ -91,8 +91,8 @@ def _learned(records: Sequence[TrialRecord], trials: pd.DataFrame) -> Iterator[s
         target, reached = time_to_bleu(epochs_frame(records))
         times = "; ".join(f"{name} {seconds:.1f} s" for name, seconds in reached.items())
         yield (
-            f"Training until a validation BLEU of {target:.1f}, the lowest that a trial ends with, in whole epochs of"
-            f" one run each: {times}."
+            f"Training until a BLEU of {target:.1f} on the validation sentences that each epoch translates, the most"
+            f" that every trial reaches, in whole epochs of one run each: {times}."
         )
 
 
@@ -107,16 +107,23 @@ def _predicted(speedups: Sequence[Speedup], predictions: Sequence[Prediction]) -
             yield f"{where}: predicted {one.speedup:,.1f} times as fast."
         elif one.is_fitted:
             yield (
-                f"In training, an all-reduce costs {one.contention:.1f} times what it costs alone, as weak scaling on"
-                f" {one.world} processes shows: ranks wait for each other, and sending competes with computing."
+                f"In training, an all-reduce costs {_with_ends(one)} times what it costs alone, judged by what weak"
+                f" scaling on {one.world} processes lacks to independent ones: ranks wait for each other, and sending"
+                " competes with computing."
             )
         elif (one.world, one.scaling) in measured:
             value = measured[one.world, one.scaling].ratio.value
-            error = percent(abs(one.speedup / value - 1))
             yield (
                 f"{one.world} processes here, {one.scaling}: {one.speedup:.2f} predicted and {value:.2f} measured,"
-                f" {error} apart."
+                f" {100 * abs(one.speedup / value - 1):.1f}% apart."
             )
+
+
+def _with_ends(one: Prediction) -> str:
+    """`2.9 [1.2, 4.6]`."""
+    if one.contention_ends is None:
+        return f"{one.contention:.1f}"
+    return with_interval(one.contention, *one.contention_ends)
 
 
 def _caveats(records: Sequence[TrialRecord], comparison: ComparisonRecord) -> Iterator[str]:
@@ -126,8 +133,7 @@ def _caveats(records: Sequence[TrialRecord], comparison: ComparisonRecord) -> It
     )
     yield (
         "Predictions for more devices assume that communication does not overlap with computing, a device and a network"
-        " port for each process, and an all-reduce that costs in training what it costs alone. Here it costs more, and"
-        " the factor that is fitted to weak scaling has no interval."
+        " port for each process, and an all-reduce that costs in training what it costs alone."
     )
     if is_busy(comparison):
         yield (

@@ -48,6 +48,8 @@ class Prediction:
     """Whether the contention was taken from this very speed-up as measured, so that nothing was predicted."""
     contention: float = 1.0
     """How many times as long an all-reduce was taken to last in training as alone."""
+    contention_ends: tuple[float, float] | None = None
+    """Those of the interval; None where it was not fitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,8 @@ class Contention:
     """What an all-reduce costs in training, over what it costs alone."""
 
     factor: float
+    ends: tuple[float, float] | None
+    """From the interval of what weak scaling reaches of independent processes."""
     world: int | None
     """The world whose weak scaling it was taken from; None where it is assumed."""
 
@@ -123,9 +127,10 @@ def contention_here(network: Network, step_seconds: float, size: float, found: S
     one = min(weak, key=lambda each: each.turns.world)
     assert one.of_ceiling is not None
     lasts = step_seconds * one.turns.world / one.ratio.value
-    spent = max(lasts * (1 - one.of_ceiling.value), 0.0)
-    factor = spent / network.all_reduce_seconds(size, one.turns.world)
-    return Contention(factor=factor, world=one.turns.world)
+    alone = network.all_reduce_seconds(size, one.turns.world)
+    reached = (one.of_ceiling.value, one.of_ceiling.high, one.of_ceiling.low)
+    factor, *ends = (max(lasts * (1 - share), 0.0) / alone for share in reached)
+    return Contention(factor=factor, ends=(ends[0], ends[1]), world=one.turns.world)
 
 
 def predictions(record: ComparisonRecord, found: Sequence[Speedup], fixed: float) -> list[Prediction]:
@@ -140,7 +145,7 @@ def predictions(record: ComparisonRecord, found: Sequence[Speedup], fixed: float
     step, size = float(np.median(record.candidates[0].seconds)) * record.step_tokens, 4.0 * record.parameters
     step_of: Any = {"step_seconds": step, "size": size, "divided": max(1 - fixed / step, 0.0)}
     ceilings = {one.turns.world: one.efficiency.value for one in found if one.turns.scaling == "independent"}
-    contention = contention_here(network, step, size, found) or Contention(factor=1.0, world=None)
+    contention = contention_here(network, step, size, found) or Contention(factor=1.0, ends=None, world=None)
     predicted = []
     for world, ceiling in sorted(ceilings.items()):
         here: Any = {"world": world, "ceiling": ceiling, "contention": contention.factor}
@@ -148,7 +153,8 @@ def predictions(record: ComparisonRecord, found: Sequence[Speedup], fixed: float
             value = speedup(network, **step_of, **here, scaling=scaling)
             is_fitted = scaling == "weak" and world == contention.world
             place: Any = {"network": network.name, "world": world, "scaling": scaling, "is_fitted": is_fitted}
-            predicted.append(Prediction(**place, speedup=value, contention=contention.factor))
+            ends = contention.ends if is_fitted else None
+            predicted.append(Prediction(**place, speedup=value, contention=contention.factor, contention_ends=ends))
     for other in INTERCONNECTS:
         for world in PREDICTED_WORLDS:
             for scaling in ("strong", "weak"):

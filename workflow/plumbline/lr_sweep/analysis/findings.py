@@ -94,7 +94,7 @@ def _best(analysis: Analysis, trials: pd.DataFrame, rates: pd.DataFrame) -> Iter
         f"{loss_text(row)} nats per token, the mean over {plural(int(row['with_loss']), 'seed')}"
         f"{_brackets(trials, row['final_validation_loss_low'])}."
     )
-    where = f"This grid shows that the optimum is {optimum_range(analysis.optimum)}"
+    where = f"By the mean over seeds, the optimum is {optimum_range(analysis.optimum)}"
     if analysis.bracketed:
         yield (
             f"{where}. A parabola in log rate through the best rate and its two neighbours has its minimum at "
@@ -229,7 +229,7 @@ def _speed(trials: pd.DataFrame) -> Iterator[str]:
     speed = trials["tokens_per_second"].dropna()
     if len(speed):
         yield (
-            f"{overall_speed(trials):,.0f} tokens per second over the steps of all trials; single trials ran at "
+            f"{overall_speed(trials):,.0f} tokens per second over the steps of the grid's trials; single trials ran at "
             f"{speed.min():,.0f} to {speed.max():,.0f}. This includes waiting for data, but not validation, "
             "checkpoints and logging, which `plumbline diagnose lr_sweep` includes."
         )
