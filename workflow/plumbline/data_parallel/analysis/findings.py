@@ -131,6 +131,12 @@ def _caveats(records: Sequence[TrialRecord], comparison: ComparisonRecord) -> It
         "The trials ran one after another, so their times and rates also differ by what the machine did; only "
         "the interleaved turns say what is faster."
     )
+    single = next((record.batch for record in records if record.world == 1), None)
+    if None not in (single, comparison.batch) and single != comparison.batch:
+        yield (
+            f"A step of one process has {single} sequences in the trials and {comparison.batch} in the comparison: the"
+            " fewer it has, the more of it is communication."
+        )
     yield (
         "Predictions for more devices assume that communication does not overlap with computing, a device and a network"
         " port for each process, and an all-reduce that costs in training what it costs alone."
