@@ -72,8 +72,11 @@ class Contrast:
 
     @property
     def is_equivalent(self) -> bool:
-        """Whether the times are shown to be within MARGIN of each other."""
-        return self.equivalence_p < ALPHA
+        """Whether the times are shown to be within MARGIN of each other: by TOST over blocks, and by the interval,
+        which covers the rounds as well.
+        """
+        least, most = 1 / (1 + MARGIN), 1 + MARGIN
+        return self.equivalence_p < ALPHA and least < self.ratio.low and self.ratio.high < most
 
 
 def decoding(records: Sequence[MeasureRecord]) -> Turns:

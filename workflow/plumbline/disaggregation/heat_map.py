@@ -145,7 +145,8 @@ def cells_told(found: Sequence[Square]) -> Iterator[str]:
     seen |= {(workload, LOCAL) for workload, _ in seen}
     gone = _missing(own, seen)
     text = (
-        f"{len(seen)} of {len(SEVEN) * len(WORKLOADS)} cells (seven baselines in five workloads) were measured, each on"
+        f"{len(seen)} of {len(SEVEN) * len(WORKLOADS)} cells (seven baselines, local among them, in five workloads)"
+        " were measured, each on"
         " at least one link, and the outputs of every turn agreed with local's: tokens exactly, numbers up to"
         " rounding."
     )

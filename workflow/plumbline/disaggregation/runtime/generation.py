@@ -152,12 +152,12 @@ class RemoteModel:
             raise UserError(f"mode: {mode!r} does not exist; choose from {', '.join(MODES)}")
         if not isinstance(prompt, Tensor) or prompt.is_floating_point():
             raise UserError("prompt: is not a tensor of token ids, (rows, length) of an integer type")
-        if prompt.ndim != 2:
-            raise UserError(f"prompt: has the shape {list(prompt.shape)}, not (rows, length)")
+        if prompt.ndim != 2 or not prompt.numel():
+            raise UserError(f"prompt: has the shape {list(prompt.shape)}, not (rows, length): a row is prompt[None]")
         if max_new_tokens is None:
             max_new_tokens = self.defaults.new_tokens(prompt.shape[-1])
-        if max_new_tokens < 1:
-            raise UserError(f"max_new_tokens: {max_new_tokens} is not above 0")
+        if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
+            raise UserError(f"max_new_tokens: {max_new_tokens!r} is not an integer above 0")
         given: dict[str, Any] = {
             "do_sample": do_sample,
             "temperature": temperature,
@@ -254,17 +254,19 @@ def _received(remote: Remote, request: Request, answer: Frame, rows: int) -> Ite
 def _sampling(settings: Defaults, seed: int) -> Sampling:
     """How tokens are chosen. Raises UserError for values that the protocol or the runtime cannot take."""
     settings.check(do_sample=settings.do_sample)
-    if settings.do_sample and not 0 < settings.temperature < float("inf"):
-        raise UserError(f"temperature: {settings.temperature:g} is not above 0; for greedy tokens, set do_sample=False")
+    temperature = settings.temperature
+    if settings.do_sample and not (isinstance(temperature, int | float) and 0 < temperature < float("inf")):
+        raise UserError(f"temperature: {temperature!r} is not a number above 0; for greedy tokens, set do_sample=False")
     for name, value, least, most in (
+        ("do_sample", settings.do_sample, 0, 1),
         ("top_k", settings.top_k, 0, 2**31 - 1),
         ("seed", seed, 0, 2**64 - 1),
         ("pad_token_id", settings.pad, -1, 2**31 - 1),
         *(("eos_token_id", one, 0, 2**31 - 1) for one in settings.eos),
         ("number of eos_token_id", len(settings.eos), 0, 255),
     ):
-        if not least <= value <= most:
-            raise UserError(f"{name}: {value} is not between {least} and {most}")
+        if not isinstance(value, int) or not least <= value <= most:
+            raise UserError(f"{name}: {value!r} is not an integer between {least} and {most}")
     return Sampling(
         temperature=settings.temperature if settings.do_sample else 0.0,
         top_k=settings.top_k if settings.do_sample else 0,

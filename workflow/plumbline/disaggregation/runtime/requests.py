@@ -147,7 +147,8 @@ def _prompt(frame: Frame, held: Held) -> tuple[Tensor, Tensor | None]:
         raise RefusedError("PREFILL: takes a prompt and optionally its mask")
     prompt, mask = frame.tensors[0], (frame.tensors[1] if len(frame.tensors) == 2 else None)
     if prompt.dtype != torch.int64 or prompt.ndim != 2 or not prompt.numel():
-        raise RefusedError(f"PREFILL: a prompt is int64 of two dimensions, not {prompt.dtype} {list(prompt.shape)}")
+        given = f"{prompt.dtype} {list(prompt.shape)}"
+        raise RefusedError(f"PREFILL: a prompt is int64, (rows, length) and not empty; this is {given}")
     if prompt.shape[0] > MOST_ROWS:
         raise RefusedError(f"PREFILL: {prompt.shape[0]} rows, of at most {MOST_ROWS}; split the batch")
     _check_tokens(prompt, held)
