@@ -112,7 +112,8 @@ def _unknown(dotted: str, path: Sequence[str], known: Sequence[str]) -> str:
     """That the last key of `path` is none of `known`, and which one was meant."""
     *above, name = path
     where = ".".join(above)
-    near = difflib.get_close_matches(name, known, n=1) or [key for key in all_keys() if key.split(".")[-1] == name][:1]
+    elsewhere = sorted((key for key in all_keys() if key.split(".")[-1] == name), key=lambda key: key.count("."))
+    near = difflib.get_close_matches(name, known, n=1) or elsewhere[:1]
     prefix = f"{where}." if where and near and near[0] in known else ""
     if near:
         meant = prefix + near[0]
