@@ -30,6 +30,11 @@ class Batch:
         """Path of the job's log below results/<study>/; what a target logs is in the target's own."""
         return f"logs/{self.targets[0].stage}/batch-{self.number}.log"
 
+    @property
+    def benchmark(self) -> str:
+        """Path below results/<study>/ of what the job took."""
+        return f"benchmarks/{self.targets[0].stage}/batch-{self.number}.tsv"
+
     def inputs(self, results: Path) -> dict[str, list[str]]:
         """Files that any of the targets reads, by name."""
         found: dict[str, dict[str, None]] = {}
