@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import time
 
 import pytest
@@ -76,7 +77,38 @@ def test_what_a_killed_run_has_made_of_a_batch_is_not_made_again(batched, finish
     assert {path: json.loads(path.read_text()) for path in made} == made
     assert contents(batched) == contents(finished_house)
     assert max(count - counts[path] for path, count in started(batched).items()) <= 2
-    assert not list(batched.study.rglob(".*.made"))
+    assert not list(batched.study.rglob(".*.kept"))
+
+
+def test_all_but_the_trial_that_failed_are_there_after_each_run_and_it_alone_is_made_again(batched, finished_house):
+    features = batched.study / "features/product/flat.safetensors"
+    whole = features.read_bytes()
+    features.write_bytes(b"not a tensor")
+    for _ in range(2):
+        said = batched.snakemake(succeeds=False)
+        logs = sorted((batched.study / "logs/train").rglob("flat.log"))
+        for log in logs:
+            assert re.search(
+                rf"FAILED ablation_train_\d: .*{log.relative_to(batched.root)}: \S.*flat.safetensors", said
+            )
+        assert len(trials(batched)) == TRIALS - len(logs)
+        status = json.loads(batched.plumbline("status", "--json", "--configfile", "tiny.yaml", "--study", "ablation"))
+        assert [one["done"] for one in status["stages"] if one["stage"] == "train"] == [TRIALS - len(logs)]
+        assert not list(batched.study.rglob(".*.kept"))
+    features.write_bytes(whole)
+    counts = started(batched)
+    batched.snakemake()
+    assert {path.stem for path, count in started(batched).items() if count != counts[path]} == {"flat"}
+    assert contents(batched) == contents(finished_house)
+
+
+@pytest.mark.parametrize("asked", [["--force"], ["ablation", "--forcerun"]])
+def test_a_file_that_is_forced_is_made_again_and_the_rest_of_its_batch_is_not(batched, asked):
+    batched.snakemake()
+    before = {path: path.read_bytes() for path in trials(batched)}
+    forced = trials(batched)[0]
+    batched.snakemake(*asked, str(forced.relative_to(batched.root)))
+    assert [path for path in trials(batched) if path.read_bytes() != before[path]] == [forced]
 
 
 def test_a_batch_that_fails_over_older_records_makes_all_of_them_again_and_none_twice(house, finished_house):

@@ -177,7 +177,7 @@ for batch in batches_of("ablation.train", CONFIG.ablation.trials_per_job):
         log:
             f"<results>/ablation/{batch.log}",
         benchmark:
-            f"<results>/ablation/benchmarks/train/batch-{batch.number}.tsv"
+            f"<results>/ablation/{batch.benchmark}"
         priority: 1  # a long job that only waits for features: not the last one, alone on the machine
         conda:
             ENVIRONMENT

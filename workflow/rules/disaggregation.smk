@@ -31,13 +31,15 @@ rule disaggregation_measure:
 for batch in batches_of("disaggregation.measure", CONFIG.disaggregation.blocks_per_job):
 
     rule:
-        """Some of the blocks, one after another, each in fresh processes; measures, so it runs alone."""
+        """Some of the blocks, one after another, each in processes forked for it alone; measures, so it runs alone."""
         name:
             batch.rule
         output:
             batch.outputs(RESULTS),
         log:
             f"<results>/disaggregation/{batch.log}",
+        benchmark:
+            f"<results>/disaggregation/{batch.benchmark}"
         conda:
             ENVIRONMENT
         threads: WHOLE_MACHINE
@@ -109,6 +111,8 @@ for batch in batches_of("disaggregation.measure_graphs", CONFIG.disaggregation.b
             batch.outputs(RESULTS),
         log:
             f"<results>/disaggregation/{batch.log}",
+        benchmark:
+            f"<results>/disaggregation/{batch.benchmark}"
         conda:
             ENVIRONMENT
         threads: WHOLE_MACHINE

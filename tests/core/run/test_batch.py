@@ -1,5 +1,6 @@
 """Several targets of a stage in one job: each as if it were alone, and what one of them did is never done twice."""
 
+import errno
 import json
 import os
 import signal
@@ -9,6 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+
+from plumbline.core.files import write_json
+from plumbline.core.plan.batch import is_there, keep, keeping
+from plumbline.core.plan.target import Target
 
 MODULE = '''
 """Stage `draw`: a record of a random number, which a global generator draws."""
@@ -116,7 +121,7 @@ def test_each_target_has_the_record_log_and_journal_of_a_process_of_its_own(fold
         assert folder.events(number) == ["start", "end"]
         assert "draw finished" in (folder.root / f"log/{number}.log").read_text()
     assert (folder.root / "imported").read_text() == "once "
-    assert not list(folder.root.rglob(".*.made"))
+    assert not list(folder.root.rglob(".*.kept"))
 
 
 def test_what_is_there_from_the_same_spec_is_left_alone_and_nothing_else(folder):
@@ -134,8 +139,8 @@ def test_what_is_there_from_the_same_spec_is_left_alone_and_nothing_else(folder)
 def test_one_that_fails_stops_no_other_and_what_was_made_outlives_the_deletion_of_all_outputs(folder):
     (folder.root / "broken-1").touch()
     said = folder.run([job(number) for number in NUMBERS], status=1)
-    assert "ERROR 1 of 3 failed: log/1.log" in said
-    assert "ValueError: 1 is broken" in (folder.root / "log/1.log").read_text()
+    assert "ERROR 1 of 3 failed: log/1.log: ValueError: 1 is broken\n" in said
+    assert "Traceback" in (folder.root / "log/1.log").read_text()
     assert folder.events(1) == ["start", "failed"]
     made = [folder.record(number) for number in (0, 2)]
     for number in (0, 2):
@@ -144,7 +149,7 @@ def test_one_that_fails_stops_no_other_and_what_was_made_outlives_the_deletion_o
     folder.run([job(number) for number in NUMBERS])
     assert [folder.record(number) for number in (0, 2)] == made
     assert [folder.events(number).count("start") for number in NUMBERS] == [1, 2, 1]
-    assert not list(folder.root.rglob(".*.made"))
+    assert not list(folder.root.rglob(".*.kept"))
 
 
 def test_a_kept_record_of_another_spec_is_not_taken(folder):
@@ -155,6 +160,35 @@ def test_a_kept_record_of_another_spec_is_not_taken(folder):
     changed["spec"]["code"] = "another"
     folder.run([changed])
     assert folder.record(0)["spec"]["code"] == "another"
+
+
+def test_a_record_outlives_any_number_of_runs_that_fail_and_no_link_stays(tmp_path):
+    target = Target("ablation", "train", "0", "0.json", {"number": 0})
+    record = target.file(tmp_path)
+    write_json(record, {"schema": 1, "spec": json.loads(target.spec)})
+    for _ in range(3):
+        with keeping([target], tmp_path, lambda target: False):
+            record.unlink()
+            assert is_there([record], target.spec)
+            record.unlink()
+        assert [path.name for path in record.parent.iterdir()] == ["0.json"]
+    with keeping([target], tmp_path, lambda target: True):
+        record.unlink()
+        assert not is_there([record], target.spec)
+
+
+def test_where_links_cannot_be_made_copies_keep_records(tmp_path, monkeypatch):
+    def refuse(link, target):
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(link))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    record = tmp_path / "0.json"
+    write_json(record, {"schema": 1, "spec": {"number": 0}})
+    before = record.read_bytes(), record.stat().st_mtime_ns
+    keep([record])
+    record.unlink()
+    assert is_there([record], '{"number":0}')
+    assert (record.read_bytes(), record.stat().st_mtime_ns) == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -184,6 +218,6 @@ def test_a_target_that_runs_out_of_luck_with_the_kernel_is_a_failure_of_its_own(
         time.sleep(0.02)
     worker = json.loads((folder.root / "log/0.jsonl").read_text().splitlines()[0])["pid"]
     os.kill(worker, signal.SIGKILL)
-    assert "1 of 2 failed: log/0.log" in process.stderr.read()
+    assert "1 of 2 failed: log/0.log: ended without an error message" in process.stderr.read()
     assert process.wait() == 1
     assert folder.record(1)["outcome"] == "ok"

@@ -12,6 +12,7 @@ from snakemake.logging import ColorizingTextHandler, DefaultFilter, DefaultForma
 from snakemake.logging import logger as snakemake_logger
 
 from plumbline.core.run import terminal
+from plumbline.core.run.stage import LAST_BYTES, error_in
 
 
 class Printed:
@@ -191,14 +192,14 @@ STARTED = "2026-11-27T06:00:00.000Z INFO train started\n"
 )  # fmt: skip
 def test_the_error_of_a_log_is_that_of_the_last_attempt(tmp_path, text, error):
     (tmp_path / "a.log").write_text(text)
-    assert terminal.error_in(tmp_path / "a.log") == error
-    assert terminal.error_in(tmp_path / "missing.log") is None
+    assert error_in(tmp_path / "a.log") == error
+    assert error_in(tmp_path / "missing.log") is None
 
 
 def test_only_the_end_of_a_log_is_read(tmp_path):
     log = tmp_path / "a.log"
-    log.write_bytes(b"\xff" * 10 * terminal.LAST_BYTES + b"\n2026-11-27T06:00:01.000Z ERROR at the end\n")
-    assert terminal.error_in(log) == "at the end"
+    log.write_bytes(b"\xff" * 10 * LAST_BYTES + b"\n2026-11-27T06:00:01.000Z ERROR at the end\n")
+    assert error_in(log) == "at the end"
 
 
 def test_a_refusal_is_its_sentence_without_a_place_in_the_workflow():

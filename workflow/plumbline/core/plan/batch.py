@@ -1,16 +1,16 @@
 """Batches: targets of one stage that one job makes, so that what they import is imported once."""
 
-import glob
 import json
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from plumbline.core.plan.provenance import is_current
-from plumbline.core.plan.target import Target, canonical, digest
-
-MADE, BEFORE = "made", "before"
-"""Kinds of links that keep a record: made by a batch that did not come to its end; there before the run."""
+from plumbline.core.errors import UserError
+from plumbline.core.files import atomic
+from plumbline.core.plan.target import Target, canonical
+from plumbline.core.run.record import read_record
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class Batch:
         """Path of the job's log below results/<study>/; what a target logs is in the target's own."""
         return f"logs/{self.targets[0].stage}/batch-{self.number}.log"
 
+    @property
+    def benchmark(self) -> str:
+        """Path below results/<study>/ of what the job took."""
+        return f"benchmarks/{self.targets[0].stage}/batch-{self.number}.tsv"
+
     def inputs(self, results: Path) -> dict[str, list[str]]:
         """Files that any of the targets reads, by name."""
         found: dict[str, dict[str, None]] = {}
@@ -46,19 +51,6 @@ class Batch:
         """What `core.run.batch` makes, as canonical JSON: of each target its spec and its files."""
         return f"[{','.join(self._job(target, results) for target in self.targets)}]"
 
-    def keep(self, results: Path, *, anew: bool) -> None:
-        """Links what is current, for Snakemake deletes all outputs when the job begins. anew: makes all of it again."""
-        for target in self.targets:
-            files = target.files(results)
-            for kept in {kept for file in files for kept in file.parent.glob(f".{glob.escape(file.name)}.*.{BEFORE}")}:
-                kept.unlink()
-            if anew:
-                for _, kept in kept_links(files, target.spec, MADE):
-                    kept.unlink(missing_ok=True)
-            elif is_current(target, results):
-                for file, kept in kept_links(files, target.spec, BEFORE):
-                    relink(file, kept)
-
     def _job(self, target: Target, results: Path) -> str:
         files = {
             "inputs": target.inputs(results),
@@ -68,16 +60,70 @@ class Batch:
         return canonical({**files, "spec": json.loads(target.spec)})
 
 
-def kept_links(outputs: Iterable[Path], spec: str, kind: str) -> list[tuple[Path, Path]]:
-    """Each of a target's outputs, and the link that keeps it: hidden, and named by the spec."""
-    return [(output, output.with_name(f".{output.name}.{digest(spec)}.{kind}")) for output in outputs]
+@contextmanager
+def keeping(targets: Iterable[Target], results: Path, anew: Callable[[Target], bool]) -> Iterator[None]:
+    """Keeps what is current for the length of a run: Snakemake deletes all outputs of a job that begins or fails.
+
+    What is missing in the end, and was current or was made, is brought back, and no link stays. A run that is killed
+    leaves its links to the next one. anew: whether a target is to be made again, current or not.
+    """
+    for target in targets:
+        files = target.files(results)
+        if anew(target):
+            forget(files)
+        elif is_there(files, target.spec):
+            keep(files)
+    try:
+        yield
+    finally:
+        for target in targets:
+            files = target.files(results)
+            if not all(file.exists() for file in files):
+                is_there(files, target.spec)
+            forget(files)
 
 
-def relink(file: Path, link: Path) -> None:
-    """Makes `link` one to `file`, whatever it was."""
+def is_there(records: Sequence[Path], spec: str) -> bool:
+    """Whether all of a target's records were made from `spec`; those that links keep are brought back."""
+    if all(_made_from(spec, record) for record in records):
+        return True
+    kept = all(_made_from(spec, _link(record)) for record in records)
+    for record in records if kept else ():
+        _relink(_link(record), record)
+    return kept
+
+
+def keep(records: Iterable[Path]) -> None:
+    """Gives each record a second name, a hidden link beside it, which outlives its deletion."""
+    for record in records:
+        _relink(record, _link(record))
+
+
+def forget(records: Iterable[Path]) -> None:
+    """Removes the links that keep records."""
+    for record in records:
+        _link(record).unlink(missing_ok=True)
+
+
+def _link(record: Path) -> Path:
+    return record.with_name(f".{record.name}.kept")
+
+
+def _made_from(spec: str, record: Path) -> bool:
+    try:
+        return canonical(read_record(record).get("spec")) == spec
+    except UserError:
+        return False
+
+
+def _relink(file: Path, link: Path) -> None:
+    """Makes `link` one to `file`, whatever it was; a copy where the file system has no hard links."""
     link.unlink(missing_ok=True)
-    link.parent.mkdir(parents=True, exist_ok=True)
-    link.hardlink_to(file)
+    try:
+        link.hardlink_to(file)
+    except OSError:
+        with atomic(link) as partial:
+            shutil.copy2(file, partial)
 
 
 def batches(targets: Sequence[Target], per_job: int) -> list[Batch]:

@@ -3,8 +3,8 @@
     python -m plumbline.core.run.batch plumbline.ablation.train --device cpu <<< '[{"spec": …, "inputs": …, …}, …]'
 
 A target whose records are there, made from its spec, is left alone. One that fails stops none of the others. Snakemake
-deletes all outputs of a job when it begins and when it fails, so links keep what is current: what was there when the
-run began (`Batch.keep`), and what a batch has made that did not come to its end.
+deletes all outputs of a job when it begins and when it fails, so links keep what is current until the batch is done:
+what was there when the run began (`core.plan.batch.keeping`), and what the batch has made.
 """
 
 import importlib
@@ -20,12 +20,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from plumbline.core.errors import UserError
-from plumbline.core.plan.batch import BEFORE, MADE, kept_links, relink
+from plumbline.core.plan.batch import forget, is_there, keep
 from plumbline.core.plan.canonical import canonical
 from plumbline.core.run.orphans import signal_at_death_of_parent
-from plumbline.core.run.record import read_record
-from plumbline.core.run.stage import Stage, log_to_stderr
+from plumbline.core.run.stage import KILLED, Stage, error_in, log_to_stderr
 
 log = logging.getLogger("plumbline")
 Job = dict[str, Any]
@@ -36,39 +34,22 @@ def main() -> NoReturn:
     """Makes the targets that stdin describes, and exits with 1 where one failed."""
     log_to_stderr()
     name, options, jobs = sys.argv[1], sys.argv[2:], json.load(sys.stdin)
-    missing = [job for job in jobs if not _is_there(job)]
+    missing = [job for job in jobs if not is_there([*map(Path, job["outputs"])], canonical(job["spec"]))]
     module = importlib.import_module(name)
     if import_ahead := getattr(module, "import_ahead", None):
         import_ahead()
     try:
-        failed = [job["log"] for job in missing if not _make(module, job, options)]
+        logs = [job["log"] for job in missing if not _make(module, job, options)]
     except KeyboardInterrupt:
         sys.exit(130)  # the process that works on a target was interrupted too, and has said so
-    if failed:
-        log.error("%d of %d failed: %s", len(failed), len(jobs), " ".join(failed))
+    if logs:
+        said = "; ".join(f"{path}: {error_in(Path(path)) or KILLED}" for path in logs)
+        log.error("%d of %d failed: %s", len(logs), len(jobs), said)
         sys.exit(1)
     for job in jobs:
-        for suffix in (MADE, BEFORE):
-            for _, kept in kept_links(map(Path, job["outputs"]), canonical(job["spec"]), suffix):
-                kept.unlink(missing_ok=True)
+        forget(map(Path, job["outputs"]))
     log.info("all %d are done", len(jobs))
     sys.exit()
-
-
-def _is_there(job: Job) -> bool:
-    """Whether all records were made from today's spec; brings them back from where they are kept."""
-    outputs = list(map(Path, job["outputs"]))
-    try:
-        if all(read_record(output)["spec"] == job["spec"] for output in outputs):
-            return True
-    except UserError:
-        pass
-    for suffix in (MADE, BEFORE):
-        if (links := kept_links(outputs, canonical(job["spec"]), suffix)) and all(kept.exists() for _, kept in links):
-            for output, kept in links:
-                relink(kept, output)
-            return True
-    return False
 
 
 def _make(module: ModuleType, job: Job, options: Sequence[str]) -> bool:
@@ -79,8 +60,7 @@ def _make(module: ModuleType, job: Job, options: Sequence[str]) -> bool:
     process.join()
     if process.exitcode != 0:
         return False
-    for output, kept in kept_links(map(Path, job["outputs"]), canonical(job["spec"]), MADE):
-        relink(output, kept)
+    keep(map(Path, job["outputs"]))
     return True
 
 

@@ -3,6 +3,7 @@
 Imported by the workflow alone; no stage knows Snakemake.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from snakemake.exceptions import MissingRuleException
 from snakemake.logging import logger
 
 from plumbline.core.errors import UserError
-from plumbline.core.plan.batch import Batch
+from plumbline.core.plan.batch import Batch, keeping
 from plumbline.core.plan.provenance import is_current
 from plumbline.core.plan.target import Target
 from plumbline.core.run import terminal
@@ -40,14 +41,14 @@ def prepare(
 
     def execute_prepared(executor_plugin: Any, *args: Any, **kwargs: Any) -> Any:
         _force_batches(workflow, batches)
+        kept, modes = [], executor_plugin.common_settings
         if workflow.is_main_process:
             _begin(workflow, executor_plugin, plan, results, lines)
-            if not (modes := executor_plugin.common_settings).dryrun_exec and not modes.touch_exec:
-                asked = workflow.dag_settings
-                for batch in batches:
-                    batch.keep(results, anew=asked.forceall or batch.rule in asked.forcerun)
+            if not modes.dryrun_exec and not modes.touch_exec:
+                kept = [target for batch in batches for target in batch.targets]
         try:
-            return execute(executor_plugin, *args, **kwargs)
+            with terminal.refusing(), keeping(kept, results, _forced(workflow, batches, results)):
+                return execute(executor_plugin, *args, **kwargs)
         except MissingRuleException as error:
             files = [str(file) for target in plan for file in target.files(results)]
             raise terminal.unknown_target(workflow.dag_settings.targets, names, files) or error from None
@@ -76,6 +77,17 @@ def _force_batches(workflow: Any, batches: Sequence[Batch]) -> None:
     forced = set(workflow.dag_settings.forcerun)
     forced |= {batch.rule for batch in batches if batch.rule.rpartition("_")[0] in forced}
     workflow.dag_settings.forcerun = frozenset(forced)
+
+
+def _forced(workflow: Any, batches: Sequence[Batch], results: Path) -> Callable[[Target], bool]:
+    """Whether a target of `batches` is asked for whether it is current or not, by its rule or by its file."""
+    asked = workflow.dag_settings
+    names = {*asked.forcerun, *(asked.targets if asked.forcetargets else ())}
+    files = set(map(os.path.abspath, names))
+    by_rule = {id(target) for batch in batches if asked.forceall or batch.rule in names for target in batch.targets}
+    return lambda target: (
+        id(target) in by_rule or not files.isdisjoint(map(os.path.abspath, target.file_names(results)))
+    )
 
 
 def refuse_here(workflow: Any, target: Target, results: Path, check: Callable[..., object]) -> None:

@@ -5,6 +5,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import sys
 import time
 import types
@@ -21,6 +22,9 @@ from plumbline.core.run.lock import lock_target
 
 Arguments = ParamSpec("Arguments")
 log = logging.getLogger("plumbline")
+LAST_BYTES = 65536
+"""How much of the end of a log is searched for its error."""
+KILLED = "ended without an error message, as a killed process does"
 
 
 class Stage(Generic[Arguments]):
@@ -140,3 +144,21 @@ def log_to_stderr() -> None:
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
+
+
+def error_in(log: Path) -> str | None:
+    """The error of a stage's last attempt in its log: an ERROR line's text, or a traceback's last line; else None."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - LAST_BYTES))
+            lines = stream.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return None
+    starts = [number for number, line in enumerate(lines) if re.search(r" INFO \S+ started$", line)]
+    attempt = lines[starts[-1] :] if starts else lines
+    errors = [line.partition(" ERROR ")[2] for line in attempt if re.match(r"\S+Z ERROR ", line)]
+    if errors:
+        return errors[-1]
+    if any(line.startswith("Traceback (most recent call last)") for line in attempt):
+        return next(line for line in reversed(attempt) if line.strip())
+    return None

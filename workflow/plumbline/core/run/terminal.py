@@ -7,7 +7,6 @@ import difflib
 import itertools
 import logging
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -22,6 +21,7 @@ from snakemake.logging import DefaultFilter, DefaultFormatter, LogEvent, get_eve
 
 from plumbline.core.errors import UserError
 from plumbline.core.present.formatting import plural
+from plumbline.core.run.stage import KILLED, error_in
 
 NOISE = (
     *("Building DAG of jobs", "Using shell:", "Provided cores:", "Rules claiming more threads", "Conda environments:"),
@@ -35,13 +35,10 @@ SUBMITTED = " has been submitted with SLURM jobid "
 QUIET_EVENTS = frozenset({LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.RESOURCES_INFO, LogEvent.PROGRESS})
 PLACE = ('  File "', "Wildcards:")
 """How lines begin that say where in the workflow an error was noticed."""
-LAST_BYTES = 65536
-"""How much of the end of a log is searched for its error."""
 GO_ON = (
     "Fix the cause and start the same command again: it resumes, and finished targets are kept. Findings and figures"
     " wait for the trials that failed."
 )
-KILLED = "ended without an error message, as a killed process does"
 STOPPED = "Stopped. Start the same command again: it resumes, and finished targets are kept."
 CONTROLLER_SECONDS = 10
 
@@ -178,24 +175,6 @@ def _named(job: Any) -> dict[str, Any]:
 def job_name(rule: str, wildcards: Mapping[str, str]) -> str:
     """`ablation_train factor/all_layers/spectral`: the rule, and the target's name as `plumbline status` prints it."""
     return f"{rule} {'/'.join(map(str, wildcards.values()))}".strip()
-
-
-def error_in(log: Path) -> str | None:
-    """The error of a stage's last attempt in its log: an ERROR line's text, or a traceback's last line; else None."""
-    try:
-        with log.open("rb") as stream:
-            stream.seek(max(0, log.stat().st_size - LAST_BYTES))
-            lines = stream.read().decode(errors="replace").splitlines()
-    except FileNotFoundError:
-        return None
-    starts = [number for number, line in enumerate(lines) if re.search(r" INFO \S+ started$", line)]
-    attempt = lines[starts[-1] :] if starts else lines
-    errors = [line.partition(" ERROR ")[2] for line in attempt if re.match(r"\S+Z ERROR ", line)]
-    if errors:
-        return errors[-1]
-    if any(line.startswith("Traceback (most recent call last)") for line in attempt):
-        return next(line for line in reversed(attempt) if line.strip())
-    return None
 
 
 def one_line_per_job(logger: logging.Logger) -> Lines | None:
