@@ -2,12 +2,14 @@
 
 import copy
 import json
+import os
 import re
+import signal
 import time
 
 import pytest
 
-from house import TINY, TRIALS, House, contents, kill_group
+from house import TINY, TRIALS, House, contents
 from plumbline.core.run.progress import read_journal
 
 NOTHING = "Nothing to be done"
@@ -64,15 +66,18 @@ def test_trials_of_batches_are_those_of_single_jobs_and_each_is_made_again_alone
     assert contents(batched) == contents(finished_house)
 
 
-def test_what_a_killed_run_has_made_of_a_batch_is_not_made_again(batched, finished_house):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_what_a_killed_run_has_made_of_a_batch_is_not_made_again(batched, finished_house, number):
     counts = started(batched)
     process = batched.start()
     while len(trials(batched)) < 2:
         assert process.poll() is None
         time.sleep(0.02)
-    kill_group(process)
+    os.killpg(process.pid, number)
+    process.wait()
+    assert number == signal.SIGKILL or not list(batched.study.rglob(".*.kept"))
     made = {path: json.loads(path.read_text()) for path in trials(batched)}
-    assert len(made) < TRIALS
+    assert 2 <= len(made) < TRIALS
     batched.snakemake()
     assert {path: json.loads(path.read_text()) for path in made} == made
     assert contents(batched) == contents(finished_house)
@@ -109,6 +114,17 @@ def test_a_file_that_is_forced_is_made_again_and_the_rest_of_its_batch_is_not(ba
     forced = trials(batched)[0]
     batched.snakemake(*asked, str(forced.relative_to(batched.root)))
     assert [path for path in trials(batched) if path.read_bytes() != before[path]] == [forced]
+
+
+def test_trials_that_come_to_share_a_job_are_not_made_again_and_those_that_get_their_own_are(house):
+    before = {path: path.read_bytes() for path in trials(house)}
+    settings = copy.deepcopy(TINY)
+    settings["ablation"]["trials_per_job"] = 4
+    house.configure(settings)
+    house.snakemake()
+    assert {path: path.read_bytes() for path in trials(house)} == before
+    house.configure(TINY)
+    assert jobs(house) == {"ablation_train": TRIALS}
 
 
 def test_a_batch_that_fails_over_older_records_makes_all_of_them_again_and_none_twice(house, finished_house):

@@ -41,11 +41,11 @@ def prepare(
 
     def execute_prepared(executor_plugin: Any, *args: Any, **kwargs: Any) -> Any:
         _force_batches(workflow, batches)
-        kept, modes = [], executor_plugin.common_settings
+        modes = executor_plugin.common_settings
         if workflow.is_main_process:
             _begin(workflow, executor_plugin, plan, results, lines)
-            if not modes.dryrun_exec and not modes.touch_exec:
-                kept = [target for batch in batches for target in batch.targets]
+        runs = workflow.is_main_process and not modes.dryrun_exec and not modes.touch_exec
+        kept = [target for batch in batches for target in batch.targets if runs]
         try:
             with terminal.refusing(), keeping(kept, results, _forced(workflow, batches, results)):
                 return execute(executor_plugin, *args, **kwargs)
