@@ -443,5 +443,5 @@ def test_only_registries_import_by_a_computed_name_and_nobody_reads_validation_e
                 importing.add(path.parent.name)
             if isinstance(node, ast.ExceptHandler) and node.type and "ValidationError" in ast.unparse(node.type):
                 catching.add(path.relative_to(PACKAGE).as_posix())
-    assert importing <= {"core", "corpora", "causes", "methods"}
+    assert importing <= {"core", "corpora", "causes", "methods", "run"}  # run: a batch starts stages, none reaches it
     assert catching <= {"core/settings.py"}

@@ -239,8 +239,7 @@ def _caveats(
     if compared:
         blocks = min(one.blocks for one in compared)
         text = (
-            f"Intervals and tests cover the spread over {plural(blocks, 'block')} of fresh processes and their rounds;"
-            " intervals of the cost model's errors cover the spread over programs."
+            f"Intervals and tests cover the spread over {plural(blocks, 'block')} of fresh processes and their rounds."
             " The p-values of differences are Holm-corrected over all rows of a table; TOST's are not."
             f" Times are called within {MARGIN:.0%} of each other if both TOST and the interval say so."
             " Cliff's δ compares blocks without pairing them, so it can differ in sign from a ratio."

@@ -116,7 +116,7 @@ def costs_told(found: Judged | None) -> Iterator[str]:
     regret = _target(first.regret <= TARGET_REGRET, f"at most {percent(TARGET_REGRET)}")
     yield (
         f"Calibrated without a family of operations, the cost model predicts that family's times with a mean error"
-        f" of {first.error_text} ({error}) and a rank correlation of {first.spearman:.3f} ({rank})."
+        f" of {first.error_text} over programs ({error}) and a rank correlation of {first.spearman:.3f} ({rank})."
     )
     yield (
         f"Where that model places a program, it takes {100 * first.regret:.1f}% longer than at the best measured place"

@@ -238,7 +238,7 @@ class DisaggregationSettings(Settings):
     """Number of pairs of processes that everything is measured in. Each pair is forked for its block."""
     blocks_per_job: PositiveInt = 8
     """Number of blocks, of whichever links, that share a job, which spends three seconds on imports. Its blocks are
-    forks of one process, with memory pages, connections and shifted addresses of their own. With 1, each block is a
+    forks of one process, with memory pages, connections and addresses of their own. With 1, each block is a
     job; a change to 1 makes finished blocks again, as another rule makes them then."""
     seconds: PositiveFloat = 1.5
     """Time budget of each context in a block, once there are enough rounds."""

@@ -10,17 +10,14 @@ import random
 
 MOST_PAGES = 4096
 """Of address space, which takes no memory: 16 MiB."""
-MOST_BYTES = 1 << 16
-"""Of the heap: small enough to lie there, large enough to reach another page."""
 kept: list[object] = []
 
 
 def shift_memory() -> None:
-    """Has what this process allocates from now on lie elsewhere than in others that are forked from the same parent.
+    """Has large tensors of this process lie elsewhere than in others that are forked from the same parent.
 
     Forks begin with the same addresses, so that an effect of these would be in all of them, and no interval would show
-    it. The shift is random, also where seeds are set.
+    it. The shift is random, also where seeds are set. What is small fills holes of the heap, which forks share.
     """
     draw = random.Random(os.urandom(16))
     kept.append(mmap.mmap(-1, mmap.PAGESIZE * draw.randint(1, MOST_PAGES)))
-    kept.append(bytearray(draw.randint(1, MOST_BYTES)))

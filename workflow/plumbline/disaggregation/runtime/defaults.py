@@ -39,7 +39,7 @@ OF_SAMPLING = ("top_p", "typical_p", "min_p", "top_h", "epsilon_cutoff", "eta_cu
 """Processors that greedy decoding ignores."""
 NEW_TOKENS = 20
 """How many tokens transformers generates where nobody says how many."""
-logger = logging.getLogger(__name__)
+log = logging.getLogger("plumbline")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Defaults:
         if self.max_length is None:
             room = NEW_TOKENS if self.positions is None else self.positions - prompt
             new = min(NEW_TOKENS, room) if room > 0 else NEW_TOKENS  # the worker refuses a prompt that fills the model
-            logger.warning("max_new_tokens: neither in the call nor in the generation_config; using %d", new)
+            log.warning("max_new_tokens: neither in the call nor in the generation_config; using %d", new)
             return new
         if self.max_length <= prompt:
             raise UserError(
