@@ -73,8 +73,8 @@ def test_a_word_that_is_neither_a_study_nor_a_setting_is_named(here):
         ("ablation.runs", "'ablation.runs' is a setting without a value; write ablation.runs=VALUE"),
         ("--ablation.runs=3", "no option --ablation.runs; settings have no dashes: ablation.runs=3"),
         ("--dryrun", "no option --dryrun; did you mean --dry-run?"),
-        ("--forceall", "no option --forceall; for one of snakemake's, add it to the command that --print prints"),
-        ("-np", "no option -p; for one of snakemake's, add it to the command that --print prints"),
+        ("--forceall", "no option --forceall; for an option of snakemake, add it to the command that --print prints"),
+        ("-np", "no option -p; for an option of snakemake, add it to the command that --print prints"),
     ],
 )
 def test_each_slip_of_the_pen_is_one_line_with_its_fix(here, word, said):

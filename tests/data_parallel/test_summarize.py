@@ -166,7 +166,7 @@ def test_tables_and_findings_are_written_and_say_which_bound_was_broken(results)
     assert "is 1.0e-06 (beyond 1e-10)" in text
     assert "fsdp on 2 in float32: unavailable (not on this backend)" in text
     assert "The machine was busy" not in text
-    assert "the most that every trial reaches, in whole epochs of one run each: 1 process 13.3 s;" in text
+    assert "highest that every trial reaches), in whole epochs of one run each: 1 process 13.3 s;" in text
 
 
 def test_a_record_of_other_settings_is_refused(tmp_path):

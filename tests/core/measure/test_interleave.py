@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -136,3 +138,20 @@ def test_candidates_that_differ_only_by_the_luck_of_each_process_are_not_called_
             rounds = joined(parts if several else parts[:1], 4, precision=1e-9)
             called[several] += verdict(rounds.ratio("other"), rounds.ratio(CONTROL)) in (Verdict.FASTER, Verdict.SLOWER)
     assert called[True] <= 4 < 15 <= called[False]
+
+
+def test_a_candidate_is_warmed_before_each_turn_and_its_warming_is_not_timed():
+    called = []
+
+    def timed(name, seconds):
+        called.append(name)
+        return seconds
+
+    arms = [
+        Candidate(name=name, run=partial(timed, name, seconds), warm=partial(called.append, f"warms {name}"))
+        for name, seconds in (("one", 1.0), ("other", 3.0))
+    ]
+    rounds = interleave(arms[0], arms[1:], seconds=0.0, min_rounds=4)
+    assert rounds.seconds.tolist() == [[1.0, 1.0, 3.0]] * len(rounds.seconds)
+    assert len(called) == 2 * 3 * len(rounds.seconds)
+    assert all(before == f"warms {after}" for before, after in zip(called[::2], called[1::2], strict=True))

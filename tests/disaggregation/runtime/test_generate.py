@@ -401,7 +401,7 @@ def test_after_a_request_that_was_cut_off_no_call_takes_its_answer(key):
             remote.generate(PROMPT, max_new_tokens=1)
         worker.send(signal.SIGCONT)
         time.sleep(0.2)
-        with pytest.raises(WorkerLostError, match="its connection has ended before; connect again"):
+        with pytest.raises(WorkerLostError, match="its connection had already ended; connect again"):
             remote.generate(PROMPT.flip(1), max_new_tokens=1)
 
 
@@ -527,7 +527,7 @@ def test_with_lineage_a_client_is_of_the_first_worker_that_answers_and_says_so(k
         assert torch.equal(client.seeded(GPT2).generate(PROMPT, max_new_tokens=1)[:, :5], PROMPT)
     (record,) = caplog.records
     assert f"worker {dead}: cannot be reached" in record.getMessage()
-    assert record.getMessage().endswith(f"going on with worker {address}")
+    assert record.getMessage().endswith(f"continuing with worker {address}")
     with pytest.raises(UserError, match=f"worker {dead}: cannot be reached"):
         connect([dead, address], key)
 
@@ -735,14 +735,14 @@ def test_mistakes_are_told_before_anything_is_sent(client):
             remote.generate(PROMPT, max_new_tokens=4, do_sample=True, **{name: -1})
     sampled = {"prompt": PROMPT, "max_new_tokens": 4, "do_sample": True}
     for wrong, reason in (
-        ({"prompt": PROMPT[0]}, r"prompt: has the shape \[5\], not \(rows, length\): a row is prompt\[None\]"),
+        ({"prompt": PROMPT[0]}, r"prompt: has the shape \[5\], not \(rows, length\); for one row, pass prompt\[None\]"),
         ({"prompt": PROMPT[:, :0]}, r"prompt: has the shape \[2, 0\], not"),
         ({"max_new_tokens": 2.5}, "max_new_tokens: 2.5 is not an integer above 0"),
         ({"max_new_tokens": True}, "max_new_tokens: True is not an integer above 0"),
         ({"top_k": 2.5}, "top_k: 2.5 is not an integer between 0 and"),
         ({"seed": "a"}, "seed: 'a' is not an integer between 0 and"),
         ({"temperature": "x"}, "temperature: 'x' is not a number above 0"),
-        ({"do_sample": "yes"}, "do_sample: 'yes' is not an integer between 0 and 1"),
+        ({"do_sample": "yes"}, "do_sample: 'yes' is not True or False"),
     ):
         with pytest.raises(UserError, match=reason):
             remote.generate(**(sampled | wrong))

@@ -114,7 +114,7 @@ def _check_options(words: Sequence[str]) -> None:
             elif equals and "." in name:
                 fix = f"settings have no dashes: {word.lstrip('-')}"
             else:
-                fix = "for one of snakemake's, add it to the command that --print prints"
+                fix = "for an option of snakemake, add it to the command that --print prints"
             raise UserError(f"run: no option {name}; {fix}")
 
 

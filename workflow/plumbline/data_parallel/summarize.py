@@ -122,7 +122,7 @@ def equality_table(record: EqualityRecord) -> pd.DataFrame:
                 "World": str(one.world),
                 "Dtype": one.dtype,
                 "Largest difference": one.outcome if one.largest is None else f"{one.largest:.1e}",
-                "Median, of the change": MISSING if one.relative is None else f"{100 * one.relative:.1g}%",
+                "Median, share of change": MISSING if one.relative is None else f"{100 * one.relative:.1g}%",
                 "Bound": one.promise or MISSING,
                 "Bytes sent per step": MISSING
                 if one.wire_bytes_per_step is None

@@ -241,7 +241,7 @@ def _caveats(
         text = (
             f"Intervals and tests cover the spread over {plural(blocks, 'block')} of fresh processes and their rounds."
             " The p-values of differences are Holm-corrected over all rows of a table; TOST's are not."
-            f" Times are called within {MARGIN:.0%} of each other if both TOST and the interval say so."
+            f" Two times are called within {MARGIN:.0%} of each other only if both TOST and the interval show it."
             " Cliff's δ compares blocks without pairing them, so it can differ in sign from a ratio."
         )
         if least_wilcoxon_p(blocks) >= ALPHA:

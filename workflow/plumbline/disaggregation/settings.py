@@ -235,11 +235,11 @@ class DisaggregationSettings(Settings):
     """Further baselines of all workloads: what is captured, replayed here; torch's rpc; an actor of Ray, and one whose
     step is compiled, which need the extra `ray` and make each workload of a block longer by about 10 s."""
     blocks: PositiveInt = 4
-    """Number of pairs of processes that everything is measured in. Each pair is forked for its block."""
+    """Number of blocks: repetitions of all measurements, each in newly forked processes."""
     blocks_per_job: PositiveInt = 8
-    """Number of blocks, of whichever links, that share a job, which spends three seconds on imports. Its blocks are
-    forks of one process, with memory pages, connections and addresses of their own. With 1, each block is a
-    job; a change to 1 makes finished blocks again, as another rule makes them then."""
+    """Number of blocks that share a job, which spends three seconds on imports once for all of them. The blocks are
+    forks of one process, each with its own memory pages, connections and addresses. With 1, each block is a job;
+    changing this to 1 reruns finished blocks, because another rule makes them."""
     seconds: PositiveFloat = 1.5
     """Time budget of each context in a block, once there are enough rounds."""
     precision: PositiveFloat = 0.02

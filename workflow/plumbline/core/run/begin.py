@@ -28,6 +28,6 @@ def would_begin(targets: Sequence[Target], results: Path, metadata: Path) -> Ite
     """What a dry run has to say: the outputs that a run would rename, and what decides about readers of contents."""
     read_contents(targets, results)
     for output, why in outputs_without_metadata(targets, results, metadata).items():
-        yield f"{output} will be renamed to .stale and rebuilt, though the jobs below are without it: {why}"
+        yield f"{output} will be renamed to .stale and rebuilt (the jobs listed below do not include it): {why}"
     for read, readers in readers_of_stale_contents(targets, results).items():
         yield f"{read} is stale: {readers} finished targets rerun only if its content changes"

@@ -91,8 +91,8 @@ def _learned(records: Sequence[TrialRecord], trials: pd.DataFrame) -> Iterator[s
         target, reached = time_to_bleu(epochs_frame(records))
         times = "; ".join(f"{name} {seconds:.1f} s" for name, seconds in reached.items())
         yield (
-            f"Training until a BLEU of {target:.1f} on the validation sentences that each epoch translates, the most"
-            f" that every trial reaches, in whole epochs of one run each: {times}."
+            f"Training until a BLEU of {target:.1f} on the validation sentences translated after each epoch (the"
+            f" highest that every trial reaches), in whole epochs of one run each: {times}."
         )
 
 
@@ -107,9 +107,9 @@ def _predicted(speedups: Sequence[Speedup], predictions: Sequence[Prediction]) -
             yield f"{where}: predicted {one.speedup:,.1f} times as fast."
         elif one.is_fitted:
             yield (
-                f"In training, an all-reduce costs {_with_ends(one)} times what it costs alone, judged by what weak"
-                f" scaling on {one.world} processes lacks to independent ones: ranks wait for each other, and sending"
-                " competes with computing."
+                f"In training, an all-reduce costs {_with_ends(one)} times what it costs alone, estimated from how"
+                f" far weak scaling on {one.world} processes falls short of independent ones: ranks wait for"
+                " each other, and sending competes with computing."
             )
         elif (one.world, one.scaling) in measured:
             value = measured[one.world, one.scaling].ratio.value
@@ -135,7 +135,7 @@ def _caveats(records: Sequence[TrialRecord], comparison: ComparisonRecord) -> It
     if None not in (single, comparison.batch) and single != comparison.batch:
         yield (
             f"A step of one process has {single} sequences in the trials and {comparison.batch} in the comparison: the"
-            " fewer it has, the more of it is communication."
+            " smaller the batch, the larger the share of communication."
         )
     yield (
         "Predictions for more devices assume that communication does not overlap with computing, a device and a network"

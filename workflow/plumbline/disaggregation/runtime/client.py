@@ -88,7 +88,7 @@ class Client:
                 reasons.append(str(error))
                 continue
             if reasons:
-                log.warning("%s; going on with worker %s", "; ".join(reasons), address)
+                log.warning("%s; continuing with worker %s", "; ".join(reasons), address)
             return found
         raise UserError("; ".join(reasons))
 
@@ -133,7 +133,7 @@ class Client:
                     self.remote = self._open(address)
                     for model in self._models:
                         model.load(self.remote)
-                    log.warning("%s; going on with worker %s", lost, address)
+                    log.warning("%s; continuing with worker %s", lost, address)
                     return
                 except (UserError, WireError) as error:
                     if time.monotonic() > deadline:

@@ -153,7 +153,9 @@ class RemoteModel:
         if not isinstance(prompt, Tensor) or prompt.is_floating_point():
             raise UserError("prompt: is not a tensor of token ids, (rows, length) of an integer type")
         if prompt.ndim != 2 or not prompt.numel():
-            raise UserError(f"prompt: has the shape {list(prompt.shape)}, not (rows, length): a row is prompt[None]")
+            raise UserError(
+                f"prompt: has the shape {list(prompt.shape)}, not (rows, length); for one row, pass prompt[None]"
+            )
         if max_new_tokens is None:
             max_new_tokens = self.defaults.new_tokens(prompt.shape[-1])
         if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
@@ -203,9 +205,9 @@ class RemoteModel:
                 where = f"token {len(seen) + 1} of {request.steps}"
                 lost = f"worker {self._client.remote.address}: was lost at {where} ({error})"
                 if not self._client.recovers:
-                    raise WorkerLostError(f"{lost}; with recover='lineage' another one goes on") from None
+                    raise WorkerLostError(f"{lost}; with recover='lineage', another worker would take over") from None
                 if losses == MOST_LOSSES:
-                    raise WorkerLostError(f"{lost}, the last of {losses + 1} that this generation has lost") from None
+                    raise WorkerLostError(f"{lost}; giving up after {losses + 1} lost workers") from None
                 self._client.move(lost)
 
     def _steps(self, request: Request) -> Iterator[Tensor]:
@@ -254,11 +256,12 @@ def _received(remote: Remote, request: Request, answer: Frame, rows: int) -> Ite
 def _sampling(settings: Defaults, seed: int) -> Sampling:
     """How tokens are chosen. Raises UserError for values that the protocol or the runtime cannot take."""
     settings.check(do_sample=settings.do_sample)
+    if not isinstance(settings.do_sample, bool):
+        raise UserError(f"do_sample: {settings.do_sample!r} is not True or False")
     temperature = settings.temperature
     if settings.do_sample and not (isinstance(temperature, int | float) and 0 < temperature < float("inf")):
         raise UserError(f"temperature: {temperature!r} is not a number above 0; for greedy tokens, set do_sample=False")
     for name, value, least, most in (
-        ("do_sample", settings.do_sample, 0, 1),
         ("top_k", settings.top_k, 0, 2**31 - 1),
         ("seed", seed, 0, 2**64 - 1),
         ("pad_token_id", settings.pad, -1, 2**31 - 1),

@@ -109,7 +109,7 @@ class Remote:
         if self._is_closed:
             raise self._closed()
         if self.wire.socket.fileno() < 0:
-            raise PeerGoneError("its connection has ended before; connect again")
+            raise PeerGoneError("its connection had already ended; connect again")
 
     def _closed(self) -> ClosedError:
         return ClosedError(f"worker {self.address}: the client has closed its connection; connect again")

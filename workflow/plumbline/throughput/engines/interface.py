@@ -60,8 +60,8 @@ class Engine(ABC):
         """The `count` most likely tokens (batch, count), int64 on the CPU, that follow `prompts` (batch, prompt).
 
         Does not stop at an end-of-text token. `on_token` is called each time every row has one more token on the CPU,
-        so that a clock can be read; without it, nothing is synchronised before the end. An engine that cannot tell when
-        a token comes never calls it: the trial then has no latencies.
+        so that a clock can be read; without it, nothing is synchronised before the end. An engine that does not know
+        when a token arrives never calls it: the trial then has no latencies.
         """
 
     @abstractmethod
