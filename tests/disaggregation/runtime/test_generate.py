@@ -394,8 +394,9 @@ def test_a_saved_model_whose_generation_config_cannot_be_followed_is_refused(cli
 
 def test_after_a_request_that_was_cut_off_no_call_takes_its_answer(key):
     """The worker answers after the client has given up; that answer must not pass for that of the next request."""
-    with forked_worker() as worker, connect(worker.address, key, reply_seconds=0.3) as client:
+    with forked_worker() as worker, connect(worker.address, key) as client:
         remote = client.seeded(GPT2, "float32", 7)
+        client.remote.reply_seconds = 0.3  # building the model may take longer
         worker.send(signal.SIGSTOP)
         with pytest.raises(WorkerLostError, match=r"silent for 0\.3 s"):
             remote.generate(PROMPT, max_new_tokens=1)
