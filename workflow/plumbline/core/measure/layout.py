@@ -8,8 +8,10 @@ import mmap
 import os
 import random
 
+import numpy
+
 MOST_PAGES = 4096
-"""Of address space, which takes no memory: 16 MiB."""
+"""Of address space, which takes no memory as nothing is written there: 16 MiB."""
 kept: list[object] = []
 
 
@@ -17,7 +19,10 @@ def shift_memory() -> None:
     """Has large tensors of this process lie elsewhere than in others that are forked from the same parent.
 
     Forks begin with the same addresses, so that an effect of these would be in all of them, and no interval would show
-    it. The shift is random, also where seeds are set. What is small fills holes of the heap, which forks share.
+    it. The shift is random, also where seeds are set. Two are made: of the kernel's own placement, and of the heap,
+    from which malloc serves large tensors as well once any has been freed. What fits a hole that the parent has left
+    in its heap can still lie where it lies in another fork.
     """
     draw = random.Random(os.urandom(16))
     kept.append(mmap.mmap(-1, mmap.PAGESIZE * draw.randint(1, MOST_PAGES)))
+    kept.append(numpy.empty(mmap.PAGESIZE * draw.randint(1, MOST_PAGES), numpy.uint8))
