@@ -19,7 +19,7 @@ import numpy as np
 
 from plumbline.core.files import write_json
 from plumbline.core.run.processes import Member, run_group
-from plumbline.disaggregation import links
+from plumbline.disaggregation.blocks import links
 
 TRANSFERS = {200_000_000: 3, 2_000_000: 20, 150_000: 30}
 """Bytes -> how often."""

@@ -24,12 +24,12 @@ from plumbline.core.run.processes import Member, run_group
 from plumbline.core.statistics.equivalence import equivalence_p
 from plumbline.core.statistics.rates import ratio_over_rounds
 from plumbline.disaggregation import measure
-from plumbline.disaggregation.links import Network, network
+from plumbline.disaggregation.blocks.links import Network, network
+from plumbline.disaggregation.blocks.variants import Clock, here, on_worker
 from plumbline.disaggregation.runtime.client import Client
-from plumbline.disaggregation.runtime.protocol import Limits
-from plumbline.disaggregation.runtime.weights import Held, build
+from plumbline.disaggregation.runtime.models.weights import Held, build
+from plumbline.disaggregation.runtime.transport.protocol import Limits
 from plumbline.disaggregation.settings import FULL, GENERATE, LOCAL, MARGIN, ModelSettings
-from plumbline.disaggregation.variants import Clock, here, on_worker
 
 
 def turns(spec: measure.MeasureSpec, between: Network, secret: bytes) -> list[list[float]]:

@@ -23,9 +23,9 @@ from plumbline.core.measure.interleave import CONTROL, Candidate, interleave
 from plumbline.core.run.orphans import signal_at_death_of_parent
 from plumbline.disaggregation.runtime.client import Client
 from plumbline.disaggregation.runtime.generation import Mode
-from plumbline.disaggregation.runtime.protocol import Limits
-from plumbline.disaggregation.runtime.remote import Remote
-from plumbline.disaggregation.runtime.weights import Store, build
+from plumbline.disaggregation.runtime.models.weights import Store, build
+from plumbline.disaggregation.runtime.transport.protocol import Limits
+from plumbline.disaggregation.runtime.transport.remote import Remote
 from plumbline.disaggregation.runtime.worker import Worker
 
 SECRET = bytes(32)

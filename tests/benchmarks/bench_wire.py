@@ -23,9 +23,9 @@ import numpy as np
 from plumbline.core.files import write_json
 from plumbline.core.measure.interleave import Candidate, interleave
 from plumbline.core.run.orphans import signal_at_death_of_parent
-from plumbline.disaggregation.runtime.keys import connection_keys, new_nonce
-from plumbline.disaggregation.runtime.protocol import Limits, Op, PeerGoneError
-from plumbline.disaggregation.runtime.wire import Wire
+from plumbline.disaggregation.runtime.transport.keys import connection_keys, new_nonce
+from plumbline.disaggregation.runtime.transport.protocol import Limits, Op, PeerGoneError
+from plumbline.disaggregation.runtime.transport.wire import Wire
 
 TRIPS = 200
 RPC_TRIPS = 20

@@ -6,7 +6,7 @@ import numpy as np
 
 from plumbline.core.plan.target import canonical, digest
 from plumbline.disaggregation.record import MeasureRecord
-from plumbline.disaggregation.runtime.cost_model import HERE, CallDemand, CostModel, Demands, LinkCosts, Work
+from plumbline.disaggregation.runtime.planning.cost_model import HERE, CallDemand, CostModel, Demands, LinkCosts, Work
 from plumbline.disaggregation.settings import CONTRASTS, FULL, REMOTE, WORKLOAD_CONTRASTS
 from plumbline.disaggregation.summarize import SummarizeSpec, summarize
 from plumbline.disaggregation.workload_record import WorkloadRecord, target_name

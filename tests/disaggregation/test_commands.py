@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from disaggregation.runtime.graphs import Layers
+from disaggregation.runtime.some_graphs import Layers
 from disaggregation.runtime.workers import GPT2
 from plumbline.core.errors import UserError
-from plumbline.disaggregation.runtime.address import parse_address
-from plumbline.disaggregation.runtime.capture import capture
 from plumbline.disaggregation.runtime.client import connect
 from plumbline.disaggregation.runtime.deployment import Deployment
-from plumbline.disaggregation.runtime.keys import read_key, write_key
-from plumbline.disaggregation.runtime.remote import Remote
-from plumbline.disaggregation.runtime.schedule import Captured, Policy, schedule
-from plumbline.disaggregation.runtime.weights import build
+from plumbline.disaggregation.runtime.graphs.capture import capture
+from plumbline.disaggregation.runtime.models.weights import build
+from plumbline.disaggregation.runtime.planning.schedule import Captured, Policy, schedule
+from plumbline.disaggregation.runtime.transport.address import parse_address
+from plumbline.disaggregation.runtime.transport.keys import read_key, write_key
+from plumbline.disaggregation.runtime.transport.remote import Remote
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
 PLUMBLINE = [sys.executable, "-c", "from plumbline.cli import main; main()"]

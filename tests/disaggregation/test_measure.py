@@ -17,11 +17,12 @@ from pydantic import ValidationError
 from disaggregation.interfaces import are_gone
 from plumbline.core.run.processes import Member, run_group
 from plumbline.core.run.record import Outcome, OutcomeError
-from plumbline.disaggregation import links, measure, variants
+from plumbline.disaggregation import measure
 from plumbline.disaggregation.baselines import ray_actor
+from plumbline.disaggregation.blocks import links, variants
 from plumbline.disaggregation.record import MeasureRecord
-from plumbline.disaggregation.runtime.protocol import OVERHEAD_BYTES
-from plumbline.disaggregation.runtime.session import Session
+from plumbline.disaggregation.runtime.models.session import Session
+from plumbline.disaggregation.runtime.transport.protocol import OVERHEAD_BYTES
 from plumbline.disaggregation.settings import REMOTE, DisaggregationSettings, ModelSettings
 
 TINY = {"vocabulary": 64, "positions": 64, "width": 16, "layers": 2, "heads": 2}

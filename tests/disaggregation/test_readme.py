@@ -14,7 +14,7 @@ from disaggregation.runtime.workers import GPT2
 from disaggregation.some_records import COSTS
 from house import PROJECT
 from plumbline.core.files import write_json
-from plumbline.disaggregation.runtime.weights import build
+from plumbline.disaggregation.runtime.models.weights import build
 
 PAGE = (PROJECT / "workflow" / "plumbline" / "disaggregation" / "README.md").read_text()
 COMMANDS = re.findall(r"^    (plumbline worker.*)$", PAGE, flags=re.MULTILINE)

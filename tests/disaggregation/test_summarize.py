@@ -11,12 +11,18 @@ from pydantic import ValidationError
 from disaggregation.some_records import CALLS, TIMES, block, graphs_block, micro_block, summarized
 from plumbline.core.errors import UserError
 from plumbline.core.files import write_json
-from plumbline.disaggregation.analysis import cells, cells_frame
-from plumbline.disaggregation.contrasts import blocks_for_wilcoxon, calls, contrasts, decoding, least_wilcoxon_p
+from plumbline.disaggregation.analysis.contrasts import (
+    blocks_for_wilcoxon,
+    calls,
+    contrasts,
+    decoding,
+    least_wilcoxon_p,
+)
+from plumbline.disaggregation.analysis.decode import cells, cells_frame
+from plumbline.disaggregation.analysis.workloads import speedups, workload_cells, workloads_frame
 from plumbline.disaggregation.figures import FiguresSpec, figures
 from plumbline.disaggregation.record import MeasureRecord
 from plumbline.disaggregation.settings import CONTRASTS, FEATURES, FIGURES, WORKLOAD_CONTRASTS, DisaggregationSettings
-from plumbline.disaggregation.workload_analysis import speedups, workload_cells, workloads_frame
 from plumbline.disaggregation.workload_record import WorkloadRecord
 
 

@@ -16,13 +16,14 @@ from disaggregation.interfaces import are_gone
 from disaggregation.some_records import CALLS, block, graphs_block, summarized
 from plumbline.core.errors import UserError
 from plumbline.core.run.record import Outcome, OutcomeError
-from plumbline.disaggregation import links, measure_graphs
+from plumbline.disaggregation import measure_graphs
+from plumbline.disaggregation.analysis.workloads import gains_told, speedups, workload_cells
 from plumbline.disaggregation.baselines import ray_actor
 from plumbline.disaggregation.baselines.programs import Programs
+from plumbline.disaggregation.blocks import links
 from plumbline.disaggregation.capture import CaptureSpec, capture, read_graphs
 from plumbline.disaggregation.figures import FiguresSpec, figures
 from plumbline.disaggregation.settings import DisaggregationSettings
-from plumbline.disaggregation.workload_analysis import gains_told, speedups, workload_cells
 from plumbline.disaggregation.workload_record import WorkloadRecord
 from plumbline.disaggregation.workloads import WORKLOADS
 from plumbline.disaggregation.workloads.microbenchmark import FAMILIES

@@ -3,9 +3,9 @@
 import hashlib
 import socket
 
-from plumbline.disaggregation.runtime.keys import connection_keys
-from plumbline.disaggregation.runtime.protocol import Limits
-from plumbline.disaggregation.runtime.wire import Wire
+from plumbline.disaggregation.runtime.transport.keys import connection_keys
+from plumbline.disaggregation.runtime.transport.protocol import Limits
+from plumbline.disaggregation.runtime.transport.wire import Wire
 
 SECRET = bytes(range(32))
 KEYS = connection_keys(SECRET, b"c" * 32, b"w" * 32)

@@ -5,17 +5,17 @@ import signal
 import pytest
 import torch
 
-from disaggregation.runtime.graphs import Language, Layers, Towers, captured, two_workers
 from disaggregation.runtime.pairs import SECRET
+from disaggregation.runtime.some_graphs import Language, Layers, Towers, captured, two_workers
 from disaggregation.runtime.workers import forked_worker
 from plumbline.core.errors import UserError
-from plumbline.disaggregation.runtime.connection import Bounds
 from plumbline.disaggregation.runtime.deployment import Deployment
-from plumbline.disaggregation.runtime.flat import Weights
-from plumbline.disaggregation.runtime.hosted import EXEC, HANDLE, PEER_SEND, WEIGHTS
-from plumbline.disaggregation.runtime.protocol import Op
-from plumbline.disaggregation.runtime.remote import ClosedError, Remote, RequestRefusedError
-from plumbline.disaggregation.runtime.schedule import Policy, cut, here, one_by_one, schedule, staged
+from plumbline.disaggregation.runtime.models.flat import Weights
+from plumbline.disaggregation.runtime.planning.schedule import Policy, cut, here, one_by_one, schedule, staged
+from plumbline.disaggregation.runtime.serving.connection import Bounds
+from plumbline.disaggregation.runtime.serving.hosted import EXEC, HANDLE, PEER_SEND, WEIGHTS
+from plumbline.disaggregation.runtime.transport.protocol import Op
+from plumbline.disaggregation.runtime.transport.remote import ClosedError, Remote, RequestRefusedError
 
 TOKENS = {"tokens": torch.arange(20).reshape(4, 5) % 11}
 IMAGES = {"image": torch.randn(6, 8, generator=torch.Generator().manual_seed(0))}

@@ -15,8 +15,11 @@ from disaggregation.runtime.workers import CONFIGS, GPT2, forked_worker
 from plumbline.core.errors import UserError
 from plumbline.disaggregation.runtime.client import connect
 from plumbline.disaggregation.runtime.generation import MODES, Request, WorkerLostError, _prefill
-from plumbline.disaggregation.runtime.meter import settled
-from plumbline.disaggregation.runtime.protocol import (
+from plumbline.disaggregation.runtime.models.sampling import Sampling
+from plumbline.disaggregation.runtime.models.session import Session
+from plumbline.disaggregation.runtime.models.weights import Held, RefusedError, Store, build, held_bytes, skeleton
+from plumbline.disaggregation.runtime.transport.meter import settled
+from plumbline.disaggregation.runtime.transport.protocol import (
     DECODE,
     EVERY_POSITION,
     MOST_ROWS,
@@ -26,10 +29,7 @@ from plumbline.disaggregation.runtime.protocol import (
     Reply,
     json_bytes,
 )
-from plumbline.disaggregation.runtime.remote import ClosedError, RequestRefusedError
-from plumbline.disaggregation.runtime.sampling import Sampling
-from plumbline.disaggregation.runtime.session import Session
-from plumbline.disaggregation.runtime.weights import Held, RefusedError, Store, build, held_bytes, skeleton
+from plumbline.disaggregation.runtime.transport.remote import ClosedError, RequestRefusedError
 
 PROMPT = torch.tensor([[5, 17, 3, 42, 8], [9, 9, 30, 1, 77]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])

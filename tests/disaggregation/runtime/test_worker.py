@@ -13,9 +13,11 @@ import torch
 from disaggregation.runtime.pairs import SECRET, mac
 from disaggregation.runtime.workers import CONFIGS, GPT2, forked_worker
 from plumbline.core.errors import UserError
-from plumbline.disaggregation.runtime.connection import Bounds
-from plumbline.disaggregation.runtime.keys import answer_key, connection_keys, hello_key, new_nonce
-from plumbline.disaggregation.runtime.protocol import (
+from plumbline.disaggregation.runtime.models.session import Session
+from plumbline.disaggregation.runtime.models.weights import RefusedError, Store, held_bytes, skeleton, specs_of
+from plumbline.disaggregation.runtime.serving.connection import Bounds
+from plumbline.disaggregation.runtime.transport.keys import answer_key, connection_keys, hello_key, new_nonce
+from plumbline.disaggregation.runtime.transport.protocol import (
     BUFFERS,
     DECODE,
     HEADER,
@@ -30,10 +32,8 @@ from plumbline.disaggregation.runtime.protocol import (
     json_bytes,
     json_object,
 )
-from plumbline.disaggregation.runtime.remote import Remote
-from plumbline.disaggregation.runtime.session import Session
-from plumbline.disaggregation.runtime.weights import RefusedError, Store, held_bytes, skeleton, specs_of
-from plumbline.disaggregation.runtime.wire import Wire
+from plumbline.disaggregation.runtime.transport.remote import Remote
+from plumbline.disaggregation.runtime.transport.wire import Wire
 from plumbline.disaggregation.runtime.worker import Worker
 
 MEBIBYTE = 1 << 20
@@ -437,7 +437,7 @@ def test_an_error_of_the_worker_ends_one_connection_alone(served, caplog, monkey
         told = peer.start(1, [1])
     assert json_object(told.body)["kind"] == "fault"
     with monkeypatch.context() as broken:
-        broken.setattr("plumbline.disaggregation.runtime.turns._packed", fails)
+        broken.setattr("plumbline.disaggregation.runtime.serving.turns._packed", fails)
         told = other.ask(Op.DECODE, session, DECODE.pack(1) + struct.pack("<i", 5))
     assert json_object(told.body)["kind"] == "fault"
     assert served.worker.connections == {}
@@ -541,7 +541,7 @@ def test_a_client_is_told_which_version_or_key_does_not_fit():
 
 
 def test_a_client_of_another_version_is_told_both_numbers(monkeypatch):
-    from plumbline.disaggregation.runtime import wire
+    from plumbline.disaggregation.runtime.transport import wire
 
     with forked_worker() as worker:
         monkeypatch.setattr(wire, "VERSION", 1)

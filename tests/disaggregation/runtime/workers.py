@@ -11,8 +11,8 @@ import torch
 
 from disaggregation.runtime.pairs import SECRET
 from plumbline.core.run.orphans import signal_at_death_of_parent
-from plumbline.disaggregation.runtime.protocol import Limits
-from plumbline.disaggregation.runtime.weights import Store
+from plumbline.disaggregation.runtime.models.weights import Store
+from plumbline.disaggregation.runtime.transport.protocol import Limits
 from plumbline.disaggregation.runtime.worker import Worker
 
 GPT2 = {

@@ -10,7 +10,7 @@ from plumbline.core.files import read_json, write_text
 from plumbline.core.plan.target import Spec
 from plumbline.core.run.progress import track
 from plumbline.core.run.stage import stage
-from plumbline.disaggregation.runtime.graph import Graph
+from plumbline.disaggregation.runtime.graphs.graph import Graph
 from plumbline.disaggregation.settings import Shapes, WorkloadName
 from plumbline.disaggregation.workloads import graphs as captured
 

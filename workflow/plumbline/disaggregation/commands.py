@@ -39,11 +39,11 @@ def worker(
 ) -> None:
     """Serve language models to clients that hold the key."""
     from plumbline.core.run.device import torch_device
-    from plumbline.disaggregation.runtime.address import parse_address
-    from plumbline.disaggregation.runtime.connection import Bounds
-    from plumbline.disaggregation.runtime.keys import read_key
-    from plumbline.disaggregation.runtime.protocol import Limits
-    from plumbline.disaggregation.runtime.weights import Store
+    from plumbline.disaggregation.runtime.models.weights import Store
+    from plumbline.disaggregation.runtime.serving.connection import Bounds
+    from plumbline.disaggregation.runtime.transport.address import parse_address
+    from plumbline.disaggregation.runtime.transport.keys import read_key
+    from plumbline.disaggregation.runtime.transport.protocol import Limits
     from plumbline.disaggregation.runtime.worker import Worker
 
     for option, value, least in (
@@ -97,7 +97,7 @@ def worker_key(path: Annotated[Path, typer.Argument(help="File to write.")]) -> 
 
     Only this user may read the file.
     """
-    from plumbline.disaggregation.runtime.keys import write_key
+    from plumbline.disaggregation.runtime.transport.keys import write_key
 
     write_key(path)
     typer.echo(f"{path} written; copy it to where the clients run, over a channel that keeps it secret")

@@ -21,16 +21,16 @@ from plumbline.core.run.record import recording
 from plumbline.core.run.stage import stage
 from plumbline.disaggregation.baselines.decoder import Decoder
 from plumbline.disaggregation.baselines.others import Others
-from plumbline.disaggregation.links import WAIT_SECONDS, Network, network
+from plumbline.disaggregation.blocks.links import WAIT_SECONDS, Network, network
+from plumbline.disaggregation.blocks.variants import Clock, Variants, behind, captured, here, on_worker
 from plumbline.disaggregation.record import MeasureRecord
 from plumbline.disaggregation.runtime.client import Client
-from plumbline.disaggregation.runtime.meter import settled
-from plumbline.disaggregation.runtime.protocol import Limits
-from plumbline.disaggregation.runtime.remote import Remote
-from plumbline.disaggregation.runtime.weights import Held, Store, build
+from plumbline.disaggregation.runtime.models.weights import Held, Store, build
+from plumbline.disaggregation.runtime.transport.meter import settled
+from plumbline.disaggregation.runtime.transport.protocol import Limits
+from plumbline.disaggregation.runtime.transport.remote import Remote
 from plumbline.disaggregation.runtime.worker import Worker
 from plumbline.disaggregation.settings import CAPTURE, GENERATE, LOCAL, Link, ModelSettings
-from plumbline.disaggregation.variants import Clock, Variants, behind, captured, here, on_worker
 
 WEIGHTS_BYTES = 64 << 30
 

@@ -18,16 +18,16 @@ from plumbline.core.run.processes import Member, run_group
 from plumbline.core.run.progress import track
 from plumbline.core.run.record import recording
 from plumbline.core.run.stage import stage
-from plumbline.disaggregation.arms import MeasureGraphsSpec
 from plumbline.disaggregation.baselines.others import Others
-from plumbline.disaggregation.cores import bound_to
-from plumbline.disaggregation.graph_turns import ask
-from plumbline.disaggregation.links import PORT, Network, network
+from plumbline.disaggregation.blocks.arms import MeasureGraphsSpec
+from plumbline.disaggregation.blocks.cores import bound_to
+from plumbline.disaggregation.blocks.graph_turns import ask
+from plumbline.disaggregation.blocks.links import PORT, Network, network
+from plumbline.disaggregation.blocks.micro_turns import ask_micro
 from plumbline.disaggregation.measure import WEIGHTS_BYTES
-from plumbline.disaggregation.micro_turns import ask_micro
-from plumbline.disaggregation.runtime.connection import Bounds
-from plumbline.disaggregation.runtime.protocol import Limits
-from plumbline.disaggregation.runtime.weights import Store
+from plumbline.disaggregation.runtime.models.weights import Store
+from plumbline.disaggregation.runtime.serving.connection import Bounds
+from plumbline.disaggregation.runtime.transport.protocol import Limits
 from plumbline.disaggregation.runtime.worker import Worker
 from plumbline.disaggregation.settings import MICRO, Link, WorkloadName
 from plumbline.disaggregation.workload_record import WorkloadRecord

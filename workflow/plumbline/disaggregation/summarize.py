@@ -15,22 +15,22 @@ from plumbline.core.present.tables import write_csv, write_latex
 from plumbline.core.run.record import Outcome
 from plumbline.core.run.records import write_results
 from plumbline.core.run.stage import stage
-from plumbline.disaggregation.analysis import Cell, cells, cells_frame
-from plumbline.disaggregation.claims import all_claims, claims_text, findings
-from plumbline.disaggregation.contrasts import Contrast, calls, contrasts, contrasts_frame, decoding
-from plumbline.disaggregation.cost_analysis import judged
-from plumbline.disaggregation.cost_tables import cost_frame, cost_table
-from plumbline.disaggregation.families import Families
-from plumbline.disaggregation.heat_map import heat_frame, heat_table, squares
-from plumbline.disaggregation.record import MeasureRecord, read_trials
-from plumbline.disaggregation.settings import MARGIN, SENDING
-from plumbline.disaggregation.workload_analysis import (
+from plumbline.disaggregation.analysis.claims import all_claims, claims_text, findings
+from plumbline.disaggregation.analysis.contrasts import Contrast, calls, contrasts, contrasts_frame, decoding
+from plumbline.disaggregation.analysis.cost import judged
+from plumbline.disaggregation.analysis.cost_tables import cost_frame, cost_table
+from plumbline.disaggregation.analysis.decode import Cell, cells, cells_frame
+from plumbline.disaggregation.analysis.heat_map import heat_frame, heat_table, squares
+from plumbline.disaggregation.analysis.workloads import (
     UNAVAILABLE,
     speedups,
     workload_cells,
     workloads_frame,
     workloads_table,
 )
+from plumbline.disaggregation.families import Families
+from plumbline.disaggregation.record import MeasureRecord, read_trials
+from plumbline.disaggregation.settings import MARGIN, SENDING
 from plumbline.disaggregation.workload_record import read_workloads
 
 COLUMNS = [

@@ -10,7 +10,7 @@ from pydantic import model_validator
 from plumbline.core.run.record import Outcome, Record
 from plumbline.core.run.records import check_specs, read_records
 from plumbline.core.settings import Settings
-from plumbline.disaggregation.runtime.cost_model import Demands
+from plumbline.disaggregation.runtime.planning.cost_model import Demands
 from plumbline.disaggregation.settings import LOCAL, Link, WorkloadName
 
 CEILING = "both_workers"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from plumbline.disaggregation.runtime.weights import Held
+from plumbline.disaggregation.runtime.models.weights import Held
 
 
 class Captured:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from plumbline.disaggregation.runtime.generation import Streamer
-from plumbline.disaggregation.runtime.protocol import Reply
-from plumbline.disaggregation.runtime.sampling import Sampling
-from plumbline.disaggregation.runtime.session import Session
-from plumbline.disaggregation.runtime.weights import Held, build
+from plumbline.disaggregation.runtime.models.sampling import Sampling
+from plumbline.disaggregation.runtime.models.session import Session
+from plumbline.disaggregation.runtime.models.weights import Held, build
+from plumbline.disaggregation.runtime.transport.protocol import Reply
 
 
 class Decoder:

@@ -10,7 +10,7 @@ from typing import Any
 from plumbline.core.run.processes import Member
 from plumbline.disaggregation.baselines import ray_actor, torch_rpc
 from plumbline.disaggregation.baselines.owner import Owned, Owner
-from plumbline.disaggregation.links import Network
+from plumbline.disaggregation.blocks.links import Network
 from plumbline.disaggregation.settings import COMPILED, OTHERS, RAY, RPC
 
 

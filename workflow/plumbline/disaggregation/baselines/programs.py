@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from plumbline.disaggregation.cores import OWNER, bound_to
+from plumbline.disaggregation.blocks.cores import OWNER, bound_to
 from plumbline.disaggregation.settings import Shapes
 from plumbline.disaggregation.workloads import programs
 from plumbline.disaggregation.workloads.outputs import computed

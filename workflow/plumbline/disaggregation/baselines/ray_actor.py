@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 
 from plumbline.disaggregation.baselines.owner import Owned, Owner
-from plumbline.disaggregation.links import Network
+from plumbline.disaggregation.blocks.links import Network
 
 STORE_BYTES = 512 << 20
 """Of Ray's shared memory, taken as it is used: the largest inputs of presets/osdi.yaml, 134 MB, fit more than once."""

@@ -13,7 +13,7 @@ from typing import Any
 from torch.distributed import rpc
 
 from plumbline.disaggregation.baselines.owner import Owned, Owner
-from plumbline.disaggregation.links import Network
+from plumbline.disaggregation.blocks.links import Network
 
 OWNS, ASKS = "owner", "client"
 ANSWER_SECONDS = 300.0

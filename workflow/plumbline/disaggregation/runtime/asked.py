@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from plumbline.core.errors import UserError
-from plumbline.disaggregation.runtime.protocol import BODY_LIMITS, Op, json_bytes
-from plumbline.disaggregation.runtime.weights import FLOATS, RefusedError, check_cache, cleaned, config_of
+from plumbline.disaggregation.runtime.models.weights import FLOATS, RefusedError, check_cache, cleaned, config_of
+from plumbline.disaggregation.runtime.transport.protocol import BODY_LIMITS, Op, json_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from plumbline.core.errors import UserError
-from plumbline.disaggregation.runtime.address import parse_address
 from plumbline.disaggregation.runtime.asked import saved, seeded, uploaded
-from plumbline.disaggregation.runtime.defaults import Defaults, positions_of
 from plumbline.disaggregation.runtime.generation import RemoteModel, WorkerLostError
-from plumbline.disaggregation.runtime.keys import read_key
-from plumbline.disaggregation.runtime.protocol import (
+from plumbline.disaggregation.runtime.models.defaults import Defaults, positions_of
+from plumbline.disaggregation.runtime.models.weights import content_hash, weights_of
+from plumbline.disaggregation.runtime.transport.address import parse_address
+from plumbline.disaggregation.runtime.transport.keys import read_key
+from plumbline.disaggregation.runtime.transport.protocol import (
     ON_MODEL,
     Limits,
     Op,
     WireError,
 )
-from plumbline.disaggregation.runtime.remote import Remote
-from plumbline.disaggregation.runtime.weights import content_hash, weights_of
+from plumbline.disaggregation.runtime.transport.remote import Remote
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

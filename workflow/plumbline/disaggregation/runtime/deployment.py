@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from plumbline.core.errors import UserError
-from plumbline.disaggregation.runtime.cost_model import HERE
-from plumbline.disaggregation.runtime.flat import Weights
-from plumbline.disaggregation.runtime.graph import Described, Graph
-from plumbline.disaggregation.runtime.hosted import EXEC, HANDLE, PLACE, PRIVATE, WEIGHTS, Source, Way
-from plumbline.disaggregation.runtime.liveness import LOOK_SECONDS
-from plumbline.disaggregation.runtime.program import Program
-from plumbline.disaggregation.runtime.protocol import Op, PeerGoneError, json_object
-from plumbline.disaggregation.runtime.remote import Remote, RequestRefusedError
-from plumbline.disaggregation.runtime.schedule import Call, Plan, Route
+from plumbline.disaggregation.runtime.graphs.graph import Described, Graph
+from plumbline.disaggregation.runtime.graphs.program import Program
+from plumbline.disaggregation.runtime.models.flat import Weights
+from plumbline.disaggregation.runtime.planning.cost_model import HERE
+from plumbline.disaggregation.runtime.planning.schedule import Call, Plan, Route
+from plumbline.disaggregation.runtime.serving.hosted import EXEC, HANDLE, PLACE, PRIVATE, WEIGHTS, Source, Way
+from plumbline.disaggregation.runtime.transport.liveness import LOOK_SECONDS
+from plumbline.disaggregation.runtime.transport.protocol import Op, PeerGoneError, json_object
+from plumbline.disaggregation.runtime.transport.remote import Remote, RequestRefusedError
 
 CPU = torch.device("cpu")
 WAYS = {Route.DROP: Way.DROP, Route.CLIENT: Way.RETURN, Route.KEEP: Way.KEEP}

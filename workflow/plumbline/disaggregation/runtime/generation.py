@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from plumbline.core.errors import UserError
-from plumbline.disaggregation.runtime.defaults import Defaults, inferred_mask
-from plumbline.disaggregation.runtime.protocol import (
+from plumbline.disaggregation.runtime.models.defaults import Defaults, inferred_mask
+from plumbline.disaggregation.runtime.models.sampling import Sampler, Sampling
+from plumbline.disaggregation.runtime.transport.protocol import (
     DECODE,
     EVERY_POSITION,
     LAST,
@@ -24,9 +25,8 @@ from plumbline.disaggregation.runtime.protocol import (
     json_bytes,
     json_object,
 )
-from plumbline.disaggregation.runtime.remote import ClosedError, Remote
-from plumbline.disaggregation.runtime.sampling import Sampler, Sampling
-from plumbline.disaggregation.runtime.wire import Frame
+from plumbline.disaggregation.runtime.transport.remote import ClosedError, Remote
+from plumbline.disaggregation.runtime.transport.wire import Frame
 
 if TYPE_CHECKING:
     from plumbline.disaggregation.runtime.client import Client

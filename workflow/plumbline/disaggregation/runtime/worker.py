@@ -13,11 +13,14 @@ from typing import Any
 
 from plumbline.core.errors import one_line
 from plumbline.core.run.device import memory_error, memory_errors
-from plumbline.disaggregation.runtime import programs, requests
-from plumbline.disaggregation.runtime.connection import Bounds, Budget, Connection, State
-from plumbline.disaggregation.runtime.handshake import answer_hello
-from plumbline.disaggregation.runtime.programs import Programs
-from plumbline.disaggregation.runtime.protocol import (
+from plumbline.disaggregation.runtime.models.weights import RefusedError, Store
+from plumbline.disaggregation.runtime.serving import programs, requests
+from plumbline.disaggregation.runtime.serving.connection import Bounds, Budget, Connection, State
+from plumbline.disaggregation.runtime.serving.programs import Programs
+from plumbline.disaggregation.runtime.serving.requests import Task
+from plumbline.disaggregation.runtime.serving.turns import Turns
+from plumbline.disaggregation.runtime.transport.handshake import answer_hello
+from plumbline.disaggregation.runtime.transport.protocol import (
     ON_MODEL,
     Limits,
     Op,
@@ -25,10 +28,7 @@ from plumbline.disaggregation.runtime.protocol import (
     WireError,
     json_bytes,
 )
-from plumbline.disaggregation.runtime.requests import Task
-from plumbline.disaggregation.runtime.turns import Turns
-from plumbline.disaggregation.runtime.weights import RefusedError, Store
-from plumbline.disaggregation.runtime.wire import Frame
+from plumbline.disaggregation.runtime.transport.wire import Frame
 
 log = logging.getLogger("plumbline")
 

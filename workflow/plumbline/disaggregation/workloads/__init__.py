@@ -1,6 +1,6 @@
 """The workloads of captured graphs, a module each."""
 
-from plumbline.disaggregation.runtime.graph import Graph
+from plumbline.disaggregation.runtime.graphs.graph import Graph
 from plumbline.disaggregation.settings import MICRO, Shapes
 from plumbline.disaggregation.workloads import microbenchmark
 from plumbline.disaggregation.workloads.interface import Program, Workload

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from plumbline.disaggregation.runtime.capture import capture
-from plumbline.disaggregation.runtime.graph import Graph
-from plumbline.disaggregation.runtime.schedule import Captured, Plan, Policy
+from plumbline.disaggregation.runtime.graphs.capture import capture
+from plumbline.disaggregation.runtime.graphs.graph import Graph
+from plumbline.disaggregation.runtime.planning.schedule import Captured, Plan, Policy
 from plumbline.disaggregation.settings import Shapes
 
 LOCAL, FULL, REMOTE, NO_SEMANTICS = "local", "full", "remote", "no_semantics"

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from plumbline.disaggregation.runtime.schedule import Captured, Plan, Policy, schedule
-from plumbline.disaggregation.runtime.weights import build
+from plumbline.disaggregation.runtime.models.weights import build
+from plumbline.disaggregation.runtime.planning.schedule import Captured, Plan, Policy, schedule
 from plumbline.disaggregation.settings import Shapes
 from plumbline.disaggregation.workloads.interface import (
     NO_SEMANTICS,

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from plumbline.disaggregation.runtime.capture import capture
-from plumbline.disaggregation.runtime.graph import Graph, part
-from plumbline.disaggregation.runtime.schedule import Captured, Plan, Policy, here, schedule
+from plumbline.disaggregation.runtime.graphs.capture import capture
+from plumbline.disaggregation.runtime.graphs.graph import Graph, part
+from plumbline.disaggregation.runtime.planning.schedule import Captured, Plan, Policy, here, schedule
 from plumbline.disaggregation.settings import CAPTURE, MICRO, SPLIT, MicroSettings
 from plumbline.disaggregation.workloads.interface import FULL, NO_SEMANTICS, REMOTE, Program
 

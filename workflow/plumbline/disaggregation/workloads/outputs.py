@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from plumbline.core.run.record import Outcome, OutcomeError
-from plumbline.disaggregation.runtime.schedule import LOGITS, TOKEN
+from plumbline.disaggregation.runtime.planning.schedule import LOGITS, TOKEN
 from plumbline.disaggregation.workloads.interface import Program
 
 TOLERANCE = {torch.float32: (1e-4, 1e-5), torch.bfloat16: (5e-2, 5e-2)}

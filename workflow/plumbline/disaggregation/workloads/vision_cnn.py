@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from plumbline.disaggregation.runtime.schedule import Captured, Plan, Policy, one_by_one, schedule, staged
+from plumbline.disaggregation.runtime.planning.schedule import Captured, Plan, Policy, one_by_one, schedule, staged
 from plumbline.disaggregation.settings import Shapes
 from plumbline.disaggregation.workloads.interface import (
     NO_SEMANTICS,

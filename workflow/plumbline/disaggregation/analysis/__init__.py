@@ -1,0 +1,1 @@
+"""What the records of all blocks say, as tables and sentences."""

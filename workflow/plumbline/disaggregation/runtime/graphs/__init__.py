@@ -1,0 +1,1 @@
+"""Programs as graphs of aten operations: captured, described, and run."""

@@ -1,0 +1,1 @@
+"""What a worker computes with: weights, sessions with their state, and how a token is chosen."""

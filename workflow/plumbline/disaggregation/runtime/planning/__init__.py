@@ -1,0 +1,1 @@
+"""Where each part of a program runs, and how long that takes."""
