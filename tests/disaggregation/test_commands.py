@@ -40,7 +40,7 @@ def started(key, *options):
     try:
         yield worker.stdout.readline().removeprefix("listening on ").strip()
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(10) == 0
+        assert worker.wait(60) == 0
     finally:
         worker.kill()
         worker.communicate()
