@@ -16,7 +16,7 @@ BYTES_ACKED_OFFSET = 120
 """Of bytes_acked and then bytes_received in Linux's struct tcp_info (since 4.1)."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Meter:
     """What went through a connection since it was opened, headers and MACs included."""
 
