@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -151,6 +152,23 @@ def test_pareto_axis_ends_where_accuracy_does(with_faults: FigureData) -> None:
     with style():
         figure = DRAWINGS["pareto"](with_faults)
     assert all(axes.get_ylim()[1] < 105 for axes in figure.axes)
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("least", [0.1, 0.9])
+def test_numbers_of_a_front_at_chance_or_at_the_top_stay_in_their_panel(with_faults: FigureData, least: float) -> None:
+    order = with_faults.summary.groupby(["layers", "classifier"]).cumcount()
+    accuracy = np.where(order < 9, least + 0.01 * order, 0.05)
+    summary = with_faults.summary.assign(feature_seconds=1.0 + order, training_seconds=0.0, test_accuracy=accuracy)
+    with style():
+        figure = DRAWINGS["pareto"](replace(with_faults, summary=summary))
+        figure.draw_without_rendering()
+    numbers = [(note, axes) for axes in figure.axes for note in axes.texts if note.get_text().isdigit()]
+    assert len(numbers) == 9 * len(figure.axes)
+    for note, axes in numbers:
+        box, panel = Text.get_window_extent(note), axes.get_window_extent()
+        assert panel.y0 <= box.y0, note.get_text()
+        assert box.y1 <= panel.y1 + 2, note.get_text()
     plt.close(figure)
 
 

@@ -44,13 +44,31 @@ def goal(folder: Path, word: str) -> Path:
     return folder
 
 
+MAKERS = (disaggregation.block, disaggregation.graphs_block, disaggregation.micro_block)
+
+
+def blocks(folder: Path, edit=lambda record: None, first=0, makers=MAKERS) -> Path:
+    """Four blocks of each workload. first: number of the block whose noise the first one has."""
+    records = []
+    for make in makers:
+        for number in range(4):
+            record = make(number + first).to_json() | {"block": number}
+            record["trial"] = f"{record.get('workload', 'llm_decode')}-loopback-{number}"
+            edit(record)
+            records.append(record)
+    return write(records, folder)
+
+
+def arm(record, name):
+    arms = record["contexts"][0]["arms"] if "contexts" in record else record["arms"]
+    return next((one for one in arms if one["name"] == name), None)
+
+
 STUDIES = {
     "ablation": [ablation.trial_record("factor", "all_layers", "spectral", 0.6)],
     "lr_sweep": lr_sweep.sweep(),
     "data_parallel": [data_parallel.trial(1), data_parallel.trial(2)],
-    "disaggregation": [
-        make(number) for make in (disaggregation.block, disaggregation.graphs_block) for number in (0, 1)
-    ],
+    "disaggregation": [make(number) for make in MAKERS for number in (0, 1)],
     "sweep": list(points()),
     "throughput": [throughput.trial(warmup_steady=False), throughput.failed("timeout", "base", "static")],
 }
@@ -139,6 +157,95 @@ def test_mistakes_are_one_line_and_status_2(arguments, message, tmp_path):
     status, text = said(folder, folder, *arguments)
     assert (status, len(text.splitlines())) == (2, 1)
     assert message in text
+
+
+def test_disaggregation_is_compared_by_times_over_local_bytes_and_the_cost_models_error(
+    tmp_path,
+):
+    found = json.loads(said(blocks(tmp_path), tmp_path, "--json")[1])["changes"]
+    values = {(one["unit"], one["measure"]): one["before"] for one in found}
+    times = {
+        unit.split()[-1]: value for (unit, measure), value in values.items() if "llm" in unit and "time" in measure
+    }
+    known = {name: value for name, value in disaggregation.TIMES.items() if name not in ("local", "control")}
+    assert times == pytest.approx(known, rel=0.005)
+    calls = {unit.split()[-1] for unit, _ in values if "vqa" in unit}
+    assert calls == {name for name in disaggregation.CALLS if name not in ("local", "control", *PROBES)}
+    assert values["llm_decode loopback 32 full", "bytes_per_token"] == 36.0 * disaggregation.TIMES["full"]
+    assert values["multimodal_vqa loopback full", "bytes_per_call"] == 1000.0 * disaggregation.CALLS["full"]
+    assert 0 < values["microbenchmark loopback", "cost_model_error"] < 0.05
+    assert values["microbenchmark loopback", "cost_model_correlation"] > 0.99
+
+
+PROBES = ("image", "text", "both_workers")
+
+
+def test_other_noise_alone_makes_no_block_better_or_worse(tmp_path):
+    status, text = said(blocks(tmp_path / "a"), blocks(tmp_path / "b", first=4))
+    assert re.search(r"compared in \d+ numbers: \d+ unclear, \d+ equal\.", text), text
+    assert status == 0
+
+
+def slow(record):
+    for one in record.get("arms", []):
+        if one["name"] == "rpc":
+            one["seconds"] = [1.1 * seconds for seconds in one["seconds"]]
+
+
+def chatty(record):
+    if "contexts" in record:
+        arm(record, "full")["bytes_per_token"] += 4
+
+
+def unlike_the_model(record):
+    for one in record.get("arms", []):
+        if one["name"].startswith("matmul"):
+            one["seconds"] = [2 * seconds for seconds in one["seconds"]]
+
+
+@pytest.mark.parametrize(
+    ("edit", "worse"),
+    [
+        (slow, {("multimodal_vqa loopback rpc", "time_over_local")}),
+        (chatty, {("llm_decode loopback 32 full", "bytes_per_token")}),
+        (unlike_the_model, {("microbenchmark loopback", f"cost_model_{what}") for what in ("error", "correlation")}),
+    ],
+)
+def test_a_variant_that_is_slower_or_sends_more_is_found_and_so_is_a_worse_cost_model(edit, worse, tmp_path):
+    status, text = said(blocks(tmp_path / "a"), blocks(tmp_path / "b", edit, first=4), "--json")
+    found = {(one["unit"], one["measure"]) for one in json.loads(text)["changes"] if one["verdict"] == "worse"}
+    assert (found, status) == (worse, 1)
+
+
+def without_ray(record):
+    record["spec"]["baselines"] = ["rpc", "ray"]
+    record["unavailable"] = {"ray": "not installed"}
+
+
+def with_ray(record):
+    record["spec"]["baselines"] = ["rpc", "ray"]
+
+
+def test_a_baseline_that_no_longer_runs_is_named_and_status_1_but_not_one_that_was_not_asked_for(tmp_path):
+    ran = blocks(tmp_path / "a", with_ray, makers=MAKERS[:2])
+    gone = blocks(tmp_path / "b", without_ray, makers=MAKERS[:2])
+    status, text = said(ran, gone)
+    assert status == 1
+    assert "Outcomes that changed: llm_decode-loopback-0 ray (ok → unavailable), " in text
+    assert said(gone, ran)[0] == 0
+    status, text = said(blocks(tmp_path / "c", makers=MAKERS[:2]), gone)
+    assert (status, "Outcomes that changed" in text) == (0, False)
+
+
+def test_other_machines_are_named_as_a_possible_reason(tmp_path):
+    def elsewhere(record):
+        record["machine"]["cpu_model"] = "another CPU"
+
+    first = blocks(tmp_path / "a", makers=MAKERS[:2])
+    text = said(first, blocks(tmp_path / "b", elsewhere, makers=MAKERS[:2]))[1]
+    assert "Machines differ in 8 of 8 trials: a CPU, 2 cores → another CPU, 2 cores\n" in text
+    assert "The machines differ, and may be why numbers do." in text
+    assert "The machines differ" not in said(first, first)[1]
 
 
 def test_a_folder_that_is_not_there_is_named_before_any_study_is(tmp_path):

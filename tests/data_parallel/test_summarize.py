@@ -8,6 +8,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgba
 
 from data_parallel import some_records
 from plumbline.core.errors import UserError
@@ -191,6 +192,19 @@ def test_bars_carry_their_values(results):
     axes = DRAWINGS["tokens_per_second_comparison"](data).axes[0]
     written = {text.get_text() for text in axes.texts}
     assert written == {f"{value:,.0f}" for value in data.trials["tokens_per_second_mean"]}
+
+
+def test_a_colour_means_the_same_trial_in_every_figure(results):
+    data = Data.read(results)
+    bars = DRAWINGS["tokens_per_second_comparison"](data).axes[0]
+    lines = DRAWINGS["learning"](data).axes[0].lines
+    names = [label.get_text() for label in bars.get_xticklabels()]
+    colours = dict(zip(names, (bar.get_facecolor() for bar in bars.patches), strict=True))
+    assert colours == {line.get_label(): to_rgba(line.get_color()) for line in lines}
+    points = {one.get_label(): one[0].get_color() for one in DRAWINGS["scaling"](data).axes[0].containers}
+    for kind in ("strong", "weak"):
+        assert to_rgba(points[f"ddp, {kind}"]) == colours[f"2 × ddp, {kind}"]
+    plt.close("all")
 
 
 def test_communication_below_the_noise_is_named_above_the_figure(results):

@@ -195,6 +195,16 @@ def test_a_control_shows_nothing_and_an_equal_feature_is_not_significant_but_equ
     assert found["no_state_resident", "full"].cliffs_delta == 1.0
 
 
+def test_closeness_to_local_is_told_only_where_no_difference_is_shown(tmp_path):
+    folder = summarized(tmp_path, [block(n) for n in range(4)], [graphs_block(n) for n in range(4)])
+    text = (folder / "disaggregation_analysis.md").read_text()
+    assert re.search(r"full runtime takes 1\.02 .* It is shown to be within 5% of local \(TOST", text)
+    (line,) = re.findall("- .*full on two workers takes.*", text)
+    assert re.fullmatch(r".* takes 0\.60 \[.*\] times as long as local \(p < 0\.001\)\.", line)
+    folder = summarized(tmp_path / "one", [block(0)], [graphs_block(0)])
+    assert "It is not shown to be within 5%" in (folder / "disaggregation_analysis.md").read_text()
+
+
 def test_bytes_that_differ_between_blocks_are_averaged(tmp_path):
     records = []
     for number in range(2):

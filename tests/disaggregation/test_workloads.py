@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
@@ -17,12 +18,15 @@ from disaggregation.some_records import CALLS, block, graphs_block, summarized
 from plumbline.core.errors import UserError
 from plumbline.core.run.record import Outcome, OutcomeError
 from plumbline.disaggregation import measure_graphs
+from plumbline.disaggregation.analysis.decode import cells
 from plumbline.disaggregation.analysis.workloads import gains_told, speedups, workload_cells
 from plumbline.disaggregation.baselines import ray_actor
 from plumbline.disaggregation.baselines.programs import Programs
 from plumbline.disaggregation.blocks import links
 from plumbline.disaggregation.capture import CaptureSpec, capture, read_graphs
 from plumbline.disaggregation.figures import FiguresSpec, figures
+from plumbline.disaggregation.plots.decode import latency
+from plumbline.disaggregation.plots.workloads import workload_times
 from plumbline.disaggregation.settings import DisaggregationSettings
 from plumbline.disaggregation.workload_record import WorkloadRecord
 from plumbline.disaggregation.workloads import WORKLOADS
@@ -315,6 +319,18 @@ def test_the_summary_tells_them(tmp_path):
     assert "no branches" in (folder / "tables" / "workloads.tex").read_text()
     figures(FiguresSpec(code="", inputs=""), folder / "results.json", folder / "figures" / "latency.pdf")
     assert (folder / "figures" / "speedup.pdf").exists()
+
+
+def test_the_figure_of_times_has_a_line_at_local_in_every_panel_no_empty_panel_and_colours_of_its_own():
+    names = ("llm_prefill", "multimodal_vqa", "vision_cnn")
+    records = [graphs_block(number, workload=name) for name in names for number in (0, 1)]
+    figure = workload_times(workload_cells(records))
+    assert [panel.get_title() for panel in figure.axes] == ["llm prefill", "multimodal vqa", "vision cnn"]
+    for panel in figure.axes:
+        assert any(list(line.get_ydata()) == [1.0, 1.0] for line in panel.lines)
+    of_contexts = {handle.get_color() for handle in latency(cells([block(0)])).legends[0].legend_handles}
+    assert not of_contexts & {handle.get_color() for handle in figure.legends[0].legend_handles}
+    plt.close("all")
 
 
 def test_wrong_outputs_fail_the_summary(tmp_path):

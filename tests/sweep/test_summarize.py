@@ -6,9 +6,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from plumbline.core.plan.target import canonical, digest
+from plumbline.core.present.plotting import style
 from plumbline.sweep.figures import FiguresSpec, figures
+from plumbline.sweep.plots.data import Data
+from plumbline.sweep.plots.values import cost
 from plumbline.sweep.search.draws import draws
 from plumbline.sweep.search.settings import SearchSettings
 from plumbline.sweep.settings import FIGURES
@@ -121,6 +125,33 @@ def drawn(folder, **asked):
 @pytest.mark.parametrize("points", [TWO, THREE, TWO[:1], [{"x": 1}, {"x": 2}]], ids=["two", "three", "one", "single"])
 def test_every_figure_is_drawn_whatever_the_parameters_are_called_and_hold(tmp_path, points):
     drawn(summarized(records(points), tmp_path, baseline=points[0]))
+
+
+@pytest.mark.parametrize("goal", ["max", "min"])
+def test_names_beside_the_front_of_score_and_seconds_cover_no_point_and_stay_in_the_panel(tmp_path, goal):
+    sign, seconds = (1 if goal == "max" else -1), (1.0, 1.01, 1.5, 1.05, 2.0)
+    scores = (0.93, 0.96, 0.97, 0.929, 0.95)
+    made = [
+        trial({"learning_rate": x}, seed, sign * (score + 0.001 * seed), seconds=took)
+        for x, (score, took) in enumerate(zip(scores, seconds, strict=True))
+        for seed in (0, 1)
+    ]
+    folder = summarized(made, tmp_path, metrics=[{"name": "score", "goal": goal}])
+    with style():
+        figure = cost(Data.read(folder / "results.json"))
+        figure.draw_without_rendering()
+    (axes,) = figure.axes
+    panel = axes.get_window_extent()
+    assert len(axes.texts) == 3
+    for note in axes.texts:
+        box = Text.get_window_extent(note)
+        assert panel.x0 <= box.x0, note.get_text()
+        assert panel.y0 <= box.y0, note.get_text()
+        assert box.y1 <= panel.y1, note.get_text()
+        for line in axes.lines:
+            for x, y in axes.transData.transform(line.get_xydata()):
+                assert not (box.x0 <= x <= box.x1 and box.y0 <= y <= box.y1), note.get_text()
+    plt.close("all")
 
 
 DRAWN = {

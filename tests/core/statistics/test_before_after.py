@@ -7,9 +7,9 @@ from scipy import stats
 from plumbline.core.statistics.before_after import Measured, changes
 
 
-def measured(values, unit="a", goal="max", shared=0.0):
+def measured(values, unit="a", goal="max", shared=0.0, **how):
     return [
-        Measured(unit=unit, measure="m", replicate=str(n), value=float(v), goal=goal, test_over_train=shared)
+        Measured(unit=unit, measure="m", replicate=str(n), value=float(v), goal=goal, test_over_train=shared, **how)
         for n, v in enumerate(values)
     ]
 
@@ -34,6 +34,37 @@ def test_replicates_that_are_no_pairs_take_welchs_test():
     interval = test.confidence_interval()
     assert change.p_value == pytest.approx(test.pvalue)
     assert (change.low, change.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_ratios_take_welchs_test_of_their_logarithms():
+    before, after = [1.0, 1.1, 0.9, 1.05], [1.5, 1.2, 1.9]
+    change = only(before, after, shared=None, is_ratio=True)
+    test = stats.ttest_ind(np.log(after), np.log(before), equal_var=False)
+    interval = np.exp(test.confidence_interval())
+    assert change.p_value == pytest.approx(test.pvalue)
+    assert (change.before, change.after) == pytest.approx((stats.gmean(before), stats.gmean(after)))
+    assert (1 + change.low / change.before, 1 + change.high / change.before) == pytest.approx(tuple(interval))
+
+
+def test_a_count_that_all_replicates_agree_on_needs_no_test():
+    found = {
+        name: only(before, after, goal="min", shared=None, is_count=True)
+        for name, before, after in (
+            ("agree", [76, 76], [80, 80]),
+            ("vary", [76, 76, 75], [80, 80, 81]),
+            ("one", [76], [80]),
+        )
+    }
+    assert (found["agree"].verdict, found["agree"].low, found["agree"].high) == ("worse", 4, 4)
+    assert found["vary"].low < found["vary"].difference < found["vary"].high
+    assert found["one"].verdict == "unknown"
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_side_that_does_not_vary_is_tested_without_a_warning():
+    change = only([3.0, 3.0, 3.0], [4.0, 4.1, 4.2], shared=None)
+    assert change.verdict == "better"
+    assert change.p_value == pytest.approx(stats.ttest_1samp([4.0, 4.1, 4.2], 3.0).pvalue)
 
 
 @pytest.mark.parametrize(("goal", "verdict"), [("max", "better"), ("min", "worse"), (None, "different")])

@@ -5,7 +5,8 @@ import signal
 import socket
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from math import fsum
 from pathlib import Path
 from statistics import median
 from types import FrameType
@@ -128,36 +129,46 @@ def order(folder: Path) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
 
 
 def compare(first: Path, second: Path, threshold: float | None) -> Answer:
-    """What differs beyond noise between two results folders: how each variant compares to local, over blocks."""
+    """What differs beyond noise between two results folders, over blocks, which are independent samples.
+
+    Each variant's time over local's and its bytes, how far the cost model is off, and baselines that could not run.
+    """
+    from plumbline.core.measure.interleave import CONTROL
     from plumbline.core.present.comparing import compared
     from plumbline.core.statistics.before_after import Measured
-    from plumbline.disaggregation.record import MeasureRecord
+    from plumbline.disaggregation.analysis.cost import judged, mean_error, rank_correlation
+    from plumbline.disaggregation.record import Arm, MeasureRecord
     from plumbline.disaggregation.settings import MICRO
-    from plumbline.disaggregation.workload_record import WorkloadRecord, over_local
+    from plumbline.disaggregation.workload_record import WorkloadArm, WorkloadRecord, over_local
 
-    def ratio(name: str, value: float, block: int) -> Measured:
-        return Measured(
-            unit=name,
-            measure="seconds_over_local",
-            replicate=str(block),
-            value=value,
-            goal="min",
-            test_over_train=None,
-        )
+    def one(block: int, unit: str, measure: str, value: float, **how: Any) -> Measured:
+        names = {"unit": unit, "measure": measure, "replicate": str(block), "goal": "min", "test_over_train": None}
+        return Measured(**{**names, "value": value, **how})
 
-    def measured(record: MeasureRecord) -> Iterator[Measured]:
-        for context in record.contexts:
-            for arm in context.arms[1:]:
-                name = f"{record.link} {context.context} {arm.name}"
-                yield ratio(name, median(arm.seconds) / median(context.arms[0].seconds), record.block)
+    def of_arms(block: int, place: str, per: str, arms: Sequence[Arm | WorkloadArm]) -> Iterator[Measured]:
+        for name, value in over_local(arms).items():
+            yield one(block, f"{place} {name}", "time_over_local", value, is_ratio=True)
+        variants = defaultdict[str, list[Arm | WorkloadArm]](list)  # of the micro workload, in each of its programs
+        for arm in arms:
+            variants[arm.name.rpartition("/")[2]].append(arm)
+        for name, many in variants.items():
+            sent = [arm.bytes_per_token if isinstance(arm, Arm) else arm.bytes for arm in many]
+            is_count = all(arm.counted_by != "interface" for arm in many)  # which counts what others send too
+            if name != CONTROL and None not in sent:
+                yield one(block, f"{place} {name}", f"bytes_per_{per}", fsum(filter(None, sent)), is_count=is_count)
+
+    def of_decoding(record: MeasureRecord) -> Iterator[Measured]:
+        for part in record.contexts:
+            yield from of_arms(record.block, f"{DECODING} {record.link} {part.context}", "token", part.arms)
 
     def of_graphs(record: WorkloadRecord) -> Iterator[Measured]:
-        if record.workload == MICRO:
-            for variant, value in over_local(record).items():
-                yield ratio(f"{MICRO} {record.link} {variant}", value, record.block)
-            return
-        for arm in record.arms[1:]:
-            name = f"{record.workload} {record.link} {arm.name}"
-            yield ratio(name, median(arm.seconds) / median(record.arms[0].seconds), record.block)
+        place = f"{record.workload} {record.link}"
+        yield from of_arms(record.block, place, "call", [arm for arm in record.arms if arm.kind == "variant"])
+        if record.workload == MICRO and (costs := judged([record])):
+            yield one(record.block, place, "cost_model_error", mean_error(costs.predictions))
+            yield one(record.block, place, "cost_model_correlation", rank_correlation(costs.predictions), goal="max")
 
-    return compared(MeasureRecord, measured, (first, second), threshold, {WorkloadRecord: of_graphs})
+    def baselines(record: MeasureRecord | WorkloadRecord) -> dict[str, str]:
+        return dict.fromkeys(record.spec["baselines"], "ok") | dict.fromkeys(record.unavailable, "unavailable")
+
+    return compared(MeasureRecord, of_decoding, (first, second), threshold, {WorkloadRecord: of_graphs}, baselines)

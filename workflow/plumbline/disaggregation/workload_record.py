@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import geometric_mean, median
 from typing import Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import model_validator
 
+from plumbline.core.measure.interleave import CONTROL
 from plumbline.core.run.record import Outcome, Record
 from plumbline.core.run.records import check_specs, read_records
 from plumbline.core.settings import Settings
+from plumbline.disaggregation.record import Arm
 from plumbline.disaggregation.runtime.planning.cost_model import Demands
 from plumbline.disaggregation.settings import LOCAL, Link, WorkloadName
 
@@ -90,15 +93,22 @@ class WorkloadRecord(Record):
         return self
 
 
-def over_local(record: WorkloadRecord) -> dict[str, float]:
-    """Of the micro workload: each variant's time over local's, the geometric mean over programs."""
-    medians = {arm.name: median(arm.seconds) for arm in record.arms}
-    ratios: dict[str, list[float]] = {}
-    for name, seconds in medians.items():
-        program, _, variant = name.rpartition("/")
-        if program and variant != LOCAL:
-            ratios.setdefault(variant, []).append(seconds / medians[f"{program}/{LOCAL}"])
-    return {variant: geometric_mean(values) for variant, values in ratios.items()}
+def over_local(arms: Sequence[Arm | WorkloadArm]) -> dict[str, float]:
+    """Each variant's time over local's in one block: the median over rounds.
+
+    Local is both of its turns, in the geometric mean, except in the micro workload; there, each round's ratio is the
+    geometric mean over programs.
+    """
+    logs = {arm.name: np.log(arm.seconds) for arm in arms}
+    if CONTROL in logs and LOCAL in logs:
+        logs[LOCAL] = (logs[LOCAL] + logs[CONTROL]) / 2
+    ratios: dict[str, list[NDArray[np.float64]]] = {}
+    for name, own in logs.items():
+        program, slash, variant = name.rpartition("/")
+        local = logs.get(f"{program}{slash}{LOCAL}")
+        if local is not None and variant not in (LOCAL, CONTROL):
+            ratios.setdefault(variant, []).append(own - local)
+    return {variant: float(np.exp(np.median(np.mean(each, axis=0)))) for variant, each in ratios.items()}
 
 
 def target_name(block: int) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from plumbline.ablation.analysis.labels import classifier_label, layers_label, representation_label, view_label
 from plumbline.ablation.plots.panels import FigureData, chance_handle, view_handles, view_style
 from plumbline.core.present.panels import DASHES, legend_below, log_axis, notes_on_top
-from plumbline.core.present.plotting import GREY, LABEL_POINTS, WIDTH, message_figure
+from plumbline.core.present.plotting import GREY, LABEL_POINTS, WIDTH, label_front, message_figure
 from plumbline.core.run.records import machine_note
 
 
@@ -49,7 +49,7 @@ def pareto(data: FigureData) -> Figure:
     for column in range(len(data.classifiers)):
         seconds = pd.concat([shown[panel] for panel in axes[:, column]])["total_seconds"]
         if len(seconds):
-            axes[0, column].set_xlim(seconds.min() / 1.3, seconds.max() * 1.3)
+            axes[0, column].set_xlim(seconds.min() / 2, seconds.max() * 1.3)
             for panel in axes[:, column]:
                 log_axis(panel, "x")
     figure.draw_without_rendering()  # numbers are placed in a settled layout
@@ -100,26 +100,15 @@ def _list_front(axes: Axes, frame: pd.DataFrame) -> None:
 
 
 def _number_front(axes: Axes, frame: pd.DataFrame) -> None:
-    """A number right of each point on the front, with a line to it; from the most accurate one down, none over another.
+    """A number beside each point on the front: where nothing is, or below where the front leaves no room above.
 
     The figure's layout must be final: heights are computed from it.
     """
     seconds, accuracy = _coordinates(frame)
-    lowest, step, to_points = float("inf"), 1.3 * LABEL_POINTS, 72 / axes.figure.dpi
-    for number, index in reversed(list(enumerate(pareto_front(seconds, accuracy), start=1))):
-        place = (seconds[index], accuracy[index])
-        height = axes.transData.transform(place)[1] * to_points
-        lowest = min(height - 3, lowest - step)
-        note = axes.annotate(
-            str(number),
-            place,
-            xytext=(6, lowest - height),
-            textcoords="offset points",
-            fontsize=LABEL_POINTS,
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.4, "shrinkA": 0, "shrinkB": 1, "relpos": (0, 0.5)},
-        )
-        note.set_in_layout(False)
+    front = pareto_front(seconds, accuracy)
+    toward = (-1, 1) if np.median(accuracy[front]) < 50 else (1, -1)
+    places = list(zip(seconds[front], accuracy[front], strict=True))
+    label_front(axes, places, [str(number) for number in range(1, len(front) + 1)], toward)
 
 
 def _coordinates(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,6 @@ import mmap
 import os
 import random
 
-import numpy
-
 MOST_PAGES = 4096
 """Of address space, which takes no memory as nothing is written there: 16 MiB."""
 kept: list[object] = []
@@ -23,6 +21,8 @@ def shift_memory() -> None:
     from which malloc serves large tensors as well once any has been freed. What fits a hole that the parent has left
     in its heap can still lie where it lies in another fork.
     """
+    import numpy  # a trial of a sweep, which shifts nothing, imports this module
+
     draw = random.Random(os.urandom(16))
     kept.append(mmap.mmap(-1, mmap.PAGESIZE * draw.randint(1, MOST_PAGES)))
     kept.append(numpy.empty(mmap.PAGESIZE * draw.randint(1, MOST_PAGES), numpy.uint8))

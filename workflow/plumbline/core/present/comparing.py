@@ -45,12 +45,13 @@ def compared(
     folders: tuple[Path, Path],
     threshold: float | None,
     others: Mapping[type[Record], Callable[[Any], Iterable[Measured]]] = MappingProxyType({}),
+    parts: Callable[[Any], Mapping[str, str]] = lambda record: {},
 ) -> Answer:
     """How the trials in the second of `folders` differ from those in the first.
 
-    others: the study's other kinds of trials, and what is measured in each. threshold: relative difference that counts
-    as equal; None counts only the same values as equal. Raises UserError when a folder holds no trials, or when the two
-    have nothing in common.
+    others: the study's other kinds of trials, and what is measured in each. parts: the outcomes of those parts of a
+    trial that have one of their own, by name. threshold: relative difference that counts as equal; None counts only the
+    same values as equal. Raises UserError when a folder holds no trials, or when the two have nothing in common.
     """
     study = model.model_fields["study"].default
     if threshold is not None and threshold < 0:
@@ -68,18 +69,18 @@ def compared(
 
     first, second = ([one for record in side.values() for one in told(record)] for side in (before, after))
     found = sorted(changes(first, second, threshold or 0.0), key=lambda change: VERDICTS.index(change.verdict))
-    outcomes = [_outcomes(before[name], after[name]) for name in shared]
-    ended = {name: text for name, text in zip(shared, outcomes, strict=True) if text}
+    pairs = [(before[name], after[name]) for name in shared]
+    ended = {name: ends for pair in pairs for name, ends in _outcomes(*pair, parts)}
     counts = Counter(change.verdict for change in found)
     values: dict[str, Any] = {"study": study, "first": str(places[0]), "second": str(places[1])}
     values |= {"threshold": threshold, "counts": {name: counts[name] for name in VERDICTS}}
-    values |= {"changes": [_json(change) for change in found], "outcomes": ended}
+    values |= {"changes": [_json(change) for change in found]}
+    values["outcomes"] = {name: " → ".join(map(outcome_label, ends)) for name, ends in ended.items()}
     values |= {"only_in_first": [name for name in before if name not in after]}
     values |= {"only_in_second": [name for name in after if name not in before]}
-    pairs = [(before[name], after[name]) for name in shared]
     values["settings"] = clause_counts([spec_differences(*pair) for pair in pairs])
     values["machines"] = clause_counts([machine_differences(*pair) for pair in pairs])
-    is_worse = counts["worse"] or counts["different"] or any(after[name].outcome != "ok" for name in ended)
+    is_worse = counts["worse"] or counts["different"] or any(end != "ok" for _, end in ended.values())
     status = 1 if is_worse else 0 if counts["better"] or counts["equal"] or ended else 2
     shown = [change for change in found if change.verdict != "equal"]
     lines: list[str | Table] = [
@@ -102,11 +103,17 @@ def _records(kinds: Mapping[str, type[Record]], folder: Path) -> dict[str, Any]:
     return found
 
 
-def _outcomes(first: Record, second: Record) -> str:
-    """How an outcome changed; nothing where it did not."""
-    if first.outcome == second.outcome:
-        return ""
-    return f"{outcome_label(first.outcome)} → {outcome_label(second.outcome)}"
+def _outcomes(
+    first: Record, second: Record, parts: Callable[[Any], Mapping[str, str]]
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    """The outcomes that changed, of the trial or, where it succeeded twice, of its parts: before and after."""
+    if first.outcome != second.outcome:
+        yield first.trial, (first.outcome, second.outcome)
+    elif first.ok:
+        before, after = parts(first), parts(second)
+        for name in before:
+            if before[name] != after.get(name, before[name]):
+                yield f"{first.trial} {name}", (before[name], after[name])
 
 
 def _json(change: Change) -> dict[str, Any]:
@@ -133,6 +140,8 @@ def _sentences(values: dict[str, Any], trials: int) -> Iterator[str]:
             yield f"Only in {where}: {listed(names)}."
     yield from clause_lines("Settings", values["settings"], trials)
     yield from clause_lines("Machines", values["machines"], trials)
+    if values["machines"]:
+        yield "The machines differ, and may be why numbers do."
 
 
 def _table(found: Iterable[Change]) -> Table:

@@ -25,9 +25,9 @@ def single_panel(height: float = 3.1) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def panels(count: int, height: float = 2.7) -> tuple[Figure, list[Axes]]:
-    """`count` panels over the text width, two a row; a single one takes the whole width."""
-    columns = min(count, 2)
+def panels(count: int, height: float = 2.7, columns: int = 2) -> tuple[Figure, list[Axes]]:
+    """`count` panels over the text width, `columns` a row; fewer take the whole width."""
+    columns = min(count, columns)
     rows = -(-count // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height * rows + 0.5), squeeze=False)
     for panel in axes.flat[count:]:

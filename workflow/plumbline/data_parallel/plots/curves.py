@@ -25,9 +25,9 @@ def scaling(data: Data) -> Figure:
     ceiling = {1: 1.0} | {one.turns.world: one.ratio.value for one in several if one.turns.scaling == "independent"}
     handles += axes.plot(list(ceiling), list(ceiling.values()), color="black", lw=1, label="Independent processes")
     kinds = dict.fromkeys((one.turns.method, one.turns.scaling) for one in several if one.turns.method)
-    for number, (method, kind) in enumerate(kinds):
+    for number, (method, kind) in enumerate(kinds, start=1):  # in the other figures, the first colour is one process
         own = [one for one in several if (one.turns.method, one.turns.scaling) == (method, kind)]
-        places = [one.turns.world * 1.02 ** (number - len(kinds) / 2) for one in own]  # side by side
+        places = [one.turns.world * 1.02 ** (number - 1 - len(kinds) / 2) for one in own]  # side by side
         values = np.array([one.ratio.value for one in own])
         ends = np.array([[one.ratio.low for one in own], [one.ratio.high for one in own]])
         lengths = np.abs(ends - values)
@@ -100,7 +100,7 @@ def all_reduce(data: Data) -> Figure:
         handles += axes.plot(sizes, model, color=colour, lw=0.9, ls=DASHES, label=f"α–β model, {world} ranks")
     log_axis(axes, "x")
     log_axis(axes)
-    axes.set_xlabel("Bytes")
-    axes.set_ylabel("Microseconds")
+    axes.set_xlabel("Size (bytes)")
+    axes.set_ylabel("Time of an all-reduce (µs)")
     legend_below(figure, handles, columns=4)
     return figure

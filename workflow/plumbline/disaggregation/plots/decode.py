@@ -96,7 +96,8 @@ def _by_context(found: Sequence[Cell], link: str, names: Sequence[str]) -> list[
 
 
 def _name_ways(panel: Axes, link: str, names: Sequence[str]) -> None:
-    panel.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=25, ha="right")
+    panel.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=35, ha="right")
+    panel.set_xlim(-0.5, len(names) - 0.5)
     panel.grid(axis="y")
     panel.set_title(link)
 

@@ -20,11 +20,17 @@ from plumbline.disaggregation.settings import FULL
 
 EMPTY = "No workload of captured graphs has a result."
 OFFSET = 0.18
+FIRST = 3
+"""Of the colours and markers of links: those before it are contexts in the figures of decoding."""
 
 
 def workload_times(cells: Sequence[WorkloadCell]) -> Figure:
     """Time of a call over that of local, with its interval, by variant."""
-    return _by_variant([one for one in cells if one.name != CONTROL], "Time ÷ local", lambda one: one.against_local)
+    cells = [one for one in cells if one.name != CONTROL]
+    figure = _by_variant(cells, "Time ÷ local", lambda one: one.against_local)
+    for panel in figure.axes if cells else ():
+        panel.axhline(1.0, color=GREY, linestyle=DASHES, linewidth=0.8)
+    return figure
 
 
 def workload_traffic(cells: Sequence[WorkloadCell]) -> Figure:
@@ -47,12 +53,12 @@ def speedup(gains: Sequence[Speedup]) -> Figure:
         place = workloads.index(one.workload) + OFFSET * (number - (len(links) - 1) / 2)
         _point(axes, place, one.speedup, number)
         bound = one.speedup.value / one.of_bound.value
-        axes.hlines(bound, place - OFFSET / 2, place + OFFSET / 2, color=GREY, linewidth=1.5)
+        axes.hlines(bound, place - 0.4 * OFFSET, place + 0.4 * OFFSET, color=GREY, linewidth=1.5)
     axes.axhline(1.0, color=GREY, linestyle=DASHES, linewidth=0.8)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("Speed of full ÷ one worker\n(CNN: same micro-batches)")
     axes.set_xticks(range(len(workloads)), [name.replace("_", " ") for name in workloads])
-    bar = Line2D([], [], color=GREY, linewidth=1.5, label="bound, times what two at once give")
+    bar = Line2D([], [], color=GREY, linewidth=1.5, label="bound, scaled by what two processes achieve at once")
     legend_below(figure, [*_handles(links), bar])
     return figure
 
@@ -91,7 +97,8 @@ def _by_variant(cells: Sequence[WorkloadCell], label: str, value: Callable[[Work
     if not cells:
         return message_figure(EMPTY)
     links, workloads = _distinct([one.link for one in cells]), _distinct([one.workload for one in cells])
-    figure, axes = panels(len(workloads), height=3.0)
+    figure, axes = panels(len(workloads), height=3.0, columns=3)
+    axes[0].set_ylabel(label)
     for panel, workload in zip(axes, workloads, strict=True):
         own = [one for one in cells if one.workload == workload]
         names = _distinct([FULL, *(one.name for one in own)])
@@ -99,9 +106,8 @@ def _by_variant(cells: Sequence[WorkloadCell], label: str, value: Callable[[Work
             number = links.index(one.link)
             place = names.index(one.name) + OFFSET * (number - (len(links) - 1) / 2)
             _point(panel, place, value(one), number)
-        panel.set_ylabel(label)
         log_axis(panel)
-        panel.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=35, ha="right")
+        panel.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=45, ha="right")
         panel.set_xlim(-0.5, len(names) - 0.5)
         panel.grid(axis="y")
         panel.set_title(workload.replace("_", " "))
@@ -111,21 +117,20 @@ def _by_variant(cells: Sequence[WorkloadCell], label: str, value: Callable[[Work
 
 def _point(axes: Axes, place: float, ratio: Ratio, number: int) -> None:
     lengths = np.nan_to_num(np.abs([[ratio.value - ratio.low], [ratio.high - ratio.value]]))
-    marker, color = MARKERS[number % len(MARKERS)], PALETTE[number % len(PALETTE)]
+    marker, color = _style(number)
     axes.errorbar([place], [ratio.value], yerr=lengths, fmt=marker, color=color, capsize=2)
 
 
+def _style(number: int) -> tuple[str, str]:
+    """Marker and colour of a link."""
+    return MARKERS[(FIRST + number) % len(MARKERS)], PALETTE[(FIRST + number) % len(PALETTE)]
+
+
 def _handles(links: Sequence[str]) -> list[Line2D]:
+    styles = [_style(number) for number in range(len(links))]
     return [
-        Line2D(
-            [],
-            [],
-            marker=MARKERS[number % len(MARKERS)],
-            color=PALETTE[number % len(PALETTE)],
-            linestyle="",
-            label=link,
-        )
-        for number, link in enumerate(links)
+        Line2D([], [], marker=marker, color=color, linestyle="", label=link)
+        for link, (marker, color) in zip(links, styles, strict=True)
     ]
 
 

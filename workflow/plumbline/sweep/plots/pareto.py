@@ -1,6 +1,6 @@
 """The figure of two metrics against each other, and the front that no point beats in both."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -52,8 +52,12 @@ def pareto(data: Data) -> Figure:
     axes.plot(*zip(*best, strict=True), color=FRONT, lw=1, drawstyle=steps)
     for ranking, which in ((across, "x"), (upwards, "y")):
         axes.set(**{f"{which}label": f"Mean {plain(ranking.metric)} ({_better(ranking, which)} is better)"})
-    _name_front(figure, axes, data)
     named = _named(front)
+    known = points_of(data.records)
+    labels = [_label(known[point], front.shares[point], data) for point in named]
+    places = [(across.means[point].mean, upwards.means[point].mean) for point in named]
+    side, up = (1 if ranking.goal == "max" else -1 for ranking in (across, upwards))
+    name_front(figure, axes, places, labels, (side, up))
     more = f"{len(named)} of the {len(front.points)} points on the front are named."
     notes_on_top(figure, data.unranked, more if len(named) < len(front.points) else "")
     return figure
@@ -75,16 +79,15 @@ def _named(front: Front) -> list[str]:
     return front.points[:: -(-len(front.points) // MOST)]
 
 
-def _name_front(figure: Figure, axes: Axes, data: Data) -> None:
-    """Names the points of the front towards the corner of better values, where nothing is, and makes room there."""
-    front = data.front
-    assert front is not None
-    upwards, across = front.rankings
-    names = _named(front)
-    places = [(across.means[point].mean, upwards.means[point].mean) for point in names]
-    known = points_of(data.records)
-    labels = [_label(known[point], front.shares[point], data) for point in names]
-    side, up = (1 if ranking.goal == "max" else -1 for ranking in (across, upwards))
+def name_front(
+    figure: Figure,
+    axes: Axes,
+    places: Sequence[tuple[float, float]],
+    labels: Sequence[str],
+    toward: tuple[int, int],
+) -> None:
+    """Names the points of a front `toward` the corner of better values, where nothing is, and makes room there."""
+    side, up = toward
     for _ in range(PASSES):
         figure.draw_without_rendering()
         box = axes.get_window_extent().transformed(figure.dpi_scale_trans.inverted())
@@ -99,7 +102,7 @@ def _name_front(figure: Figure, axes: Axes, data: Data) -> None:
             last = max(y, last + 1.35 * LABEL_POINTS / height)
         _extend(axes, "y", up, last - (1 if up > 0 else 0) + LABEL_POINTS / height)
     figure.draw_without_rendering()
-    notes = label_front(axes, places, labels, (side, up))
+    notes = label_front(axes, places, labels, toward)
     for note in notes:
         note.set_parse_math(False)
 
@@ -114,9 +117,13 @@ def _extend(axes: Axes, which: str, side: int, share: float) -> None:
     axes.set(**{f"{which}lim": axis.get_transform().inverted().transform(ends)})
 
 
+def shortened(text: str) -> str:
+    """A point's name, cut where it is too long for a figure."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
 def _label(parameters: Mapping[str, Any], share: float, data: Data) -> str:
     """The parameters that vary, and how often the point is on the front."""
     varying = {name: parameters[name] for name in data.parameters} or parameters
-    text = point_label(varying)
-    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    text = shortened(point_label(varying))
     return text if share != share else f"{text} · {100 * share:.0f}%"

@@ -8,6 +8,7 @@ from plumbline.core.present.panels import notes_on_top, panels, single_panel
 from plumbline.core.present.plotting import GREY, PALETTE, WIDTH, message_figure
 from plumbline.sweep.plots.axes import CATEGORIES, label, places, plain
 from plumbline.sweep.plots.data import Data
+from plumbline.sweep.plots.pareto import name_front, shortened
 
 BEST, OTHER = PALETTE[0], PALETTE[1]
 MOST = 30
@@ -76,21 +77,12 @@ def cost(data: Data) -> Figure:
         axes.plot(seconds[point], mean, "o", color=color, ms=4)
     places = [(seconds[point], data.ranking.means[point].mean) for point in front]
     axes.plot(*zip(*places, strict=True), color=BEST, marker="D", drawstyle="steps-post", lw=1)
-    for point, place in zip(front, places, strict=True):
-        axes.annotate(
-            plain(data.ranking.labels[point]),
-            place,
-            xytext=(4, -3),
-            textcoords="offset points",
-            va="top",
-            fontsize=6.5,
-        )
-    axes.margins(x=0.25)
     axes.set(
         xlabel=f"Seconds per trial (mean over seeds{', all budgets together' if data.budget else ''})",
         ylabel=f"Mean {data.ranking.metric}",
     )
     notes_on_top(figure, data.unranked)
+    name_front(figure, axes, places, [shortened(data.ranking.labels[point]) for point in front], (-1, sign))
     return figure
 
 
