@@ -1,8 +1,12 @@
-"""Runs the benchmarks, all or those named: `make bench`, `python -m tests.benchmarks features zoo`."""
+"""Runs the benchmarks, all or those named: `make bench`, `python -m tests.benchmarks features zoo`.
+
+What follows the names and begins with - goes to each: `python -m tests.benchmarks overhead --one-core`.
+"""
 
 import os
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 from plumbline.core.files import read_json, write_json
@@ -17,7 +21,8 @@ MORE = {"zoo": ["--full"]}
 def main() -> None:
     """Each benchmark runs in a process of its own, on one thread, and writes results/benchmarks/<name>.json."""
     known = {path.stem.removeprefix("bench_"): path for path in sorted(FOLDER.glob("bench_*.py"))}
-    chosen = sys.argv[1:] or list(known)
+    names = list(takewhile(lambda argument: not argument.startswith("-"), sys.argv[1:]))
+    chosen, options = names or list(known), sys.argv[1 + len(names) :]
     if unknown := set(chosen) - known.keys():
         sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -27,7 +32,7 @@ def main() -> None:
         print(f"== {name}", flush=True)
         output = RESULTS / f"{name}.json"
         machine = describe_machine()  # as it is before the benchmark loads it
-        command = [sys.executable, str(known[name]), "--output", str(output), *MORE.get(name, [])]
+        command = [sys.executable, str(known[name]), "--output", str(output), *MORE.get(name, []), *options]
         if subprocess.run(command, env=environment, check=False).returncode:
             failed.append(name)
         else:

@@ -11,7 +11,7 @@ from data_parallel.small import HEAD, HERE, MODEL, TRAINING, build_tokens
 from plumbline.core.errors import UserError
 from plumbline.core.run.processes import oom_kill_count
 from plumbline.data_parallel.comparison import ComparisonSpec, comparison
-from plumbline.data_parallel.ranks.board import host_number, read
+from plumbline.data_parallel.ranks.board import State, host_number, read
 from plumbline.data_parallel.ranks.launch import AGENT, run_ranks
 from plumbline.data_parallel.ranks.room import node_count
 from plumbline.data_parallel.ranks.rounds import together
@@ -72,8 +72,8 @@ def launched(tmp_path, monkeypatch):
     """Runs three launches of `launched` on two ranks; what rank 0 answers."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE.parent), str(HERE.parents[1] / "workflow")]))
 
-    def run(leaves: list[int] | None = None):
-        request = {"device": "cpu", "launches": 3, "leaves": leaves}
+    def run(leaves: list[int] | None = None, signalled: str = ""):
+        request = {"device": "cpu", "launches": 3, "leaves": leaves, "signalled": signalled}
         return run_ranks("data_parallel.launched", request, world=2, folder=tmp_path / "board", timeout=60)
 
     return run
@@ -89,6 +89,13 @@ def test_each_launch_is_a_new_process_of_ranks_that_are_started_once(launched):
 def test_a_rank_that_leaves_in_a_later_launch_is_named(launched):
     with pytest.raises(UserError, match=r"rank 1 .* ended in step 0 without a word"):
         launched(leaves=[1, 1])
+
+
+@pytest.mark.parametrize("moment", ["while the ranks agree", "after they have agreed for the last time"])
+def test_a_signal_to_one_rank_at_any_moment_stops_all(launched, tmp_path, moment):
+    with pytest.raises(KeyboardInterrupt):
+        launched(signalled=moment)
+    assert [one.state for one in read(tmp_path / "board", 2)] == [State.INTERRUPTED] * 2
 
 
 def test_one_process_in_a_job_of_two_nodes_uses_one(monkeypatch):

@@ -1,10 +1,12 @@
 """A model on a worker generates the tokens that transformers' `generate` gives here."""
 
+import multiprocessing
 import signal
 import socket
 import struct
 import threading
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -13,8 +15,11 @@ import transformers
 from disaggregation.runtime.pairs import SECRET
 from disaggregation.runtime.workers import CONFIGS, GPT2, forked_worker
 from plumbline.core.errors import UserError
+from plumbline.disaggregation.runtime import client as client_module
+from plumbline.disaggregation.runtime.asked import seeded
 from plumbline.disaggregation.runtime.client import connect
 from plumbline.disaggregation.runtime.generation import MODES, Request, WorkerLostError, _prefill
+from plumbline.disaggregation.runtime.models import weights
 from plumbline.disaggregation.runtime.models.sampling import Sampling
 from plumbline.disaggregation.runtime.models.session import Session
 from plumbline.disaggregation.runtime.models.weights import Held, RefusedError, Store, build, held_bytes, skeleton
@@ -25,11 +30,12 @@ from plumbline.disaggregation.runtime.transport.protocol import (
     MOST_ROWS,
     NO_PHASE,
     SHIPS_STATE,
+    Limits,
     Op,
     Reply,
     json_bytes,
 )
-from plumbline.disaggregation.runtime.transport.remote import ClosedError, RequestRefusedError
+from plumbline.disaggregation.runtime.transport.remote import ClosedError, Remote, RequestRefusedError
 
 PROMPT = torch.tensor([[5, 17, 3, 42, 8], [9, 9, 30, 1, 77]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
@@ -531,6 +537,35 @@ def test_with_lineage_a_client_is_of_the_first_worker_that_answers_and_says_so(k
     assert record.getMessage().endswith(f"continuing with worker {address}")
     with pytest.raises(UserError, match=f"worker {dead}: cannot be reached"):
         connect([dead, address], key)
+
+
+@pytest.fixture
+def busy(monkeypatch):
+    """A worker that builds a model for another client, and what lets it finish."""
+    begins, may_end, build = multiprocessing.Event(), multiprocessing.Event(), weights.build
+    monkeypatch.setattr(weights, "build", lambda *asked: begins.set() or (may_end.wait() and build(*asked)))
+    with forked_worker() as worker:
+        other = Remote(worker.address, SECRET)
+        other.wire.send(Op.LOAD, body=json_bytes(seeded(GPT2, "float32", 7)))
+        assert begins.wait(60)
+        yield worker, may_end
+
+
+def test_a_worker_that_is_busy_for_longer_than_a_peer_may_stall_is_waited_for(busy, key, monkeypatch):
+    worker, may_end = busy
+    monkeypatch.setattr(client_module, "Limits", partial(Limits, stall_seconds=0.2))
+    threading.Timer(1.0, may_end.set).start()
+    with connect(worker.address, key) as client:
+        assert client.remote.stats()["connections"] == 2
+
+
+def test_with_lineage_a_client_goes_on_to_the_next_worker_while_the_first_is_busy(busy, key, address, monkeypatch):
+    worker, _ = busy
+    monkeypatch.setattr(client_module, "Limits", partial(Limits, stall_seconds=0.2))
+    began = time.monotonic()
+    with connect([worker.address, address], key, recover="lineage", reply_seconds=20.0) as client:
+        assert client.remote.address == address
+    assert time.monotonic() - began < 15
 
 
 def test_when_no_worker_answers_each_is_named_with_its_reason(key):

@@ -554,11 +554,12 @@ def test_no_worker_at_an_address_is_one_line_with_the_command():
         Remote("127.0.0.1:9", SECRET)
 
 
-def test_a_silent_worker_is_given_up():
+@pytest.mark.parametrize("waits", [{"reply_seconds": 0.2}, {"hello_seconds": 0.2}])
+def test_a_silent_worker_is_given_up(waits):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(UserError, match=r"the peer has been silent for 0\.2 s"):
-            Remote(address, SECRET, Limits(stall_seconds=0.2))
+        with pytest.raises(UserError, match=rf"worker {address}: the peer has been silent for 0\.2 s"):
+            Remote(address, SECRET, **waits)
 
 
 def test_gone_peers_are_no_refusals(served):

@@ -1,8 +1,5 @@
 """Demands count what a plan moves and computes, and the cost model's choice of a place follows from them."""
 
-import re
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,9 +9,7 @@ from plumbline.disaggregation.runtime.planning.cost_model import HERE, CostModel
 from plumbline.disaggregation.runtime.planning.demands import demands
 from plumbline.disaggregation.runtime.planning.placement import placed
 from plumbline.disaggregation.runtime.planning.schedule import Policy, here, schedule
-from plumbline.disaggregation.settings import MICRO, DisaggregationSettings
 
-README = Path(__file__).parents[4] / "workflow" / "plumbline" / "disaggregation" / "README.md"
 FRAME_BYTES = 512
 """The most that headers, descriptions, MACs and padding of one call take in these programs."""
 TOKENS = {"tokens": torch.arange(20).reshape(4, 5) % 11}
@@ -136,17 +131,3 @@ def test_a_place_on_a_link_that_was_not_calibrated_is_refused():
     program, _, _ = layers()
     with pytest.raises(UserError, match="has no link 1gbit; it has near, far"):
         placed(program, Policy.of("cost_placement"), costs(), "1gbit")
-
-
-def test_the_readme_places_a_graph_with_the_calibration_that_a_default_run_writes(tmp_path, monkeypatch):
-    snippets = re.findall(r"^```python\n(.*?)^```", README.read_text(), flags=re.DOTALL | re.MULTILINE)
-    (snippet,) = (one for one in snippets if "placed(" in one)
-    links = DisaggregationSettings().workloads[MICRO]
-    calibration = tmp_path / "results" / "disaggregation" / "calibration.json"
-    calibration.parent.mkdir(parents=True)
-    costs().model_copy(update={"links": dict.fromkeys(links, costs().links["near"])}).write(calibration)
-    monkeypatch.chdir(tmp_path)
-    program, _, _ = captured(Layers(), {"image": torch.randn(16, 8)}, ("scores",), ("scores",), (16, 1))
-    names = {"program": program, "Path": Path, "Policy": Policy}
-    exec(snippet.partition("deployment.")[0], names)  # running it is the part of the page's own test
-    assert names["plan"].calls

@@ -15,6 +15,7 @@ from plumbline.disaggregation.runtime.serving.connection import Bounds, Connecti
 from plumbline.disaggregation.runtime.serving.hosted import TOKEN_BYTES, Hosted
 from plumbline.disaggregation.runtime.serving.peers import Peers
 from plumbline.disaggregation.runtime.transport.protocol import Limits, Op
+from plumbline.disaggregation.runtime.transport.remote import Remote, RequestRefusedError
 from plumbline.disaggregation.runtime.transport.wire import Frame
 
 
@@ -56,3 +57,12 @@ def test_a_client_is_told_of_the_loss_if_it_is_still_there(is_there):
         assert hosted.peer is None
         if is_there:
             assert f"fault: peer {other.address}: ".encode() in client.recv(1000)
+
+
+def test_a_worker_gives_up_a_silent_peer_before_its_clients_give_it_up():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        peer = f"127.0.0.1:{silent.getsockname()[1]}"
+        with forked_worker(bounds=Bounds(peers=(peer,)), stall_seconds=0.2) as worker:
+            remote = Remote(worker.address, SECRET, reply_seconds=20.0)
+            with pytest.raises(RequestRefusedError, match=rf"PEER: worker {peer}: .* silent for 0\.2 s"):
+                remote.ask(Op.PEER, body=bytes(TOKEN_BYTES) + peer.encode())

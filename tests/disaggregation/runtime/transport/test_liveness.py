@@ -11,6 +11,7 @@ import torch
 from disaggregation.runtime.hosts import another_host
 from disaggregation.runtime.pairs import SECRET, tcp_pair
 from disaggregation.runtime.some_graphs import Layers, captured
+from plumbline.core.errors import UserError
 from plumbline.disaggregation.runtime.deployment import Deployment
 from plumbline.disaggregation.runtime.models.weights import Store
 from plumbline.disaggregation.runtime.planning.schedule import Policy, schedule
@@ -100,6 +101,15 @@ def test_a_client_is_told_when_the_machine_of_its_other_worker_is_gone(host):
             first.answer(Op.EXEC)
         first.close()
         second.close()
+
+
+def test_a_worker_whose_machine_is_gone_before_it_answers_is_named(host):
+    listening = host.listening()
+    address = "{}:{}".format(*listening.getsockname())
+    socket.create_connection(listening.getsockname()).close()  # the first packets over a new cable take long
+    threading.Timer(0.5, host.pull_the_cable).start()
+    with pytest.raises(UserError, match=f"worker {address}: {GONE}"):
+        Remote(address, SECRET, Limits(stall_seconds=0.5), reply_seconds=LONG)
 
 
 def test_a_call_of_a_graph_ends_when_the_machine_that_runs_it_is_gone(host):

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -37,6 +37,8 @@ LOST = (
     "Timed out",
     "Connection refused",
 )
+ASKED = 3
+"""Exit status of a launch that a signal asked to stop after its ranks had last agreed: the next one stops."""
 UNMET = "connectFullMesh failed"
 """Of gloo, when ranks begin: each tells the others its address, a loopback where that is what its host's name means."""
 
@@ -58,7 +60,8 @@ class Rank:
     """A group on the CPU, for small things: who stops, what ranks tell each other."""
     launch: int = 0
     """How many launches came before."""
-    asked_to_stop: bool = field(default=False)
+    asked_to_stop: bool = False
+    """Whether a signal asked this rank, or in a launch before this one; the others know once they agree."""
 
     def answer(self, value: Any) -> None:
         """Hands a JSON value to the process that started the ranks; of rank 0 alone."""
@@ -91,10 +94,13 @@ class Rank:
         return wait
 
     def is_asked_to_stop(self, group: dist.ProcessGroup | None = None) -> bool:
-        """Whether a signal asked any rank to stop; all ranks of `group`, one on the CPU, call it at the same points."""
+        """Whether a signal asked any rank to stop; all ranks of `group`, one on the CPU, call it at the same points.
+
+        The answer is the same on each: a signal that comes while they agree counts the next time.
+        """
         (asked,) = self.agreeing(self.asked_to_stop, group=group)()
         self.asked_to_stop |= bool(asked)
-        return self.asked_to_stop
+        return bool(asked)
 
     def is_asked_alone(self) -> bool:
         """Whether a signal asked this rank to stop."""
@@ -109,7 +115,7 @@ class Rank:
 def main(work: Callable[[Rank, Any], object]) -> NoReturn:
     """Calls `work` with this process's place and the request; ends the process. The argument is the ranks' folder."""
     slot = _begun()
-    _end(0 if _worked(slot, work, lambda found: True) else 1)
+    _end(_worked(slot, work, lambda found: True))
 
 
 def main_of_launches(work: Callable[[Rank, Any], bool]) -> NoReturn:
@@ -120,17 +126,18 @@ def main_of_launches(work: Callable[[Rank, Any], bool]) -> NoReturn:
     """
     slot, own = _begun(), os.getpid()
     gc.freeze()  # a fork copies no pages only to collect what was imported
-    launch = -1
+    launch, status = -1, 0
     while True:
         launch += 1
         child = os.fork()
         if child == 0:
             _die_with(own)
             shift_memory()
-            _end(0 if _worked(slot, work, lambda wants_another: not wants_another, launch) else 1)
+            _end(_worked(slot, work, lambda wants_another: not wants_another, launch, asked=status == ASKED))
         with _handing_on_to(child):
-            _, status = os.waitpid(child, 0)
-        if slot.take_over() not in (State.STARTING, State.RUNNING) or status:
+            _, waited = os.waitpid(child, 0)
+        status = os.waitstatus_to_exitcode(waited)
+        if slot.take_over() not in (State.STARTING, State.RUNNING) or status not in (0, ASKED):
             _end(int(status != 0))
 
 
@@ -149,26 +156,37 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _worked(slot: Slot, work: Callable[[Rank, Any], Any], is_last: Callable[[Any], bool], launch: int = 0) -> bool:
-    """Calls `work` and says on the board how it ended: done if what it returned `is_last`. False: with an error."""
+def _worked(
+    slot: Slot,
+    work: Callable[[Rank, Any], Any],
+    is_last: Callable[[Any], bool],
+    launch: int = 0,
+    *,
+    asked: bool = False,
+) -> int:
+    """Calls `work` and says on the board how it ended: done if what it returned `is_last`. Returns the exit status.
+
+    A launch that is not the last says nothing, and ends with `ASKED` if a signal came after its ranks had agreed: the
+    others go on to the next one, and wait there for this rank. asked: whether the one before ended so.
+    """
     try:
         with memory_errors():
             request = read_json(slot.folder / REQUEST)
             rank = _joined(slot, request, launch)
+            rank.asked_to_stop = asked
             signal.signal(signal.SIGTERM, _asking(rank))
             signal.signal(signal.SIGINT, _asking(rank))
             found = work(rank, request)
-        if rank.asked_to_stop:
-            slot.set(State.INTERRUPTED)
-        elif is_last(found):
-            slot.set(State.DONE)
+        if not is_last(found):
+            return ASKED if rank.asked_to_stop else 0
+        slot.set(State.INTERRUPTED if rank.asked_to_stop else State.DONE)
     except StopAskedError:
         slot.set(State.INTERRUPTED)
     except Exception as error:  # noqa: BLE001  whatever it is, the watcher must hear of it
         traceback.print_exc()
         slot.fail(**_described(error))
-        return False
-    return True
+        return 1
+    return 0
 
 
 def _end(status: int) -> NoReturn:

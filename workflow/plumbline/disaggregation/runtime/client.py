@@ -51,7 +51,9 @@ def connect(
     recover: with `lineage`, the client is of the first worker that answers, and a generation whose worker is lost goes
     on at whichever address answers within `recover_seconds`: its inputs are replayed there, and the tokens so far must
     come out again. spin_seconds: how long a read tries again before it sleeps. reply_seconds: how long a worker may
-    take for an answer. Raises UserError when the worker cannot be reached or refuses; with `lineage`, when none does.
+    take for an answer, the first one too, as it may be building a model for another client; `lineage` goes on to the
+    next address after 10 s instead. Raises UserError when the worker cannot be reached, does not answer or refuses;
+    with `lineage`, when none answers.
     """
     named = [addresses] if isinstance(addresses, str) else list(addresses)
     if not named:
@@ -62,7 +64,12 @@ def connect(
         parse_address(address)
     limits = Limits(spin_seconds=spin_seconds)
     secret = read_key(Path(key_file))
-    return Client(named, lambda address: Remote(address, secret, limits, reply_seconds), recover, recover_seconds)
+    hello_seconds = limits.stall_seconds if recover == "lineage" else reply_seconds
+
+    def opened(address: str) -> Remote:
+        return Remote(address, secret, limits, reply_seconds, hello_seconds)
+
+    return Client(named, opened, recover, recover_seconds)
 
 
 class Client:

@@ -44,7 +44,8 @@ class Peers:
         if hosted.peer is not None:
             raise RefusedError("PEER: the connection has a peer already")
         try:
-            hosted.peer = Remote(address, self._secret, self._limits)
+            # all sessions here wait meanwhile, and two workers that connect to each other would wait for each other
+            hosted.peer = Remote(address, self._secret, self._limits, self._limits.stall_seconds)
         except UserError as error:
             raise RefusedError(f"PEER: {error}") from None
         hosted.peer_inbox = inbox

@@ -17,13 +17,16 @@ from plumbline.disaggregation.runtime.transport.protocol import (
 from plumbline.disaggregation.runtime.transport.wire import Frame, VersionError, Wire
 
 
-def greet(wire: Wire, secret: bytes) -> None:
-    """The client's side, which waits for the answer. Raises WireError when the worker refuses, or has another key."""
+def greet(wire: Wire, secret: bytes, seconds: float) -> None:
+    """The client's side, which waits for the answer, for `seconds` at most: the worker may be computing.
+
+    Raises WireError when the worker refuses, or has another key, and PeerGoneError when it is gone or does not answer.
+    """
     nonce = new_nonce()
     wire.use_keys(hello_key(secret), answer_key(secret, nonce))
-    wire.send_all(Op.HELLO, body=nonce, seconds=wire.limits.stall_seconds)
+    wire.send_all(Op.HELLO, body=nonce, seconds=seconds)
     try:
-        answer = wire.receive(wire.limits.stall_seconds)
+        answer = wire.receive(seconds)
     except (VersionError, PeerGoneError):
         raise
     except WireError as error:

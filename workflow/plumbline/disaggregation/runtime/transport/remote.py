@@ -26,8 +26,16 @@ class ClosedError(UserError):
 class Remote:
     """A connection to the worker at `address`, HOST:PORT."""
 
-    def __init__(self, address: str, secret: bytes, limits: Limits | None = None, reply_seconds: float = 300.0) -> None:
-        """reply_seconds: how long a worker may compute before it counts as lost.
+    def __init__(
+        self,
+        address: str,
+        secret: bytes,
+        limits: Limits | None = None,
+        reply_seconds: float = 300.0,
+        hello_seconds: float | None = None,
+    ) -> None:
+        """reply_seconds: how long a worker may compute before it counts as lost. hello_seconds: the same of its first
+        answer; None: as long, because it may be building a model for another client.
 
         Raises UserError when it cannot be reached, holds another key, or speaks another version.
         """
@@ -43,7 +51,7 @@ class Remote:
             ) from None
         self.wire = Wire(connection, limits or Limits())
         try:
-            greet(self.wire, secret)
+            greet(self.wire, secret, reply_seconds if hello_seconds is None else hello_seconds)
             self.stats()  # a frame under this connection's key: the worker knows now that this side holds the secret
         except WireError as error:
             self.cut_off()
