@@ -79,9 +79,18 @@ def test_the_findings_say_what_the_round_trip_measured_against_itself_gives():
     assert any("round trip against itself (A/A) takes 1.20 [" in one for one in costs_told(found))
 
 
+@pytest.mark.parametrize(("slowed", "said"), [(1.0, "met"), (1.5, "met, though not significantly"), (6.0, "missed")])
+def test_the_rank_correlation_has_an_interval_and_a_target_inside_it_is_not_met_or_missed_significantly(slowed, said):
+    found = judged(blocks(norm=slowed))
+    first = scores(found)[0]
+    told = next(costs_told(found))
+    assert f"rank correlation of {first.spearman:.3f} [{first.spearman_low:.3f}, {first.spearman_high:.3f}]" in told
+    assert f"(target: at least 0.95; {said})" in told
+
+
 def test_a_sentence_has_no_interval_where_one_program_gives_none():
     (told,) = (one for one in costs_told(judged([*blocks(), pipeline_block(0)])) if "vision_cnn" in one)
-    assert re.search(r"mean error \d+\.\d%, rank", told), told
+    assert re.search(r"mean error \d+\.\d%, rank correlation [−\d.]+;", told), told
 
 
 def test_the_program_that_is_furthest_off_is_said_to_be_predicted_too_fast_or_too_slow_without_a_cause():
