@@ -9,6 +9,7 @@ from scipy import stats
 from plumbline.core.statistics.bootstrap import (
     bootstrap_interval,
     clustered_interval,
+    clustered_rank_interval,
     percentile_interval,
     ratio_interval,
     resampled_means,
@@ -131,3 +132,29 @@ def test_clustered_interval_holds_the_true_mean_about_as_often_as_it_says() -> N
 def test_samples_without_a_group_are_refused() -> None:
     with pytest.raises(ValueError, match="one length"):
         clustered_interval([1.0, 2.0, 3.0], [0, 1])
+
+
+def test_rank_interval_agrees_with_scipys_paired_bca() -> None:
+    rng = np.random.default_rng(8)
+    first = rng.normal(size=30).round(1)
+    second = first + rng.normal(size=30).round(1)
+
+    def spearman(one: np.ndarray, two: np.ndarray) -> float:
+        return float(stats.spearmanr(one, two).statistic)
+
+    theirs = stats.bootstrap((first, second), spearman, paired=True, vectorized=False, n_resamples=4000, rng=rng)
+    width = theirs.confidence_interval.high - theirs.confidence_interval.low
+    found = clustered_rank_interval(first, second, np.arange(30))
+    assert found == pytest.approx(tuple(theirs.confidence_interval), abs=0.06 * width)
+
+
+def test_copies_of_a_pair_in_its_group_do_not_narrow_the_rank_interval() -> None:
+    first, second = np.random.default_rng(9).normal(size=(2, 12))
+    groups = np.repeat(np.arange(12), 5)
+    found = clustered_rank_interval(first[groups], second[groups], groups)
+    assert found == pytest.approx(clustered_rank_interval(first, second, np.arange(12)), rel=1e-9)
+
+
+def test_rank_interval_is_missing_for_one_group_and_where_one_draw_has_equal_values_only() -> None:
+    for groups in ([0, 0, 0, 0], [0, 1, 2, 3]):
+        assert all(math.isnan(end) for end in clustered_rank_interval([1, 2, 3, 4], [1, 3, 2, 4], groups))

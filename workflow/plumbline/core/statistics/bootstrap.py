@@ -68,6 +68,42 @@ def clustered_interval(samples: ArrayLike, groups: ArrayLike, *, seed: int = 0) 
     return ratio_interval(np.bincount(group_of_sample, weights=values), np.bincount(group_of_sample), seed=seed)
 
 
+def clustered_rank_interval(
+    first: ArrayLike, second: ArrayLike, groups: ArrayLike, *, seed: int = 0
+) -> tuple[float, float]:
+    """The BCa 95% interval of Spearman's rank correlation of two series (n,), with `groups` (n,) resampled as above.
+
+    A sample that is drawn twice is two, which share a rank. NaN for a single group, or when one draw has equal values
+    only. Raises ValueError for unequal lengths.
+    """
+    series = paired(first, second)
+    _, group_of_sample = np.unique(np.asarray(groups), return_inverse=True)
+    paired(first, group_of_sample)
+    count = int(group_of_sample.max()) + 1
+
+    def correlations(drawn: Array) -> Array:
+        """drawn: how often each group is, (B, count). Returns (B,)."""
+        times = drawn[:, group_of_sample]
+        one, two = (np.sqrt(times) * _deviations(values, times) for values in series)
+        with np.errstate(invalid="ignore"):
+            return np.asarray((one * two).sum(-1) / np.sqrt((one**2).sum(-1) * (two**2).sum(-1)))
+
+    each = np.ones((1, count))
+    replicates = correlations(np.rint(count * _weights(count, seed, RESAMPLES).T))
+    left_out = correlations(each - np.eye(count))
+    if not (np.isfinite(replicates).all() and np.isfinite(left_out).all()):
+        return float("nan"), float("nan")
+    low, high = _bca(correlations(each)[0], replicates, left_out, CONFIDENCE)
+    return float(low), float(high)
+
+
+def _deviations(values: Array, times: Array) -> Array:
+    """Of the midranks of values (n,), each of which there is `times` (B, n), from their mean: (B, n)."""
+    _, place = np.unique(values, return_inverse=True)
+    equal = times @ np.eye(place.max() + 1)[place]
+    return np.asarray((equal.cumsum(-1) - equal / 2)[:, place] - times.sum(-1, keepdims=True) / 2)
+
+
 def resampled_means(samples: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Array:
     """Means of bootstrap resamples along the last axis: (..., n) -> (..., resamples).
 

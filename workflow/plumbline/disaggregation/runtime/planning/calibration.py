@@ -1,7 +1,8 @@
 """Calibration: the costs with which the cost model comes nearest to what was measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +35,10 @@ class Observation:
     seconds: float
 
 
-def calibrated(observed: Sequence[Observation]) -> CostModel:
+def calibrated(observed: Sequence[Observation], factors: Mapping[str, float] = MappingProxyType({})) -> CostModel:
     """The costs of the least squared log error over all observations: a relative error, the same up and down.
 
+    factors: the model's `operation_factors`, which were measured by themselves.
     Searched in the costs' logarithms, so that each is above 0 (Levenberg-Marquardt's successor in scipy, trust region
     reflective, Branch, Coleman & Li 1999). Raises ValueError without observations.
     """
@@ -48,15 +50,15 @@ def calibrated(observed: Sequence[Observation]) -> CostModel:
     measured = np.log([one.seconds for one in observed])
 
     def errors(logs: Array) -> Array:
-        model = _model(np.exp(logs), links)
+        model = _model(np.exp(logs), links, factors)
         return np.log([model.seconds(one.calls, one.work, one.link) for one in observed]) - measured
 
     start = np.log([*START.values(), *(value for _ in links for value in LINK_START.values())])
     found = least_squares(errors, start, loss="soft_l1", f_scale=OUTLIER, ftol=1e-6, xtol=1e-6)
-    return _model(np.exp(found.x), links)
+    return _model(np.exp(found.x), links, factors)
 
 
-def _model(values: Array, links: Sequence[str]) -> CostModel:
+def _model(values: Array, links: Sequence[str], factors: Mapping[str, float]) -> CostModel:
     """The model with these costs: those of START, then those of each link."""
     own = dict(zip(START, map(float, values), strict=False))
     pairs = values[len(START) :].reshape(-1, len(LINK_START))
@@ -64,4 +66,4 @@ def _model(values: Array, links: Sequence[str]) -> CostModel:
         link: LinkCosts(**dict(zip(LINK_START, map(float, pair), strict=True)))
         for link, pair in zip(links, pairs, strict=True)
     }
-    return CostModel(links=costs, **own)  # type: ignore[arg-type]
+    return CostModel(links=costs, operation_factors=dict(factors), **own)  # type: ignore[arg-type]
