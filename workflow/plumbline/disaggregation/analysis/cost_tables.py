@@ -136,8 +136,8 @@ def costs_told(found: Judged | None) -> Iterator[str]:
     )
     yield (
         f"Where the model that knows nothing of the family places a program, it takes {100 * first.regret:.1f}% longer"
-        f" than at the best measured place ({regret}; worst case {100 * first.worst_regret:.0f}%). Always running in the"
-        f" client's process takes {100 * first.here_regret:.1f}% longer than the best place, always running on one"
+        f" than at the best measured place ({regret}; worst case {100 * first.worst_regret:.0f}%). Always running in"
+        f" the client's process takes {100 * first.here_regret:.1f}% longer than the best place, always running on one"
         f" worker {100 * first.worker_regret:.0f}%."
     )
     micro = [one for one in found.predictions if one.workload == MICRO]
