@@ -120,7 +120,7 @@ def in_turns(
     """Every arm as a record has it, the first beside its second copy, and whether the time sufficed.
 
     warms: whether the processes at work are warmed before every turn. A process whose turn follows another's starts
-    with cold caches, which costs up to a millisecond.
+    with cold caches.
     """
     traffic = {name: arm.traffic() for name, arm in arms.items()}  # warms up, too
     first, *others = [

@@ -138,7 +138,7 @@ class Limits:
     """How long a read tries again and again before it sleeps. Saves the time that waking takes, and costs a core."""
     stream_seconds: float = 0.033
     """How long after a frame of a stream its next tokens may wait for each other, to go in one frame; 0: each goes at
-    once. 33 ms are 30 frames a second; sending a token takes 55 µs of a step of 1.3 ms (README)."""
+    once. 33 ms are 30 frames a second."""
 
 
 class WireError(Exception):
