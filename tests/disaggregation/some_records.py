@@ -101,13 +101,13 @@ OPERATIONS = {
 """FLOPs, bytes and how many."""
 
 
-def micro_block(number: int, link: str = "loopback", costs: CostModel = COSTS, **slowed: float) -> WorkloadRecord:
-    """A block of the micro workload that takes what `costs` says; slowed: family -> how many times as long."""
+def micro_block(number: int, link: str = "loopback", **slowed: float) -> WorkloadRecord:
+    """A block of the micro workload that takes what COSTS says; slowed: family -> how many times as long."""
     draw = np.random.default_rng(number)
     demands, arms = Demands(), []
 
     def add(name: str, calls: list[CallDemand], factor: float = 1.0) -> None:
-        seconds = factor * costs.seconds(calls, demands.work, link) * draw.normal(1, 0.002, ROUNDS)
+        seconds = factor * COSTS.seconds(calls, demands.work, link) * draw.normal(1, 0.002, ROUNDS)
         demands.plans[name] = calls
         kind = "variant" if "/" in name or name == "control" else "probe"
         arms.append({"name": name, "kind": kind, "seconds": list(seconds), "bytes": None, "round_trips": None})
@@ -117,13 +117,10 @@ def micro_block(number: int, link: str = "loopback", costs: CostModel = COSTS, *
     del demands.plans["control"]  # nothing more to predict
     add("serialise_1048576", [CallDemand(worker=HERE, sent_bytes=1 << 20)])
     for family in ("matmul", "conv", "norm"):
-        name = f"aten.{family}.default"
-        seconds = [costs.operation_seconds * costs.operation_factors.get(name, 1)] * ROUNDS
-        arms.append({"name": f"fixed_{name}", "kind": "probe", "seconds": seconds, "bytes": None, "round_trips": None})
         for size, (flops, moved, count) in OPERATIONS.items():
             whole, half, program = f"{family}_{size}", f"{family}_{size}_half", f"{family}_{size}"
-            demands.work[whole] = Work(operations={name: count}, parts=[(flops, moved, count)])
-            demands.work[half] = Work(operations={name: count}, parts=[(flops / 2, moved / 2, count)])
+            demands.work[whole] = Work(operations=count, parts=[(flops, moved, count)])
+            demands.work[half] = Work(operations=count, parts=[(flops / 2, moved / 2, count)])
             one = CallDemand(worker=0, work=whole, sent_bytes=moved / 8, returned_bytes=16)
             parts = [CallDemand(worker=worker, work=half, sent_bytes=moved / 16) for worker in (0, 1)]
             factor = slowed.get(family, 1.0)

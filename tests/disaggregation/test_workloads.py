@@ -114,20 +114,17 @@ def test_every_operation_of_the_micro_workload_gives_the_local_outputs_wherever_
     (record,) = measured(tmp_path, graphs, "microbenchmark", seconds=1e-3, min_rounds=4, baselines=["rpc"])
     assert record.ok, record.message
     assert {len(arm.seconds) for arm in record.arms} == {4}
-    operations = ("matmul", "linear", "conv2d", "scaled_dot_product_attention", "layer_norm")
-    fixed = {f"fixed_aten.{name}.default" for name in operations}
-    probes = {"round_trip", "serialise_65536", "serialise_1048576", *fixed}
-    assert {arm.name for arm in record.arms if arm.kind == "probe"} == probes
+    assert {arm.name for arm in record.arms if arm.kind == "probe"} == {
+        "round_trip",
+        "serialise_65536",
+        "serialise_1048576",
+    }
     cost = {arm.name: arm.bytes for arm in record.arms}
     programs = {f"{family}_8x{times}" for family in FAMILIES for times in (1, 2)}
     places = ("local", "capture_only", "full", "split", "remote", "no_semantics", "rpc")
-    assert set(cost) == {f"{program}/{place}" for program in programs for place in places} | probes | {"control"}
-    assert set(record.costs.plans) == {
-        name for name in set(cost) - fixed if not name.endswith(("/local", "/rpc", "control"))
-    }
-    seconds = {arm.name: min(arm.seconds) for arm in record.arms}
-    for name, family in zip(operations, FAMILIES, strict=True):
-        assert 0 < seconds[f"fixed_aten.{name}.default"] < seconds[f"{family}_8x1/capture_only"]
+    probes = {"round_trip", "control", "serialise_65536", "serialise_1048576"}
+    assert set(cost) == {f"{program}/{place}" for program in programs for place in places} | probes
+    assert set(record.costs.plans) == {name for name in cost if not name.endswith(("/local", "/rpc", "control"))}
     for program in programs:
         assert cost[f"{program}/local"] is cost[f"{program}/capture_only"] is None
         assert cost[f"{program}/full"] < cost[f"{program}/remote"] <= cost[f"{program}/no_semantics"]

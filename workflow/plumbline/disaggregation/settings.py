@@ -83,8 +83,8 @@ WorkloadName = Literal["llm_prefill", "vision_cnn", "multimodal_vqa", "microbenc
 MICRO: WorkloadName = "microbenchmark"
 SPLIT = "split"
 """Of the micro workload: half of the rows on each worker."""
-ROUND_TRIP, SERIALISE, FIXED = "round_trip", "serialise", "fixed_"
-"""Of the micro workload: what is not a program, but part of a call's costs, or of an operation's."""
+ROUND_TRIP, SERIALISE = "round_trip", "serialise"
+"""Of the micro workload: what is not a program, but part of a call's costs."""
 
 
 class ModelSettings(Settings):

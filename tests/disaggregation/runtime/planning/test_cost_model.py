@@ -26,7 +26,7 @@ COSTS = CostModel(
     },
 )
 BOUND_BY_ARITHMETIC, BOUND_BY_MEMORY = (5e6, 1e5, 1), (1e3, 3e5, 2)
-WORK = {"both": Work(operations={"some": 2}, parts=[BOUND_BY_ARITHMETIC, BOUND_BY_MEMORY])}
+WORK = {"both": Work(operations=2, parts=[BOUND_BY_ARITHMETIC, BOUND_BY_MEMORY])}
 BOTH_SECONDS = 1e-4 + 5e-3 + 2 * 3e-3 + 2 * 1e-5
 """Of the graph: its start, and two operations of three parts."""
 
@@ -36,13 +36,6 @@ def test_a_call_costs_its_round_trip_bytes_roofline_operations_and_serialisation
     for link, trip, rate in (("loopback", 1e-4, 1e9), ("1gbit", 4e-4, 1.25e8)):
         expected = trip + 3e6 / rate + BOTH_SECONDS + 2e-4 + 2 * 3e6 * 1e-9
         assert COSTS.seconds([call], WORK, link) == pytest.approx(expected)
-
-
-def test_an_operation_may_have_a_fixed_time_of_its_own():
-    work = {"both": WORK["both"].model_copy(update={"operations": {"some": 1, "slow": 3}})}
-    costs = COSTS.model_copy(update={"operation_factors": {"slow": 101}})
-    calls = [CallDemand(worker=HERE, work="both")]
-    assert costs.seconds(calls, work, "1gbit") - COSTS.seconds(calls, work, "1gbit") == pytest.approx(3e-3)
 
 
 def test_weights_that_come_before_a_call_are_a_request_of_their_own():
@@ -76,7 +69,7 @@ def test_equal_stages_take_as_often_as_there_are_micro_batches_and_one_stage_mor
 
 
 def test_branches_take_as_long_as_the_longest_and_longer_where_workers_share_the_machine():
-    work = WORK | {"short": Work(operations={"some": 1}, parts=[(1e6, 0, 1)])}
+    work = WORK | {"short": Work(operations=1, parts=[(1e6, 0, 1)])}
     calls = [CallDemand(worker=0, work="both"), CallDemand(worker=1, work="short")]
     alone = COSTS.seconds(calls[:1], work, "loopback")
     assert COSTS.seconds(calls, work, "loopback") == pytest.approx(alone)
@@ -97,7 +90,7 @@ def test_what_passes_through_the_client_waits_for_it():
 )
 def test_more_bytes_and_more_flops_never_take_less_time(base, more, link):
     def seconds(sent, returned, flops, moved):
-        work = {"one": Work(operations={"some": 1}, parts=[(flops, moved, 1)])}
+        work = {"one": Work(operations=1, parts=[(flops, moved, 1)])}
         calls = [
             CallDemand(worker=0, work="one", sent_bytes=sent, hop_bytes=returned, answers=False),
             CallDemand(worker=1, work="one", returned_bytes=returned, hops=[0]),
@@ -114,7 +107,7 @@ def observations(noise=0.0):
     shared = COSTS.model_copy(update={"sharing": 1.3})
     found = []
     for flops, moved, count in ((1e3, 1e3, 2), (1e8, 1e6, 1), (1e3, 1e7, 1), (1e7, 1e5, 20), (1e2, 1e4, 40)):
-        work = {"one": Work(operations={"some": count}, parts=[(flops, moved, count)])}
+        work = {"one": Work(operations=count, parts=[(flops, moved, count)])}
         one = CallDemand(worker=0, work="one", sent_bytes=moved / 2, returned_bytes=100)
         plans = ([], [one], [one, replace_worker(one)], [CallDemand(worker=HERE, work="one")])
         plans += ([CallDemand(worker=HERE, sent_bytes=moved)],)

@@ -1,7 +1,6 @@
 """How near the cost model comes to what was measured, of families of operations and workloads that it has not seen."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +9,7 @@ from plumbline.core.measure.interleave import CONTROL
 from plumbline.core.statistics.rates import Ratio, ratio_over_rounds
 from plumbline.disaggregation.runtime.planning.calibration import Observation, calibrated
 from plumbline.disaggregation.runtime.planning.cost_model import CostModel
-from plumbline.disaggregation.settings import CAPTURE, FIXED, FULL, MICRO, ROUND_TRIP, SPLIT
+from plumbline.disaggregation.settings import CAPTURE, FULL, MICRO, ROUND_TRIP, SPLIT
 from plumbline.disaggregation.workload_record import WorkloadRecord
 
 
@@ -57,17 +56,14 @@ class Judged:
     """How well the kinds that a calibration has not seen are predicted."""
 
     predictions: list[Prediction]
-    """Of the micro workload, each by a model that knows nothing of its family; of other workloads, by `model`."""
+    """Of the micro workload, each by a model without its family; of other workloads, by that of all families."""
     placements: list[Placement]
-    fixed_known: list[Prediction]
-    """Of the micro workload, by models that know the fixed time of the left-out family's operation, too."""
-    fixed_known_placements: list[Placement]
     saved: dict[str, Ratio]
     """Link -> how many times as long all programs take on a worker as where the model puts them."""
     control: dict[str, Ratio]
     """Link -> A/A: how many times as long the second copy of the micro workload's round trip takes as the first."""
     model: CostModel
-    """From all families, with the fixed times of their operations."""
+    """From all families."""
 
 
 @dataclass(frozen=True)
@@ -99,39 +95,18 @@ def judged(records: Sequence[WorkloadRecord]) -> Judged | None:
     families = list(dict.fromkeys(arm.family for arm in micro if arm.family))
     if len(families) < 2:
         return None
-    factors = _operation_factors(measured)
-    model = calibrated([arm.observation for arm in micro], factors)
+    model = calibrated([arm.observation for arm in micro])
+    models = {family: calibrated([arm.observation for arm in micro if arm.family != family]) for family in families}
     others = [arm for arm in _arms(measured) if arm.workload != MICRO and arm.blocks[0].link in model.links]
-
-    def left_out(known: Mapping[str, float]) -> list[Prediction]:
-        """Of each family, by a model that is not calibrated with it."""
-        found = []
-        for family in families:
-            without = calibrated([arm.observation for arm in micro if arm.family != family], known)
-            found += [_predicted(arm, without) for arm in micro if arm.family == family]
-        return found
-
-    predictions = [*left_out({}), *(_predicted(arm, model) for arm in others)]
-    fixed_known = left_out(factors)
+    predictions = [_predicted(arm, models.get(arm.family, model)) for arm in [*micro, *others] if arm.family]
     placements = list(_placements(predictions, measured))
     return Judged(
         predictions=predictions,
         placements=placements,
-        fixed_known=fixed_known,
-        fixed_known_placements=list(_placements(fixed_known, measured)),
         saved=_saved(placements, measured),
         control=_control(measured),
         model=model,
     )
-
-
-def _operation_factors(records: Sequence[WorkloadRecord]) -> dict[str, float]:
-    """Operation -> its fixed time over the median operation's: of the geometric means over blocks and links."""
-    logs = defaultdict(list)
-    for arm in (arm for one in records for arm in one.arms if arm.name.startswith(FIXED)):
-        logs[arm.name.removeprefix(FIXED)].append(np.log(np.median(arm.seconds)))
-    fixed = {name: np.exp(np.mean(each)) for name, each in logs.items()}
-    return {name: float(one / np.median(list(fixed.values()))) for name, one in fixed.items()}
 
 
 def _arms(records: Sequence[WorkloadRecord]) -> Iterator[_Arm]:

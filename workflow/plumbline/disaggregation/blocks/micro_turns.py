@@ -28,7 +28,6 @@ from plumbline.disaggregation.blocks.links import Network
 from plumbline.disaggregation.capture import read_graphs
 from plumbline.disaggregation.measure import reached
 from plumbline.disaggregation.runtime.deployment import Deployment
-from plumbline.disaggregation.runtime.graphs.program import Program as Runnable
 from plumbline.disaggregation.runtime.planning.cost_model import HERE, CallDemand, Demands, Work
 from plumbline.disaggregation.runtime.planning.demands import demands
 from plumbline.disaggregation.runtime.planning.schedule import Captured
@@ -36,7 +35,7 @@ from plumbline.disaggregation.runtime.transport import buffers
 from plumbline.disaggregation.runtime.transport.keys import keyed, tagged
 from plumbline.disaggregation.runtime.transport.protocol import Op
 from plumbline.disaggregation.runtime.transport.remote import Remote
-from plumbline.disaggregation.settings import FIXED, LOCAL, MICRO, ROUND_TRIP, SERIALISE
+from plumbline.disaggregation.settings import LOCAL, MICRO, ROUND_TRIP, SERIALISE
 from plumbline.disaggregation.workloads import microbenchmark
 from plumbline.disaggregation.workloads.interface import Program
 from plumbline.disaggregation.workloads.outputs import expected, local, timed
@@ -77,8 +76,6 @@ def ask_micro(
         core = bound_to(CLIENT)  # after Ray's daemons have started, which may run on any core
         arms = _Arms()
         _add_probes(arms, connections()[0])
-        for name, program in microbenchmark.smallest(spec.shapes.micro, spec.seed).items():
-            _add_fixed(arms, name, program, device, graphs)
         programs = microbenchmark.programs(spec.shapes.micro, spec.seed)
         weights = microbenchmark.weights(programs)
         for name, program in programs.items():
@@ -121,20 +118,6 @@ def _serialise(value: Tensor) -> float:
     for _ in ("sender", "receiver"):
         tagged(state, *pieces)
     return time.perf_counter() - began
-
-
-def _add_fixed(arms: _Arms, name: str, program: Program, device: torch.device, graphs: Path) -> None:
-    """The operation of a program alone, in this process."""
-    graph = read_graphs(graphs, f"{MICRO}/{name}")[0][program.rows]
-    operation = next(node for node in graph.nodes if node.parts)
-    runnable, weights = Runnable(graph, device), microbenchmark.weights({name: program})
-    prepared = runnable.prepare({key: one.to(device) for key, one in weights.items()})
-    here = {place: one.to(device) for place, one in program.inputs.items()}
-
-    def seconds() -> float:
-        return runnable.seconds(prepared, here)[operation.name]
-
-    arms.turns[f"{FIXED}{operation.op}"] = Arm(run=seconds, kind="probe")
 
 
 def _add_program(arms: _Arms, name: str, program: Program, deployment: Deployment, graphs: Path) -> dict[str, Tensor]:

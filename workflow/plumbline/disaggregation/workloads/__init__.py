@@ -21,7 +21,6 @@ def programs(name: str, shapes: Shapes, seed: int) -> dict[str, Program]:
 def graphs(name: str, shapes: Shapes, seed: int) -> dict[str, dict[int, Graph]]:
     """Captures the graphs of a workload by number of rows, under its name; of the micro workload, its name/PROGRAM."""
     if name == MICRO:
-        smallest = microbenchmark.smallest(shapes.micro, seed)
-        found = microbenchmark.graphs(smallest | microbenchmark.programs(shapes.micro, seed))
+        found = microbenchmark.graphs(microbenchmark.programs(shapes.micro, seed))
         return {f"{name}/{program}": by_rows for program, by_rows in found.items()}
     return {name: WORKLOADS[name].program(shapes, seed).capture(name)}

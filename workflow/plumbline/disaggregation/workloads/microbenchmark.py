@@ -17,8 +17,6 @@ from plumbline.disaggregation.workloads.interface import FULL, NO_SEMANTICS, REM
 
 RESULT, MEAN = "result", "mean"
 HEADS, HEAD_WIDTH = 4, 32
-SMALLEST = 8
-"""A size at which an operation computes and moves almost nothing: what it takes is its fixed time."""
 
 
 class Attention(nn.Module):
@@ -103,11 +101,6 @@ def programs(settings: MicroSettings, seed: int) -> dict[str, Program]:
                 batches=(settings.rows, settings.rows // 2),
             )
     return found
-
-
-def smallest(settings: MicroSettings, seed: int) -> dict[str, Program]:
-    """By `FAMILY_8x1`: each family once, at the smallest size, to measure the fixed time of its operation."""
-    return programs(settings.model_copy(update={"sizes": [SMALLEST], "repeats": 1}), seed)
 
 
 def graphs(programs: Mapping[str, Program]) -> dict[str, dict[int, Graph]]:

@@ -1,8 +1,7 @@
 """Calibration: the costs with which the cost model comes nearest to what was measured."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +34,9 @@ class Observation:
     seconds: float
 
 
-def calibrated(observed: Sequence[Observation], factors: Mapping[str, float] = MappingProxyType({})) -> CostModel:
+def calibrated(observed: Sequence[Observation]) -> CostModel:
     """The costs of the least squared log error over all observations: a relative error, the same up and down.
 
-    factors: the model's `operation_factors`, which were measured by themselves.
     Searched in the costs' logarithms, so that each is above 0 (Levenberg-Marquardt's successor in scipy, trust region
     reflective, Branch, Coleman & Li 1999). Raises ValueError without observations.
     """
@@ -50,15 +48,15 @@ def calibrated(observed: Sequence[Observation], factors: Mapping[str, float] = M
     measured = np.log([one.seconds for one in observed])
 
     def errors(logs: Array) -> Array:
-        model = _model(np.exp(logs), links, factors)
+        model = _model(np.exp(logs), links)
         return np.log([model.seconds(one.calls, one.work, one.link) for one in observed]) - measured
 
     start = np.log([*START.values(), *(value for _ in links for value in LINK_START.values())])
     found = least_squares(errors, start, loss="soft_l1", f_scale=OUTLIER, ftol=1e-6, xtol=1e-6)
-    return _model(np.exp(found.x), links, factors)
+    return _model(np.exp(found.x), links)
 
 
-def _model(values: Array, links: Sequence[str], factors: Mapping[str, float]) -> CostModel:
+def _model(values: Array, links: Sequence[str]) -> CostModel:
     """The model with these costs: those of START, then those of each link."""
     own = dict(zip(START, map(float, values), strict=False))
     pairs = values[len(START) :].reshape(-1, len(LINK_START))
@@ -66,4 +64,4 @@ def _model(values: Array, links: Sequence[str], factors: Mapping[str, float]) ->
         link: LinkCosts(**dict(zip(LINK_START, map(float, pair), strict=True)))
         for link, pair in zip(links, pairs, strict=True)
     }
-    return CostModel(links=costs, operation_factors=dict(factors), **own)  # type: ignore[arg-type]
+    return CostModel(links=costs, **own)  # type: ignore[arg-type]

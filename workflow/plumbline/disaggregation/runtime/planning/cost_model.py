@@ -4,9 +4,9 @@ latency = round trips × RTT + bytes ÷ bandwidth + Σ max(FLOPs ÷ peak, bytes 
           + operations × time of one + serialisation + graphs and requests × a time of each
 
 The sum is a roofline (Williams, Waterman & Patterson 2009, CACM 52) over the parts of a graph's operations, which count
-by their FLOPs and bytes alone, never by name: attention as products, a softmax and copies. Only the fixed time of an
-operation may depend on its name. Calls wait for what they read, and for their worker: K equal stages take m + K − 1
-times as long for m micro-batches as one of them, and branches as long as the longest. Imports no torch.
+by their FLOPs and bytes alone, never by name: attention as products, a softmax and copies. Calls wait for what they
+read, and for their worker: K equal stages take m + K − 1 times as long for m micro-batches as one of them, and branches
+as long as the longest. Imports no torch.
 """
 
 from collections import defaultdict
@@ -33,8 +33,8 @@ Count = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Work(Settings):
     """What one call of a graph computes. What depends on weights alone is left out, and so are views."""
 
-    operations: dict[str, Count] = {}
-    """How many are called, by name."""
+    operations: Count = 0
+    """How many are called."""
     parts: list[tuple[Count, Count, Count]] = []
     """FLOPs, bytes read and written, and how many of the operations' parts have both."""
 
@@ -91,8 +91,6 @@ class CostModel(Settings):
     """What operations read and write at most."""
     operation_seconds: Positive
     """Of each operation, beside its parts: Python, dispatch, memory for its output."""
-    operation_factors: dict[str, Positive] = {}
-    """By name, how many times that an operation takes, as measured on almost nothing: the median operation 1."""
     graph_seconds: Positive
     """Of running a graph, wherever, beside its operations: what other work has left in the caches."""
     call_seconds: Positive
@@ -124,8 +122,7 @@ class CostModel(Settings):
         """Of one call's operations, alone on its core."""
         flops, moved, counts = work.columns
         parts = np.maximum(flops / self.flops_per_second, moved / self.memory_bytes_per_second)
-        fixed = sum(count * self.operation_factors.get(name, 1) for name, count in work.operations.items())
-        return fixed * self.operation_seconds + float(counts @ parts)
+        return work.operations * self.operation_seconds + float(counts @ parts)
 
     def seconds(self, calls: Sequence[CallDemand], work: Mapping[str, Work], link: str) -> float:
         """From asking for the first of a plan's calls until everything has come back.

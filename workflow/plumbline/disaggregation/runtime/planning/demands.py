@@ -18,10 +18,9 @@ def demands(plans: Mapping[str, Plan]) -> Demands:
 
 def work_of(graph: Graph) -> Work:
     """The operations of one call of a graph."""
-    each = [node for node in graph.nodes if node.residency != "persistent" and node.parts]
-    counts = Counter(part for node in each for part in node.parts)
-    operations: dict[str, float] = dict(Counter(node.op for node in each))
-    return Work(operations=operations, parts=[(*part, count) for part, count in sorted(counts.items())])
+    each = [node.parts for node in graph.nodes if node.residency != "persistent" and node.parts]
+    counts = Counter(part for parts in each for part in parts)
+    return Work(operations=len(each), parts=[(*part, count) for part, count in sorted(counts.items())])
 
 
 def calls_of(plan: Plan) -> list[CallDemand]:
