@@ -39,7 +39,7 @@ check: $(INSTALLED) ## Lint, types, formatting, import contracts
 test: check ## Every check and every test, a file of tests on each core
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-test-cluster: $(INSTALLED) ## Run tiny studies, and a sweep that loses a job, on a Slurm cluster made on this host; root on Debian
+test-cluster: $(INSTALLED) ## Run tiny studies, trials that share jobs, and a sweep that loses a job, on a local Slurm cluster; root on Debian
 	$(BIN)/python -m tests.cluster
 
 bench: $(INSTALLED) ## Measure; writes results/benchmarks/*.json

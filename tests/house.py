@@ -29,6 +29,9 @@ HALF_WRITTEN = shutil.ignore_patterns("*.pyc.*", "*.partial")
 class House:
     """A copy of the project at `root`, with `tiny.yaml` laid over its config; runs `study` unless told a target."""
 
+    longest_seconds = 600
+    """Of a run."""
+
     def __init__(self, root: Path, study: str = "ablation") -> None:
         self.root = root
         self.study = root / "results" / study
@@ -55,7 +58,7 @@ class House:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=600,
+            timeout=self.longest_seconds,
             check=False,
         )
         assert (done.returncode == 0) is succeeds, done.stdout

@@ -1,5 +1,5 @@
-"""Runs the tiny studies, and a sweep that loses a job, on a Slurm cluster of two nodes on this host:
-`make test-cluster`; `python -m tests.cluster sweep` runs one of CHECKS.
+"""Runs the tiny studies, trials that share jobs, and a sweep that loses a job, on a Slurm cluster of two nodes on this
+host: `make test-cluster`; `python -m tests.cluster sweep` runs one of CHECKS.
 
 Needs root on a Debian machine; Slurm and munge are installed if they are absent. The cluster has a key, a state folder
 and ports of its own. Slurm's commands read one file only once they are inside a job, /etc/slurm/slurm.conf, so that is
@@ -66,6 +66,8 @@ RANKS = re.compile(r"^  # (data_parallel_\w+: |  nodes: 2|  gres: \"gpu:8\").*$"
 
 class ClusterHouse(House):
     """A house whose jobs go to Slurm; runs the target `all`, as its study is none of the others."""
+
+    longest_seconds = 2400  # each job starts Snakemake
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -224,6 +226,45 @@ def check_studies(house: House, local: House) -> None:
     print(f"{len(here)} records, feature files and adapter blocks are those of a local run", flush=True)
 
 
+BATCHES = {"ablation_train": 3, "disaggregation_measure": 1, "disaggregation_measure_graphs": 1}
+"""Rule for one target -> how many batches its targets come in, four trials or eight blocks a job."""
+BATCHED = tuple({rule.partition("_")[0] for rule in BATCHES})
+
+
+def with_batches(trials: int, blocks: int) -> dict[str, dict[str, object]]:
+    """The tiny studies, with so many trials and blocks a job."""
+    shared = {"ablation": {"trials_per_job": trials}, "disaggregation": {"blocks_per_job": blocks}}
+    return {study: settings | shared.get(study, {}) for study, settings in TINY.items()}
+
+
+def check_batches(folder: Path) -> None:
+    """Trials share jobs, which get what the profile says of one; a change of how many share a job submits nothing."""
+    house, local = ClusterHouse(build(folder / "batched").root), build(folder / "batched-local")
+    house.configure(with_batches(4, 8))
+    known = {job["JobId"] for job in slurm_jobs()}
+    house.snakemake(*BATCHED)
+    jobs = {
+        re.sub("^rule_|_wildcards_.*", "", job["Comment"]): job for job in slurm_jobs() if job["JobId"] not in known
+    }
+    for rule, count in BATCHES.items():
+        made = {name for name in jobs if re.fullmatch(rf"{rule}(_\d+)?", name)}
+        assert made == {f"{rule}_{number}" for number in range(count)}, made
+    assert {job["JobState"] for job in jobs.values()} == {"COMPLETED"}, jobs
+    for name, job in jobs.items():
+        assert (job["MinMemoryNode"] == "16000M") == name.startswith("ablation_train_"), job
+        assert (job["OverSubscribe"] == "NO") == name.startswith("disaggregation_measure"), job
+    print(f"{sum(BATCHES.values())} jobs of several trials each got the memory or the node of one", flush=True)
+
+    submitted = len(slurm_jobs())
+    for trials, blocks in ((1, 1), (12, 8), (3, 2)):
+        house.configure(with_batches(trials, blocks))
+        assert "Nothing to be done" in house.snakemake(*BATCHED)
+    assert len(slurm_jobs()) == submitted, "another number of trials a job submitted jobs"
+    local.snakemake()
+    assert contents(house) == contents(local), "differs between cluster and local run"
+    print("no other number of trials a job runs one again; the records are those of a local run", flush=True)
+
+
 SLOW, SLOW_COMMENT = "2/0", "_quadratic_noise=0.1__x=2_0"
 """x and seed of the trial whose first attempt waits, and what the comment of its job ends with."""
 
@@ -285,7 +326,7 @@ def trials(sweep: Path) -> dict[str, object]:
     return {name: {**comparable(record), "spec": None} for name, record in records.items()}
 
 
-CHECKS = ("studies", "sweep")
+CHECKS = ("studies", "batches", "sweep")
 
 
 def main() -> None:
@@ -302,6 +343,8 @@ def main() -> None:
     with cluster(folder):
         if "studies" in asked:
             check_studies(ClusterHouse(build(folder / "cluster").root), build(folder / "local"))
+        if "batches" in asked:
+            check_batches(folder)
         if "sweep" in asked:
             check_sweep(folder)
     shutil.rmtree(folder)

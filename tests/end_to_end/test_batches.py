@@ -116,15 +116,54 @@ def test_a_file_that_is_forced_is_made_again_and_the_rest_of_its_batch_is_not(ba
     assert [path for path in trials(batched) if path.read_bytes() != before[path]] == [forced]
 
 
-def test_trials_that_come_to_share_a_job_are_not_made_again_and_those_that_get_their_own_are(house):
-    before = {path: path.read_bytes() for path in trials(house)}
+def configure(house, per_job, **training):
     settings = copy.deepcopy(TINY)
-    settings["ablation"]["trials_per_job"] = 4
+    settings["ablation"]["trials_per_job"] = per_job
+    settings["ablation"]["training"] |= training
     house.configure(settings)
+
+
+def test_a_change_of_how_many_trials_share_a_job_runs_nothing_and_hides_nothing(house):
+    for per_job, stale in ((4, BATCHES), (3, BATCHES + 1), (1, TRIALS), (4, BATCHES)):
+        configure(house, per_job)
+        assert NOTHING in house.snakemake()
+        configure(house, per_job, hidden=16)
+        assert sum(jobs(house).values()) == stale
+    configure(house, 4, hidden=16)
     house.snakemake()
-    assert {path: path.read_bytes() for path in trials(house)} == before
-    house.configure(TINY)
-    assert jobs(house) == {"ablation_train": TRIALS}
+    configure(house, 1, hidden=16)
+    assert NOTHING in house.snakemake()
+    trials(house)[0].unlink()
+    assert jobs(house) == {"ablation_train": 1}
+
+
+def test_a_batch_does_not_run_for_features_that_were_rebuilt_as_they_were(batched):
+    batched.snakemake()
+    features = batched.study / "features/factor/spectral.safetensors"
+    features.unlink()
+    batched.snakemake(str(features.relative_to(batched.root)))
+    assert not jobs(batched)
+
+
+def test_an_edited_representation_makes_its_trials_again_and_no_others_of_their_batches(batched):
+    batched.snakemake()
+    batched.edit("ablation/representations/flat.py", "return entries(stack)", "return entries(stack) * 1")
+    stale = {path for path in trials(batched) if path.stem == "flat"}
+    before = {path: path.read_bytes() for path in trials(batched)}
+    batched.snakemake()
+    assert {path for path in before if path.read_bytes() != before[path]} == stale
+    assert NOTHING in batched.snakemake()
+
+
+def test_what_is_said_of_the_resources_of_a_trial_is_said_of_its_batch(batched):
+    given = ("ablation_train:mem_mb=12345", "ablation_train:runtime=9", "ablation_train_1:runtime=7")
+    said = batched.snakemake(
+        "--dry-run", "-p", "--set-resources", *given, "--set-threads", "ablation_train=2", "ablation_train_0=1"
+    )
+    texts = re.findall(r"^rule ablation_train_(\d):\n(.*?)^Shell", said, flags=re.MULTILINE | re.DOTALL)
+    assert {number: "mem_mb=12345," in text for number, text in texts} == {"0": True, "1": True, "2": True}
+    assert {number: re.search(r"runtime=(\d+)", text)[1] for number, text in texts} == {"0": "9", "1": "7", "2": "9"}
+    assert {number: "threads: 2" in text for number, text in texts} == {"0": False, "1": True, "2": True}
 
 
 def test_a_batch_that_fails_over_older_records_makes_all_of_them_again_and_none_twice(house, finished_house):

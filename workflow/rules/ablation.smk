@@ -171,7 +171,7 @@ for batch in batches_of("ablation.train", CONFIG.ablation.trials_per_job):
         name:
             batch.rule
         input:
-            **batch.inputs(RESULTS),
+            **PLANNED.inputs_of_batch(batch),
         output:
             batch.outputs(RESULTS),
         log:

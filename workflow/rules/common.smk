@@ -55,7 +55,7 @@ pathvars:
 
 
 PLANNED = Rules(PLAN, TARGETS, RESULTS, checkpoints)
-BATCHES = []
+BATCHES = {}
 spec_of, inputs_of, outputs_of = PLANNED.spec_of, PLANNED.inputs_of, PLANNED.outputs_of
 
 
@@ -81,11 +81,9 @@ def command(stage, options, piped=False):
 
 def batches_of(stage, per_job):
     """The targets of `stage` in batches of `per_job`, whose rules make them in place of the rule for a single one."""
-    found = PLANNED.batches_of(stage, per_job)
-    if found:
-        workflow.ruleorder(*(batch.rule for batch in found), stage.replace(".", "_"))
-    BATCHES.extend(found)
-    return found
+    BATCHES[stage] = PLANNED.batches_of(stage, per_job)
+    execution.stand_in(workflow, BATCHES[stage])
+    return BATCHES[stage]
 
 
 def batch_command(stage, options=""):

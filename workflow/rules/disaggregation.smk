@@ -106,7 +106,7 @@ for batch in batches_of("disaggregation.measure_graphs", CONFIG.disaggregation.b
         name:
             batch.rule
         input:
-            **batch.inputs(RESULTS),
+            **PLANNED.inputs_of_batch(batch),
         output:
             batch.outputs(RESULTS),
         log:

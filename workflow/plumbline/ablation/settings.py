@@ -185,7 +185,7 @@ class AblationSettings(Settings):
     """Number of targets that share the work of one representation. Any number gives the same bytes."""
     trials_per_job: PositiveInt = 12
     """Number of trials that share a job, which spends over a second on imports. 1 for trials that take minutes. A
-    change to 1 makes finished trials again, as another rule makes them then; other changes do not."""
+    change reruns no finished trial."""
     runs: Annotated[int, Field(ge=2)] = 10
     """Number of runs per trial, each with its own split and initial weights. Intervals are over these runs."""
     classifier: Annotated[list[FeatureClassifier], Field(min_length=1)] = ["mlp", "linear"]

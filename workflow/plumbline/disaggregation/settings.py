@@ -238,8 +238,8 @@ class DisaggregationSettings(Settings):
     """Number of blocks: repetitions of all measurements, each in newly forked processes."""
     blocks_per_job: PositiveInt = 8
     """Number of blocks that share a job, which spends three seconds on imports once for all of them. The blocks are
-    forks of one process, each with its own memory pages, connections and addresses. With 1, each block is a job;
-    changing this to 1 reruns finished blocks, because another rule makes them."""
+    forks of one process, each with its own memory pages, connections and addresses. With 1, each block is a job.
+    A change reruns no finished block."""
     seconds: PositiveFloat = 1.5
     """Time budget of each context in a block, once there are enough rounds."""
     precision: PositiveFloat = 0.02

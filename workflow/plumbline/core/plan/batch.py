@@ -23,7 +23,12 @@ class Batch:
     @property
     def rule(self) -> str:
         """Name of the rule that makes it."""
-        return f"{self.targets[0].study}_{self.targets[0].stage}_{self.number}"
+        return f"{self.rule_for_one}_{self.number}"
+
+    @property
+    def rule_for_one(self) -> str:
+        """Name of the rule that makes one target alone."""
+        return f"{self.targets[0].study}_{self.targets[0].stage}"
 
     @property
     def log(self) -> str:

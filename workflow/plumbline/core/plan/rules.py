@@ -5,6 +5,7 @@ Imported by the workflow alone; no stage knows Snakemake.
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,19 @@ class Rules:
     def batches_of(self, stage: str, per_job: int) -> list[Batch]:
         """The targets of `stage` in batches of `per_job`; none where each is a job."""
         return batches(self._of(stage), per_job)
+
+    def inputs_of_batch(self, batch: Batch) -> dict[str, Files]:
+        """Named inputs of a batch. Their times do not count if all its targets are current: what one of them reads may
+        be newer than another."""
+
+        @cache
+        def is_done() -> bool:
+            return all(is_current(target, self.results) for target in batch.targets)
+
+        def unless_done(files: list[str]) -> Files:
+            return lambda wildcards: list(map(ancient, files)) if is_done() else files
+
+        return {name: unless_done(files) for name, files in batch.inputs(self.results).items()}
 
     def _of(self, stage: str) -> list[Target]:
         return [target for (of, _), target in self.targets.items() if of == stage]
