@@ -244,7 +244,7 @@ def test_other_machines_are_named_as_a_possible_reason(tmp_path):
     first = blocks(tmp_path / "a", makers=MAKERS[:2])
     text = said(first, blocks(tmp_path / "b", elsewhere, makers=MAKERS[:2]))[1]
     assert "Machines differ in 8 of 8 trials: a CPU, 2 cores → another CPU, 2 cores\n" in text
-    assert "The machines differ, and may be why numbers do." in text
+    assert "The machines differ, which may be why the numbers do." in text
     assert "The machines differ" not in said(first, first)[1]
 
 

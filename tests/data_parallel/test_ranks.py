@@ -92,7 +92,7 @@ def test_a_rank_that_leaves_in_a_later_launch_is_named(launched):
 
 
 @pytest.mark.parametrize("moment", ["while the ranks agree", "after they have agreed for the last time"])
-def test_a_signal_to_one_rank_at_any_moment_stops_all(launched, tmp_path, moment):
+def test_a_signal_to_one_rank_stops_all(launched, tmp_path, moment):
     with pytest.raises(KeyboardInterrupt):
         launched(signalled=moment)
     assert [one.state for one in read(tmp_path / "board", 2)] == [State.INTERRUPTED] * 2

@@ -137,12 +137,27 @@ def test_a_change_of_how_many_trials_share_a_job_runs_nothing_and_hides_nothing(
     assert jobs(house) == {"ablation_train": 1}
 
 
-def test_a_batch_does_not_run_for_features_that_were_rebuilt_as_they_were(batched):
+@pytest.mark.parametrize("changed", [False, True])
+def test_features_that_were_replaced_by_others_make_their_trials_again_and_no_others(batched, changed):
     batched.snakemake()
-    features = batched.study / "features/factor/spectral.safetensors"
+    features, counts = batched.study / "features/factor/spectral.safetensors", started(batched)
+    content = bytearray(features.read_bytes())
+    content[-4] ^= changed  # the lowest bit of the last number
     features.unlink()
-    batched.snakemake(str(features.relative_to(batched.root)))
-    assert not jobs(batched)
+    features.write_bytes(content)
+    batched.snakemake()
+    again = {path for path, count in started(batched).items() if count != counts[path]}
+    names = {(path.parts[-3], path.stem) for path in again}
+    assert names == ({("factor", "spectral"), ("factor", "pair")} if changed else set())
+    assert len(again) == 2 * len(names)  # with all layers and with some
+    assert NOTHING in batched.snakemake()
+
+
+def test_forced_features_make_all_trials_again(batched):
+    batched.snakemake()
+    counts = started(batched)
+    batched.snakemake("ablation", "--forcerun", "ablation_features")
+    assert started(batched) == {path: count + 1 for path, count in counts.items()}
 
 
 def test_an_edited_representation_makes_its_trials_again_and_no_others_of_their_batches(batched):

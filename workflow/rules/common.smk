@@ -54,7 +54,7 @@ pathvars:
     results=str(RESULTS),
 
 
-PLANNED = Rules(PLAN, TARGETS, RESULTS, checkpoints)
+PLANNED = Rules(PLAN, TARGETS, RESULTS, checkpoints, lambda: workflow.dag_settings.forcerun)
 BATCHES = {}
 spec_of, inputs_of, outputs_of = PLANNED.spec_of, PLANNED.inputs_of, PLANNED.outputs_of
 

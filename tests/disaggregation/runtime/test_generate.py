@@ -561,7 +561,7 @@ def test_a_worker_that_is_busy_for_longer_than_a_peer_may_stall_is_waited_for(bu
 
 def test_with_lineage_a_client_goes_on_to_the_next_worker_while_the_first_is_busy(busy, key, address, monkeypatch):
     worker, _ = busy
-    monkeypatch.setattr(client_module, "Limits", partial(Limits, stall_seconds=0.2))
+    monkeypatch.setattr(client_module, "Limits", partial(Limits, stall_seconds=2.0))
     began = time.monotonic()
     with connect([worker.address, address], key, recover="lineage", reply_seconds=20.0) as client:
         assert client.remote.address == address

@@ -145,6 +145,10 @@ def compare(first: Path, second: Path, threshold: float | None) -> Answer:
         names = {"unit": unit, "measure": measure, "replicate": str(block), "goal": "min", "test_over_train": None}
         return Measured(**{**names, "value": value, **how})
 
+    def is_stream(arm: Arm | WorkloadArm) -> bool:
+        """Whether the client asks less than once for each token: then the time decides how many share a frame."""
+        return isinstance(arm, Arm) and (arm.round_trips_per_token or 1) < 1
+
     def of_arms(block: int, place: str, per: str, arms: Sequence[Arm | WorkloadArm]) -> Iterator[Measured]:
         for name, value in over_local(arms).items():
             yield one(block, f"{place} {name}", "time_over_local", value, is_ratio=True)
@@ -153,7 +157,7 @@ def compare(first: Path, second: Path, threshold: float | None) -> Answer:
             variants[arm.name.rpartition("/")[2]].append(arm)
         for name, many in variants.items():
             sent = [arm.bytes_per_token if isinstance(arm, Arm) else arm.bytes for arm in many]
-            is_count = all(arm.counted_by != "interface" for arm in many)  # which counts what others send too
+            is_count = all(arm.counted_by != "interface" and not is_stream(arm) for arm in many)
             if name != CONTROL and None not in sent:
                 yield one(block, f"{place} {name}", f"bytes_per_{per}", fsum(filter(None, sent)), is_count=is_count)
 

@@ -125,9 +125,9 @@ def summarize(spec: SummarizeSpec, trials: list[Path], workloads: list[Path], ou
         cost_table(costs),
         folder / "tables" / "cost_model.tex",
         caption="How near the cost model comes to what was measured, for families of operations and workloads that it"
-        " was not calibrated with: mean absolute relative error and rank correlation, with 95% intervals over"
-        " programs, and how much longer programs take than at the best place: where the model puts them, always here,"
-        " and always on one worker.",
+        " was not calibrated with: mean absolute relative error and, over all families, rank"
+        " correlation, with 95% intervals over programs, and how much longer programs take than at the best place:"
+        " where the model puts them, always here, and always on one worker.",
         label="tab:disaggregation-cost-model",
     )
     predictions = [asdict(one) for one in (costs.predictions if costs else ())]

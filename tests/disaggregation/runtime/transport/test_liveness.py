@@ -106,10 +106,17 @@ def test_a_client_is_told_when_the_machine_of_its_other_worker_is_gone(host):
 def test_a_worker_whose_machine_is_gone_before_it_answers_is_named(host):
     listening = host.listening()
     address = "{}:{}".format(*listening.getsockname())
-    socket.create_connection(listening.getsockname()).close()  # the first packets over a new cable take long
-    threading.Timer(0.5, host.pull_the_cable).start()
+
+    def answer_nothing():
+        accepted, _ = listening.accept()
+        with accepted:
+            host.pull_the_cable()
+
+    answering = threading.Thread(target=answer_nothing)
+    answering.start()
     with pytest.raises(UserError, match=f"worker {address}: {GONE}"):
         Remote(address, SECRET, Limits(stall_seconds=0.5), reply_seconds=LONG)
+    answering.join()
 
 
 def test_a_call_of_a_graph_ends_when_the_machine_that_runs_it_is_gone(host):

@@ -17,7 +17,7 @@ def shift_memory() -> None:
     """Has large tensors of this process lie elsewhere than in others that are forked from the same parent.
 
     Forks begin with the same addresses, so that an effect of these would be in all of them, and no interval would show
-    it. The shift is random, also where seeds are set. Two are made: of the kernel's own placement, and of the heap,
+    it. The shift is random, also where seeds are set. There are two: of where the kernel maps memory, and of the heap,
     from which malloc serves large tensors as well once any has been freed. What fits a hole that the parent has left
     in its heap can still lie where it lies in another fork.
     """

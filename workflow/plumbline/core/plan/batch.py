@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +96,12 @@ def is_there(records: Sequence[Path], spec: str) -> bool:
     for record in records if kept else ():
         _relink(_link(record), record)
     return kept
+
+
+def is_older(records: Iterable[Path], inputs: Mapping[str, Iterable[str]]) -> bool:
+    """Whether a target has a record older than a file that it reads; one that is not there is no newer."""
+    oldest = min(record.stat().st_mtime for record in records)
+    return any(file.stat().st_mtime > oldest for files in inputs.values() for file in map(Path, files) if file.exists())
 
 
 def keep(records: Iterable[Path]) -> None:

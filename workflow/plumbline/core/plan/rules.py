@@ -4,14 +4,13 @@ Imported by the workflow alone; no stage knows Snakemake.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from snakemake.io import ancient
 
-from plumbline.core.plan.batch import Batch, batches
+from plumbline.core.plan.batch import Batch, batches, is_older
 from plumbline.core.plan.provenance import is_current, read_contents
 from plumbline.core.plan.target import Target, Targets, study_files
 
@@ -34,6 +33,10 @@ class Rules:
     results: Path
     checkpoints: Any
     """Snakemake's: its rules by name, each of which raises what has Snakemake run it first."""
+    forced: Callable[[], Collection[str]]
+    """What Snakemake was told to make again, current or not."""
+    _fresh: dict[int, bool] = field(default_factory=dict, init=False)
+    """By the identity of a target."""
 
     def contents_of(self, stage: str) -> Files:
         """Manifests of the contents that specs of `stage` depend on, once there: then its jobs are planned again."""
@@ -93,17 +96,26 @@ class Rules:
         return batches(self._of(stage), per_job)
 
     def inputs_of_batch(self, batch: Batch) -> dict[str, Files]:
-        """Named inputs of a batch. Their times do not count if all its targets are current: what one of them reads may
-        be newer than another."""
+        """Named inputs of a batch. Their times do not count if each of its targets is fresh by itself: what one of them
+        reads may be newer than another."""
 
-        @cache
-        def is_done() -> bool:
-            return all(is_current(target, self.results) for target in batch.targets)
+        def unless_fresh(files: list[str]) -> Files:
+            return lambda wildcards: list(map(ancient, files)) if all(map(self._is_fresh, batch.targets)) else files
 
-        def unless_done(files: list[str]) -> Files:
-            return lambda wildcards: list(map(ancient, files)) if is_done() else files
+        return {name: unless_fresh(files) for name, files in batch.inputs(self.results).items()}
 
-        return {name: unless_done(files) for name, files in batch.inputs(self.results).items()}
+    def _is_fresh(self, target: Target) -> bool:
+        """Whether nothing makes it again: nothing is forced, and it and all that it needs are current, not older than
+        what they read."""
+        if id(target) not in self._fresh:
+            files, inputs = target.files(self.results), target.inputs(self.results)
+            self._fresh[id(target)] = (
+                not self.forced()
+                and is_current(target, self.results)
+                and all(map(self._is_fresh, target.needs))
+                and not is_older(files, inputs)
+            )
+        return self._fresh[id(target)]
 
     def _of(self, stage: str) -> list[Target]:
         return [target for (of, _), target in self.targets.items() if of == stage]

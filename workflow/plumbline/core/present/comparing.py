@@ -131,7 +131,8 @@ def _sentences(values: dict[str, Any], trials: int) -> Iterator[str]:
     beyond = f" and the 95% interval is beyond {100 * threshold:g}% of the value before" if threshold else ""
     yield (
         f"Better or worse: the difference is significant at 5% (paired by replicate where there are pairs, Holm's "
-        f"correction over all numbers){beyond}. Unknown: one replicate, or differences that do not vary, allow no test."
+        f"correction over all numbers){beyond}. Unknown: one replicate, or differences that do not vary, allow no test;"
+        " counts without noise need none."
     )
     if ended := values["outcomes"]:
         yield f"Outcomes that changed: {listed([f'{name} ({change})' for name, change in ended.items()])}."
@@ -141,7 +142,7 @@ def _sentences(values: dict[str, Any], trials: int) -> Iterator[str]:
     yield from clause_lines("Settings", values["settings"], trials)
     yield from clause_lines("Machines", values["machines"], trials)
     if values["machines"]:
-        yield "The machines differ, and may be why numbers do."
+        yield "The machines differ, which may be why the numbers do."
 
 
 def _table(found: Iterable[Change]) -> Table:

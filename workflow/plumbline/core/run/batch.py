@@ -2,9 +2,9 @@
 
     python -m plumbline.core.run.batch plumbline.ablation.train --device cpu <<< '[{"spec": …, "inputs": …, …}, …]'
 
-A target whose records are there, made from its spec, is left alone. One that fails stops none of the others. Snakemake
-deletes all outputs of a job when it begins and when it fails, so links keep what is current until the batch is done:
-what was there when the run began (`core.plan.batch.keeping`), and what the batch has made.
+A target whose records are there, made from its spec and after what it reads, is left alone. One that fails stops none
+of the others. Snakemake deletes all outputs of a job when it begins and when it fails, so links keep what is current
+until the batch is done: what was there when the run began (`core.plan.batch.keeping`), and what the batch has made.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from plumbline.core.plan.batch import forget, is_there, keep
+from plumbline.core.plan.batch import forget, is_older, is_there, keep
 from plumbline.core.plan.canonical import canonical
 from plumbline.core.run.orphans import signal_at_death_of_parent
 from plumbline.core.run.stage import KILLED, Stage, error_in, log_to_stderr
@@ -34,7 +34,7 @@ def main() -> NoReturn:
     """Makes the targets that stdin describes, and exits with 1 where one failed."""
     log_to_stderr()
     name, options, jobs = sys.argv[1], sys.argv[2:], json.load(sys.stdin)
-    missing = [job for job in jobs if not is_there([*map(Path, job["outputs"])], canonical(job["spec"]))]
+    missing = [job for job in jobs if not _is_done(job)]
     module = importlib.import_module(name)
     if import_ahead := getattr(module, "import_ahead", None):
         import_ahead()
@@ -50,6 +50,11 @@ def main() -> NoReturn:
         forget(map(Path, job["outputs"]))
     log.info("all %d are done", len(jobs))
     sys.exit()
+
+
+def _is_done(job: Job) -> bool:
+    records = [Path(name) for name in job["outputs"]]
+    return is_there(records, canonical(job["spec"])) and not is_older(records, job["inputs"])
 
 
 def _make(module: ModuleType, job: Job, options: Sequence[str]) -> bool:

@@ -116,7 +116,8 @@ def _change(before: Sequence[Measured], after: Sequence[Measured]) -> tuple[Chan
 def _unpaired(first: Array, second: Array, one: Measured) -> tuple[float, float, float]:
     """As `_welch`, of the logarithms for ratios; a count that is the same in all replicates of a side needs no test."""
     if one.is_count and min(len(first), len(second)) > 1 and np.ptp(first) == np.ptp(second) == 0:
-        return float(second[0] - first[0]), float(second[0] - first[0]), 0.0
+        difference = float(second[0] - first[0])
+        return difference, difference, 0.0 if difference else float("nan")
     if not one.is_ratio:
         return _welch(first, second)
     (low, high, p_value), mean = _welch(np.log(first), np.log(second)), _geometric_mean(first)

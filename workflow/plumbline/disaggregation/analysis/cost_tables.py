@@ -16,6 +16,8 @@ COLUMNS = ["Not calibrated with", "Programs", "Mean error", "Spearman", "Placed"
 ALL = "all families"
 TARGET_ERROR, TARGET_RANK, TARGET_REGRET = 0.15, 0.95, 0.05
 """The study's targets: at most, at least, at most."""
+LEAST_PROGRAMS = 10
+"""For an interval of the rank correlation: a bootstrap's is far too narrow with fewer."""
 NOT_SIGNIFICANTLY = ", though not significantly"
 """Of a target that lies in the interval."""
 
@@ -49,9 +51,9 @@ class Score:
 
     @property
     def rank_text(self) -> str:
-        """The correlation, with its interval, which one program alone does not give."""
+        """The correlation, with its interval where there are enough programs for one."""
         text = with_interval(self.spearman, self.spearman_low, self.spearman_high, digits=3)
-        return text if self.programs > 1 else number(self.spearman, 3)
+        return text if self.programs >= LEAST_PROGRAMS else number(self.spearman, 3)
 
 
 def scores(found: Judged) -> list[Score]:

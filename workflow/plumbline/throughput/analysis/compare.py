@@ -121,7 +121,7 @@ def summary_lines(comparison: dict[str, Any]) -> Iterator[str]:
     yield from clause_lines("Settings", comparison["settings"], len(pairs))
     yield from clause_lines("Machines", comparison["machines"], len(pairs))
     if comparison["machines"]:
-        yield "The machines differ, and may be why trials are faster or slower."
+        yield "The machines differ, which may be why trials are faster or slower."
 
 
 def differing(comparison: dict[str, Any]) -> list[dict[str, Any]]:

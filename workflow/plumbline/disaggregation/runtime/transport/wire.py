@@ -41,12 +41,10 @@ LIMITS = [BODY_LIMITS[OPS[code]] if code in OPS else 0 for code in range(max(OPS
 """By operation, as an index: a member of an enum is slow to hash."""
 START_BYTES = 4096
 """Of the receive buffer, which grows to the largest body that the protocol allows."""
+NEW_TUPLE = tuple.__new__
+"""Makes a NamedTuple in a third of the time that its own constructor takes."""
 MAX_PIECES = 256
 """Pieces of memory that one `sendmsg` takes, below the system's IOV_MAX."""
-
-
-made = tuple.__new__
-"""Makes a NamedTuple in a third of the time that its own constructor takes."""
 
 
 class VersionError(WireError):
@@ -337,7 +335,7 @@ class Wire:
             return self._begin_buffers(op, flags, session, signed[HEADER.size :], bytes(tag))
         if self._start == self._end:
             self._start = self._end = 0
-        return made(Frame, (op, flags, session, signed[HEADER.size :].tobytes(), ()))
+        return NEW_TUPLE(Frame, (op, flags, session, signed[HEADER.size :].tobytes(), ()))
 
     def _begin_buffers(self, op: Op, flags: int, session: int, body: memoryview, tag: bytes) -> Frame | None:
         """Takes memory for the buffers that the body describes, and moves there what has arrived of them."""
