@@ -63,7 +63,7 @@ def worktree(root: Path, old: str = "", new: str = "") -> Path:
 
 
 def test_each_side_runs_the_code_of_its_own_worktree(before: Path, tmp_path: Path) -> None:
-    after = worktree(tmp_path / "after", READ, 8 * READ)
+    after = worktree(tmp_path / "after", READ, 40 * READ)
     found = compare_live(before, after, "*", SHORT, "cpu")
     (row,) = found["trials"]
     assert (row["trial"], row["verdict"]) == (TRIAL, "slower")
