@@ -36,6 +36,7 @@ from plumbline.disaggregation.runtime.transport.protocol import (
     json_bytes,
 )
 from plumbline.disaggregation.runtime.transport.remote import ClosedError, Remote, RequestRefusedError
+from plumbline.disaggregation.settings import REMOTE, STREAMED
 
 PROMPT = torch.tensor([[5, 17, 3, 42, 8], [9, 9, 30, 1, 77]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
@@ -782,3 +783,7 @@ def test_mistakes_are_told_before_anything_is_sent(client):
     ):
         with pytest.raises(UserError, match=reason):
             remote.generate(**(sampled | wrong))
+
+
+def test_the_studys_variants_that_stream_are_those_whose_way_streams():
+    assert {name for name, mode in REMOTE.items() if MODES[mode].streams} == STREAMED

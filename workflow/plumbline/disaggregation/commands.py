@@ -138,16 +138,12 @@ def compare(first: Path, second: Path, threshold: float | None) -> Answer:
     from plumbline.core.statistics.before_after import Measured
     from plumbline.disaggregation.analysis.cost import judged, mean_error, rank_correlation
     from plumbline.disaggregation.record import Arm, MeasureRecord
-    from plumbline.disaggregation.settings import MICRO
+    from plumbline.disaggregation.settings import MICRO, STREAMED
     from plumbline.disaggregation.workload_record import WorkloadArm, WorkloadRecord, over_local
 
     def one(block: int, unit: str, measure: str, value: float, **how: Any) -> Measured:
         names = {"unit": unit, "measure": measure, "replicate": str(block), "goal": "min", "test_over_train": None}
         return Measured(**{**names, "value": value, **how})
-
-    def is_stream(arm: Arm | WorkloadArm) -> bool:
-        """Whether the client asks less than once for each token: then the time decides how many share a frame."""
-        return isinstance(arm, Arm) and (arm.round_trips_per_token or 1) < 1
 
     def of_arms(block: int, place: str, per: str, arms: Sequence[Arm | WorkloadArm]) -> Iterator[Measured]:
         for name, value in over_local(arms).items():
@@ -157,7 +153,8 @@ def compare(first: Path, second: Path, threshold: float | None) -> Answer:
             variants[arm.name.rpartition("/")[2]].append(arm)
         for name, many in variants.items():
             sent = [arm.bytes_per_token if isinstance(arm, Arm) else arm.bytes for arm in many]
-            is_count = all(arm.counted_by != "interface" and not is_stream(arm) for arm in many)
+            is_stream = per == "token" and name in STREAMED
+            is_count = not is_stream and all(arm.counted_by != "interface" for arm in many)
             if name != CONTROL and None not in sent:
                 yield one(block, f"{place} {name}", f"bytes_per_{per}", fsum(filter(None, sent)), is_count=is_count)
 

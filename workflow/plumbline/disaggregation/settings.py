@@ -29,6 +29,8 @@ REMOTE = {
     "no_semantics": "shipped",
 }
 """The variants that decode on a worker, and how the runtime's client calls them."""
+STREAMED = frozenset({FULL, "no_last_logits", "no_phase", NO_WEIGHTS})
+"""Those whose tokens the worker sends as they come: the time decides how many share a frame."""
 FEATURES = {
     "stream": NO_STREAM,
     "server_sampling": "no_server_sampling",
